@@ -1,0 +1,3 @@
+"""Quarterdeck runs AI agents and MCP servers in production; see docs/architecture.md."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,174 @@
+"""The gateway's configuration: what ``translate`` writes and the gateway reads. Plain data, one JSON document.
+
+The control plane streams one :class:`Snapshot` a line (NDJSON). It is compiled identically by every replica, so
+``version`` is a digest of the rest. Secrets travel inside (the stream is authenticated and TLS-protected); a dump for
+people must go through :func:`redacted`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+SCHEMA = 1
+
+
+class Endpoint(Struct, frozen=True, omit_defaults=True):
+    """One address an upstream answers at."""
+
+    host: str
+    port: int
+
+
+class HeaderValue(Struct, frozen=True, omit_defaults=True):
+    """A header the gateway attaches towards an upstream; ``secret`` ones are never shown."""
+
+    name: str
+    value: str
+    secret: bool = False
+
+
+class McpServer(Struct, frozen=True, omit_defaults=True):
+    """An MCP backend: an MCPServer, a RemoteMCPServer or a labelled Service."""
+
+    namespace: str
+    name: str
+    kind: Literal["MCPServer", "RemoteMCPServer", "Service"]
+    path: str
+    """Path on the upstream, e.g. ``/mcp``."""
+    protocol: Literal["STREAMABLE_HTTP", "SSE"] = "STREAMABLE_HTTP"
+    tls: bool = False
+    tls_insecure: bool = False
+    tls_ca: str = ""
+    """PEM bundle; empty means the system's."""
+    authority: str = ""
+    """Host header and TLS server name; empty means the endpoint's address."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Ready addresses; empty means: nothing runs there now."""
+    headers: tuple[HeaderValue, ...] = ()
+    timeout: float = 30.0
+    """Seconds a tool call may take without any byte from the server."""
+    prefixed: bool = True
+    """Whether the server is part of the multiplexed ``/mcp``."""
+
+
+class Model(Struct, frozen=True, omit_defaults=True):
+    """A model behind ``/llm/{namespace}/{name}/v1``, from a ModelConfig."""
+
+    namespace: str
+    name: str
+    provider: str
+    model: str
+    base_url: str
+    """``http(s)://host[:port]/v1`` of an OpenAI-compatible endpoint; empty when the provider is not supported yet."""
+    headers: tuple[HeaderValue, ...] = ()
+    """Credentials and ``defaultHeaders``."""
+    defaults: dict[str, Any] = {}
+    """Request fields set when the caller leaves them out (temperature, max_tokens, …)."""
+    passthrough: bool = False
+    """Forward the caller's own key (``X-Quarterdeck-Forward-Authorization``) instead of one of ours."""
+    tls_insecure: bool = False
+    tls_ca: str = ""
+    timeout: float = 300.0
+    error: str = ""
+    """Why the model cannot be called; answered as 503 with this text."""
+
+
+class Agent(Struct, frozen=True, omit_defaults=True):
+    """An agent behind ``/a2a/{namespace}/{name}``."""
+
+    namespace: str
+    name: str
+    endpoints: tuple[Endpoint, ...] = ()
+    description: str = ""
+
+
+class ToolGrant(Struct, frozen=True, omit_defaults=True):
+    """What an agent may call on one MCP server."""
+
+    namespace: str
+    name: str
+    kind: str
+    tools: tuple[str, ...] | None = None
+    """None: all tools of the server. A tuple: these and no other (the upstream's names)."""
+    approval: tuple[str, ...] = ()
+    """Tools that need a person's approval first."""
+    headers: tuple[HeaderValue, ...] = ()
+    """The tool reference's ``headersFrom``; they win over the server's."""
+    allowed_headers: tuple[str, ...] = ()
+    """Client headers that may be forwarded (lower case)."""
+
+
+class AgentPolicy(Struct, frozen=True, omit_defaults=True):
+    """What one agent may reach through the gateway. Anything not listed is denied."""
+
+    namespace: str
+    name: str
+    tools: tuple[ToolGrant, ...] = ()
+    models: tuple[str, ...] = ()
+    """``namespace/name`` of the ModelConfigs it may call."""
+    agents: tuple[str, ...] = ()
+    """``namespace/name`` of the agents it may call."""
+
+
+class Identities(Struct, frozen=True, omit_defaults=True):
+    """How callers are known."""
+
+    issuer: str = ""
+    audiences: tuple[str, ...] = ("quarterdeck",)
+    jwks: dict[str, Any] = {}
+    """JWK Set of the ServiceAccount token issuer."""
+    pods: dict[str, str] = {}
+    """Pod UID → ``namespace/agent`` that owns the Pod; the principal is the agent, not the ServiceAccount."""
+    local_token_hashes: tuple[str, ...] = ()
+    """SHA-256 (hex) of the bearer tokens people on this machine may use on the local listener."""
+    anonymous_local: bool = False
+    """Whether the local listener accepts callers without a token (only while Pods cannot reach it)."""
+
+
+class Snapshot(Struct, frozen=True, omit_defaults=True):
+    """Everything one Gateway serves."""
+
+    version: str = ""
+    schema: int = SCHEMA
+    gateway: str = "quarterdeck-system/quarterdeck"
+    default_namespace: str = "kagent"
+    """Servers of this namespace are ``{server}_{tool}`` in the multiplexed list, others ``{namespace}-{server}_{tool}``."""
+    mcp: tuple[McpServer, ...] = ()
+    models: tuple[Model, ...] = ()
+    agents: tuple[Agent, ...] = ()
+    policies: tuple[AgentPolicy, ...] = ()
+    identities: Identities = Identities()
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """One NDJSON line without the newline, with ``version`` filled in from the content."""
+    bare = msgspec.structs.replace(snapshot, version="")
+    digest = hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()[:16]
+    return msgspec.json.encode(msgspec.structs.replace(snapshot, version=digest), order="deterministic")
+
+
+def decode(line: bytes) -> Snapshot:
+    """Raises msgspec.ValidationError when the document is not a Snapshot of a schema we know."""
+    snapshot = msgspec.json.decode(line, type=Snapshot)
+    if snapshot.schema != SCHEMA:
+        raise msgspec.ValidationError(
+            f"snapshot schema {snapshot.schema} is not supported, this gateway reads {SCHEMA}"
+        )
+    return snapshot
+
+
+def redacted(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot as JSON data with every secret header value replaced by ``<redacted>``."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("secret"):
+                return {**value, "value": "<redacted>"}
+            return {k: clean(v) for k, v in value.items()}
+        return [clean(v) for v in value] if isinstance(value, list) else value
+
+    return clean(msgspec.json.decode(msgspec.json.encode(snapshot)))

@@ -1,0 +1,502 @@
+"""HTTP/1.1 server side of the data path: an asyncio protocol around httptools (llhttp), no framework.
+
+A handler gets an :class:`Exchange` once head and body are complete. A handler that needs no waiting does its work in
+the call and returns None; any other returns a coroutine, which the connection runs and owns. Requests on one connection
+are handled one after the other (pipelined ones wait), as RFC 9112 §9.3 asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from time import time
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote
+
+import httptools
+
+Header = tuple[bytes, bytes]
+Handler = Callable[["Exchange"], Coroutine[Any, Any, None] | None]
+
+_REASONS = {s.value: s.phrase.encode() for s in HTTPStatus}
+_HIGH_WATER = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one listener. Sizes in bytes, times in seconds; ``0`` switches a time off."""
+
+    header_bytes: int = 64 * 1024
+    body_bytes: int = 4 * 1024 * 1024
+    header_timeout: float = 15.0
+    body_timeout: float = 60.0
+    idle_timeout: float = 75.0
+    connections: int = 10_000
+
+
+class Disconnected(ConnectionError):
+    """The client went away before the response was complete."""
+
+
+class Exchange:
+    """One request and its response. ``headers`` keys are lower case, in the order they came."""
+
+    __slots__ = (
+        "_chunked", "_connection", "_on_disconnect", "body", "context", "finished", "headers", "keep_alive", "method",
+        "started", "target", "upgrade",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        method: str,
+        target: bytes,
+        headers: list[Header],
+        body: bytes,
+        keep_alive: bool,
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.keep_alive = keep_alive
+        self.upgrade = False
+        self.started = False
+        self.finished = False
+        self._chunked = False
+        self._on_disconnect: list[Callable[[], None]] = []
+        self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header; ``name`` in lower case."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded, without the query."""
+        return unquote(self.target.partition(b"?")[0].decode("latin-1"))
+
+    @property
+    def raw_path(self) -> bytes:
+        return self.target.partition(b"?")[0]
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        return parse_qsl(self.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """Remote address; None on a unix socket."""
+        return self._connection.peer
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The verified client certificate as :meth:`ssl.SSLSocket.getpeercert` gives it, or None."""
+        tls: ssl.SSLObject | None = self._connection.transport.get_extra_info("ssl_object")
+        return (tls.getpeercert() or None) if tls is not None else None
+
+    @property
+    def listener(self) -> str:
+        """Name of the listener the request came in on."""
+        return self._connection.server.name
+
+    @property
+    def disconnected(self) -> bool:
+        return self._connection.closed
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once if the client goes away before the response is complete."""
+        if self._connection.closed:
+            callback()
+        else:
+            self._on_disconnect.append(callback)
+
+    def respond(self, status: int, body: bytes = b"", headers: list[Header] | tuple[Header, ...] = ()) -> None:
+        """Send a complete response. Content-Length, Date and Connection are added."""
+        parts = self._head(status, headers)
+        if status != 204 and status != 304:
+            parts.append(b"content-length: %d\r\n\r\n" % len(body))
+            if self.method != "HEAD":
+                parts.append(body)
+        else:
+            parts.append(b"\r\n")
+        self._connection.write(b"".join(parts))
+        self._finish()
+
+    def start(self, status: int, headers: list[Header] | tuple[Header, ...] = ()) -> None:
+        """Send the head of a streamed response (chunked, unless a content-length is among ``headers``)."""
+        parts = self._head(status, headers)
+        self._chunked = not any(k.lower() == b"content-length" for k, _ in headers)
+        parts.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
+        self._connection.write(b"".join(parts))
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body at once. Raises Disconnected when the client is gone."""
+        if self._connection.closed:
+            raise Disconnected("client closed the connection")
+        if data and self.method != "HEAD":
+            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def send(self, data: bytes) -> None:
+        """:meth:`write`, then wait while the client reads slower than we write."""
+        self.write(data)
+        await self._connection.drain()
+
+    def finish(self) -> None:
+        if self._chunked and self.method != "HEAD":
+            self._connection.write(b"0\r\n\r\n")
+        self._finish()
+
+    def abort(self) -> None:
+        """Break the connection: the only way to tell the client that a started response is incomplete."""
+        self._connection.transport.abort()
+
+    def hijack(self) -> tuple[asyncio.Transport, Callable[[asyncio.Protocol], None], bytes]:
+        """Take over the connection after an upgrade.
+
+        Returns the transport, a function that installs the protocol that receives from now on, and bytes that
+        arrived after the request head. Nothing has been written; the 101 response is the caller's.
+        """
+        self.started = self.finished = True
+        return self._connection.hijack()
+
+    def _head(self, status: int, headers: list[Header] | tuple[Header, ...]) -> list[bytes]:
+        if self.started:
+            raise RuntimeError("response already started")
+        self.started = True
+        parts = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"")), self._connection.server.date_line()]
+        parts.extend(b"%b: %b\r\n" % (k, v) for k, v in headers)
+        if not self.keep_alive:
+            parts.append(b"connection: close\r\n")
+        return parts
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._on_disconnect.clear()
+        self._connection.exchange_done(self)
+
+    def lost(self) -> None:
+        callbacks, self._on_disconnect = self._on_disconnect, []
+        for callback in callbacks:
+            callback()
+
+
+class ServerConnection(asyncio.Protocol):
+    """One accepted connection."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
+        self.peer: tuple[str, int] | None = None
+        self.closed = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[Header] = []
+        self._header_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._current: Exchange | None = None
+        self._queue: list[Exchange] = []
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._refused = False
+        self._upgraded: asyncio.Protocol | None = None
+        self._hijacked = False
+        self._backlog: list[bytes] = []
+
+    # -- asyncio.Protocol
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of asyncio's
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        peer: Any = transport.get_extra_info("peername")
+        if isinstance(peer, tuple) and len(peer) >= 2:
+            self.peer = (str(peer[0]), int(peer[1]))
+        self.server.opened(self)
+        self._arm(self.server.limits.header_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        if self._hijacked:
+            if self._upgraded is not None:
+                self._upgraded.data_received(data)
+            else:
+                self._backlog.append(data)
+            return
+        if self._refused:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._backlog.append(data[int(upgrade.args[0]) :])
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"malformed HTTP request: {error}")
+
+    def eof_received(self) -> bool:
+        if self._upgraded is not None:
+            return bool(self._upgraded.eof_received())
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._disarm()
+        self._writable.set()
+        if self._upgraded is not None:
+            self._upgraded.connection_lost(exc)
+        if self._current is not None:
+            self._current.lost()
+        if self._task is not None:
+            self._task.cancel()
+        self.server.lost(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        if self._upgraded is not None:
+            self._upgraded.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+        if self._upgraded is not None:
+            self._upgraded.resume_writing()
+
+    # -- httptools callbacks
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._headers = []
+        self._header_bytes = 0
+        self._body = []
+        self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._count_header(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+        self._count_header(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        if self._refused:
+            return
+        for name, value in self._headers:
+            if name == b"content-length" and value.isdigit() and int(value) > self.server.limits.body_bytes:
+                self._refuse(413, f"request body is larger than {self.server.limits.body_bytes} bytes")
+                return
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._arm(self.server.limits.body_timeout)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > self.server.limits.body_bytes:
+            self._refuse(413, f"request body is larger than {self.server.limits.body_bytes} bytes")
+        elif not self._refused:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._refused:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        exchange = Exchange(
+            self,
+            self._parser.get_method().decode("ascii"),
+            self._target,
+            self._headers,
+            body,
+            self._parser.should_keep_alive() and not self.server.draining,
+        )
+        exchange.upgrade = self._parser.should_upgrade()
+        self._disarm()
+        if self._current is not None:
+            self._queue.append(exchange)
+            if len(self._queue) > 16:
+                self.transport.pause_reading()
+        else:
+            self._dispatch(exchange)
+
+    # -- what an Exchange calls
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.transport.write(data)
+
+    async def drain(self) -> None:
+        await self._writable.wait()
+        if self.closed:
+            raise Disconnected("client closed the connection")
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        if exchange is not self._current:
+            return
+        self._current = None
+        self._task = None
+        if not exchange.keep_alive:
+            self.transport.close()
+        elif self._queue:
+            self.transport.resume_reading()
+            self._dispatch(self._queue.pop(0))
+        else:
+            self._arm(self.server.limits.idle_timeout)
+
+    def hijack(self) -> tuple[asyncio.Transport, Callable[[asyncio.Protocol], None], bytes]:
+        self._hijacked = True
+        self._disarm()
+        self._current = None
+        rest = b"".join(self._backlog)
+        self._backlog = []
+
+        def install(protocol: asyncio.Protocol) -> None:
+            self._upgraded = protocol
+            late, self._backlog = self._backlog, []
+            for data in late:
+                protocol.data_received(data)
+
+        return self.transport, install, rest
+
+    def drain_and_close(self) -> None:
+        """Close when idle; a request in flight is finished first."""
+        if self._current is None and not self._hijacked:
+            self.transport.close()
+        elif self._current is not None:
+            self._current.keep_alive = False
+
+    # -- inside
+    def _dispatch(self, exchange: Exchange) -> None:
+        self._current = exchange
+        coroutine = self.server.handler(exchange)
+        if coroutine is not None:
+            self._task = asyncio.get_running_loop().create_task(self._run(exchange, coroutine))
+
+    async def _run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coroutine
+        except Disconnected:
+            return
+        except asyncio.CancelledError:
+            if self.closed:
+                return
+            raise
+        except Exception as error:  # noqa: BLE001 - the last line of defence: the client gets an answer, the owner gets the traceback
+            self.server.on_error(exchange, error)
+            if not exchange.started:
+                exchange.respond(500, b"internal error\n", [(b"content-type", b"text/plain")])
+            elif not exchange.finished:
+                exchange.abort()
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self.server.limits.header_bytes:
+            self._refuse(431, f"request head is larger than {self.server.limits.header_bytes} bytes")
+
+    def _refuse(self, status: int, message: str) -> None:
+        if self._refused or self.closed:
+            return
+        self._refused = True
+        body = message.encode() + b"\n"
+        head = b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
+        head += b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        self.transport.close()
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        if seconds:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._expired)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expired(self) -> None:
+        self.transport.close()
+
+
+def _ignore_error(exchange: Exchange, error: Exception) -> None:
+    del exchange, error
+
+
+class Server:
+    """A listener: binds addresses, keeps its connections, drains them on stop."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        name: str = "",
+        limits: Limits | None = None,
+        on_error: Callable[[Exchange, Exception], None] = _ignore_error,
+    ) -> None:
+        self.handler = handler
+        self.name = name
+        self.limits = limits or Limits()
+        self.on_error = on_error
+        self.draining = False
+        self.connections: set[ServerConnection] = set()
+        self._servers: list[asyncio.AbstractServer] = []
+        self._date = (0, b"")
+        self._idle = asyncio.Event()
+
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        reuse_port: bool = False,
+    ) -> tuple[str, int]:
+        """Bind and serve; port 0 takes a free one. Returns the bound address. Raises OSError when it is in use."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: ServerConnection(self), host, port, ssl=tls, reuse_port=reuse_port or None, backlog=1024
+        )
+        self._servers.append(server)
+        bound: Any = server.sockets[0].getsockname()
+        return str(bound[0]), int(bound[1])
+
+    async def listen_socket(self, sock: Any, *, tls: ssl.SSLContext | None = None) -> None:
+        """Serve on an already bound socket, for example one inherited from the node."""
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, ssl=tls))
+
+    async def listen_unix(self, path: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_unix_server(lambda: ServerConnection(self), path))
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Stop accepting, let requests in flight finish for ``grace`` seconds, then cut what is left."""
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.drain_and_close()
+        if self.connections:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+        for connection in list(self.connections):
+            connection.transport.abort()
+
+    def date_line(self) -> bytes:
+        now = int(time())
+        if self._date[0] != now:
+            self._date = (now, b"date: %b\r\n" % formatdate(now, usegmt=True).encode())
+        return self._date[1]
+
+    def opened(self, connection: ServerConnection) -> None:
+        self.connections.add(connection)
+        if len(self.connections) > self.limits.connections:
+            connection.transport.abort()
+
+    def lost(self, connection: ServerConnection) -> None:
+        self.connections.discard(connection)
+        if not self.connections:
+            self._idle.set()
