@@ -136,7 +136,7 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     schema: int = SCHEMA
     gateway: str = "quarterdeck-system/quarterdeck"
     default_namespace: str = "kagent"
-    """Servers of this namespace are ``{server}_{tool}`` in the multiplexed list, others ``{namespace}-{server}_{tool}``."""
+    """Its servers' tools are listed as ``{server}_{tool}`` on ``/mcp``, others as ``{namespace}-{server}_{tool}``."""
     mcp: tuple[McpServer, ...] = ()
     models: tuple[Model, ...] = ()
     agents: tuple[Agent, ...] = ()

