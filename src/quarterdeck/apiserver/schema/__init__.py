@@ -1,0 +1,5 @@
+"""Schemas of served kinds: one node tree for built-in kinds and for custom resources."""
+
+from .node import MISSING, KindSchema, Missing, SchemaNode
+
+__all__ = ["MISSING", "KindSchema", "Missing", "SchemaNode"]
