@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Protocol, cast
 
 import httptools
@@ -20,6 +21,9 @@ from .http import Header
 
 Origin = tuple[str, int, bool]
 """host, port, TLS; a host starting with ``/`` is a unix socket path."""
+
+
+_HEADER_LIMIT = 256 * 1024  # bytes of one response head
 
 
 class Sink(Protocol):
@@ -40,13 +44,15 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
         self.closed = False
         self.reused = False
+        self.idle_since = 0.0
+        self._paused = False
+        self._until_eof = False
+        self._header_bytes = 0
         self._sink: Sink | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[Header] = []
         self._got_bytes = False
         self._head_only = False
-        self._writable = asyncio.Event()
-        self._writable.set()
 
     def send(self, sink: Sink, head_and_body: bytes, *, head_only: bool = False) -> None:
         self._sink = sink
@@ -56,11 +62,13 @@ class ClientConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading from the peer until :meth:`resume` (back-pressure)."""
-        if not self.closed:
+        if not self.closed and not self._paused:
+            self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        if not self.closed:
+        if not self.closed and self._paused:
+            self._paused = False
             self.transport.resume_reading()
 
     def abort(self) -> None:
@@ -92,7 +100,9 @@ class ClientConnection(asyncio.Protocol):
         self.closed = True
         self.pool.forget(self)
         sink, self._sink = self._sink, None
-        if sink is not None:
+        if sink is not None and self._until_eof and exc is None:
+            sink.on_end()
+        elif sink is not None:
             state = "in the middle of its response" if self._got_bytes else "before it answered"
             error = UpstreamError(f"{self.origin[0]}:{self.origin[1]} closed the connection {state}")
             error.retryable = self.reused and not self._got_bytes  # type: ignore[attr-defined]  # read by Pool.request
@@ -101,14 +111,26 @@ class ClientConnection(asyncio.Protocol):
     # -- httptools
     def on_message_begin(self) -> None:
         self._headers = []
+        self._header_bytes = 0
+        self._until_eof = False
+        if self._sink is None:  # a second response to one request: the peer is not in step
+            self.closed = True
+            self.transport.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _HEADER_LIMIT:
+            self._fail(f"{self.origin[0]}:{self.origin[1]} sent a response head larger than {_HEADER_LIMIT} bytes")
+            return
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         sink = self._sink
         if status >= 200 and sink is not None:
+            self._until_eof = status not in (204, 304) and not any(
+                name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers
+            )
             sink.on_head(status, self._headers)
             if self._head_only:  # llhttp cannot know that no body follows; the connection is not reused
                 self.abort()
@@ -122,7 +144,9 @@ class ClientConnection(asyncio.Protocol):
         if self._parser.get_status_code() < 200:
             return
         sink, self._sink = self._sink, None
-        if self._parser.should_keep_alive():
+        if self._paused:
+            self.resume()
+        if self._parser.should_keep_alive() and not self.closed:
             self.pool.release(self)
         else:
             self.closed = True
@@ -244,12 +268,16 @@ class Pool:
         self,
         *,
         tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
         max_idle: int = 64,
+        max_idle_seconds: float = 4.0,
         connect_timeout: float = 5.0,
         body_limit: int = 64 * 1024 * 1024,
     ) -> None:
         self._tls = tls
+        self._server_hostname = server_hostname
         self._max_idle = max_idle
+        self._max_idle_seconds = max_idle_seconds  # uvicorn and Node close after 5 s: a request must not cross that
         self._connect_timeout = connect_timeout
         self._body_limit = body_limit
         self._idle: dict[Origin, list[ClientConnection]] = {}
@@ -259,7 +287,9 @@ class Pool:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if not connection.closed and not connection.transport.is_closing():
+            if monotonic() - connection.idle_since > self._max_idle_seconds:
+                connection.transport.close()
+            elif not connection.closed and not connection.transport.is_closing():
                 connection.reused = True
                 return connection
         return None
@@ -275,7 +305,11 @@ class Pool:
                     _, protocol = await loop.create_unix_connection(lambda: ClientConnection(self, origin), host)
                 else:
                     _, protocol = await loop.create_connection(
-                        lambda: ClientConnection(self, origin), host, port, ssl=context
+                        lambda: ClientConnection(self, origin),
+                        host,
+                        port,
+                        ssl=context,
+                        server_hostname=(self._server_hostname or host) if secure else None,
                     )
         except TimeoutError:
             raise UpstreamError(
@@ -301,7 +335,7 @@ class Pool:
         §9.3.1 allows for idempotent methods only; other methods raise UpstreamError.
         """
         data = encode_request(method, origin, target, headers, body)
-        connection = self.idle(origin) if method in ("GET", "HEAD") or self._idle.get(origin) else None
+        connection = self.idle(origin)
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -329,6 +363,7 @@ class Pool:
         if connection.closed or len(idle) >= self._max_idle:
             connection.transport.close()
         else:
+            connection.idle_since = monotonic()
             idle.append(connection)
 
     def forget(self, connection: ClientConnection) -> None:

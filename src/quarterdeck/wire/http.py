@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from time import time
-from typing import Any, cast
+from time import monotonic, time
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
 import httptools
@@ -24,7 +24,9 @@ Header = tuple[bytes, bytes]
 Handler = Callable[["Exchange"], Coroutine[Any, Any, None] | None]
 
 _REASONS = {s.value: s.phrase.encode() for s in HTTPStatus}
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _REASONS.items()}
 _HIGH_WATER = 256 * 1024
+_TICK = 0.5  # seconds between looks for connections past their deadline; a timer per request costs 3 µs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,19 @@ class Disconnected(ConnectionError):
     """The client went away before the response was complete."""
 
 
+class Flow(Protocol):
+    """A source of bytes that can be held back, such as an upstream connection."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 class Exchange:
     """One request and its response. ``headers`` keys are lower case, in the order they came."""
 
     __slots__ = (
-        "_chunked", "_connection", "_on_disconnect", "body", "context", "finished", "headers", "keep_alive", "method",
-        "started", "target", "upgrade",
+        "_chunked", "_connection", "_on_disconnect", "body", "context", "finished", "flow", "headers", "keep_alive",
+        "method", "started", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +81,7 @@ class Exchange:
         self._chunked = False
         self._on_disconnect: list[Callable[[], None]] = []
         self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
+        self.flow: Flow | None = None  # paused while the client reads slower than we write
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header; ``name`` in lower case."""
@@ -108,6 +118,11 @@ class Exchange:
     def listener(self) -> str:
         """Name of the listener the request came in on."""
         return self._connection.server.name
+
+    @property
+    def writable(self) -> bool:
+        """False while the client reads slower than we write."""
+        return self._connection.writable
 
     @property
     def disconnected(self) -> bool:
@@ -173,8 +188,8 @@ class Exchange:
         if self.started:
             raise RuntimeError("response already started")
         self.started = True
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"")), self._connection.server.date_line()]
-        parts.extend(b"%b: %b\r\n" % (k, v) for k, v in headers)
+        parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.server.date_line()]
+        parts += [b"%b: %b\r\n" % header for header in headers]
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         return parts
@@ -207,7 +222,7 @@ class ServerConnection(asyncio.Protocol):
         self._current: Exchange | None = None
         self._queue: list[Exchange] = []
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.deadline = 0.0  # loop time at which the connection is closed; 0 = none
         self._writable = asyncio.Event()
         self._writable.set()
         self._refused = False
@@ -258,13 +273,21 @@ class ServerConnection(asyncio.Protocol):
             self._task.cancel()
         self.server.lost(self)
 
+    @property
+    def writable(self) -> bool:
+        return self._writable.is_set()
+
     def pause_writing(self) -> None:
         self._writable.clear()
+        if self._current is not None and self._current.flow is not None:
+            self._current.flow.pause()
         if self._upgraded is not None:
             self._upgraded.pause_writing()
 
     def resume_writing(self) -> None:
         self._writable.set()
+        if self._current is not None and self._current.flow is not None:
+            self._current.flow.resume()
         if self._upgraded is not None:
             self._upgraded.resume_writing()
 
@@ -407,16 +430,13 @@ class ServerConnection(asyncio.Protocol):
         self.transport.close()
 
     def _arm(self, seconds: float) -> None:
-        self._disarm()
-        if seconds:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._expired)
+        self.deadline = self.server.clock() + seconds if seconds else 0.0
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.deadline = 0.0
 
-    def _expired(self) -> None:
+    def expire(self) -> None:
+        """The peer took too long: to send its request, or to send another one."""
         self.transport.close()
 
 
@@ -442,7 +462,9 @@ class Server:
         self.draining = False
         self.connections: set[ServerConnection] = set()
         self._servers: list[asyncio.AbstractServer] = []
-        self._date = (0, b"")
+        self._date = (0.0, b"")
+        self.clock: Callable[[], float] = monotonic
+        self._tick: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
 
     async def listen(
@@ -486,17 +508,26 @@ class Server:
             connection.transport.abort()
 
     def date_line(self) -> bytes:
-        now = int(time())
-        if self._date[0] != now:
-            self._date = (now, b"date: %b\r\n" % formatdate(now, usegmt=True).encode())
+        now = self.clock()
+        if now >= self._date[0]:
+            self._date = (now + 1.0, b"date: %b\r\n" % formatdate(time(), usegmt=True).encode())
         return self._date[1]
 
     def opened(self, connection: ServerConnection) -> None:
         self.connections.add(connection)
         if len(self.connections) > self.limits.connections:
             connection.transport.abort()
+        elif self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(_TICK, self._sweep)
 
     def lost(self, connection: ServerConnection) -> None:
         self.connections.discard(connection)
         if not self.connections:
             self._idle.set()
+
+    def _sweep(self) -> None:
+        now = self.clock()
+        for connection in list(self.connections):
+            if 0.0 < connection.deadline < now:
+                connection.expire()
+        self._tick = asyncio.get_running_loop().call_later(_TICK, self._sweep) if self.connections else None

@@ -1,0 +1,69 @@
+"""List results: ``tools/list``, ``prompts/list``, ``resources/list``. Items stay raw but for the member we look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+LIST_KEYS = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+}
+
+
+class Named(Struct, gc=False):
+    """A tool or prompt reduced to its name."""
+
+    name: str = ""
+
+
+_named = msgspec.json.Decoder(Named)
+_members = msgspec.json.Decoder(dict[str, Raw])
+_items = msgspec.json.Decoder(list[Raw])
+
+
+def members(raw: bytes | Raw) -> dict[str, Raw]:
+    """The members of a JSON object, undecoded. Raises msgspec.DecodeError."""
+    return _members.decode(raw)
+
+
+def items(raw: bytes | Raw) -> list[Raw]:
+    """The items of a JSON array, undecoded. Raises msgspec.DecodeError."""
+    return _items.decode(raw)
+
+
+def name_of(item: bytes | Raw) -> str:
+    """The ``name`` member. Raises msgspec.DecodeError."""
+    return _named.decode(item).name
+
+
+def filter_message(body: bytes, key: str, keep: Callable[[str], bool], *, private: bool) -> bytes:
+    """A list response with only the items whose name is kept; anything that is no list response comes back unchanged.
+
+    ``private``: mark the answer as one caller's (2026-07-28, SEP-2549), since others would see another list.
+    Raises msgspec.DecodeError when the bytes are no JSON object.
+    """
+    top = members(body)
+    result = top.get("result")
+    if result is None:
+        return body
+    fields = members(result)
+    if key not in fields:
+        return body
+    fields[key] = Raw(msgspec.json.encode([item for item in items(fields[key]) if keep(name_of(item))]))
+    if private:
+        fields["cacheScope"] = Raw(b'"private"')
+    top["result"] = Raw(msgspec.json.encode(fields))
+    return msgspec.json.encode(top)
+
+
+def renamed(item: bytes | Raw, name: str) -> Raw:
+    """The item with another name, all else untouched."""
+    fields: dict[str, Any] = dict(members(item))
+    fields["name"] = name
+    return Raw(msgspec.json.encode(fields))

@@ -1,0 +1,40 @@
+"""Every metric and attribute name in one place.
+
+Metrics carry agentgateway's names where it has them (reference/agentgateway_and_peers.md §3.1), plus the two series of
+the seed's dashboards. Attributes follow OpenTelemetry's MCP and GenAI conventions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# -- metrics
+BUILD_INFO: Final = "agentgateway_build_info"
+REQUESTS: Final = "agentgateway_requests_total"
+REQUEST_DURATION: Final = "agentgateway_request_duration_seconds"
+CONNECTIONS: Final = "agentgateway_downstream_connections_total"
+MCP_REQUESTS: Final = "agentgateway_mcp_requests_total"
+TOKEN_USAGE: Final = "agentgateway_gen_ai_client_token_usage"  # noqa: S105 - tokens of a model, no credential
+GEN_AI_DURATION: Final = "agentgateway_gen_ai_server_request_duration"
+TOOL_CALLS: Final = "mcp_tool_call_total"
+TOOL_CALL_ERRORS: Final = "mcp_tool_call_errors_total"
+DENIED: Final = "quarterdeck_gateway_denied_total"
+CONFIG_VERSION: Final = "quarterdeck_gateway_config_info"
+CONFIG_REJECTED: Final = "quarterdeck_gateway_config_rejected_total"
+CONTROL_PLANE_CONNECTED: Final = "quarterdeck_gateway_control_plane_connected"
+AUDIT_RECORDS: Final = "quarterdeck_audit_records_total"
+AUDIT_ERRORS: Final = "quarterdeck_audit_write_errors_total"
+
+# -- span and log attributes
+MCP_METHOD: Final = "mcp.method.name"
+MCP_SESSION: Final = "mcp.session.id"
+TOOL_NAME: Final = "gen_ai.tool.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+
+# -- buckets, seconds unless said otherwise
+DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+MODEL_BUCKETS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BUCKETS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)

@@ -1,0 +1,48 @@
+"""W3C Trace Context (https://www.w3.org/TR/trace-context/): parse, create, continue."""
+
+from __future__ import annotations
+
+import re
+from os import urandom
+
+_TRACEPARENT = re.compile(rb"^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$")
+
+
+def parse(value: bytes | None) -> tuple[str, str, int] | None:
+    """(trace id, parent span id, flags) of a ``traceparent`` value; None when it is absent or invalid."""
+    if value is None:
+        return None
+    found = _TRACEPARENT.match(value)
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, rest = found.groups()
+    if version == b"ff" or (version == b"00" and rest) or trace_id == b"0" * 32 or span_id == b"0" * 16:
+        return None
+    return trace_id.decode(), span_id.decode(), int(flags, 16)
+
+
+class Ids:
+    """Random ids drawn from a block of kernel randomness: one system call for many ids."""
+
+    __slots__ = ("_at", "_block")
+
+    def __init__(self) -> None:
+        self._block = b""
+        self._at = 0
+
+    def hex(self, size: int) -> str:
+        """``size`` random bytes, in lower-case hex."""
+        if self._at + size > len(self._block):
+            self._block = urandom(4096)
+            self._at = 0
+        at = self._at
+        self._at = at + size
+        return self._block[at : at + size].hex()
+
+    def continue_trace(self, incoming: bytes | None) -> tuple[str, bytes]:
+        """The trace id to record and the ``traceparent`` to send on: the caller's trace, or a new sampled-out one."""
+        known = parse(incoming) if incoming is not None else None
+        if known is None:
+            ids = self.hex(24)
+            return ids[:32], f"00-{ids[:32]}-{ids[32:]}-00".encode()
+        return known[0], f"00-{known[0]}-{self.hex(8)}-{known[2]:02x}".encode()
