@@ -78,7 +78,8 @@ def _go_name(node: SchemaNode) -> str:
     if node.type == "array":
         return "[]uint8" if node.items is None else "[]" + _go_name(node.items)
     if node.type == "object":
-        return "map[string]" + (_go_name(node.additional) if isinstance(node.additional, SchemaNode) else "interface {}")
+        values = node.additional
+        return "map[string]" + (_go_name(values) if isinstance(values, SchemaNode) else "interface {}")
     if node.type == "integer":
         return node.format or "int64"
     return _GO_SCALAR.get(node.type, "interface {}")
@@ -174,7 +175,7 @@ def _zero(node: SchemaNode) -> Any:
     zeros: dict[str, Any] = {"string": "", "integer": 0, "number": 0, "boolean": False}
     if node.format == "quantity":
         return "0"
-    return zeros[node.type] if node.type in zeros else {}
+    return zeros.get(node.type, {})
 
 
 def _integer(node: SchemaNode, value: Any) -> int:
