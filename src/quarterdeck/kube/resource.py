@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 Object = dict[str, Any]
@@ -78,3 +78,18 @@ REMOTE_MCP_SERVER = Resource("kagent.dev", "v1alpha2", "RemoteMCPServer", "remot
 MCP_SERVER = Resource("kagent.dev", "v1alpha1", "MCPServer", "mcpservers")
 TOOL_SERVER = Resource("kagent.dev", "v1alpha1", "ToolServer", "toolservers")
 MEMORY = Resource("kagent.dev", "v1alpha1", "Memory", "memories")
+
+
+class Key(NamedTuple):
+    """Name of one object of a known kind; ``namespace`` is empty for cluster-scoped kinds."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def key_of(obj: Object) -> Key:
+    metadata = obj["metadata"]
+    return Key(metadata.get("namespace", ""), metadata["name"])

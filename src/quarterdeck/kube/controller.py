@@ -1,0 +1,221 @@
+"""Level-triggered controllers: changes name keys, workers reconcile keys, failures come back and are never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from quarterdeck import errors
+from quarterdeck.kube.client import KubeClient
+from quarterdeck.kube.clock import Clock, SystemClock
+from quarterdeck.kube.events import EventRecorder
+from quarterdeck.kube.informer import ChangeKind, Informer
+from quarterdeck.kube.owner import controller_of
+from quarterdeck.kube.queue import QueueClosed, WorkQueue
+from quarterdeck.kube.resource import Key, Object, Resource, key_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``requeue_after``: seconds until the key is looked at again even if nothing changes; None: not at all."""
+
+    requeue_after: float | None = None
+
+
+DONE = Result()
+Reconcile = Callable[[Key], Awaitable[Result | None]]
+KeyMap = Callable[[Object], Iterable[Key]]
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the start, per controller."""
+
+    reconciles: int = 0
+    errors: int = 0
+    conflicts: int = 0
+    requeues: int = 0
+
+
+@dataclass(slots=True)
+class Controller:
+    """What to reconcile and which changes ask for it.
+
+    ``owns``: kinds whose ``controller: true`` owner of the primary kind is reconciled. ``maps``: other kinds, with the
+    keys that a change of one of their objects touches (called for the old and the new object).
+    """
+
+    name: str
+    primary: Resource
+    reconcile: Reconcile
+    owns: Sequence[Resource] = ()
+    maps: Sequence[tuple[Resource, KeyMap]] = ()
+    workers: int = 2
+    stats: Stats = field(default_factory=Stats)
+
+
+class ControllerSet:
+    """Controllers of one process with their shared informers and one event recorder each component."""
+
+    def __init__(self, client: KubeClient, *, clock: Clock | None = None) -> None:
+        self.client = client
+        self.clock = clock or SystemClock()
+        self.controllers: list[Controller] = []
+        self._informers: dict[tuple[Resource, str | None, str, str, bool], Informer] = {}
+        self._recorders: dict[str, EventRecorder] = {}
+        self._queues: dict[str, WorkQueue[Key]] = {}
+        self._loops: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def informer(
+        self,
+        res: Resource,
+        namespace: str | None = None,
+        label_selector: str = "",
+        field_selector: str = "",
+        *,
+        metadata_only: bool = False,
+    ) -> Informer:
+        """The shared informer; started with the set, or at once when the set already runs."""
+        key = (res, namespace, label_selector, field_selector, metadata_only)
+        if key not in self._informers:
+            self._informers[key] = Informer(
+                self.client,
+                res,
+                namespace,
+                label_selector,
+                field_selector,
+                metadata_only=metadata_only,
+                clock=self.clock,
+            )
+            if self._tasks:
+                self._informers[key].start()
+        return self._informers[key]
+
+    def recorder(self, component: str) -> EventRecorder:
+        if component not in self._recorders:
+            self._recorders[component] = EventRecorder(self.client, component, clock=self.clock)
+        return self._recorders[component]
+
+    def add(self, controller: Controller) -> None:
+        self.controllers.append(controller)
+        queue = self._queues[controller.name] = WorkQueue[Key](self.clock)
+        _feed(self.informer(controller.primary), queue, lambda obj: (key_of(obj),))
+        for res in controller.owns:
+            _feed(self.informer(res), queue, _owner_map(controller.primary))
+        for res, fn in controller.maps:
+            _feed(self.informer(res), queue, fn)
+
+    def add_loop(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """A coroutine function that runs as long as the set (for work that is not keyed)."""
+        self._loops.append(loop)
+
+    def enqueue(self, controller: str, key: Key, after: float = 0) -> None:
+        """Ask for a reconcile from outside (a timer, a discovery refresh)."""
+        self._queues[controller].add_after(key, after)
+
+    @property
+    def idle(self) -> bool:
+        """All informers are in sync and no key waits or is worked on now."""
+        return all(i.synced.is_set() for i in self._informers.values()) and all(q.idle for q in self._queues.values())
+
+    async def start(self) -> None:
+        """Start informers and workers; workers begin once the informers they read are in sync."""
+        for informer in self._informers.values():
+            informer.start()
+        for controller in self.controllers:
+            for index in range(controller.workers):
+                name = f"{controller.name} worker {index}"
+                self._tasks.append(asyncio.create_task(self._work(controller), name=name))
+        for loop in self._loops:
+            self._tasks.append(asyncio.create_task(_own(loop), name=getattr(loop, "__qualname__", "loop")))
+
+    async def run(self) -> None:
+        """Start and run until cancelled or until a worker dies of a bug, which is raised."""
+        await self.start()
+        try:
+            await asyncio.gather(*self._tasks)
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        for queue in self._queues.values():
+            queue.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for recorder in self._recorders.values():
+            await recorder.close()
+        for informer in self._informers.values():
+            await informer.stop()
+
+    async def _work(self, controller: Controller) -> None:
+        queue = self._queues[controller.name]
+        for informer in list(self._informers.values()):
+            await informer.synced.wait()
+        with suppress(QueueClosed):
+            while True:
+                key = await queue.get()
+                try:
+                    await self._reconcile(controller, queue, key)
+                finally:
+                    queue.done(key)
+
+    async def _reconcile(self, controller: Controller, queue: WorkQueue[Key], key: Key) -> None:
+        stats = controller.stats
+        stats.reconciles += 1
+        try:
+            result = await controller.reconcile(key)
+        except errors.Conflict as error:
+            # Somebody wrote in between, or our cache is behind: the next look decides anew.
+            stats.conflicts += 1
+            queue.add_rate_limited(key)
+            log.debug("%s %s: %s", controller.name, key, error)
+        except errors.QuarterdeckError as error:
+            stats.errors += 1
+            delay = queue.add_rate_limited(key)
+            log.warning("%s %s failed, again in %.1f s: %s", controller.name, key, delay, error)
+        except Exception:
+            stats.errors += 1
+            delay = queue.add_rate_limited(key)
+            log.exception("%s %s hit a bug, again in %.1f s", controller.name, key, delay)
+        else:
+            queue.forget(key)
+            if result is not None and result.requeue_after is not None:
+                stats.requeues += 1
+                queue.add_after(key, result.requeue_after)
+
+
+async def _own(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+def _feed(informer: Informer, queue: WorkQueue[Key], fn: KeyMap) -> None:
+    def changed(kind: ChangeKind, old: Object | None, new: Object | None) -> None:
+        keys = {key for obj in (old, new) if obj is not None for key in fn(obj)}
+        for key in keys:
+            queue.add(key)
+
+    informer.on_change(changed)
+
+
+def _owner_map(primary: Resource) -> KeyMap:
+    def owner(obj: Object) -> Iterable[Key]:
+        reference = controller_of(obj)
+        # The version may differ from ours: an owner is the same object in each version of its group.
+        if reference is not None and reference["kind"] == primary.kind and _group(reference) == primary.group:
+            namespace = obj["metadata"].get("namespace", "") if primary.namespaced else ""
+            yield Key(namespace, reference["name"])
+
+    return owner
+
+
+def _group(reference: Object) -> str:
+    group, slash, _ = reference["apiVersion"].partition("/")
+    return group if slash else ""
