@@ -101,18 +101,18 @@ def _where(name: str, path: Any) -> str:
     return f"doc is missing path: {path}"
 
 
-def _index(container: list[Any], token: str, *, adding: bool) -> int:
-    if token == "-" and adding:
+def _index(container: list[Any], key: str, *, adding: bool) -> int:
+    if key == "-" and adding:
         return len(container)
-    digits = token[1:] if token.startswith("-") else token
+    digits = key[1:] if key.startswith("-") else key
     if not digits.isdigit() or (len(digits) > 1 and digits[0] == "0"):
-        raise _Missing(f'strconv.Atoi: parsing "{token}": invalid syntax')
-    index = int(token)
+        raise _Missing(f'strconv.Atoi: parsing "{key}": invalid syntax')
+    index = int(key)
     limit = len(container) + (1 if adding else 0)
     if index < 0:  # the library's extension: counted from the end
         index += limit
     if not 0 <= index < limit:
-        raise _Missing(f"Unable to access invalid index: {token}: invalid index referenced")
+        raise _Missing(f"Unable to access invalid index: {key}: invalid index referenced")
     return index
 
 

@@ -176,7 +176,7 @@ def _merge_ordered(result: JsonMap, patch: JsonMap, key: str, order: Any, parent
     if current is None and change is None:
         return
     if current is None:
-        merged = _plain_list(change)
+        merged = _plain_list(change or [])
     elif change is None:
         merged = list(current)
     else:
