@@ -1,0 +1,201 @@
+"""Agent → Secret, ServiceAccount, Deployment, Service: names, labels, mounts and ports as kagent (§3.1)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from quarterdeck.kube.resource import Object
+from quarterdeck.resources.agent import ByoDeployment, DeclarativeDeployment, SharedDeployment
+from quarterdeck.resources.images import OWN_REPOSITORY
+
+from .agent_config import AgentInputs, agent_card, agent_config
+from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata, present
+from .options import Options
+
+PORT = 8080
+TOKENS = "/var/run/secrets/tokens"
+CONFIG_HASH = "kagent.dev/config-hash"
+_RESOURCES = {"requests": {"cpu": "100m", "memory": "384Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
+
+
+def selector(name: str) -> dict[str, str]:
+    """Labels that select the agent's Pods."""
+    return {"app": "kagent", "kagent": name}
+
+
+def labels(name: str) -> dict[str, str]:
+    return selector(name) | {
+        "app.kubernetes.io/managed-by": "kagent",
+        "app.kubernetes.io/part-of": "kagent",
+        "app.kubernetes.io/name": name,
+    }
+
+
+def settings(inputs: AgentInputs) -> SharedDeployment:
+    """The agent's deployment settings, or their defaults."""
+    spec = inputs.spec
+    if spec.type == "BYO":
+        return (spec.byo.deployment if spec.byo else None) or ByoDeployment()
+    return (spec.declarative.deployment if spec.declarative else None) or DeclarativeDeployment()
+
+
+def replicas(inputs: AgentInputs) -> int:
+    """Pods wanted: ``spec.replicas``, seeded from ``deployment.replicas``."""
+    if inputs.spec.replicas is not None:
+        return inputs.spec.replicas
+    seeded = settings(inputs).replicas
+    return 1 if seeded is None else seeded
+
+
+def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: bool = False) -> list[Object]:
+    """All objects of an agent, in the order to apply them. ``release_replicas``: an autoscaler owns the number."""
+    config, card = agent_config(inputs, options), agent_card(inputs)
+    shared = settings(inputs)
+    objects = [_secret(inputs, config, card)]
+    if not shared.service_account_name:
+        objects.append(_service_account(inputs, shared))
+    hashed = {"config": config, "card": card, "mounted": dict(sorted(inputs.mounted.items()))}
+    deployment = _deployment(inputs, options, shared, digest(hashed)[:32])
+    if not release_replicas:
+        deployment["spec"]["replicas"] = replicas(inputs)
+    return [*objects, deployment, _service(inputs)]
+
+
+def _annotations(inputs: AgentInputs) -> dict[str, str]:
+    return dict(inputs.obj["metadata"].get("annotations") or {})
+
+
+def _secret(inputs: AgentInputs, config: dict[str, Any], card: dict[str, Any]) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata(inputs.obj, inputs.name, labels(inputs.name), _annotations(inputs)),
+        "type": "Opaque",
+        "data": {"config.json": _base64(config), "agent-card.json": _base64(card)},
+    }
+
+
+def _base64(value: dict[str, Any]) -> str:
+    return base64.b64encode(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).decode()
+
+
+def _service_account(inputs: AgentInputs, shared: SharedDeployment) -> Object:
+    config = shared.service_account_config
+    extra = (config.labels or {}) if config else {}
+    annotations = _annotations(inputs) | ((config.annotations or {}) if config else {})
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(inputs.obj, inputs.name, labels(inputs.name) | extra, annotations),
+    }
+
+
+def _service(inputs: AgentInputs) -> Object:
+    port: dict[str, Any] = {"name": "http", "port": PORT, "targetPort": PORT, "protocol": "TCP"}
+    declarative = inputs.spec.declarative
+    if inputs.spec.type == "BYO" or (declarative is not None and declarative.a2a_config is not None):
+        port["appProtocol"] = "kgateway.dev/a2a"
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(inputs.obj, inputs.name, labels(inputs.name), _annotations(inputs)),
+        "spec": {"type": "ClusterIP", "selector": selector(inputs.name), "ports": [port]},
+    }
+
+
+def _deployment(inputs: AgentInputs, options: Options, shared: SharedDeployment, config_hash: str) -> Object:
+    template_annotations = (shared.annotations or {}) | {CONFIG_HASH: config_hash}
+    annotations = _annotations(inputs) | (shared.deployment_annotations or {})
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(inputs.obj, inputs.name, labels(inputs.name), annotations),
+        "spec": {
+            "selector": {"matchLabels": selector(inputs.name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                # Selector labels win: a Deployment whose template they do not match is refused.
+                "metadata": {
+                    "labels": labels(inputs.name) | (shared.labels or {}) | selector(inputs.name),
+                    "annotations": template_annotations,
+                },
+                "spec": _pod(inputs, options, shared),
+            },
+        },
+    }
+
+
+def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dict[str, Any]:
+    volumes = [
+        {"name": "config", "secret": {"secretName": inputs.name}},
+        {"name": "tokens", "projected": {"sources": [_token("quarterdeck"), _token("kagent")]}},
+        *(shared.volumes or ()),
+    ]
+    pod = {
+        "serviceAccountName": shared.service_account_name or inputs.name,
+        "containers": [_container(inputs, options, shared), *(shared.extra_containers or ())],
+        "volumes": volumes,
+    }
+    return pod | present(
+        imagePullSecrets=shared.image_pull_secrets,
+        tolerations=shared.tolerations,
+        affinity=shared.affinity,
+        nodeSelector=shared.node_selector,
+        topologySpreadConstraints=shared.topology_spread_constraints,
+        securityContext=shared.pod_security_context,
+    )
+
+
+def _token(audience: str) -> dict[str, Any]:
+    token = {"audience": audience, "expirationSeconds": 3600, "path": f"{audience}-token"}
+    return {"serviceAccountToken": token}
+
+
+def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": "kagent",
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "env": [*_env(inputs, options), *(shared.env or ())],
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/config"},
+            {"name": "tokens", "mountPath": TOKENS},
+            *(shared.volume_mounts or ()),
+        ],
+        "resources": shared.resources or _RESOURCES,
+        "securityContext": shared.security_context or RESTRICTED,
+    }
+    container |= present(envFrom=shared.env_from, imagePullPolicy=shared.image_pull_policy)
+    if isinstance(shared, ByoDeployment):
+        ready = http_probe("/.well-known/agent-card.json", "http", periodSeconds=5, timeoutSeconds=5)
+        container |= {"image": shared.image or "", "readinessProbe": ready}
+        command = [shared.cmd] if shared.cmd else None
+        return container | present(command=command, args=shared.args, workingDir=shared.working_dir)
+    return container | {
+        "image": _image(shared, options),
+        "command": ["python", "-m", "quarterdeck.agents"],
+        "args": ["--host", "$(POD_IP)", "--port", str(PORT), "--filepath", "/config"],
+        "startupProbe": http_probe("/health", "http", periodSeconds=1, failureThreshold=120, timeoutSeconds=5),
+        "readinessProbe": http_probe("/ready", "http", periodSeconds=2, timeoutSeconds=5),
+        "livenessProbe": http_probe("/health", "http", periodSeconds=10, timeoutSeconds=10, failureThreshold=3),
+    }
+
+
+def _image(shared: SharedDeployment, options: Options) -> str:
+    """Our image; another registry keeps repository path and tag."""
+    registry = shared.image_registry if isinstance(shared, DeclarativeDeployment) else None
+    if registry and options.image.startswith(OWN_REPOSITORY):
+        return f"{registry.rstrip('/')}/{options.image.split('/', 1)[1]}"
+    return options.image
+
+
+def _env(inputs: AgentInputs, options: Options) -> list[dict[str, Any]]:
+    return [
+        {"name": "KAGENT_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        {"name": "KAGENT_NAME", "value": inputs.name},
+        {"name": "KAGENT_URL", "value": options.kagent_url},
+        {"name": "QUARTERDECK_GATEWAY_URL", "value": options.gateway_url},
+        POD_IP,
+        *({"name": name, "value": value} for name, value in options.environment),
+    ]

@@ -1,0 +1,163 @@
+"""config.json and agent-card.json of an agent, in kagent's format (reference/kagent.md §3.1) with the gateway's URLs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
+
+from .objects import present
+from .options import Options
+
+Name = tuple[str, str]
+"""namespace, name"""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """The ModelConfig an agent uses."""
+
+    namespace: str
+    name: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTarget:
+    """A tool reference with its target found: an MCP server, or an agent (kind Agent)."""
+
+    tool: Tool
+    kind: str
+    namespace: str
+    name: str
+    description: str = ""
+    timeout: float = 30.0
+    sse_read_timeout: float | None = None
+    terminate_on_close: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInputs:
+    """An Agent with everything it refers to resolved."""
+
+    obj: dict[str, Any]
+    spec: AgentSpec
+    model: ResolvedModel | None = None
+    instruction: str = ""
+    targets: Sequence[ToolTarget] = ()
+    embedding: ResolvedModel | None = None
+    summarizer: ResolvedModel | None = None
+    mounted: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Hashes of the Secrets and ConfigMaps mounted or in env, by ``kind/name``; only they roll the Pods."""
+
+    @property
+    def namespace(self) -> str:
+        return self.obj["metadata"]["namespace"]
+
+    @property
+    def name(self) -> str:
+        return self.obj["metadata"]["name"]
+
+
+def agent_config(inputs: AgentInputs, options: Options) -> dict[str, Any]:
+    """The content of config.json. No secret is in it: the gateway attaches credentials."""
+    spec, declarative = inputs.spec, inputs.spec.declarative
+    config: dict[str, Any] = {"description": spec.description or "", "instruction": inputs.instruction}
+    if declarative is None:
+        return config
+    if inputs.model is not None:
+        config = {"model": _model(inputs.model, options)} | config
+    config["http_tools"] = [_http_tool(target, options) for target in inputs.targets if target.kind != "Agent"]
+    config["sse_tools"] = []
+    config["remote_agents"] = [_remote_agent(target, options) for target in inputs.targets if target.kind == "Agent"]
+    config["stream"] = declarative.stream
+    return config | _optional(inputs, declarative, options)
+
+
+def _model(model: ResolvedModel, options: Options) -> dict[str, Any]:
+    return {"type": "openai", "model": model.model, "base_url": options.llm_url(model.namespace, model.name)}
+
+
+def _http_tool(target: ToolTarget, options: Options) -> dict[str, Any]:
+    """A server behind the gateway: Streamable HTTP whatever the server itself speaks."""
+    params = present(
+        url=options.mcp_url(target.namespace, target.name, target.kind),
+        timeout=target.timeout,
+        sse_read_timeout=target.sse_read_timeout,
+    )
+    params["headers"] = {}
+    params["terminate_on_close"] = target.terminate_on_close
+    server = target.tool.mcp_server
+    out: dict[str, Any] = {"params": params, "tools": list(server.tool_names or ()) if server else []}
+    if server is not None:
+        out |= present(allowed_headers=server.allowed_headers, require_approval=server.require_approval)
+    return out
+
+
+def agent_tool_name(namespace: str, name: str) -> str:
+    """The tool name under which kagent offers another agent."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", f"{namespace}__NS__{name}")
+
+
+def _remote_agent(target: ToolTarget, options: Options) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "name": agent_tool_name(target.namespace, target.name),
+        "url": options.a2a_url(target.namespace, target.name),
+        "headers": {},
+        "description": target.description,
+    }
+    return out | ({"isolate_sessions": True} if target.tool.isolate_sessions else {})
+
+
+def _optional(inputs: AgentInputs, declarative: Declarative, options: Options) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if declarative.memory is not None:
+        memory: dict[str, Any] = {"ttl_days": declarative.memory.ttl_days or 15}
+        if inputs.embedding is not None:
+            memory["embedding"] = {
+                "provider": "openai",
+                "model": inputs.embedding.model,
+                "base_url": options.llm_url(inputs.embedding.namespace, inputs.embedding.name),
+            }
+        out["memory"] = memory
+    compaction = declarative.context.compaction if declarative.context else None
+    if compaction is not None:
+        values = present(
+            compaction_interval=compaction.compaction_interval,
+            overlap_size=compaction.overlap_size,
+            token_threshold=compaction.token_threshold,
+            event_retention_size=compaction.event_retention_size,
+        )
+        if compaction.summarizer is not None:
+            model = inputs.summarizer or inputs.model
+            summary = present(prompt_template=compaction.summarizer.prompt_template)
+            values["summarizer"] = summary | ({"model": _model(model, options)} if model else {})
+        out["context_config"] = {"compaction": values}
+    if declarative.share_tools:
+        out["share_tools"] = True
+    sandbox = inputs.spec.sandbox
+    if sandbox is not None and sandbox.network is not None:
+        out["network"] = {"allowed_domains": sandbox.network.allowed_domains or []}
+    return out
+
+
+def agent_card(inputs: AgentInputs) -> dict[str, Any]:
+    """The A2A card. The agent's host rewrites ``url`` to where it was asked."""
+    spec = inputs.spec
+    config = spec.declarative.a2a_config if spec.declarative else None
+    skills = [skill.model_dump(by_alias=True, exclude_none=True) for skill in config.skills] if config else []
+    card: dict[str, Any] = {
+        "name": inputs.name.replace("-", "_"),
+        "description": spec.description or "",
+        "url": f"http://{inputs.name}.{inputs.namespace}:8080",
+        "version": spec.version or "",
+        "capabilities": {"streaming": True, "pushNotifications": False, "stateTransitionHistory": True},
+        "defaultInputModes": ["text"],
+        "defaultOutputModes": ["text"],
+        "skills": skills,
+    }
+    provider = spec.provider.model_dump(by_alias=True) if spec.provider else None
+    return card | present(iconUrl=spec.icon_url, documentationUrl=spec.documentation_url, provider=provider)

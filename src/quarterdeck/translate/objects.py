@@ -1,0 +1,65 @@
+"""Small shared parts of generated objects: hashes, durations, metadata, the restricted container."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from quarterdeck.errors import ConfigError
+from quarterdeck.kube.owner import owner_reference
+from quarterdeck.kube.resource import Object
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+RESTRICTED: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+POD_IP: dict[str, Any] = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of JSON data, the same for equal data."""
+    return hashlib.sha256(_encode(value)).hexdigest()
+
+
+def duration(text: str, default: float = 30.0) -> float:
+    """Seconds of a Go duration such as ``30s`` or ``5m0s``. Raises ConfigError."""
+    if not text:
+        return default
+    if not re.fullmatch(rf"(?:{_PART.pattern})+", text):
+        raise ConfigError(f"duration {text!r} is not understood: write it as 30s, 5m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def metadata(
+    owner: Object, name: str, labels: Mapping[str, str], annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Metadata of an object ``owner`` controls, in its namespace."""
+    out: dict[str, Any] = {
+        "name": name,
+        "namespace": owner["metadata"]["namespace"],
+        "labels": dict(labels),
+        "ownerReferences": [owner_reference(owner)],
+    }
+    kept = {k: v for k, v in (annotations or {}).items() if not k.startswith(_NOT_COPIED)}
+    return out | ({"annotations": kept} if kept else {})
+
+
+_NOT_COPIED = ("kubectl.kubernetes.io/", "deployment.kubernetes.io/", "quarterdeck.dev/applied-hash")
+
+
+def present(**values: Any) -> dict[str, Any]:
+    """The given fields without those that are None or empty."""
+    return {key: value for key, value in values.items() if value is not None and value != [] and value != {}}
+
+
+def http_probe(path: str, port: int | str, **timing: int) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": port}} | timing
