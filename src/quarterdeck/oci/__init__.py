@@ -1,0 +1,1 @@
+"""OCI images without a daemon: the local store (an OCI image layout) and the builder behind ``qd mcp build``."""
