@@ -1,6 +1,6 @@
 """Sets of field paths, kept in the very form of ``fieldsV1``: nested maps keyed by path element.
 
-Below the top, ``{}`` is a path that is a member without children; ``"."`` marks a member that has some. At the top ``{}``
+Below the top, ``{}`` is a member without children and ``"."`` marks a member that has some. At the top ``{}``
 is the empty set. Path elements: ``f:<name>``, ``k:<json of the keys>``, ``v:<json of the value>``, ``i:<index>``.
 """
 

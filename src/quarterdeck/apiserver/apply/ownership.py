@@ -35,7 +35,7 @@ def apply(
 ) -> Object:
     """The object after ``manager`` applied ``config``; equal to ``live`` when nothing changes.
 
-    ``now`` is the time of the request (RFC 3339, seconds). ``reset_fields`` are top-level fields this request cannot set
+    ``now`` is the request time (RFC 3339, seconds). ``reset_fields`` are top-level fields this request cannot set
     (``("status",)`` on the main resource of a kind with a status subresource); None takes what built-in kinds have.
     Raises BadRequest when the configuration does not fit the schema, Conflict when other managers own a changed field.
     """
@@ -198,7 +198,9 @@ def _check_conflicts(others: Owners, change: Comparison, force: bool, allowed: F
         return
     found.sort(key=lambda pair: pair[0].printed())
     causes = tuple(
-        Cause(path, f"conflict with {owner.printed()}", "FieldManagerConflict") for owner, where in found for path in where
+        Cause(path, f"conflict with {owner.printed()}", "FieldManagerConflict")
+        for owner, where in found
+        for path in where
     )
     if len(causes) == 1:
         message = f"Apply failed with 1 conflict: {causes[0].message}: {causes[0].field}"
