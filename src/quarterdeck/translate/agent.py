@@ -37,8 +37,8 @@ def settings(inputs: AgentInputs) -> SharedDeployment:
     """The agent's deployment settings, or their defaults."""
     spec = inputs.spec
     if spec.type == "BYO":
-        return (spec.byo.deployment if spec.byo else None) or ByoDeployment()
-    return (spec.declarative.deployment if spec.declarative else None) or DeclarativeDeployment()
+        return (spec.byo.deployment if spec.byo else None) or ByoDeployment.model_validate({})
+    return (spec.declarative.deployment if spec.declarative else None) or DeclarativeDeployment.model_validate({})
 
 
 def replicas(inputs: AgentInputs) -> int:

@@ -1,4 +1,4 @@
-"""config.json and agent-card.json of an agent, in kagent's format (reference/kagent.md §3.1) with the gateway's URLs."""
+"""config.json and agent-card.json of an agent: kagent's format (reference/kagent.md §3.1), the gateway's URLs."""
 
 from __future__ import annotations
 

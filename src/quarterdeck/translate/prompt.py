@@ -1,7 +1,7 @@
 """Prompt templates: the part of Go's text/template that prompts use.
 
-Actions: ``{{include "alias/key"}}``, fields ``{{.AgentName}}``, strings, ``{{/* comments */}}``, ``{{if}}/{{else}}/{{end}}``,
-``{{range .ToolNames}}{{.}}{{end}}`` and trim markers. Included text is not a template itself.
+Actions: ``{{include "alias/key"}}``, fields ``{{.AgentName}}``, strings, ``{{/* comments */}}``, trim markers,
+``{{if}}/{{else}}/{{end}}`` and ``{{range .ToolNames}}{{.}}{{end}}``. Included text is not a template itself.
 """
 
 from __future__ import annotations

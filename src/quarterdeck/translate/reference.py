@@ -1,0 +1,80 @@
+"""References between resources: which object is meant, and whether it may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from quarterdeck.errors import ConfigError
+from quarterdeck.resources.agent import Tool
+
+from .options import Options
+
+_MCP_KINDS = {
+    ("", ""): "MCPServer",
+    ("", "MCPServer"): "MCPServer",
+    ("kagent.dev", "MCPServer"): "MCPServer",
+    ("kagent.dev", ""): "MCPServer",
+    ("", "RemoteMCPServer"): "RemoteMCPServer",
+    ("kagent.dev", "RemoteMCPServer"): "RemoteMCPServer",
+    ("", "Service"): "Service",
+    ("core", "Service"): "Service",
+}
+
+
+def tool_target_key(namespace: str, tool: Tool) -> tuple[str, str, str]:
+    """(kind, namespace, name) a tool refers to. Raises ConfigError for a kind that is no tool."""
+    if tool.type == "Agent" and tool.agent is not None:
+        return "Agent", tool.agent.namespace or namespace, tool.agent.name
+    server = tool.mcp_server
+    if server is None:
+        raise ConfigError(f"tools: type {tool.type} without its block")
+    kind = _MCP_KINDS.get((server.api_group or "", server.kind or ""))
+    if kind is None:
+        raise ConfigError(
+            f"tools: {server.api_group or ''}/{server.kind or ''} {server.name} is not a kind of MCP server; "
+            "use MCPServer or RemoteMCPServer of kagent.dev, or a core Service"
+        )
+    return kind, server.namespace or namespace, server.name
+
+
+def model_key(namespace: str, wanted: str, existing: Collection[tuple[str, str]], options: Options) -> tuple[str, str]:
+    """The ModelConfig meant by ``wanted`` (empty: the default). Only the default's name crosses namespaces."""
+    name = wanted or options.default_model
+    if name == options.default_model and (namespace, name) not in existing:
+        return options.default_namespace, name
+    return namespace, name
+
+
+def allowed(
+    rule: Mapping[str, Any] | None, target_namespace: str, source: str, source_labels: Mapping[str, str]
+) -> bool:
+    """Whether ``allowedNamespaces`` of a target admits ``source``."""
+    if source == target_namespace:
+        return True
+    kind = (rule or {}).get("from") or "Same"
+    if kind == "All":
+        return True
+    return kind == "Selector" and selects((rule or {}).get("selector") or {}, source_labels)
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """metav1.LabelSelector; an empty one selects everything."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    return all(_expression(item, labels) for item in selector.get("matchExpressions") or ())
+
+
+def _expression(item: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(item.get("key", "")), item.get("values") or ()
+    match item.get("operator"):
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case _:
+            return False

@@ -1,0 +1,100 @@
+"""Names of Services to ready addresses, and URLs to upstreams, from Services and EndpointSlices alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from quarterdeck.errors import ConfigError
+from quarterdeck.kube.resource import Object
+from quarterdeck.snapshot import Endpoint
+
+_SERVICE_LABEL = "kubernetes.io/service-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a URL leads. ``service`` is set for in-cluster names; ``endpoints`` are its ready addresses then."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool
+    endpoints: tuple[Endpoint, ...]
+    service: tuple[str, str] | None = None
+
+    @property
+    def authority(self) -> str:
+        """Host header: the name as written, with the port unless it is the scheme's own."""
+        return self.host if self.port == (443 if self.tls else 80) else f"{self.host}:{self.port}"
+
+
+@dataclass(slots=True)
+class Services:
+    """An index over Services and their EndpointSlices."""
+
+    services: dict[tuple[str, str], Object] = field(default_factory=dict[tuple[str, str], Object])
+    slices: dict[tuple[str, str], list[Object]] = field(default_factory=dict[tuple[str, str], list[Object]])
+
+    @classmethod
+    def of(cls, services: Iterable[Object], slices: Iterable[Object]) -> Services:
+        index = cls({(s["metadata"]["namespace"], s["metadata"]["name"]): s for s in services})
+        for item in slices:
+            name = (item["metadata"].get("labels") or {}).get(_SERVICE_LABEL)
+            if name:
+                index.slices.setdefault((item["metadata"]["namespace"], name), []).append(item)
+        return index
+
+    def endpoints(self, namespace: str, name: str, port: int | str) -> tuple[Endpoint, ...]:
+        """Ready addresses behind ``port`` (number or name) of a Service, sorted; empty when nothing is ready."""
+        service = self.services.get((namespace, name))
+        if service is None:
+            return ()
+        ports = (service.get("spec") or {}).get("ports") or ()
+        wanted = next((p for p in ports if port in (p.get("port"), p.get("name"))), None)
+        if wanted is None:
+            return ()
+        found: set[tuple[str, int]] = set()
+        for item in self.slices.get((namespace, name), ()):
+            number = next(
+                (p.get("port") for p in item.get("ports") or () if (p.get("name") or "") == (wanted.get("name") or "")),
+                None,
+            )
+            if number is None:
+                continue
+            for endpoint in item.get("endpoints") or ():
+                if (endpoint.get("conditions") or {}).get("ready") is not False:
+                    found.update((address, int(number)) for address in endpoint.get("addresses") or ())
+        return tuple(Endpoint(host, number) for host, number in sorted(found))
+
+    def service_of(self, host: str, namespace: str) -> tuple[str, str] | None:
+        """The Service a host name means inside the cluster, from ``namespace``; None for other hosts."""
+        parts = host.removesuffix(".").removesuffix(".cluster.local").split(".")
+        if len(parts) == 3 and parts[2] == "svc":
+            return parts[1], parts[0]
+        if len(parts) == 2 and (parts[1], parts[0]) in self.services:
+            return parts[1], parts[0]
+        if len(parts) == 1 and (namespace, parts[0]) in self.services:
+            return namespace, parts[0]
+        return None
+
+
+def resolve(url: str, services: Services, namespace: str) -> Upstream:
+    """Where ``url`` leads, seen from ``namespace``. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"url {url!r} is not valid: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"url {url!r} is not valid: write http://HOST[:PORT][/PATH] or https://…")
+    tls = parts.scheme == "https"
+    port = port or (443 if tls else 80)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    service = services.service_of(parts.hostname, namespace)
+    if service is None:
+        endpoints = (Endpoint(parts.hostname, port),)
+    else:
+        endpoints = services.endpoints(*service, port)
+    return Upstream(parts.hostname, port, path, tls, endpoints, service)

@@ -1,0 +1,330 @@
+"""Everything the gateway serves, compiled from resources into one Snapshot. Pure and deterministic."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quarterdeck.errors import ConfigError
+from quarterdeck.kube.owner import controller_of
+from quarterdeck.kube.resource import Object
+from quarterdeck.resources.agent import AgentSpec, Tool
+from quarterdeck.resources.base import ValueRef, parse
+from quarterdeck.resources.conversion import agent_spec, model_spec
+from quarterdeck.resources.mcp_server import MCPServerSpec
+from quarterdeck.resources.remote_mcp_server import RemoteMCPServerSpec
+from quarterdeck.snapshot import (
+    Agent,
+    AgentPolicy,
+    HeaderValue,
+    Identities,
+    McpServer,
+    Model,
+    Snapshot,
+    ToolGrant,
+)
+
+from .agent import PORT as AGENT_PORT
+from .mcp_server import mcp_path
+from .model import SecretReader, gateway_model, tls_settings
+from .objects import duration
+from .options import Options
+from .reference import allowed, model_key, tool_target_key
+from .resolve import Services, resolve
+from .service import service_endpoint
+
+SERVICE_LABEL = "kagent.dev/mcp-service"
+
+
+@dataclass(slots=True)
+class World:
+    """All objects a snapshot is compiled from, as the API server has them."""
+
+    agents: Sequence[Object] = ()
+    model_configs: Sequence[Object] = ()
+    mcp_servers: Sequence[Object] = ()
+    remote_mcp_servers: Sequence[Object] = ()
+    services: Sequence[Object] = ()
+    endpoint_slices: Sequence[Object] = ()
+    secrets: Sequence[Object] = ()
+    config_maps: Sequence[Object] = ()
+    pods: Sequence[Object] = ()
+    replica_sets: Sequence[Object] = ()
+    namespaces: Sequence[Object] = ()
+    identities: Identities = field(default_factory=Identities)
+
+
+def compile_snapshot(world: World, options: Options, gateway: str = "quarterdeck-system/quarterdeck") -> Snapshot:
+    """Objects that cannot be used are left out, or carry an error; their own controllers report why."""
+    services = Services.of(world.services, world.endpoint_slices)
+    values = Values(world.secrets, world.config_maps)
+    servers = [
+        *(_hosted(obj, services) for obj in world.mcp_servers),
+        *(_remote(obj, services, values) for obj in world.remote_mcp_servers),
+        *(_service(obj, services) for obj in world.services if is_mcp_service(obj)),
+    ]
+    models = [_model(obj, services, values) for obj in world.model_configs]
+    agents = [_agent(obj, services) for obj in world.agents]
+    policies = [_policy(obj, world, values, options) for obj in world.agents]
+    return Snapshot(
+        gateway=gateway,
+        default_namespace=options.default_namespace,
+        mcp=tuple(sorted((s for s in servers if s is not None), key=lambda s: (s.namespace, s.name, s.kind))),
+        models=tuple(sorted((m for m in models if m is not None), key=lambda m: (m.namespace, m.name))),
+        agents=tuple(sorted(agents, key=lambda a: (a.namespace, a.name))),
+        policies=tuple(sorted((p for p in policies if p is not None), key=lambda p: (p.namespace, p.name))),
+        identities=_identities(world),
+    )
+
+
+def is_mcp_service(obj: Object) -> bool:
+    return (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) == "true"
+
+
+class Values:
+    """Values of ConfigMaps and Secrets."""
+
+    def __init__(self, secrets: Iterable[Object], config_maps: Iterable[Object]) -> None:
+        self._secrets = {_key(obj): obj for obj in secrets}
+        self._config_maps = {_key(obj): obj for obj in config_maps}
+
+    def secret(self, namespace: str, name: str, key: str) -> str:
+        """Raises ConfigError naming what is missing."""
+        obj = self._secrets.get((namespace, name))
+        if obj is None:
+            raise ConfigError(f"Secret {namespace}/{name} not found; create it with key {key}")
+        return secret_value(obj, key)
+
+    def config_map(self, namespace: str, name: str, key: str) -> str:
+        """Raises ConfigError naming what is missing."""
+        obj = self._config_maps.get((namespace, name))
+        if obj is None:
+            raise ConfigError(f"ConfigMap {namespace}/{name} not found; create it with key {key}")
+        data: Mapping[str, str] = obj.get("data") or {}
+        if key not in data:
+            raise ConfigError(
+                f"ConfigMap {namespace}/{name} has no key {key}; it has {', '.join(sorted(data)) or 'none'}"
+            )
+        return data[key]
+
+    def reader(self, namespace: str) -> SecretReader:
+        return lambda name, key: self.secret(namespace, name, key)
+
+    def header(self, namespace: str, ref: ValueRef) -> HeaderValue:
+        """Raises ConfigError."""
+        source = ref.value_from
+        if source is None:
+            return HeaderValue(ref.name, ref.value or "")
+        if source.type == "Secret":
+            return HeaderValue(ref.name, self.secret(namespace, source.name, source.key), secret=True)
+        return HeaderValue(ref.name, self.config_map(namespace, source.name, source.key))
+
+
+def secret_value(obj: Object, key: str) -> str:
+    """The text under ``key``; an empty key means the only one. Raises ConfigError."""
+    name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+    data: Mapping[str, str] = obj.get("data") or {}
+    key = key or (next(iter(data)) if len(data) == 1 else "")
+    if key not in data:
+        raise ConfigError(f"Secret {name} has no key {key or '(unnamed)'}; it has {', '.join(sorted(data)) or 'none'}")
+    try:
+        return base64.b64decode(data[key], validate=True).decode().strip()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"Secret {name}, key {key}: the value is not text") from error
+
+
+def _key(obj: Object) -> tuple[str, str]:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _hosted(obj: Object, services: Services) -> McpServer | None:
+    try:
+        spec = parse(MCPServerSpec, obj.get("spec") or {}, "MCPServer")
+        timeout = duration(spec.timeout)
+    except ConfigError:
+        return None
+    namespace, name = _key(obj)
+    return McpServer(
+        namespace,
+        name,
+        "MCPServer",
+        mcp_path(spec),
+        endpoints=services.endpoints(namespace, name, spec.deployment.port),
+        timeout=timeout,
+    )
+
+
+def _remote(obj: Object, services: Services, values: Values) -> McpServer | None:
+    namespace, name = _key(obj)
+    try:
+        spec = parse(RemoteMCPServerSpec, obj.get("spec") or {}, "RemoteMCPServer")
+        return remote_server(namespace, name, spec, services, values)
+    except ConfigError:
+        return None
+
+
+def remote_server(
+    namespace: str, name: str, spec: RemoteMCPServerSpec, services: Services, values: Values
+) -> McpServer:
+    """Raises ConfigError for an unusable URL, duration or reference."""
+    upstream = resolve(spec.url, services, namespace)
+    insecure, ca = tls_settings(spec.tls, values.reader(namespace))
+    return McpServer(
+        namespace,
+        name,
+        "RemoteMCPServer",
+        upstream.path,
+        "SSE" if spec.protocol == "SSE" else "STREAMABLE_HTTP",
+        tls=upstream.tls,
+        tls_insecure=insecure,
+        tls_ca=ca,
+        authority=upstream.authority,
+        endpoints=upstream.endpoints,
+        headers=tuple(values.header(namespace, ref) for ref in spec.headers_from or ()),
+        timeout=duration(spec.timeout),
+    )
+
+
+def _service(obj: Object, services: Services) -> McpServer | None:
+    namespace, name = _key(obj)
+    try:
+        found = service_endpoint(obj)
+    except ConfigError:
+        return None
+    return McpServer(
+        namespace,
+        name,
+        "Service",
+        found.path,
+        "SSE" if found.protocol == "SSE" else "STREAMABLE_HTTP",
+        endpoints=services.endpoints(namespace, name, found.port),
+    )
+
+
+def _model(obj: Object, services: Services, values: Values) -> Model | None:
+    namespace, name = _key(obj)
+    try:
+        spec = model_spec(obj)
+    except ConfigError:
+        return None
+    return gateway_model(namespace, name, spec, values.reader(namespace), services)
+
+
+def _agent(obj: Object, services: Services) -> Agent:
+    namespace, name = _key(obj)
+    description = str((obj.get("spec") or {}).get("description") or "")
+    return Agent(namespace, name, services.endpoints(namespace, name, AGENT_PORT), description)
+
+
+def _policy(obj: Object, world: World, values: Values, options: Options) -> AgentPolicy | None:
+    """What an agent may reach. A reference that may not be made gives no grant."""
+    namespace, name = _key(obj)
+    try:
+        spec = agent_spec(obj)
+    except ConfigError:
+        return None
+    configs = {_key(config) for config in world.model_configs}
+    models = [model_key(namespace, wanted, configs, options) for wanted in _models_of(spec)]
+    tools = (spec.declarative.tools if spec.declarative else None) or []
+    grants = [grant for tool in tools if (grant := _grant(namespace, tool, world, values)) is not None]
+    agents = [target for tool in tools if (target := _agent_target(namespace, tool, world)) is not None]
+    return AgentPolicy(
+        namespace,
+        name,
+        tuple(grants),
+        tuple(sorted({"/".join(key) for key in models})),
+        tuple(sorted(set(agents))),
+    )
+
+
+def _models_of(spec: AgentSpec) -> list[str]:
+    """The ModelConfigs an agent names; an empty name is the default one."""
+    declarative = spec.declarative
+    if declarative is None:
+        return [""]
+    names = [declarative.model_config_ or ""]
+    if declarative.memory is not None:
+        names.append(declarative.memory.model_config_)
+    compaction = declarative.context.compaction if declarative.context else None
+    if compaction is not None and compaction.summarizer is not None and compaction.summarizer.model_config_:
+        names.append(compaction.summarizer.model_config_)
+    return names
+
+
+def _grant(namespace: str, tool: Tool, world: World, values: Values) -> ToolGrant | None:
+    if tool.type != "McpServer" or tool.mcp_server is None:
+        return None
+    server = tool.mcp_server
+    try:
+        kind, target_namespace, name = tool_target_key(namespace, tool)
+        headers = tuple(values.header(namespace, ref) for ref in tool.headers_from or ())
+    except ConfigError:
+        return None
+    if target_namespace != namespace and not _admits(kind, target_namespace, name, namespace, world):
+        return None
+    return ToolGrant(
+        target_namespace,
+        name,
+        kind,
+        tuple(server.tool_names) if server.tool_names else None,
+        tuple(server.require_approval or ()),
+        headers,
+        tuple(header.lower() for header in server.allowed_headers or ()),
+    )
+
+
+def _agent_target(namespace: str, tool: Tool, world: World) -> str | None:
+    if tool.type != "Agent" or tool.agent is None:
+        return None
+    kind, target_namespace, name = tool_target_key(namespace, tool)
+    if target_namespace != namespace and not _admits(kind, target_namespace, name, namespace, world):
+        return None
+    return f"{target_namespace}/{name}"
+
+
+def _admits(kind: str, namespace: str, name: str, source: str, world: World) -> bool:
+    candidates = {"Agent": world.agents, "RemoteMCPServer": world.remote_mcp_servers}.get(kind, ())
+    target = next((obj for obj in candidates if _key(obj) == (namespace, name)), None)
+    if target is None:
+        return False
+    labels: dict[str, Any] = next(
+        ((ns["metadata"].get("labels") or {}) for ns in world.namespaces if ns["metadata"]["name"] == source), {}
+    )
+    return allowed((target.get("spec") or {}).get("allowedNamespaces"), namespace, source, labels)
+
+
+def _identities(world: World) -> Identities:
+    """Pod UID → owning agent, through ReplicaSet and Deployment."""
+    agents = {_key(obj): obj["metadata"].get("uid") for obj in world.agents}
+    deployments: dict[tuple[str, str], str] = {}
+    for item in world.replica_sets:
+        owner = controller_of(item)
+        if owner is not None and owner["kind"] == "Deployment":
+            deployments[_key(item)] = owner["name"]
+    pods: dict[str, str] = {}
+    for pod in world.pods:
+        owner = controller_of(pod)
+        if owner is None or owner["kind"] != "ReplicaSet":
+            continue
+        namespace = pod["metadata"]["namespace"]
+        name = deployments.get((namespace, owner["name"]))
+        # Anyone may label a Pod or a Deployment; only the name of an existing Agent's Deployment counts.
+        if name is not None and (namespace, name) in agents and _is_agent_pod(pod, name):
+            pods[pod["metadata"]["uid"]] = f"{namespace}/{name}"
+    known = world.identities
+    return Identities(
+        known.issuer,
+        known.audiences,
+        known.jwks,
+        dict(sorted(pods.items())),
+        known.local_token_hashes,
+        known.anonymous_local,
+    )
+
+
+def _is_agent_pod(pod: Object, name: str) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get("app") == "kagent" and labels.get("kagent") == name
