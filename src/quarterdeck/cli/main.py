@@ -1,0 +1,78 @@
+"""``quarterdeck``, short ``qd``: the command line. Commands import what they need when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from quarterdeck import __version__
+from quarterdeck.errors import QuarterdeckError
+
+app = typer.Typer(
+    name="qd",
+    help="Run AI agents and MCP servers: one API on a laptop and on Kubernetes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich alone would cost a third of the start-up budget
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["QUARTERDECK_DEBUG"] = "1"
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"quarterdeck {__version__}")
+
+
+def register() -> None:
+    """Attach the command groups. Their modules import only typer at load."""
+    from . import lifecycle, mcp
+
+    lifecycle.register(app)
+    mcp.register(app)
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Print an error the way every command does and leave with its exit code."""
+    if os.environ.get("QUARTERDECK_DEBUG"):
+        raise error
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit(130)
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    if isinstance(error, QuarterdeckError):
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    if isinstance(error, OSError):
+        print(f"error: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    print(f"error: {type(error).__name__}: {error} (a defect; run again with --debug and report it)", file=sys.stderr)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Entry point of ``quarterdeck`` and ``qd``."""
+    register()
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a message and an exit code
+        fail(error)
+    except KeyboardInterrupt as error:
+        fail(error)
+
+
+def plugin() -> None:
+    """Entry point of ``kubectl-qd``: the same commands behind ``kubectl qd``."""
+    main()

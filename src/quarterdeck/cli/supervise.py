@@ -1,0 +1,200 @@
+"""What ``qd up`` keeps running: one control plane process, started again when it dies, ended when we are."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from quarterdeck.errors import QuarterdeckError, StorageError, TimedOut
+
+from .home import Endpoints, endpoints, endpoints_path
+
+RESTARTS = 5
+"""Deaths within :data:`WINDOW` seconds after which we give up and say why."""
+WINDOW = 60.0
+STOP_GRACE = 45.0
+
+
+class ControlPlaneFailed(QuarterdeckError):
+    """The control plane ended and starting it again does not help."""
+
+    reason = "ControlPlaneFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Ports of the platform; 0 takes a free one."""
+
+    kubernetes: int = 8703
+    api: int = 8700
+    kagent: int = 8083
+    gateway: int = 8701
+    workloads: int = 8702
+
+    def arguments(self) -> list[str]:
+        return [
+            f"--kubernetes-port={self.kubernetes}",
+            f"--api-port={self.api}",
+            f"--kagent-port={self.kagent}",
+            f"--gateway-port={self.gateway}",
+            f"--workloads-port={self.workloads}",
+        ]
+
+
+class Supervisor:
+    """Owns the control plane process of one data directory."""
+
+    def __init__(self, directory: Path, ports: Ports, say: Callable[[str], None]) -> None:
+        self.directory = directory
+        self.ports = ports
+        self.say = say
+        self.log_path = directory / "run" / "controlplane.log"
+        self._lock: IO[str] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._deaths: list[float] = []
+        self._stopping = False
+
+    def acquire(self) -> None:
+        """Become the one supervisor of the data directory. Raises StorageError naming the other one."""
+        run = self.directory / "run"
+        try:
+            run.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (run / "up.lock").open("a+")
+        except OSError as error:
+            raise StorageError(
+                f"data directory {self.directory}: {error.strerror}; make it writable or set QUARTERDECK_HOME"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            other = lock.read().strip() or "unknown"
+            raise StorageError(
+                f"a platform already runs on {self.directory} (qd up, process {other}); "
+                "qd status shows it, qd down ends it"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def start(self) -> None:
+        endpoints_path(self.directory).unlink(missing_ok=True)
+        with self.log_path.open("ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "quarterdeck.server", f"--home={self.directory}", *self.ports.arguments()],
+                stdin=subprocess.PIPE,  # the control plane stops when this end closes, however we die
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait_started(self, seconds: float = 60.0) -> Endpoints:
+        """Wait until the control plane has written its addresses. Raises with the end of its log when it died."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self._child is not None
+            code = self._child.poll()
+            if code is not None:
+                raise ControlPlaneFailed(f"the control plane ended with code {code}:\n{self.last_words()}")
+            if endpoints_path(self.directory).exists():
+                found = endpoints(self.directory)
+                if found.pid == self._child.pid:
+                    self.ports = _ports_of(found)
+                    return found
+            time.sleep(0.05)
+        raise TimedOut(f"the control plane was not up within {seconds:g} s; its log: {self.log_path}")
+
+    def run(self) -> None:
+        """Watch until asked to stop; start the control plane again, on the same ports, when it dies."""
+        while not self._stopping:
+            assert self._child is not None
+            try:
+                code = self._child.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                continue
+            if self._stopping:
+                return
+            now = time.monotonic()
+            self._deaths = [t for t in self._deaths if now - t < WINDOW] + [now]
+            if len(self._deaths) > RESTARTS:
+                raise ControlPlaneFailed(
+                    f"the control plane died {len(self._deaths)} times within {WINDOW:g} s, "
+                    f"last with code {code}:\n{self.last_words()}"
+                )
+            self.say(f"the control plane ended with code {code}; starting it again")
+            time.sleep(min(0.1 * 2 ** len(self._deaths), 3.0))
+            self.start()
+
+    def stop(self) -> None:
+        """End the control plane, and with it the Pods; kill it only when it does not end by itself."""
+        self._stopping = True
+        child = self._child
+        if child is None or child.poll() is not None:
+            return
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(timeout=STOP_GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        endpoints_path(self.directory).unlink(missing_ok=True)
+
+    def last_words(self, lines: int = 12) -> str:
+        try:
+            text = self.log_path.read_text(errors="replace").splitlines()
+        except OSError:
+            return "  (no log)"
+        return "\n".join(f"  {line}" for line in text[-lines:])
+
+
+def supervisor_pid(directory: Path) -> int | None:
+    """The process of the ``qd up`` that holds the data directory; None when there is none."""
+    path = directory / "run" / "up.lock"
+    try:
+        with path.open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0) or None
+    except (FileNotFoundError, ValueError):
+        return None
+    return None
+
+
+def _ports_of(found: Endpoints) -> Ports:
+    def port(url: str) -> int:
+        return int(url.rsplit(":", 1)[1])
+
+    return Ports(
+        port(found.kubernetes), port(found.api), port(found.kagent), port(found.gateway), port(found.gateway_workloads)
+    )
+
+
+def write_endpoints(directory: Path, found: Endpoints) -> None:
+    """Publish the addresses, all at once."""
+    path = endpoints_path(directory)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_suffix(".tmp")
+    partial.write_text(
+        json.dumps(
+            {
+                "kubernetes": found.kubernetes,
+                "api": found.api,
+                "kagent": found.kagent,
+                "gateway": found.gateway,
+                "gatewayWorkloads": found.gateway_workloads,
+                "pid": found.pid,
+            }
+        )
+    )
+    partial.replace(path)
