@@ -9,9 +9,11 @@ from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.clock import Clock
 from quarterdeck.kube.controller import ControllerSet
 
+from .cronjob import CronJobs
 from .deployment import Deployments
 from .endpoints import EndpointSlices
 from .gc import GarbageCollector
+from .job import Jobs
 from .namespaces import Namespaces
 from .replicaset import ReplicaSets
 from .scheduler import Scheduler
@@ -26,6 +28,8 @@ def controllers(client: KubeClient, *, ca_pem: str = "", clock: Clock | None = N
     GarbageCollector(controllers)
     ReplicaSets(controllers)
     Deployments(controllers)
+    Jobs(controllers)
+    CronJobs(controllers)
     EndpointSlices(controllers)
     Scheduler(controllers)
     return controllers

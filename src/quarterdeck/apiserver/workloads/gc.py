@@ -150,7 +150,7 @@ class GarbageCollector:
             owner = await self._owner(reference, metadata.get("namespace"))
             if owner is None:
                 dangling.append(reference)
-            elif self._waits_for_dependents(owner) and reference.get("blockOwnerDeletion"):
+            elif self._waits_for_dependents(owner):
                 waiting.append(reference)
             else:
                 solid.append(reference)
@@ -182,9 +182,8 @@ class GarbageCollector:
             cached = self._monitors[(item[0].group, item[0].plural)].get(*item[1])
             if cached is not None:
                 return cached
-        group, slash, version = reference["apiVersion"].partition("/")
-        if not slash:
-            group, version = "", reference["apiVersion"]
+        group, slash, _ = reference["apiVersion"].partition("/")
+        group = group if slash else ""
         res = next(
             (i.res for i in self._monitors.values() if i.res.group == group and i.res.kind == reference["kind"]), None
         )

@@ -1,5 +1,7 @@
-"""Binds pending Pods to Nodes: readiness, node selector and required affinity, taints, requested resources. One pass per
-Pod; among fitting Nodes the one with the most free CPU and memory wins."""
+"""Binds pending Pods to Nodes: readiness, node selector and required affinity, taints, requested resources.
+
+One pass per Pod; among fitting Nodes the one with the most free CPU and memory wins.
+"""
 
 from __future__ import annotations
 
