@@ -130,10 +130,12 @@ class Compiler:
         if kind is types.TYPE:
             value = _TYPE_NAMES[root]
             return _selections(lambda frame: value, fields), types.TYPE
+        keys: list[str] = []
         for field in fields:
+            keys.append(_key(kind, field))
             kind = self._field_type(kind, field, pos)
-        self.references.add((root, *fields))
-        return _chain(root, fields), kind
+        self.references.add((root, *keys))
+        return _chain(root, tuple(keys)), kind
 
     def _root_type(self, root: str, pos: int) -> Type:
         if self._variables is not None and root in self._variables:
@@ -165,8 +167,8 @@ class Compiler:
             if isinstance(base, Ident) and base.name not in self.scope:
                 return self._path(base.name, tuple(reversed(fields)), node.pos)
         run, kind = self.compile(node.operand)
-        field = node.field
-        result = self._field_type(kind, field, node.pos)
+        result = self._field_type(kind, node.field, node.pos)
+        field = _key(kind, node.field)
         if node.test:
             if isinstance(node.operand, Ident | Select):
                 self._extend_references(node)
@@ -315,6 +317,10 @@ class Compiler:
 
 
 _OPERATORS = frozenset([*ARITHMETIC, *COMPARISON, "_==_", "_!=_", "_?_:_", "!_", "-_", "_in_"])
+
+
+def _key(kind: Type, field: str) -> str:
+    return kind.names.get(field, field) if kind.names is not None else field
 
 
 def _dotted(node: Node) -> str:

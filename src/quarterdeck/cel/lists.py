@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from quarterdeck.cel import types
@@ -15,7 +16,7 @@ _MAX_ITEMS = 100_000
 
 
 def _is_sorted(items: list[Any]) -> bool:
-    return not any(greater(left, right) for left, right in zip(items, items[1:], strict=False))
+    return not any(greater(left, right) for left, right in pairwise(items))
 
 
 def _sum(items: list[Any]) -> Any:

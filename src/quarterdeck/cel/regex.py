@@ -27,7 +27,7 @@ _REPEATED_REPEAT = re.compile(r"[*+}]\)*\)(?:[*+]|\{\d+,)")
 
 
 def translate(pattern: str) -> str:
-    r"""RE2 syntax in the common subset of Rust's regex and Python's re: ``\Q..\E``, POSIX classes, literal ``[ & ~ -``."""
+    r"""RE2 in the common subset of Rust's regex and Python's re: ``\Q..\E``, POSIX classes, literal ``[ & ~ -``."""
     out: list[str] = []
     at = 0
     while at < len(pattern):

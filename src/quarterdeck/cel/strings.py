@@ -15,7 +15,7 @@ from quarterdeck.cel.regex import find, find_all
 from quarterdeck.cel.values import TypeValue, UInt, from_key, type_name
 
 MAX_STRING = 1 << 20
-_SPACES = "\t\n\v\f\r \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _ASCII_LOWER = {code: code + 32 for code in range(65, 91)}
 _ASCII_UPPER = {code: code - 32 for code in range(97, 123)}
 _QUOTES = {

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Type:
-    """``kind`` as CEL prints it; ``element`` of a list, map value or optional; ``fields`` of an object."""
+    """``kind`` as CEL prints it; ``element`` of a list, map value or optional; ``fields`` of an object;
+    ``names`` gives the key in the data for a field that CEL has to spell differently (``__dash__``)."""
 
     kind: str
     element: Type | None = None
     fields: Mapping[str, Type] | None = None
+    names: Mapping[str, str] | None = None
 
     def __str__(self) -> str:
         if self.kind == "list":
@@ -46,8 +48,8 @@ def map_of(value: Type) -> Type:
     return Type("map", value)
 
 
-def object_of(fields: Mapping[str, Type], name: str = "object") -> Type:
-    return Type(name, fields=fields)
+def object_of(fields: Mapping[str, Type], names: Mapping[str, str] | None = None) -> Type:
+    return Type("object", fields=fields, names=names)
 
 
 def literal_type(value: object) -> Type:
