@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from .attributes import AdmissionAttributes
+from .attributes import AdmissionAttributes, Operation
+from .chain import AdmissionChain, StoreHooks
+from .quantity import format_quantity, parse_quantity
 
-__all__ = ["AdmissionAttributes"]
+__all__ = ["AdmissionAttributes", "AdmissionChain", "Operation", "StoreHooks", "format_quantity", "parse_quantity"]

@@ -173,7 +173,7 @@ def _roles() -> list[Object]:
             _rule(("create",), "authentication.k8s.io", ("tokenreviews",)),
             _rule(("create",), "authorization.k8s.io", ("subjectaccessreviews",)),
         ),
-        _role("system:kubelet-api-admin", _rule(("*",), "", ("nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"))),
+        _role("system:kubelet-api-admin", _rule(("*",), "", tuple(f"nodes/{s}" for s in ("log", "metrics", "proxy")))),
         _aggregate("admin", "admin"),
         _aggregate("edit", "edit", labels={f"{_AGGREGATE}admin": "true"}),
         _aggregate("view", "view", labels={f"{_AGGREGATE}edit": "true"}),
@@ -182,9 +182,7 @@ def _roles() -> list[Object]:
 
 
 def _aggregated() -> list[Object]:
-    # admin selects edit's and view's parts too: aggregation is not recursive here, so the labels name all targets.
-    view = {f"{_AGGREGATE}{k}": "true" for k in ("view", "edit", "admin")}
-    edit = {f"{_AGGREGATE}{k}": "true" for k in ("edit", "admin")}
+    view, edit = {f"{_AGGREGATE}view": "true"}, {f"{_AGGREGATE}edit": "true"}
     admin = {f"{_AGGREGATE}admin": "true"}
     hpa, jobs = ("horizontalpodautoscalers",), ("cronjobs", "jobs")
     net, leases = ("ingresses", "networkpolicies"), ("leases",)

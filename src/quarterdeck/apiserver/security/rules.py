@@ -67,19 +67,24 @@ def read_rules(role: Object) -> tuple[Rule, ...]:
     return tuple(Rule.read(r) for r in role.get("rules") or ())
 
 
-def effective_rules(role: Object, cluster_roles: Iterable[Object]) -> tuple[Rule, ...]:
-    """The rules of a ClusterRole; with an aggregationRule the union of the ClusterRoles it selects."""
+def effective_rules(
+    role: Object, cluster_roles: Iterable[Object], seen: frozenset[str] = frozenset()
+) -> tuple[Rule, ...]:
+    """The rules of a ClusterRole; with an aggregationRule the union of the ClusterRoles it selects, through any depth.
+
+    ``seen`` are the names on the way here: a circle of aggregations ends there.
+    """
     aggregation = role.get("aggregationRule")
     if not aggregation:
         return read_rules(role)
     selectors = aggregation.get("clusterRoleSelectors") or ()
+    roles = sorted(cluster_roles, key=lambda o: o["metadata"]["name"])
+    seen = seen | {role["metadata"]["name"]}
     rules: dict[Rule, None] = {}
-    own = role["metadata"]["name"]
-    for other in sorted(cluster_roles, key=lambda o: o["metadata"]["name"]):
+    for other in roles:
         labels = other["metadata"].get("labels") or {}
-        if other["metadata"]["name"] == own or not any(selects(s, labels) for s in selectors):
-            continue
-        rules.update(dict.fromkeys(read_rules(other)))
+        if other["metadata"]["name"] not in seen and any(selects(s, labels) for s in selectors):
+            rules.update(dict.fromkeys(effective_rules(other, roles, seen)))
     return tuple(rules)
 
 
