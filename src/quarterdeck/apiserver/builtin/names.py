@@ -134,7 +134,7 @@ def labels(values: dict[str, str] | None, field: str) -> list[Cause]:
     return causes
 
 
-def annotations(values: dict[str, str] | None, field: str) -> list[Cause]:
+def annotation_map(values: dict[str, str] | None, field: str) -> list[Cause]:
     causes = [invalid(field, key, wrong) for key in values or {} if (wrong := qualified(key.lower()))]
     if values and sum(len(k) + len(v) for k, v in values.items()) > _ANNOTATIONS_LIMIT:
         causes.append(too_long(field, _ANNOTATIONS_LIMIT))
@@ -172,7 +172,7 @@ def object_meta(obj: dict[str, Any], *, kind: str, namespaced: bool) -> list[Cau
     elif namespace:
         causes.append(Cause("metadata.namespace", "Forbidden: not allowed on this type", "FieldValueForbidden"))
     causes += labels(metadata.get("labels"), "metadata.labels")
-    causes += annotations(metadata.get("annotations"), "metadata.annotations")
+    causes += annotation_map(metadata.get("annotations"), "metadata.annotations")
     return causes + _references(metadata)
 
 

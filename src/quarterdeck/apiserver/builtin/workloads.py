@@ -72,7 +72,7 @@ def _selected_template(spec: Json, causes: list[Cause], restart: tuple[str, ...]
 def _template(template: Json, path: str, causes: list[Cause], restart: tuple[str, ...]) -> None:
     metadata = template.get("metadata") or {}
     causes.extend(names.labels(metadata.get("labels"), f"{path}.metadata.labels"))
-    causes.extend(names.annotations(metadata.get("annotations"), f"{path}.metadata.annotations"))
+    causes.extend(names.annotation_map(metadata.get("annotations"), f"{path}.metadata.annotations"))
     causes.extend(pod_spec(template.get("spec") or {}, f"{path}.spec", restart=restart))
 
 
