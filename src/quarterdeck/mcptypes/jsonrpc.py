@@ -28,7 +28,6 @@ class CallParams(Struct, gc=False):
 
     name: str
     arguments: Raw | UnsetType = UNSET
-    uri: str = ""
 
 
 class ErrorObject(Struct, gc=False):
@@ -85,6 +84,24 @@ def parse(body: bytes) -> Message:
     if message.id is not UNSET and not valid_id(bytes(message.id)):
         raise FramingError('"id" must be a string or an integer')
     return message
+
+
+class MirrorParams(Struct, gc=False):
+    """What 2026-07-28 mirrors into ``Mcp-Name``."""
+
+    name: str = ""
+    uri: str = ""
+
+
+_mirror = msgspec.json.Decoder(MirrorParams)
+
+
+def mirror_params(message: Message) -> MirrorParams:
+    """Raises FramingError when name or uri is not a string."""
+    try:
+        return _mirror.decode(message.params if message.params is not UNSET else b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FramingError(f"invalid params of {message.method}: {error}", protocol.INVALID_PARAMS) from None
 
 
 def valid_id(raw: bytes) -> bool:

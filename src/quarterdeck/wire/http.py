@@ -394,7 +394,13 @@ class ServerConnection(asyncio.Protocol):
     # -- inside
     def _dispatch(self, exchange: Exchange) -> None:
         self._current = exchange
-        coroutine = self.server.handler(exchange)
+        try:
+            coroutine = self.server.handler(exchange)
+        except Disconnected:
+            return
+        except Exception as error:  # noqa: BLE001 - as in _run: answered and reported, never lost in the parser
+            self._broken(exchange, error)
+            return
         if coroutine is not None:
             self._task = asyncio.get_running_loop().create_task(self._run(exchange, coroutine))
 
@@ -408,11 +414,14 @@ class ServerConnection(asyncio.Protocol):
                 return
             raise
         except Exception as error:  # noqa: BLE001 - the last line of defence: the client gets an answer, the owner gets the traceback
-            self.server.on_error(exchange, error)
-            if not exchange.started:
-                exchange.respond(500, b"internal error\n", [(b"content-type", b"text/plain")])
-            elif not exchange.finished:
-                exchange.abort()
+            self._broken(exchange, error)
+
+    def _broken(self, exchange: Exchange, error: Exception) -> None:
+        self.server.on_error(exchange, error)
+        if not exchange.started:
+            exchange.respond(500, b"internal error\n", [(b"content-type", b"text/plain")])
+        elif not exchange.finished:
+            exchange.abort()
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size

@@ -1,0 +1,1 @@
+"""Snapshots: where they come from, and the last good one on disk."""

@@ -1,0 +1,1 @@
+"""Who calls (authentication) and what they may do (authorization)."""

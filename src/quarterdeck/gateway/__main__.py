@@ -1,0 +1,52 @@
+"""``python -m quarterdeck.gateway``: the data plane as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+
+import msgspec
+
+from quarterdeck.errors import QuarterdeckError
+
+from .app import Gateway
+from .options import Options, parse
+
+
+async def serve(options: Options) -> None:
+    """Run until SIGTERM or SIGINT, then drain."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    gateway = Gateway(options)
+    await gateway.start()
+    sys.stderr.write(msgspec.json.encode(gateway.endpoints).decode() + "\n")
+    gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
+    gc.set_threshold(50_000, 20, 50)
+    await stopping.wait()
+    await gateway.stop()
+
+
+def main() -> int:
+    """Exit code 0 after a drained stop, else that of the error."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        options = parse(sys.argv[1:])
+        if sys.platform == "win32":
+            asyncio.run(serve(options))
+        else:
+            import uvloop
+
+            uvloop.run(serve(options))
+    except QuarterdeckError as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""``/a2a/{namespace}/{agent}[/…]``: A2A of both versions passed to the agent; who may call whom is decided here."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import msgspec
+
+from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.mcptypes import jsonrpc, protocol
+from quarterdeck.snapshot import Agent
+from quarterdeck.wire.http import Exchange, Header
+
+from ..call import Call
+from ..observe import Observer
+from ..policy.authorizer import Request
+from ..policy.principal import Principal
+from ..table import Table
+from ..upstream import Relay, Upstreams
+from .cards import CARD_PATHS, rewrite
+
+_TIMEOUT = 600.0  # seconds an agent may stay silent
+_CARD_LIMIT = 1024 * 1024
+_JSON: Header = (b"content-type", b"application/json")
+_PASSED = (b"accept", b"content-type", b"a2a-version", b"a2a-extensions", b"last-event-id", b"x-user-id")
+_PASSED_BACK = frozenset(
+    {b"content-type", b"cache-control", b"etag", b"content-length", b"a2a-version", b"a2a-extensions"}
+)
+
+
+class A2aEndpoint:
+    """Serves calls to agents."""
+
+    def __init__(self, upstreams: Upstreams, observer: Observer) -> None:
+        self._upstreams = upstreams
+        self._observer = observer
+        self._pool = upstreams.pool()
+        self._turn = count()
+
+    def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
+        call = Call(exchange, "a2a", "")
+        call.principal = principal
+        self._observer.begin(call)
+        raw = exchange.target.decode("latin-1")
+        parts = raw.partition("?")[0].split("/", 4)  # "", a2a, namespace, agent, rest
+        label = "/".join(parts[2:4])
+        agent = table.agents.get(label)
+        call.method = _method(call)
+        if agent is None:
+            _answer(call, 404, f"agent {label} is not served by this gateway")
+            self._observer.finish(call, "error", 404, label)
+            return
+        call.server = label
+        decision = call.decision = table.authorizer.decide(
+            Request(principal, ("Agent", agent.namespace, agent.name), call.method)
+        )
+        if not decision.allow:
+            _answer(call, 403, decision.reason, protocol.DENIED)
+            self._observer.finish(call, "denied", 403, decision.reason)
+            return
+        self._forward(call, agent, raw.removeprefix(f"/a2a/{label}") or "/")
+
+    def _forward(self, call: Call, agent: Agent, target: str) -> None:
+        if not agent.endpoints:
+            message = f"agent {call.server} has no ready endpoint; see: kubectl describe agent {agent.name}"
+            message += f" -n {agent.namespace}"
+            _answer(call, 503, message, protocol.UPSTREAM_FAILED)
+            self._observer.finish(call, "error", 503, message)
+            return
+        endpoint = agent.endpoints[next(self._turn) % len(agent.endpoints)]
+        target = target if target.startswith("/") else "/" + target
+        exchange = call.exchange
+        parts = [f"{exchange.method} {target} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}\r\n".encode("latin-1")]
+        for name in _PASSED:
+            value = call.headers.get(name)
+            if value is not None:
+                parts.append(b"%b: %b\r\n" % (name, value))
+        parts.append(b"traceparent: %b\r\nx-quarterdeck-principal: " % call.traceparent)
+        parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
+        parts.append(exchange.body)
+        card = exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
+        relay = A2aRelay(self._upstreams, call, self._observer, f"/a2a/{call.server}" if card else "")
+        self._upstreams.send(self._pool, (endpoint.host, endpoint.port, False), relay, b"".join(parts))
+
+
+class A2aRelay(Relay):
+    """Streams an agent's answer; a card (``card_path`` set) is taken whole and rewritten."""
+
+    __slots__ = ("_card", "_card_path", "_observer", "_status", "call")
+
+    def __init__(self, upstreams: Upstreams, call: Call, observer: Observer, card_path: str) -> None:
+        super().__init__(upstreams, call.exchange, _TIMEOUT)
+        self.call = call
+        self._observer = observer
+        self._card_path = card_path
+        self._card = b""
+        self._status = 0
+
+    def on_head(self, status: int, headers: list[Header]) -> None:
+        self.touch()
+        self._status = status
+        if self._card_path and status == 200:
+            return
+        self._card_path = ""
+        kept = [header for header in headers if header[0] in _PASSED_BACK]
+        if (b"content-type", b"text/event-stream") in [(k, v.partition(b";")[0]) for k, v in kept]:
+            kept.append((b"x-accel-buffering", b"no"))
+        self.exchange.start(status, kept)
+        self.stream_to_client()
+
+    def on_body(self, data: bytes) -> None:
+        if self.finished:
+            return
+        self.touch()
+        if not self._card_path:
+            self.exchange.write(data)
+            return
+        self._card += data
+        if len(self._card) > _CARD_LIMIT:
+            self.give_up(UpstreamError(f"its card is larger than {_CARD_LIMIT} bytes"))
+
+    def complete(self) -> None:
+        if self._card_path:
+            host = self.call.headers.get(b"host", b"localhost").decode("latin-1")
+            try:
+                card = rewrite(self._card, f"http://{host}{self._card_path}")
+            except msgspec.DecodeError as error:
+                self.failed(UpstreamError(f"its card is not JSON: {error}"))
+                return
+            self.exchange.respond(200, card, [_JSON, (b"cache-control", b"private, max-age=60")])
+        else:
+            self.exchange.finish()
+        self._observer.finish(self.call, "ok" if self._status < 400 else "error", self._status)
+
+    def failed(self, error: UpstreamError | TimedOut) -> None:
+        status = 504 if isinstance(error, TimedOut) else 502
+        message = f"agent {self.call.server} failed: {error}"
+        if self.exchange.started:
+            self.exchange.abort()
+        else:
+            _answer(self.call, status, message, protocol.UPSTREAM_FAILED)
+        self._observer.finish(self.call, "error", status, message)
+
+    def cancelled(self) -> None:
+        self._observer.finish(self.call, "error", 499, "the client closed the connection")
+
+
+def _method(call: Call) -> str:
+    """The JSON-RPC method, or the HTTP method of a REST request; keeps the JSON-RPC id for the answer."""
+    exchange = call.exchange
+    if exchange.method == "POST" and exchange.body:
+        try:
+            message = jsonrpc.parse(exchange.body)
+        except jsonrpc.FramingError:
+            return "POST"
+        if message.id is not msgspec.UNSET:
+            call.raw_id = bytes(message.id)
+        # the name is the caller's text and becomes a metric label: bounded, and short
+        return message.method[:64] if message.method else "POST"
+    return exchange.method
+
+
+def _answer(call: Call, status: int, message: str, code: int = protocol.INVALID_REQUEST) -> None:
+    if call.raw_id:
+        call.exchange.respond(200, jsonrpc.error_response(call.raw_id, code, message), [_JSON])
+    else:
+        call.exchange.respond(status, msgspec.json.encode({"error": {"code": code, "message": message}}), [_JSON])

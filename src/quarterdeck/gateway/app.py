@@ -1,0 +1,174 @@
+"""The gateway as one object: listeners, the table they serve from, and where snapshots come from."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from quarterdeck import __version__
+from quarterdeck.errors import ConfigError, QuarterdeckError, StorageError
+from quarterdeck.snapshot import Snapshot, decode
+from quarterdeck.telemetry import names
+from quarterdeck.telemetry.audit import open_log
+from quarterdeck.telemetry.metrics import Registry
+from quarterdeck.wire.http import Exchange, Handler, Limits, Server
+
+from .a2a.endpoint import A2aEndpoint
+from .admin import admin_handler, ready_handler, stats_handler
+from .config.lastgood import LastGood, load_key
+from .config.stream import ControlPlane, read_file
+from .llm.endpoint import LlmEndpoint
+from .mcp.endpoint import McpEndpoint
+from .mcp.multiplex import MultiplexEndpoint
+from .mcp.session import SessionSealer
+from .observe import Observer
+from .options import Address, Options
+from .router import LOCAL, WORKLOADS, Router
+from .table import Table
+from .upstream import Upstreams
+
+_log = logging.getLogger("quarterdeck.gateway")
+
+
+class Gateway:
+    """``await start()``, then :attr:`endpoints`; ``await stop(grace)`` drains. Raises QuarterdeckError on start."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.endpoints: dict[str, str] = {}
+        """Name of the listener → ``http://host:port``."""
+        key = load_key(options.data_dir / "gateway.key")
+        self._last_good = LastGood(options.data_dir / "snapshot.bin", key)
+        self.registry = Registry()
+        self.audit = open_log(options.audit_file, on_error=_log.error)
+        self.upstreams = Upstreams()
+        self._observer = Observer(self.audit, self.registry)
+        self.version = ""
+        sealer = SessionSealer(key)
+        self._router = Router(
+            Table(Snapshot(), self.upstreams),
+            self._observer,
+            McpEndpoint(self.upstreams, self._observer, sealer),
+            MultiplexEndpoint(self.upstreams, self._observer, sealer),
+            LlmEndpoint(self.upstreams, self._observer),
+            A2aEndpoint(self.upstreams, self._observer),
+        )
+        self._servers: list[Server] = []
+        self._control_plane: ControlPlane | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._gauges()
+
+    async def start(self) -> None:
+        options = self._options
+        if options.config is not None:
+            snapshot, _ = read_file(options.config)
+            self.use(snapshot)
+        else:
+            self._use_last_good()
+            self._control_plane = ControlPlane(
+                options.control_plane,
+                options.gateway,
+                options.token_file,
+                self._accept,
+                _log.warning,
+                ca_pem=_read(options.control_plane_ca),
+            )
+            self._following = asyncio.get_running_loop().create_task(self._control_plane.run())
+        await self._listen(LOCAL, self._router.handle, options.local)
+        await self._listen(WORKLOADS, self._router.handle, options.workloads)
+        await self._listen("stats", stats_handler(self.registry), options.stats)
+        await self._listen("ready", ready_handler(self._problem), options.ready)
+        await self._listen("admin", admin_handler(lambda: self._router.table.snapshot), options.admin)
+        if options.endpoints_file is not None:
+            fresh = options.endpoints_file.with_suffix(".new")
+            fresh.write_bytes(msgspec.json.encode({**self.endpoints, "pid": os.getpid()}))
+            fresh.replace(options.endpoints_file)
+
+    async def stop(self, grace: float = 10.0) -> None:
+        """Stop accepting, let calls in flight end, write all audit records."""
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        self.upstreams.close()
+        self.audit.close()
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
+        self._router.table = Table(snapshot, self.upstreams)
+        self.version = snapshot.version
+
+    def _accept(self, snapshot: Snapshot, line: bytes) -> None:
+        if snapshot.gateway != self._options.gateway:
+            raise ConfigError(f"the snapshot is for gateway {snapshot.gateway}, this is {self._options.gateway}")
+        if snapshot.version == self.version:
+            return
+        self.use(snapshot)
+        _log.info("serving snapshot %s", snapshot.version)
+        try:
+            self._last_good.save(line)
+        except StorageError as error:
+            _log.error("%s; a restart without the control plane would begin empty", error)
+
+    def _use_last_good(self) -> None:
+        line = self._last_good.load()
+        if line is None:
+            return
+        try:
+            self.use(decode(line))
+        except (msgspec.DecodeError, QuarterdeckError) as error:
+            _log.warning("the kept snapshot cannot be used, waiting for the control plane: %s", error)
+
+    async def _listen(self, name: str, handler: Handler, address: Address | None) -> None:
+        if address is None:
+            return
+        server = Server(handler, name=name, limits=Limits(), on_error=_report)
+        try:
+            host, port = await server.listen(*address)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; choose another --{name}"
+            ) from error
+        self._servers.append(server)
+        self.endpoints[name] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def _problem(self) -> str:
+        return "" if self.version else "no configuration yet: waiting for the control plane"
+
+    def _gauges(self) -> None:
+        registry = self.registry
+        registry.gauge(names.BUILD_INFO, "Version.", lambda: [({"tag": __version__}, 1.0)])
+        registry.gauge(names.CONFIG_VERSION, "Snapshot in use.", lambda: [({"version": self.version}, 1.0)])
+        plane = self._following_plane
+        registry.gauge(
+            names.CONTROL_PLANE_CONNECTED,
+            "Whether the configuration stream is open.",
+            lambda: [({}, 1.0 if (p := plane()) is not None and p.connected else 0.0)],
+        )
+        registry.gauge(
+            names.CONFIG_REJECTED,
+            "Snapshots refused.",
+            lambda: [({}, float(p.rejected if (p := plane()) is not None else 0))],
+        )
+
+    def _following_plane(self) -> ControlPlane | None:
+        return self._control_plane
+
+
+def _report(exchange: Exchange, error: Exception) -> None:
+    _log.error("%s %s failed", exchange.method, exchange.path, exc_info=error)
+
+
+def _read(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(f"--control-plane-ca {path}: {error.strerror}") from error

@@ -1,0 +1,185 @@
+"""The gateway as an MCP client: sessions of its own with upstreams, for the aggregated endpoint."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from quarterdeck import __version__
+from quarterdeck.errors import UpstreamError
+from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, jsonrpc, protocol
+from quarterdeck.mcptypes.headers import encode_value
+from quarterdeck.wire.client import Origin, Response
+from quarterdeck.wire.http import Header
+from quarterdeck.wire.sse import SseParser
+
+from .route import Lane, McpRoute
+
+_INFO = {"name": "quarterdeck", "version": __version__}
+_PAGES = 100
+_ids = count(1)
+
+
+class Link(Struct):
+    """One upstream session. ``version`` is the negotiated revision; a modern upstream has no session."""
+
+    origin: Origin
+    version: str
+    session: str = ""
+
+    @property
+    def modern(self) -> bool:
+        return self.version in MODERN_VERSIONS
+
+    def headers(self, method: str, name: str = "") -> bytes:
+        """The header lines of a request in this session."""
+        lines = b"%b: %b\r\n" % (protocol.H_VERSION, self.version.encode())
+        if self.session:
+            lines += b"%b: %b\r\n" % (protocol.H_SESSION, self.session.encode("latin-1"))
+        if self.modern:
+            lines += b"%b: %b\r\n" % (protocol.H_METHOD, method.encode())
+            if name:
+                lines += b"%b: %b\r\n" % (protocol.H_NAME, encode_value(name))
+        return lines
+
+
+class SessionExpired(UpstreamError):
+    """The upstream does not know our session any more (404)."""
+
+
+class RpcError(UpstreamError):
+    """The upstream answered with a JSON-RPC error."""
+
+    def __init__(self, error: jsonrpc.ErrorObject) -> None:
+        super().__init__(error.message or "an error without a message")
+        self.code = error.code
+
+
+class _Answer(Struct):
+    id: Raw | None = None
+    result: Raw | None = None
+    error: jsonrpc.ErrorObject | None = None
+
+
+class _Initialized(Struct, rename="camel"):
+    protocol_version: str = LATEST_LEGACY
+
+
+def modern_meta() -> dict[str, Any]:
+    """The ``_meta`` that each request of 2026-07-28 carries."""
+    return {
+        protocol.META_VERSION: MODERN_VERSIONS[-1],
+        protocol.META_CLIENT_CAPABILITIES: {},
+        protocol.META_CLIENT_INFO: _INFO,
+    }
+
+
+async def connect(route: McpRoute, lane: Lane) -> Link:
+    """Open a session, in the legacy era first, which nearly all servers speak. Raises UpstreamError, TimedOut."""
+    origin = route.origin()
+    if origin is None:
+        raise UpstreamError("has no ready endpoint")
+    link = Link(origin, LATEST_LEGACY)
+    params = {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": _INFO}
+    try:
+        result, session = await _exchange(route, lane, link, protocol.INITIALIZE, params)
+    except RpcError as error:
+        if error.code in (protocol.UNSUPPORTED_VERSION, protocol.METHOD_NOT_FOUND):
+            return Link(origin, MODERN_VERSIONS[-1])
+        raise
+    link.version = msgspec.json.decode(result, type=_Initialized).protocol_version
+    link.session = session
+    await notify(route, lane, link, jsonrpc.notification(protocol.INITIALIZED), protocol.INITIALIZED)
+    return link
+
+
+async def ask(route: McpRoute, lane: Lane, link: Link, method: str, params: dict[str, Any] | None = None) -> Raw:
+    """One request; its result. Raises RpcError, SessionExpired, UpstreamError, TimedOut."""
+    params = dict(params or {})
+    if link.modern:
+        params["_meta"] = modern_meta()
+    return (await _exchange(route, lane, link, method, params))[0]
+
+
+async def list_all(route: McpRoute, lane: Lane, link: Link, method: str, key: str) -> list[Raw]:
+    """All pages of a list."""
+    found: list[Raw] = []
+    cursor: str | None = None
+    for _ in range(_PAGES):
+        result = await ask(route, lane, link, method, {"cursor": cursor} if cursor else None)
+        page = msgspec.json.decode(result, type=dict[str, Raw])
+        found.extend(msgspec.json.decode(page.get(key, Raw(b"[]")), type=list[Raw]))
+        cursor = msgspec.json.decode(page["nextCursor"], type=str | None) if "nextCursor" in page else None
+        if not cursor:
+            return found
+    raise UpstreamError(f"lists more than {_PAGES} pages")
+
+
+async def notify(route: McpRoute, lane: Lane, link: Link, body: bytes, method: str) -> None:
+    """Send a notification; what is answered does not matter."""
+    response = await _post(route, lane, link, method, body)
+    await response.read()
+
+
+async def close(route: McpRoute, lane: Lane, link: Link) -> None:
+    """End the session at the upstream."""
+    if link.session:
+        head = _lines(lane.headers + link.headers("DELETE"))
+        response = await route.pool.request("DELETE", link.origin, route.path.decode(), head, timeout=5.0)
+        await response.read()
+
+
+async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params: Any) -> tuple[Raw, str]:
+    body = jsonrpc.request(f"qd-{next(_ids)}", method, params)
+    response = await _post(route, lane, link, method, body)
+    answer = await _answer(response)
+    if answer is None or (answer.error is None and answer.result is None):
+        if response.status == 404 and link.session:
+            raise SessionExpired("does not know the session any more")
+        raise UpstreamError(f"sent something that is no MCP answer (HTTP {response.status})")
+    if answer.error is not None:
+        if response.status == 404 and link.session and answer.error.code != protocol.METHOD_NOT_FOUND:
+            raise SessionExpired("does not know the session any more")
+        raise RpcError(answer.error)
+    assert answer.result is not None
+    return answer.result, (response.header(protocol.H_SESSION) or b"").decode("latin-1")
+
+
+async def _post(route: McpRoute, lane: Lane, link: Link, method: str, body: bytes) -> Response:
+    head = _lines(lane.headers + (link.headers(method) if method != protocol.INITIALIZE else b""))
+    head.append((b"content-type", b"application/json"))
+    head.append((b"accept", b"application/json, text/event-stream"))
+    return await route.pool.request(
+        "POST", link.origin, route.path.decode(), head, body, timeout=route.server.timeout or None
+    )
+
+
+async def _answer(response: Response) -> _Answer | None:
+    """The JSON-RPC answer in a response, JSON or SSE."""
+    content = (response.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if content == b"text/event-stream":
+        parser = SseParser()
+        async for chunk in response:
+            for event in parser.feed(chunk):
+                answer = _decode(event.data)
+                if answer is not None and (answer.result is not None or answer.error is not None):
+                    response.close()
+                    return answer
+        return None
+    return _decode(await response.read())
+
+
+def _decode(data: bytes) -> _Answer | None:
+    try:
+        return msgspec.json.decode(data, type=_Answer)
+    except msgspec.DecodeError:
+        return None
+
+
+def _lines(head: bytes) -> list[Header]:
+    """Header lines as pairs."""
+    pairs = (line.partition(b": ") for line in head.split(b"\r\n") if line)
+    return [(name, value) for name, _, value in pairs]

@@ -1,0 +1,206 @@
+"""Answers of MCP servers on their way to the client: JSON whole (and bounded), SSE as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.mcptypes import jsonrpc, protocol
+from quarterdeck.wire import sse
+from quarterdeck.wire.http import Exchange, Header
+
+from ..call import Call, Outcome
+from ..observe import Observer
+from ..upstream import Relay, Upstreams
+
+RESPONSE_LIMIT = 16 * 1024 * 1024
+"""Bytes of one JSON answer or one server-sent event."""
+
+Transform = Callable[[bytes], bytes]
+"""Rewrites one JSON-RPC message. Raises msgspec.DecodeError when it is not JSON."""
+
+_JSON = b"application/json"
+_SSE = b"text/event-stream"
+_CONTENT_JSON: Header = (b"content-type", _JSON)
+_JSON_HEADERS: list[Header] = [_CONTENT_JSON]
+_SSE_HEADERS: list[Header] = [
+    (b"content-type", _SSE),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def answer_error(call: Call, code: int, message: str, *, status: int = 200, data: object = None) -> None:
+    """Answer the client with a JSON-RPC error, or with the bare status when it did not ask (a notification)."""
+    body = jsonrpc.error_response(call.raw_id or b"null", code, message, data)
+    call.exchange.respond(status if call.raw_id or status != 200 else 400, body, _JSON_HEADERS)
+
+
+class McpRelay(Relay):
+    """One request's answer. ``remedy`` ends the messages about a failing server."""
+
+    __slots__ = (
+        "_chunks", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "call",
+        "remedy", "seal", "session_header", "transform",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        exchange: Exchange,
+        call: Call,
+        observer: Observer,
+        *,
+        timeout: float,
+        remedy: str,
+        transform: Transform | None = None,
+        seal: Callable[[bytes], bytes] | None = None,
+    ) -> None:
+        super().__init__(upstreams, exchange, timeout)
+        self.call = call
+        self.remedy = remedy
+        self.transform = transform
+        self.seal = seal
+        self.session_header: Header | None = None
+        self._observer = observer
+        self._status = 0
+        self._mode = b""
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._parser: sse.SseParser | None = None
+        self._outcome: Outcome | None = None
+        self._resumable = False
+
+    def on_head(self, status: int, headers: list[Header]) -> None:
+        if self.timeout:
+            self.touch()
+        self._status = status
+        content = b""
+        for name, value in headers:
+            if name == b"content-type":
+                content = value
+            elif name == protocol.H_SESSION and self.seal is not None:
+                self.session_header = (protocol.H_SESSION, self.seal(value))
+        mode = content.partition(b";")[0].strip().lower()
+        self._mode = mode
+        if status in (401, 403) and self.call.raw_id:
+            text = f"refused the gateway's credentials (HTTP {status}); check its headers and secrets"
+            self.give_up(UpstreamError(text))
+        elif mode == _SSE and status == 200:
+            self._parser = sse.SseParser(RESPONSE_LIMIT)
+            self.exchange.start(200, [*_SSE_HEADERS, self.session_header] if self.session_header else _SSE_HEADERS)
+            self.stream_to_client()
+
+    def on_body(self, data: bytes) -> None:
+        if self.finished:
+            return
+        if self.timeout:
+            self.touch()
+        if self._parser is not None:
+            self._stream(self._parser, data)
+            return
+        self._size += len(data)
+        if self._size > RESPONSE_LIMIT:
+            self.give_up(UpstreamError(f"answered with more than {RESPONSE_LIMIT} bytes"))
+        else:
+            self._chunks.append(data)
+
+    def complete(self) -> None:
+        if self._parser is not None:
+            self._end_stream()
+            return
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        call = self.call
+        status = self._status
+        if not call.raw_id:  # a notification or a DELETE: 202, 204, 405 … as it is
+            self._pass(status, body if self._mode == _JSON else b"")
+            self._observer_finish("ok" if status < 400 else "error", status)
+            return
+        probe = jsonrpc.probe(body) if self._mode == _JSON else None
+        if probe is None or (probe.error is None and probe.result is None):
+            what = self._mode.decode("latin-1") or "no content type"
+            self.failed(UpstreamError(f"sent something that is no MCP answer (HTTP {status}, {what})"))
+            return
+        if self.transform is not None:
+            try:
+                body = self.transform(body)
+            except msgspec.DecodeError as error:
+                self.failed(UpstreamError(f"sent a malformed list: {error}"))
+                return
+        self._pass(status, body)
+        self._observer_finish(_outcome(probe), status, probe.error.message if probe.error is not None else "")
+
+    def failed(self, error: UpstreamError | TimedOut) -> None:
+        call = self.call
+        code, status = (protocol.TIMED_OUT, 504) if isinstance(error, TimedOut) else (protocol.UPSTREAM_FAILED, 502)
+        message = f"MCP server {call.server} {_predicate(error)}; {self.remedy}"
+        exchange = self.exchange
+        if not exchange.started:
+            answer_error(call, code, message, status=200 if call.raw_id else status)
+        elif self._outcome is None and call.raw_id:
+            exchange.write(sse.encode(jsonrpc.error_response(call.raw_id, code, message), event=b"message"))
+            exchange.finish()
+        else:
+            exchange.abort()
+        self._observer_finish("error", status, message)
+
+    def cancelled(self) -> None:
+        self._observer_finish("error", 499, "the client closed the connection")
+
+    def _stream(self, parser: sse.SseParser, data: bytes) -> None:
+        try:
+            events = parser.feed(data)
+        except UpstreamError as error:
+            self.give_up(error)
+            return
+        if self.transform is None:
+            self.exchange.write(data)
+        for event in events:
+            probe = jsonrpc.probe(event.data) if event.data else None
+            answer = probe is not None and not probe.method and (probe.result is not None or probe.error is not None)
+            if answer and probe is not None:
+                self._outcome = _outcome(probe)
+            elif event.id:
+                self._resumable = True  # 2025-11-25 (SEP-1699): the client may poll with Last-Event-ID
+            if self.transform is None:
+                continue
+            if answer:
+                try:
+                    self.exchange.write(sse.with_data(event, self.transform(event.data)))
+                except msgspec.DecodeError as error:
+                    self._outcome = None
+                    self.give_up(UpstreamError(f"sent a malformed list: {error}"))
+                    return
+            else:
+                self.exchange.write(event.raw)
+
+    def _end_stream(self) -> None:
+        if self._outcome is None and self.call.raw_id and not self._resumable:
+            self.failed(UpstreamError("ended its stream before it answered"))
+            return
+        self.exchange.finish()
+        self._observer_finish(self._outcome or "ok", 200)
+
+    def _pass(self, status: int, body: bytes) -> None:
+        headers = _JSON_HEADERS if self.session_header is None else [_CONTENT_JSON, self.session_header]
+        if not body:
+            headers = [h for h in headers if h is not _CONTENT_JSON]
+        self.exchange.respond(status, body, headers)
+
+    def _observer_finish(self, outcome: Outcome, status: int, detail: str = "") -> None:
+        if self.call.method:
+            self._observer.finish(self.call, outcome, status, detail)
+
+
+def _outcome(probe: jsonrpc.ResponseProbe) -> Outcome:
+    if probe.error is not None:
+        return "error"
+    return "tool_error" if probe.result is not None and probe.result.is_error else "ok"
+
+
+def _predicate(error: UpstreamError | TimedOut) -> str:
+    """The error as a sentence after the server's name."""
+    text = str(error)
+    return text if text.startswith(("gave", "sent", "ended", "answered", "refused")) else f"failed: {text}"

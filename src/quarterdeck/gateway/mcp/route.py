@@ -1,0 +1,83 @@
+"""An MCP server as the gateway sees it: compiled once per snapshot, so that a call only looks things up."""
+
+from __future__ import annotations
+
+from quarterdeck.mcptypes import protocol
+from quarterdeck.snapshot import Endpoint, McpServer
+from quarterdeck.wire.client import Origin, Pool
+
+from ..call import header_lines
+from ..policy.authorizer import Authorizer, Decision, Grant, Request, Target
+from ..policy.principal import Principal
+from ..upstream import Upstreams
+
+
+class Lane:
+    """One principal on one server: its grant, and the header lines that every one of its requests starts with."""
+
+    __slots__ = ("authorizer", "binding", "forward", "grant", "headers", "principal", "target")
+
+    def __init__(self, route: McpRoute, principal: Principal, authorizer: Authorizer) -> None:
+        self.principal = principal
+        self.target = route.target
+        self.authorizer = authorizer
+        self.grant: Grant | None = authorizer.grant(principal, route.target)
+        self.binding = f"{'/'.join(route.target)}|{principal.id}".encode()
+        self.forward: tuple[bytes, ...] = ()
+        headers = route.server.headers
+        if self.grant is not None:
+            won = {h.name.lower() for h in self.grant.headers}
+            headers = tuple(h for h in headers if h.name.lower() not in won) + self.grant.headers
+            self.forward = tuple(name.encode() for name in self.grant.allowed_headers)
+        self.headers = route.host_line + header_lines(headers)
+
+    def decide(self, method: str, name: str = "") -> Decision:
+        return self.authorizer.decide(Request(self.principal, self.target, method, name))
+
+    def shows(self, tool: str) -> bool:
+        """Whether a tool appears in lists: those that need approval do, denied ones do not."""
+        return self.decide(protocol.TOOLS_CALL, tool).verdict != "deny"
+
+    @property
+    def filters(self) -> bool:
+        return self.grant is not None and self.grant.tools is not None
+
+
+class McpRoute:
+    """One server. ``label`` is how metrics, audit and messages name it."""
+
+    def __init__(self, server: McpServer, authorizer: Authorizer, upstreams: Upstreams) -> None:
+        self.server = server
+        self.target: Target = (server.kind, server.namespace, server.name)
+        self.label = f"{server.namespace}/{server.name}"
+        self.pool: Pool = upstreams.pool(
+            insecure=server.tls_insecure, ca_pem=server.tls_ca, authority=server.authority, where=self.label
+        )
+        self.path = (server.path or "/").encode()
+        self.host_line = f"host: {server.authority}\r\n".encode() if server.authority else b""
+        self._authorizer = authorizer
+        self._lanes: dict[str, Lane] = {}
+        self._next = 0
+
+    def lane(self, principal: Principal) -> Lane:
+        lane = self._lanes.get(principal.id)
+        if lane is None:
+            lane = self._lanes[principal.id] = Lane(self, principal, self._authorizer)
+        return lane
+
+    def origin(self, host: str = "", port: int = 0) -> Origin | None:
+        """The next address in turn, or the one a session lives at; None when there is none (any more)."""
+        endpoints = self.server.endpoints
+        if not endpoints:
+            return None
+        if host:
+            return (host, port, self.server.tls) if Endpoint(host, port) in endpoints else None
+        self._next = (self._next + 1) % len(endpoints)
+        endpoint = endpoints[self._next]
+        return endpoint.host, endpoint.port, self.server.tls
+
+    @property
+    def remedy(self) -> str:
+        """The next step when the server cannot be reached."""
+        plural = {"MCPServer": "mcpserver", "RemoteMCPServer": "remotemcpserver"}.get(self.server.kind, "service")
+        return f"see: kubectl describe {plural} {self.server.name} -n {self.server.namespace}"

@@ -1,0 +1,89 @@
+"""Command line of the gateway."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarterdeck.errors import UsageError
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where the gateway listens and what it reads. An address of None is not served."""
+
+    local: Address | None
+    workloads: Address | None
+    stats: Address | None
+    ready: Address | None
+    admin: Address | None
+    control_plane: str = ""
+    control_plane_ca: Path | None = None
+    gateway: str = "quarterdeck-system/quarterdeck"
+    token_file: Path | None = None
+    data_dir: Path = Path("gateway")
+    config: Path | None = None
+    audit_file: Path | None = None
+    endpoints_file: Path | None = None
+
+
+def address(text: str) -> Address | None:
+    """``HOST:PORT`` (``[v6]:PORT``); port 0 takes a free one; ``off`` is None. Raises UsageError."""
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"{text!r} is not HOST:PORT (port 0 takes a free one, 'off' serves nothing)")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def parse(arguments: list[str]) -> Options:
+    """Flags win over ``QUARTERDECK_*`` variables. Raises UsageError."""
+    parser = argparse.ArgumentParser(prog="python -m quarterdeck.gateway", description="The Quarterdeck gateway.")
+    pod_ip = os.environ.get("POD_IP", "127.0.0.1")
+
+    def flag(name: str, default: str, text: str) -> None:
+        variable = "QUARTERDECK_GATEWAY_" + name.replace("-", "_").upper()
+        parser.add_argument(f"--{name}", default=os.environ.get(variable, default), help=f"{text} [{variable}]")
+
+    flag("local", "127.0.0.1:8701", "listener for people and local clients, HOST:PORT")
+    flag("workloads", "127.0.0.1:8702", "listener for workloads; always needs a token")
+    flag("stats", f"{pod_ip}:15020", "/metrics")
+    flag("ready", f"{pod_ip}:15021", "/healthz/ready")
+    flag("admin", "127.0.0.1:15000", "/config_dump, /logging")
+    flag("control-plane", "", "URL of the control plane that streams the configuration")
+    flag("control-plane-ca", "", "PEM file to verify the control plane with")
+    flag("gateway", "quarterdeck-system/quarterdeck", "NAMESPACE/NAME of the Gateway to serve")
+    flag("token-file", "", "file with the gateway's own token")
+    flag("data-dir", "gateway", "directory for the key and the last good configuration")
+    flag("config", "", "file with a snapshot (JSON), instead of a control plane")
+    flag("audit-file", "", "file for audit records; '-' is standard output (default: DATA_DIR/audit.jsonl)")
+    flag("endpoints-file", "", "file to write the bound addresses to (JSON)")
+    given = parser.parse_args(arguments)
+    if bool(given.control_plane) == bool(given.config):
+        raise UsageError("give either --control-plane URL or --config FILE")
+    data_dir = Path(given.data_dir)
+    audit = None if given.audit_file == "-" else Path(given.audit_file or data_dir / "audit.jsonl")
+    return Options(
+        local=address(given.local),
+        workloads=address(given.workloads),
+        stats=address(given.stats),
+        ready=address(given.ready),
+        admin=address(given.admin),
+        control_plane=given.control_plane,
+        control_plane_ca=_path(given.control_plane_ca),
+        gateway=given.gateway,
+        token_file=_path(given.token_file),
+        data_dir=data_dir,
+        config=_path(given.config),
+        audit_file=audit,
+        endpoints_file=_path(given.endpoints_file),
+    )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,30 @@
+"""Who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A verified caller. ``agent`` is ``namespace/name`` for agents, empty for people."""
+
+    id: str
+    """Stable name used in audit records and bound into session tokens."""
+    agent: str = ""
+    on_behalf_of: str = ""
+    anonymous: bool = False
+
+    @property
+    def title(self) -> str:
+        """How messages name the caller."""
+        return f"agent {self.agent}" if self.agent else self.id
+
+
+ANONYMOUS = Principal("anonymous@local", anonymous=True)
+LOCAL_USER = Principal("user@local")
+
+
+def agent_principal(agent: str) -> Principal:
+    """The principal of an agent given as ``namespace/name``."""
+    return Principal(f"agent:{agent}", agent=agent)

@@ -1,0 +1,133 @@
+"""From a request to its endpoint: browser checks, authentication, then the path decides."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from quarterdeck.wire.http import Exchange
+
+from .a2a.endpoint import A2aEndpoint
+from .call import Call
+from .llm.endpoint import LlmEndpoint
+from .mcp.endpoint import McpEndpoint
+from .mcp.multiplex import MultiplexEndpoint
+from .observe import Observer
+from .policy.authentication import Unauthenticated
+from .policy.principal import Principal
+from .table import Table
+
+LOCAL = "local"
+WORKLOADS = "workloads"
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Router:
+    """The handler of both listeners. :attr:`table` is replaced when a new snapshot is accepted."""
+
+    def __init__(
+        self,
+        table: Table,
+        observer: Observer,
+        mcp: McpEndpoint,
+        multiplex: MultiplexEndpoint,
+        llm: LlmEndpoint,
+        a2a: A2aEndpoint,
+    ) -> None:
+        self.table = table
+        self._observer = observer
+        self._mcp = mcp
+        self._multiplex = multiplex
+        self._llm = llm
+        self._a2a = a2a
+
+    def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        table = self.table
+        path = exchange.raw_path
+        principal = self._admit(exchange, table, path)
+        if principal is None:
+            return None
+        route = table.mcp.get(path)
+        if route is not None:
+            self._mcp.handle(exchange, route, principal)
+            return None
+        if path == b"/mcp":
+            return self._multiplex.handle(exchange, table, principal)
+        if path.startswith((b"/llm/", b"/v1/")):
+            self._llm.handle(exchange, table, principal)
+        elif path.startswith(b"/a2a/"):
+            self._a2a.handle(exchange, table, principal)
+        else:
+            _refuse(exchange, 404, f"{exchange.path} is not served here; see /mcp, /llm and /a2a")
+        return None
+
+    def _admit(self, exchange: Exchange, table: Table, path: bytes) -> Principal | None:
+        """The caller, or None after a refusal was answered."""
+        authorization: bytes | None = None
+        origin: bytes | None = None
+        host = b""
+        credentials = 0
+        for name, value in exchange.headers:
+            if name == b"authorization":
+                authorization = value
+                credentials += 1
+            elif name == b"origin":
+                origin = value
+            elif name == b"host":
+                host = value
+        if credentials > 1:
+            _refuse(exchange, 400, "header authorization may be sent once only")
+            return None
+        if origin is not None and not _allowed_origin(origin, host):
+            _refuse(exchange, 403, "requests from this web origin are not allowed")
+            return None
+        try:
+            principal = table.authenticator.authenticate(
+                authorization, local=exchange.listener == LOCAL, peer=exchange.peer
+            )
+        except Unauthenticated as error:
+            self._challenge(exchange, path, error)
+            return None
+        if principal.anonymous and _host_name(host) not in _LOOPBACK_NAMES:
+            # a page whose name was re-bound to 127.0.0.1 would otherwise act as the person at this machine
+            _refuse(exchange, 403, "without a token this gateway answers to localhost and 127.0.0.1 only")
+            return None
+        return principal
+
+    def _challenge(self, exchange: Exchange, path: bytes, error: Unauthenticated) -> None:
+        text = str(error).replace('"', "'")
+        value = 'Bearer realm="quarterdeck"'
+        if error.error:
+            value += f', error="{error.error}", error_description="{text}"'
+        header = (b"www-authenticate", value.encode("ascii", "replace"))
+        kind = "a2a" if path.startswith(b"/a2a/") else "mcp" if path.startswith(b"/mcp") else "llm"
+        call = Call(exchange, kind, path.decode("latin-1")[:200])
+        call.server = ""  # the path is the caller's text: not fit for a metric label
+        self._observer.begin(call)
+        self._observer.finish(call, "denied", 401, str(error))
+        _refuse(exchange, 401, str(error), header)
+
+
+def _refuse(exchange: Exchange, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+    body = msgspec.json.encode({"error": {"message": message, "code": status}})
+    exchange.respond(status, body, [(b"content-type", b"application/json"), *headers])
+
+
+def _host_name(host: bytes) -> str:
+    try:
+        return urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _allowed_origin(origin: bytes, host: bytes) -> bool:
+    """Pages of this machine, or of the very host the request was sent to (RFC 6454)."""
+    try:
+        parts = urlsplit(origin.decode("latin-1"))
+    except ValueError:
+        return False
+    return parts.hostname in _LOOPBACK_NAMES or (bool(parts.netloc) and parts.netloc.encode("latin-1") == host)

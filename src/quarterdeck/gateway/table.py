@@ -1,0 +1,41 @@
+"""A snapshot compiled for serving. Replaced as a whole: a call runs to its end on the table it began with."""
+
+from __future__ import annotations
+
+from quarterdeck.snapshot import Agent, Snapshot
+
+from .llm.route import ModelRoute
+from .mcp.route import McpRoute
+from .policy.authentication import Authenticator
+from .policy.authorizer import Authorizer
+from .upstream import Upstreams
+
+_RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2}
+
+
+class Table:
+    """Who may call, what, and where it is."""
+
+    def __init__(self, snapshot: Snapshot, upstreams: Upstreams) -> None:
+        """Raises ConfigError when the snapshot cannot be served as written."""
+        self.snapshot = snapshot
+        self.authenticator = Authenticator(snapshot.identities)
+        self.authorizer = Authorizer(snapshot)
+        self.servers: list[McpRoute] = []
+        """In the order of the aggregated lists."""
+        self.mcp: dict[bytes, McpRoute] = {}
+        """By path: ``/mcp/{ns}/{name}`` is the MCPServer; others of that name are ``/mcp/{ns}/{kind}.{name}``."""
+        for server in sorted(snapshot.mcp, key=lambda s: (s.namespace, s.name, _RANK[s.kind])):
+            route = McpRoute(server, self.authorizer, upstreams)
+            self.servers.append(route)
+            self.mcp.setdefault(f"/mcp/{server.namespace}/{server.name}".encode(), route)
+            self.mcp[f"/mcp/{server.namespace}/{server.kind.lower()}.{server.name}".encode()] = route
+        self.models: dict[str, ModelRoute] = {
+            f"{m.namespace}/{m.name}": ModelRoute(m, upstreams) for m in snapshot.models
+        }
+        self.agents: dict[str, Agent] = {f"{a.namespace}/{a.name}": a for a in snapshot.agents}
+
+    @property
+    def default_model(self) -> ModelRoute | None:
+        """The model of ``/v1/…`` requests that name none."""
+        return self.models.get(f"{self.snapshot.default_namespace}/default-model-config")

@@ -1,0 +1,169 @@
+"""Sending to upstreams: pools by TLS settings, in-flight bookkeeping, deadlines, and the base of all relays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+
+from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.wire.client import ClientConnection, Origin, Pool
+from quarterdeck.wire.http import Exchange, Header
+from quarterdeck.wire.tls import client_context
+
+_TICK = 0.25  # seconds between looks for calls past their deadline; a timer per call costs 2 µs
+
+
+class Relay:
+    """Carries one upstream response to one client. Subclasses say what happens to head, body and end.
+
+    ``timeout`` is how long the upstream may stay silent, in seconds; 0 means for ever.
+    """
+
+    __slots__ = ("connection", "deadline", "exchange", "finished", "timeout", "upstreams")
+
+    def __init__(self, upstreams: Upstreams, exchange: Exchange, timeout: float) -> None:
+        self.upstreams = upstreams
+        self.exchange = exchange
+        self.timeout = timeout
+        self.deadline = monotonic() + timeout if timeout else 0.0
+        self.connection: ClientConnection | None = None
+        self.finished = False
+
+    # -- what subclasses implement
+    def on_head(self, status: int, headers: list[Header]) -> None:
+        raise NotImplementedError
+
+    def on_body(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def complete(self) -> None:
+        """The response has ended well."""
+        raise NotImplementedError
+
+    def failed(self, error: UpstreamError | TimedOut) -> None:
+        """No (complete) response will come."""
+        raise NotImplementedError
+
+    def cancelled(self) -> None:
+        """The client went away."""
+
+    # -- called by the wire and by Upstreams
+    def on_end(self) -> None:
+        if not self.finished:
+            self._over()
+            self.complete()
+
+    def on_error(self, error: UpstreamError) -> None:
+        if not self.finished:
+            self._over()
+            self.failed(error)
+
+    def touch(self) -> None:
+        """Bytes came: the silence starts anew."""
+        if self.timeout:
+            self.deadline = monotonic() + self.timeout
+
+    def stream_to_client(self) -> None:
+        """From now on the upstream is held back while the client reads slower than it sends."""
+        connection = self.connection
+        if connection is not None:
+            self.exchange.flow = connection
+            if not self.exchange.writable:
+                connection.pause()
+
+    def give_up(self, error: UpstreamError | TimedOut) -> None:
+        """Stop listening to the upstream and report ``error``."""
+        if not self.finished:
+            self._over()
+            if self.connection is not None:
+                self.connection.abort()
+            self.failed(error)
+
+    def abandon(self) -> None:
+        """Stop listening to the upstream without an answer: another relay will give it."""
+        self._over()
+        if self.connection is not None:
+            self.connection.abort()
+
+    def client_gone(self) -> None:
+        if not self.finished:
+            self._over()
+            if self.connection is not None:
+                self.connection.abort()
+            self.cancelled()
+
+    def expire(self) -> None:
+        if not self.exchange.writable:
+            self.touch()  # it is the client that is slow
+        else:
+            self.give_up(TimedOut(f"gave no sign of life for {self.timeout:g} s"))
+
+    def _over(self) -> None:
+        self.finished = True
+        self.exchange.flow = None
+        self.upstreams.in_flight.discard(self)
+
+
+class Upstreams:
+    """All connections of the gateway to what is behind it."""
+
+    def __init__(self) -> None:
+        self.in_flight: set[Relay] = set()
+        self._pools: dict[tuple[bool, str, str], Pool] = {}
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._tick: asyncio.TimerHandle | None = None
+
+    def pool(self, *, insecure: bool = False, ca_pem: str = "", authority: str = "", where: str = "") -> Pool:
+        """The pool for these TLS settings. Raises ConfigError when ``ca_pem`` holds no certificate."""
+        key = (insecure, ca_pem, authority)
+        pool = self._pools.get(key)
+        if pool is None:
+            context = client_context(insecure=insecure, ca_pem=ca_pem, where=where)
+            name = authority.rpartition(":")[0] if authority.rpartition(":")[2].isdigit() else authority
+            pool = self._pools[key] = Pool(tls=context, server_hostname=name or None)
+        return pool
+
+    def send(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
+        """Send a request; the relay's methods are called as the answer comes."""
+        self.in_flight.add(relay)
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(_TICK, self._sweep)
+        relay.exchange.on_disconnect(relay.client_gone)
+        connection = pool.idle(origin)
+        if connection is not None:
+            relay.connection = connection
+            connection.send(relay, data)
+        else:
+            task = asyncio.get_running_loop().create_task(self._connect(pool, origin, relay, data))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
+        try:
+            connection = await pool.connect(origin)
+        except UpstreamError as error:
+            relay.on_error(error)
+            return
+        if relay.finished:  # the client left meanwhile: the next call can have the connection
+            pool.release(connection)
+            return
+        relay.connection = connection
+        connection.send(relay, data)
+
+    def _sweep(self) -> None:
+        now = monotonic()
+        for relay in list(self.in_flight):
+            if 0.0 < relay.deadline < now:
+                relay.expire()
+        self._tick = asyncio.get_running_loop().call_later(_TICK, self._sweep) if self.in_flight else None
+
+    def cancel(self, which: Callable[[Relay], bool]) -> None:
+        """End the calls in flight that ``which`` picks, with an error to their clients."""
+        for relay in list(self.in_flight):
+            if which(relay):
+                relay.give_up(UpstreamError("the gateway ended the call"))
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
