@@ -1,0 +1,251 @@
+"""The control plane's own database: conversations and their tasks. SQLite by default, PostgreSQL by URL.
+
+Rows belong to an agent (``namespace/name``) and a user; every statement names both, so that one agent never reads
+another's. Schema changes are numbered and applied in order at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from quarterdeck.errors import Conflict, NotFound, StorageError
+
+VERSION = 1
+
+_meta = MetaData()
+schema_version = Table("schema_version", _meta, Column("version", Integer, primary_key=True))
+sessions = Table(
+    "sessions",
+    _meta,
+    Column("id", String(255), primary_key=True),
+    Column("agent", String(255), primary_key=True),
+    Column("user_id", String(255), primary_key=True),
+    Column("name", Text),
+    Column("source", String(64)),
+    Column("created_at", String(32), nullable=False),
+    Column("updated_at", String(32), nullable=False),
+)
+events = Table(
+    "events",
+    _meta,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(255), nullable=False),
+    Column("session_id", String(255), nullable=False, index=True),
+    Column("agent", String(255), nullable=False),
+    Column("user_id", String(255), nullable=False),
+    Column("data", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    UniqueConstraint("agent", "user_id", "session_id", "id"),
+)
+tasks = Table(
+    "tasks",
+    _meta,
+    Column("id", String(255), primary_key=True),
+    Column("agent", String(255), primary_key=True),
+    Column("session_id", String(255), index=True),
+    Column("user_id", String(255), nullable=False),
+    Column("protocol_version", String(16)),
+    Column("data", Text, nullable=False),
+    Column("updated_at", String(32), nullable=False),
+)
+
+Row = dict[str, Any]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class Database:
+    """Conversations and tasks."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    async def open(cls, url: str) -> Database:
+        """``url`` as SQLAlchemy has it, or a path for SQLite. Raises StorageError when it cannot be used."""
+        if "://" not in url:
+            Path(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            url = f"sqlite+aiosqlite:///{url}"
+        engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        if url.startswith("sqlite"):
+            event.listen(engine.sync_engine, "connect", _sqlite_pragmas)
+        database = cls(engine)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_migrate)
+        except SQLAlchemyError as error:
+            await engine.dispose()
+            raise StorageError(
+                f"database {engine.url!r} cannot be used: {error.args[0] if error.args else error}"
+            ) from error
+        return database
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    # -- sessions
+    async def create_session(
+        self, agent: str, user: str, session_id: str | None, name: str | None, source: str | None
+    ) -> Row:
+        """Create a session, or return the one of that id that the same agent and user have already."""
+        session_id = session_id or str(uuid4())
+        stamp = now()
+        row: Row = {
+            "id": session_id, "agent": agent, "user_id": user, "name": name, "source": source,
+            "created_at": stamp, "updated_at": stamp,
+        }  # fmt: skip
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(sessions).values(**row))
+        except IntegrityError:
+            return await self.session(agent, user, session_id)
+        return row
+
+    async def session(self, agent: str, user: str, session_id: str) -> Row:
+        """Raises NotFound."""
+        query = select(sessions).where(_of_session(agent, user, session_id))
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"session {session_id!r} of agent {agent} and user {user!r} does not exist", name=session_id)
+        return dict(row)
+
+    async def list_sessions(self, agent: str | None, user: str) -> list[Row]:
+        query = select(sessions).where(sessions.c.user_id == user).order_by(sessions.c.updated_at.desc())
+        if agent is not None:
+            query = query.where(sessions.c.agent == agent)
+        return await self._rows(query)
+
+    async def delete_session(self, agent: str, user: str, session_id: str) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(sessions).where(_of_session(agent, user, session_id)))
+            for table in (events, tasks):
+                await connection.execute(
+                    delete(table).where(
+                        and_(table.c.agent == agent, table.c.user_id == user, table.c.session_id == session_id)
+                    )
+                )
+
+    # -- events
+    async def append_event(self, agent: str, user: str, session_id: str, event_id: str, data: str) -> Row:
+        """Append to a session, creating it when it is new; the same event id twice is one event."""
+        await self.create_session(agent, user, session_id, None, None)
+        row: Row = {
+            "id": event_id, "session_id": session_id, "agent": agent, "user_id": user,
+            "data": data, "created_at": now(),
+        }  # fmt: skip
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(insert(events).values(**row))
+                await connection.execute(
+                    update(sessions).where(_of_session(agent, user, session_id)).values(updated_at=row["created_at"])
+                )
+        except IntegrityError:
+            query = select(events).where(and_(_events_of(agent, user, session_id), events.c.id == event_id))
+            kept = await self._rows(query)
+            if not kept:
+                raise
+            if kept[0]["data"] != data:
+                raise Conflict(f"event {event_id!r} of session {session_id!r} exists with other content") from None
+            return kept[0]
+        return row
+
+    async def list_events(self, agent: str, user: str, session_id: str, *, limit: int, ascending: bool) -> list[Row]:
+        """The newest ``limit`` events (all when not positive), in the order asked for."""
+        query = select(events).where(_events_of(agent, user, session_id)).order_by(events.c.seq.desc())
+        rows = await self._rows(query.limit(limit) if limit > 0 else query)
+        return list(reversed(rows)) if ascending else rows
+
+    # -- tasks
+    async def save_task(self, agent: str, user: str, task_id: str, session_id: str, version: str, data: str) -> None:
+        values: Row = {"session_id": session_id, "protocol_version": version, "data": data, "updated_at": now()}
+        async with self._engine.begin() as connection:
+            done = await connection.execute(
+                update(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)).values(**values)
+            )
+            if done.rowcount == 0:
+                await connection.execute(insert(tasks).values(id=task_id, agent=agent, user_id=user, **values))
+
+    async def task(self, agent: str, task_id: str) -> Row:
+        """Raises NotFound."""
+        rows = await self._rows(select(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)))
+        if not rows:
+            raise NotFound(f"task {task_id!r} of agent {agent} does not exist", name=task_id)
+        return rows[0]
+
+    async def list_tasks(self, agent: str, user: str, session_id: str) -> list[Row]:
+        where = and_(tasks.c.agent == agent, tasks.c.user_id == user, tasks.c.session_id == session_id)
+        return await self._rows(select(tasks).where(where).order_by(tasks.c.updated_at))
+
+    async def delete_task(self, agent: str, task_id: str) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)))
+
+    async def count(self) -> dict[str, int]:
+        """How many rows there are, for the status page."""
+        async with self._engine.connect() as connection:
+            return {t.name: await _count(connection, t) for t in (sessions, events, tasks)}
+
+    async def _rows(self, query: Any) -> list[Row]:
+        async with self._engine.connect() as connection:
+            found: Sequence[Any] = (await connection.execute(query)).mappings().all()
+        return [dict(row) for row in found]
+
+
+def _of_session(agent: str, user: str, session_id: str) -> Any:
+    return and_(sessions.c.agent == agent, sessions.c.user_id == user, sessions.c.id == session_id)
+
+
+def _events_of(agent: str, user: str, session_id: str) -> Any:
+    return and_(events.c.agent == agent, events.c.user_id == user, events.c.session_id == session_id)
+
+
+async def _count(connection: AsyncConnection, table: Table) -> int:
+    return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+def _sqlite_pragmas(connection: Any, record: object) -> None:
+    del record
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring an empty or older database to :data:`VERSION`."""
+    schema_version.create(connection, checkfirst=True)
+    found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
+    if found is not None and found > VERSION:
+        raise StorageError(
+            f"the database has schema {found}, this release knows {VERSION}; run the newer release again"
+        )
+    if found is None:
+        _meta.create_all(connection)
+        connection.execute(insert(schema_version).values(version=VERSION))

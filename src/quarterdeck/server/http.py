@@ -1,0 +1,109 @@
+"""The little routing that the control plane's REST APIs need, on our own HTTP server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from quarterdeck.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, QuarterdeckError
+from quarterdeck.wire.http import Exchange, Header
+
+_JSON: Header = (b"content-type", b"application/json")
+
+
+@dataclass(slots=True)
+class Call:
+    """One request as a handler sees it."""
+
+    exchange: Exchange
+    parameters: dict[str, str]
+    query: dict[str, str] = field(default_factory=dict[str, str])
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object in the body. Raises BadRequest."""
+        try:
+            value = json.loads(self.exchange.body or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body is not valid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise BadRequest("the body must be a JSON object")
+        return value
+
+    def text(self, body: dict[str, Any], name: str, *, required: bool = False) -> str | None:
+        """A string member of the body. Raises BadRequest naming it."""
+        value = body.get(name)
+        if value is None and not required:
+            return None
+        if not isinstance(value, str) or (required and not value):
+            raise BadRequest(f"{name}: must be a {'non-empty ' if required else ''}string")
+        return value
+
+    def header(self, name: bytes) -> str:
+        return (self.exchange.header(name) or b"").decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON answer."""
+
+    data: Any
+    status: int = 200
+
+
+Handler = Callable[[Call], Awaitable[Answer | None]]
+"""Returns None when it has answered on the exchange itself (streams)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    pattern: re.Pattern[str]
+    handler: Handler
+
+
+def route(method: str, template: str, handler: Handler) -> Route:
+    """``template`` holds ``{name}`` for one path segment."""
+    return Route(method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template)), handler)
+
+
+class Router:
+    """An ordered list of routes. ``failure`` turns an error into the API's own error document."""
+
+    def __init__(self, routes: list[Route], failure: Callable[[QuarterdeckError], Any]) -> None:
+        self._routes = routes
+        self._failure = failure
+
+    def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
+        return self._handle(exchange)
+
+    async def _handle(self, exchange: Exchange) -> None:
+        try:
+            handler, call = self._match(exchange)
+            answer = await handler(call)
+        except QuarterdeckError as error:
+            if exchange.started:
+                exchange.abort()
+                return
+            status = error.status_code if isinstance(error, ApiError) else error.http_status
+            answer = Answer(self._failure(error), status)
+        if answer is not None:
+            exchange.respond(answer.status, json.dumps(answer.data).encode(), [_JSON])
+
+    def _match(self, exchange: Exchange) -> tuple[Handler, Call]:
+        path = exchange.path
+        if len(path) > 1:
+            path = path.rstrip("/")
+        allowed: list[str] = []
+        for candidate in self._routes:
+            found = candidate.pattern.fullmatch(path)
+            if found is None:
+                continue
+            if candidate.method == exchange.method:
+                return candidate.handler, Call(exchange, found.groupdict(), dict(exchange.query))
+            allowed.append(candidate.method)
+        if allowed:
+            raise MethodNotAllowed(f"{path} takes {', '.join(allowed)}, not {exchange.method}")
+        raise NotFound(f"{path} is not here")

@@ -1,0 +1,173 @@
+"""kagent's REST contract (Service ``kagent-controller:8083``): what agent Pods keep behind the control plane.
+
+Paths, members and the ``{error, data, message}`` envelope are those of kagent 0.9/0.10 (reference/kagent.md §6), so BYO
+images built on kagent's SDKs work here. Unlike there, the caller must present its Pod's token: an agent sees its own
+rows only, whatever ``X-User-Id`` or ``agent_ref`` it sends.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import uuid4
+
+from quarterdeck import __version__
+from quarterdeck.errors import BadRequest, QuarterdeckError
+
+from .database import Database, Row
+from .http import Answer, Call, Route, Router, route
+from .identity import Identity
+
+DEFAULT_USER = "admin@kagent.dev"
+
+
+def envelope(data: Any, message: str = "") -> dict[str, Any]:
+    return {"error": False, "data": data, "message": message}
+
+
+def failure(error: QuarterdeckError) -> dict[str, Any]:
+    return {"error": True, "data": None, "message": str(error)}
+
+
+class KagentApi:
+    """Sessions, events and tasks of agents."""
+
+    def __init__(self, database: Database, identity: Identity) -> None:
+        self._database = database
+        self._identity = identity
+
+    def router(self) -> Router:
+        return Router(self._routes(), failure)
+
+    def _routes(self) -> list[Route]:
+        return [
+            route("GET", "/health", self.health),
+            route("GET", "/version", self.version),
+            route("GET", "/api/me", self.me),
+            route("POST", "/api/sessions", self.create_session),
+            route("GET", "/api/sessions", self.list_sessions),
+            route("GET", "/api/sessions/agent/{namespace}/{name}", self.list_agent_sessions),
+            route("GET", "/api/sessions/{id}", self.get_session),
+            route("PUT", "/api/sessions", self.create_session),
+            route("DELETE", "/api/sessions/{id}", self.delete_session),
+            route("GET", "/api/sessions/{id}/tasks", self.session_tasks),
+            route("POST", "/api/sessions/{id}/events", self.append_event),
+            route("POST", "/api/tasks", self.save_task),
+            route("GET", "/api/tasks/{id}", self.get_task),
+            route("DELETE", "/api/tasks/{id}", self.delete_task),
+        ]
+
+    async def health(self, call: Call) -> Answer:
+        del call
+        return Answer(envelope({"status": "ok"}))
+
+    async def version(self, call: Call) -> Answer:
+        del call
+        return Answer(envelope({"version": __version__}))
+
+    async def me(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        return Answer(envelope({"user_id": user, "agent": agent}))
+
+    async def create_session(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        body = call.body()
+        name, source = call.text(body, "name"), call.text(body, "source")
+        row = await self._database.create_session(agent, user, call.text(body, "id"), name, source)
+        return Answer(envelope(_session(row), "session created"), 201)
+
+    async def list_sessions(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        rows = await self._database.list_sessions(agent, user)
+        return Answer(envelope([_session(row) for row in rows]))
+
+    async def list_agent_sessions(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        asked = f"{call.parameters['namespace']}/{call.parameters['name']}"
+        rows = await self._database.list_sessions(agent, user) if asked == agent else []
+        return Answer(envelope([_session(row) for row in rows]))
+
+    async def get_session(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        row = await self._database.session(agent, user, call.parameters["id"])
+        limit = _integer(call.query.get("limit", "-1"), "limit")
+        ascending = call.query.get("order", "desc") == "asc"
+        found = await self._database.list_events(agent, user, str(row["id"]), limit=limit, ascending=ascending)
+        return Answer(envelope({"session": _session(row), "events": [_event(e) for e in found]}))
+
+    async def delete_session(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        await self._database.delete_session(agent, user, call.parameters["id"])
+        return Answer(envelope(None, "session deleted"))
+
+    async def session_tasks(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        rows = await self._database.list_tasks(agent, user, call.parameters["id"])
+        return Answer(envelope([json.loads(row["data"]) for row in rows]))
+
+    async def append_event(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        body = call.body()
+        data = body.get("data")
+        if data is None:
+            raise BadRequest("data: is missing; an event holds its content there")
+        text = data if isinstance(data, str) else json.dumps(data)
+        event_id = call.text(body, "id") or str(uuid4())
+        row = await self._database.append_event(agent, user, call.parameters["id"], event_id, text)
+        return Answer(envelope(_event(row), "event added"), 201)
+
+    async def save_task(self, call: Call) -> Answer:
+        agent, user = await self._who(call)
+        body = call.body()
+        task_id = call.text(body, "id", required=True)
+        session_id = call.text(body, "contextId") or call.text(body, "context_id") or ""
+        version = "0.3" if body.get("kind") == "task" else "1.0"
+        await self._database.save_task(agent, user, str(task_id), session_id, version, json.dumps(body))
+        return Answer(envelope(body, "task saved"), 201)
+
+    async def get_task(self, call: Call) -> Answer:
+        agent, _ = await self._who(call)
+        row = await self._database.task(agent, call.parameters["id"])
+        return Answer(envelope(json.loads(row["data"])))
+
+    async def delete_task(self, call: Call) -> Answer:
+        agent, _ = await self._who(call)
+        await self._database.delete_task(agent, call.parameters["id"])
+        return Answer(envelope(None, "task deleted"))
+
+    async def _who(self, call: Call) -> tuple[str, str]:
+        """The verified agent, and the user it says it works for."""
+        agent = await self._identity.agent(call.header(b"authorization"))
+        user = call.header(b"x-user-id") or call.query.get("user_id") or DEFAULT_USER
+        if len(user) > 255:
+            raise BadRequest("X-User-Id: is longer than 255 characters")
+        return agent, user
+
+
+def _integer(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequest(f"{name}: {text!r} is not a whole number") from None
+
+
+def _session(row: Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "user_id": row["user_id"],
+        "agent_id": row["agent"],
+        "source": row["source"],
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+    }
+
+
+def _event(row: Row) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "session_id": row["session_id"],
+        "user_id": row["user_id"],
+        "data": row["data"],
+        "created_at": row["created_at"],
+    }
