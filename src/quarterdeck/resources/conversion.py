@@ -35,8 +35,8 @@ def _agent(spec: Object) -> Object:
     if "tools" in spec:
         flat["tools"] = spec["tools"]
     if flat or ("type" not in spec and "byo" not in spec):
-        out = {"type": "Declarative"} | out
-        out["declarative"] = flat | (out.get("declarative") or {})
+        nested: Object = out.get("declarative") or {}
+        out = {"type": "Declarative"} | out | {"declarative": flat | nested}
     declarative = out.get("declarative")
     if isinstance(declarative, dict) and declarative.get("tools"):
         out["declarative"] = declarative | {"tools": [_tool(tool) for tool in declarative["tools"]]}

@@ -93,8 +93,5 @@ def resolve(url: str, services: Services, namespace: str) -> Upstream:
     port = port or (443 if tls else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     service = services.service_of(parts.hostname, namespace)
-    if service is None:
-        endpoints = (Endpoint(parts.hostname, port),)
-    else:
-        endpoints = services.endpoints(*service, port)
+    endpoints = services.endpoints(*service, port) if service else (Endpoint(parts.hostname, port),)
     return Upstream(parts.hostname, port, path, tls, endpoints, service)

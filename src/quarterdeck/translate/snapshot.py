@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from quarterdeck.errors import ConfigError
 from quarterdeck.kube.owner import controller_of
 from quarterdeck.kube.resource import Object
@@ -52,6 +54,7 @@ class World:
     secrets: Sequence[Object] = ()
     config_maps: Sequence[Object] = ()
     pods: Sequence[Object] = ()
+    deployments: Sequence[Object] = ()
     replica_sets: Sequence[Object] = ()
     namespaces: Sequence[Object] = ()
     identities: Identities = field(default_factory=Identities)
@@ -297,34 +300,21 @@ def _admits(kind: str, namespace: str, name: str, source: str, world: World) -> 
 
 
 def _identities(world: World) -> Identities:
-    """Pod UID → owning agent, through ReplicaSet and Deployment."""
-    agents = {_key(obj): obj["metadata"].get("uid") for obj in world.agents}
-    deployments: dict[tuple[str, str], str] = {}
-    for item in world.replica_sets:
-        owner = controller_of(item)
-        if owner is not None and owner["kind"] == "Deployment":
-            deployments[_key(item)] = owner["name"]
+    """Pod UID → the Agent that controls its Deployment. Labels and names are not proof; owner UIDs are."""
+    agents = {obj["metadata"].get("uid"): "/".join(_key(obj)) for obj in world.agents}
+    deployments = {obj["metadata"].get("uid"): agents.get(_owner(obj, "Agent")) for obj in world.deployments}
+    replica_sets = {
+        obj["metadata"].get("uid"): deployments.get(_owner(obj, "Deployment")) for obj in world.replica_sets
+    }
     pods: dict[str, str] = {}
     for pod in world.pods:
-        owner = controller_of(pod)
-        if owner is None or owner["kind"] != "ReplicaSet":
-            continue
-        namespace = pod["metadata"]["namespace"]
-        name = deployments.get((namespace, owner["name"]))
-        # Anyone may label a Pod or a Deployment; only the name of an existing Agent's Deployment counts.
-        if name is not None and (namespace, name) in agents and _is_agent_pod(pod, name):
-            pods[pod["metadata"]["uid"]] = f"{namespace}/{name}"
-    known = world.identities
-    return Identities(
-        known.issuer,
-        known.audiences,
-        known.jwks,
-        dict(sorted(pods.items())),
-        known.local_token_hashes,
-        known.anonymous_local,
-    )
+        agent = replica_sets.get(_owner(pod, "ReplicaSet"))
+        if agent is not None:
+            pods[pod["metadata"]["uid"]] = agent
+    return msgspec.structs.replace(world.identities, pods=dict(sorted(pods.items())))
 
 
-def _is_agent_pod(pod: Object, name: str) -> bool:
-    labels = pod["metadata"].get("labels") or {}
-    return labels.get("app") == "kagent" and labels.get("kagent") == name
+def _owner(obj: Object, kind: str) -> str | None:
+    """UID of the controlling owner of that kind."""
+    owner = controller_of(obj)
+    return owner["uid"] if owner is not None and owner["kind"] == kind else None
