@@ -88,7 +88,8 @@ def claim(obj: Json, old: Json | None) -> list[Cause]:
         if {k: v for k, v in spec.items() if k not in changeable} != {
             k: v for k, v in before.items() if k not in changeable
         }:
-            text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+            text = "spec is immutable after creation except resources.requests and volumeAttributesClassName "
+            text += "for bound claims"
             causes.append(forbidden("spec", text))
     return causes
 
