@@ -90,7 +90,10 @@ class Database:
     async def open(cls, url: str) -> Database:
         """``url`` as SQLAlchemy has it, or a path for SQLite. Raises StorageError when it cannot be used."""
         if "://" not in url:
-            Path(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                Path(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise StorageError(f"database {url}: its folder cannot be made: {error.strerror}") from error
             url = f"sqlite+aiosqlite:///{url}"
         engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         if url.startswith("sqlite"):

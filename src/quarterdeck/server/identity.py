@@ -18,6 +18,7 @@ from quarterdeck.kube.client import KubeClient
 
 AUDIENCE = "quarterdeck"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
+_POD_NAME = "authentication.kubernetes.io/pod-name"
 _KEPT = 60.0
 _ENTRIES = 4096
 K = TypeVar("K")
@@ -26,11 +27,12 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A verified caller. ``agent`` is ``namespace/name`` when the token's Pod belongs to an Agent."""
+    """A verified caller. ``agent`` is ``namespace/name`` when the token's Pod belongs to an Agent; ``pod`` its name."""
 
     name: str
     groups: tuple[str, ...]
     agent: str | None
+    pod: str = ""
 
 
 class Identity:
@@ -46,7 +48,8 @@ class Identity:
         """A Pod by its projected token (audience ``quarterdeck``). Raises Unauthorized."""
         user = await self._review(authorization, AUDIENCE)
         uid = next(iter(user.get("extra", {}).get(_POD_UID, [])), "")
-        return Caller(user["username"], tuple(user.get("groups", ())), self._agent_of_pod(uid) if uid else None)
+        pod = next(iter(user.get("extra", {}).get(_POD_NAME, [])), "")
+        return Caller(user["username"], tuple(user.get("groups", ())), self._agent_of_pod(uid) if uid else None, pod)
 
     async def agent(self, authorization: str) -> str:
         """The agent behind a token. Raises Forbidden when the Pod belongs to none."""

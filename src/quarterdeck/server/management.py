@@ -1,0 +1,115 @@
+"""The management API on 8700: health, status, and the stream that configures gateways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from quarterdeck import __version__
+from quarterdeck.errors import BadRequest, Forbidden, QuarterdeckError
+from quarterdeck.wire.http import Disconnected
+
+from .database import Database
+from .http import Answer, Call, Route, Router, route
+from .identity import Identity
+
+GATEWAY_NAMESPACE = "quarterdeck-system"
+HEARTBEAT = 20.0
+"""Seconds after which a blank line tells a silent stream's reader that we are there."""
+
+
+class ConfigSource(Protocol):
+    """Who compiles snapshots (``controllers.gateway_config``)."""
+
+    def current(self, gateway: str) -> bytes | None:
+        """The present snapshot as one line; None while there is none yet."""
+        ...
+
+    def stream(self, gateway: str) -> AsyncGenerator[bytes]:
+        """The present snapshot, then each new one."""
+        ...
+
+    def acknowledge(self, gateway: str, replica: str, version: str, accepted: bool, errors: list[str]) -> None: ...
+
+
+def failure(error: QuarterdeckError) -> dict[str, Any]:
+    return {"error": {"reason": error.reason, "message": str(error)}}
+
+
+class ManagementApi:
+    """What gateways and people ask the control plane."""
+
+    def __init__(self, database: Database, identity: Identity, configuration: ConfigSource) -> None:
+        self._database = database
+        self._identity = identity
+        self._configuration = configuration
+
+    def router(self) -> Router:
+        gateway = "/v1/gateways/{namespace}/{name}/config"
+        routes: list[Route] = [
+            route("GET", "/healthz", self.health),
+            route("GET", "/v1/status", self.status),
+            route("GET", gateway, self.config),
+            route("POST", gateway + "/{version}/ack", self.acknowledge),
+        ]
+        return Router(routes, failure)
+
+    async def health(self, call: Call) -> Answer:
+        del call
+        return Answer({"status": "ok", "version": __version__})
+
+    async def status(self, call: Call) -> Answer:
+        await self._identity.person(call.header(b"authorization"), "get", "status")
+        return Answer({"version": __version__, "rows": await self._database.count()})
+
+    async def config(self, call: Call) -> Answer | None:
+        """One full snapshot a line. ``?watch`` keeps the stream open."""
+        gateway, _ = await self._gateway(call)
+        exchange = call.exchange
+        if "watch" not in call.query:
+            line = self._configuration.current(gateway)
+            if line is None:
+                raise BadRequest(f"gateway {gateway} has no configuration yet; try again in a moment")
+            exchange.respond(200, line + b"\n", [(b"content-type", b"application/json")])
+            return None
+        exchange.start(200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")])
+        stream = self._configuration.stream(gateway)
+        waiting = asyncio.ensure_future(anext(stream, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
+                if not done:
+                    await exchange.send(b"\n")
+                    continue
+                line = waiting.result()
+                if line is None:
+                    exchange.finish()
+                    return None
+                await exchange.send(line + b"\n")
+                waiting = asyncio.ensure_future(anext(stream, None))
+        except Disconnected:
+            return None
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await stream.aclose()
+
+    async def acknowledge(self, call: Call) -> Answer:
+        """A gateway replica says whether it serves a version."""
+        gateway, replica = await self._gateway(call)
+        body = call.body()
+        accepted, errors = body.get("accepted"), body.get("errors", [])
+        if not isinstance(accepted, bool) or not isinstance(errors, list):
+            raise BadRequest("the body must be {accepted: true|false, errors: [text, …]}")
+        texts = [str(error)[:1000] for error in errors[:50]]
+        self._configuration.acknowledge(gateway, replica, call.parameters["version"], accepted, texts)
+        return Answer({"accepted": accepted})
+
+    async def _gateway(self, call: Call) -> tuple[str, str]:
+        """The gateway asked for, and the replica. Only ServiceAccounts of its namespace may read it: it holds secrets."""
+        caller = await self._identity.workload(call.header(b"authorization"))
+        namespace, name = call.parameters["namespace"], call.parameters["name"]
+        if caller.name != f"system:serviceaccount:{namespace}:{name}":
+            raise Forbidden(f"{caller.name} is not the ServiceAccount {namespace}/{name} of that Gateway")
+        return f"{namespace}/{name}", caller.pod
