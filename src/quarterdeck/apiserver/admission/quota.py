@@ -141,7 +141,8 @@ class QuotaAdmission:
             return ",".join(f"{k}={format_quantity(values[k], hard[k])}" for k in full)
 
         limited = ",".join(f"{k}={hard[k]}" for k in full)
-        why = f"exceeded quota: {quota['metadata']['name']}, requested: {line(asked)}, used: {line(used)}, limited: {limited}"
+        name = quota["metadata"]["name"]
+        why = f"exceeded quota: {name}, requested: {line(asked)}, used: {line(used)}, limited: {limited}"
         raise _refused(a, why)
 
 
