@@ -55,7 +55,7 @@ class SseParser:
                 # bare CR line ends are legal but no MCP, A2A or OpenAI server sends them; LF and CRLF are handled
                 self._scanned = max(len(buffer) - 2, 0) if not buffer.endswith(b"\n") else len(buffer) - 1
                 return -1
-            following = buffer[newline + 1 : newline + 3]
+            following = bytes(buffer[newline + 1 : newline + 3])
             if following[:1] == b"\n":
                 return newline + 2
             if following == b"\r\n":

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from quarterdeck import __version__
 from quarterdeck.errors import UpstreamError
@@ -59,8 +59,7 @@ class RpcError(UpstreamError):
 
 
 class _Answer(Struct):
-    id: Raw | None = None
-    result: Raw | None = None
+    result: Raw | UnsetType = UNSET
     error: jsonrpc.ErrorObject | None = None
 
 
@@ -136,7 +135,7 @@ async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params
     body = jsonrpc.request(f"qd-{next(_ids)}", method, params)
     response = await _post(route, lane, link, method, body)
     answer = await _answer(response)
-    if answer is None or (answer.error is None and answer.result is None):
+    if answer is None or (answer.error is None and answer.result is UNSET):
         if response.status == 404 and link.session:
             raise SessionExpired("does not know the session any more")
         raise UpstreamError(f"sent something that is no MCP answer (HTTP {response.status})")
@@ -165,7 +164,7 @@ async def _answer(response: Response) -> _Answer | None:
         async for chunk in response:
             for event in parser.feed(chunk):
                 answer = _decode(event.data)
-                if answer is not None and (answer.result is not None or answer.error is not None):
+                if answer is not None and (answer.result is not UNSET or answer.error is not None):
                     response.close()
                     return answer
         return None

@@ -464,9 +464,15 @@ def _prefixed(item: Raw, prefix: str, key: str) -> Raw:
 
 
 def _restored(raw_id: bytes) -> Callable[[bytes], bytes]:
+    """For modern clients: their own id again, and the ``resultType`` that legacy servers do not know."""
+
     def transform(body: bytes) -> bytes:
         top = lists.members(body)
         top["id"] = Raw(raw_id)
+        if "result" in top:
+            result = lists.members(top["result"])
+            result.setdefault("resultType", Raw(b'"complete"'))
+            top["result"] = Raw(msgspec.json.encode(result))
         return msgspec.json.encode(top)
 
     return transform
