@@ -44,13 +44,19 @@ def due(cronjob: Object, now: float) -> Due:
     moment = schedule.next_after(since)
     while moment is not None and moment <= now:
         latest, missed = moment, missed + 1
-        if missed > _MISSED_LIMIT:
-            # Far behind: look only at the last day and hour instead of walking every missed run.
-            moment = schedule.next_after(max(moment, now - (86400 if now - moment > 86400 else 3600)))
-            missed = missed if moment is None or moment <= now else missed
-        else:
-            moment = schedule.next_after(moment)
+        # Far behind, not every missed run is walked.
+        moment = _recent(schedule, now) if missed == _MISSED_LIMIT + 1 else schedule.next_after(moment)
     return Due(latest, missed, schedule.next_after(now))
+
+
+def _recent(schedule: cron.Schedule, now: float) -> float | None:
+    """A scheduled time shortly before ``now`` (one is known to exist somewhere before it)."""
+    window = 3600.0
+    while True:
+        moment = schedule.next_after(now - window)
+        if moment is None or moment <= now:
+            return moment
+        window *= 8
 
 
 def job_for(cronjob: Object, scheduled: float) -> Object:

@@ -21,7 +21,17 @@ from quarterdeck.kube.resource import JOB, POD, Key, Object
 
 from .control import PodControl, claim, controller_uid, orphan_namespace, slow_start, write_status
 from .job_plan import (
-    INDEX, TRACKING, Finish, Plan, Progress, format_indexes, index_of, is_finished, is_indexed, parse_indexes, plan,
+    INDEX,
+    TRACKING,
+    Finish,
+    Plan,
+    Progress,
+    format_indexes,
+    index_of,
+    is_finished,
+    is_indexed,
+    parse_indexes,
+    plan,
     pod_ended,
 )  # fmt: skip
 from .pods import from_template, is_active, is_ready, is_terminating
@@ -49,7 +59,10 @@ class Jobs:
         candidates = self._pods.by_index("controller", job["metadata"]["uid"])
         candidates += self._pods.by_index("orphans", key.namespace)
         deleting = "deletionTimestamp" in job["metadata"]
-        pods = await claim(self._pods, POD, job, candidates, may_adopt=not deleting)
+        if "selector" in job["spec"]:
+            pods = await claim(self._pods, POD, job, candidates, may_adopt=not deleting)
+        else:  # a server that generates none: the reference alone decides
+            pods = self._pods.by_index("controller", job["metadata"]["uid"])
         if deleting or is_finished(job):
             await self._release(pods)
             return await self._expire(job) if not deleting else DONE
@@ -77,6 +90,7 @@ class Jobs:
         template = deepcopy(job["spec"]["template"])
         prefix = metadata["name"] if index is None else f"{metadata['name']}-{index}"
         pod = from_template(template, job, owner_reference(job), prefix)
+        pod["metadata"]["labels"] = {**(pod["metadata"].get("labels") or {}), **_pod_labels(job)}
         pod["metadata"]["finalizers"] = [*(pod["metadata"].get("finalizers") or ()), TRACKING]
         if index is not None:
             pod["metadata"].setdefault("annotations", {})[INDEX] = str(index)
@@ -210,6 +224,16 @@ def _put(conditions: list[Any], kind: str, status: str, reason: str, message: st
         {"type": kind, "status": status, "lastProbeTime": now, "lastTransitionTime": now, "reason": reason,
          "message": message}
     )  # fmt: skip
+
+
+def _pod_labels(job: Object) -> dict[str, str]:
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    return {
+        "batch.kubernetes.io/job-name": name,
+        "job-name": name,
+        "batch.kubernetes.io/controller-uid": uid,
+        "controller-uid": uid,
+    }
 
 
 def _is_tracked(pod: Object) -> bool:

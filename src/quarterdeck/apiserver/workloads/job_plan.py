@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from quarterdeck.kube.clock import parse_timestamp
-from quarterdeck.kube.conditions import condition_is
+from quarterdeck.kube.conditions import condition_is, get_condition
 from quarterdeck.kube.resource import Object
 
 from .pods import is_active, is_ready, is_terminating, phase, restarts
@@ -39,10 +39,12 @@ def is_indexed(job: Object) -> bool:
 
 
 def pod_ended(pod: Object) -> str:
-    """``Succeeded``, ``Failed`` or empty while it may still run. A Pod deleted before it got a node failed."""
+    """``Succeeded``, ``Failed`` or empty while it may still run. Deleted before it got a node, or
+    let go by its node while only our finalizer holds it: failed."""
     if phase(pod) in ("Succeeded", "Failed"):
         return phase(pod)
-    return "Failed" if is_terminating(pod) and not (pod.get("spec") or {}).get("nodeName") else ""
+    gone = not (pod.get("spec") or {}).get("nodeName") or pod["metadata"].get("deletionGracePeriodSeconds") == 0
+    return "Failed" if is_terminating(pod) and gone else ""
 
 
 def index_of(pod: Object) -> int | None:
@@ -123,6 +125,10 @@ def _outcome(
     job: Object, pods: Sequence[Object], active: Sequence[Object], progress: Progress, now: float
 ) -> Finish | None:
     spec = job["spec"]
+    for decided, outcome in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
+        condition = get_condition((job.get("status") or {}).get("conditions"), decided)
+        if condition is not None and condition["status"] == "True":
+            return outcome, condition.get("reason", ""), condition.get("message", "")
     rule = _failed_by_policy(job, pods)
     if rule:
         return "Failed", "PodFailurePolicy", rule
