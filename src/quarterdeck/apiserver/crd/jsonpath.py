@@ -201,7 +201,9 @@ def _filter(text: str) -> Step:
     operator = match.group(1) if match else ""
 
     def select(values: list[Any], root: Any) -> list[Any]:
-        items = [item for value in values for item in (_wildcard([value], root) if isinstance(value, list) else [value])]
+        items = [
+            item for value in values for item in (_wildcard([value], root) if isinstance(value, list) else [value])
+        ]
         return [item for item in items if _holds(left(item, root), right(item, root) if right else None, operator)]
 
     return select

@@ -60,7 +60,9 @@ class Defaulter:
     def __init__(self, node: SchemaNode) -> None:
         self._node = node
         self._defaults = [
-            (name, below.default, below.nullable) for name, below in node.properties.items() if below.default is not MISSING
+            (name, below.default, below.nullable)
+            for name, below in node.properties.items()
+            if below.default is not MISSING
         ]
         self._children: dict[str, Defaulter] | None = None
         self._items: Defaulter | None = None

@@ -15,10 +15,32 @@ from quarterdeck.cel.types import Type
 from quarterdeck.errors import Cause
 
 View = Callable[[Any], Any]
+_OUT_OF_BUDGET = "validation failed due to running out of cost budget, no further validation rules will be run"
 _LIMITS = cel.Limits(steps=2_000_000)
 _KEYWORDS = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var "
-    "void while".split()
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
 )
 _NAMEABLE = re.compile(r"[A-Za-z_./-][A-Za-z0-9_./-]*")
 _PATH_PART = re.compile(r"""\.([^.\[\]]+)|\[['"]([^'"]+)['"]\]""")
@@ -178,10 +200,7 @@ class Rule:
             if self.program.evaluate(variables) is True:
                 return
         except cel.BudgetExceeded:
-            found.append(
-                causes.invalid_omitted(path, "validation failed due to running out of cost budget, no further validation "
-                                             "rules will be run")
-            )  # fmt: skip
+            found.append(causes.invalid_omitted(path, _OUT_OF_BUDGET))
             return
         except cel.EvalError as error:
             found.append(_shown(path, value, f"{error} evaluating rule: {self._label()}"))

@@ -67,7 +67,9 @@ class ValueSchema:
             for at, item in enumerate(value):
                 items.validate(item, f"{path}[{at}]", found, previous[at] if previous else None)
 
-    def _validate_object(self, value: dict[str, Any], path: str, found: list[Cause], old: dict[str, Any] | None) -> None:
+    def _validate_object(
+        self, value: dict[str, Any], path: str, found: list[Cause], old: dict[str, Any] | None
+    ) -> None:
         for name in self._required:
             if name not in value:
                 found.append(causes.required(child(path, name)))
@@ -284,7 +286,9 @@ _KEYWORDS: dict[str, Callable[[Any, Schema], Check]] = {
     "minimum": _minimum,
     "maximum": _maximum,
     "multipleOf": _multiple_of,
-    "minItems": lambda limit, raw: _when((list,), lambda value: len(value) < limit, f"should have at least {limit} items"),
+    "minItems": lambda limit, raw: _when(
+        (list,), lambda value: len(value) < limit, f"should have at least {limit} items"
+    ),
     "maxItems": _max_size(list),
     "uniqueItems": _unique,
     "minProperties": lambda limit, raw: _when(
