@@ -65,7 +65,7 @@ async def test_who_is_who(security: Any) -> None:
     node = authenticator.grant(User("system:node:n", ("system:nodes",)))
     assert (await authenticator.authenticate(Asked(bearer(node)))).groups == ("system:nodes", "system:authenticated")
     for bad in ("Bearer x", "Bearer ", "Basic YTpi", f"Bearer {token}x", "bearer"):
-        with pytest.raises(Unauthorized, match="^Unauthorized$"):
+        with pytest.raises(Unauthorized, match=r"^Unauthorized$"):
             await authenticator.authenticate(Asked((b"authorization", bad.encode())))
 
 

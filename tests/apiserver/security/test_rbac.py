@@ -108,8 +108,8 @@ def test_escalation_is_refused_in_upstreams_words(objects: Any, authorizer: Auth
     with pytest.raises(Forbidden) as caught:
         check_escalation(authorizer, ALICE, ROLE, role, None)
     assert str(caught.value) == (
-        'roles.rbac.authorization.k8s.io "r" is forbidden: user "alice" (groups=["system:authenticated"]) is attempting '
-        "to grant RBAC permissions not currently held:\n"
+        'roles.rbac.authorization.k8s.io "r" is forbidden: user "alice" (groups=["system:authenticated"]) is '
+        "attempting to grant RBAC permissions not currently held:\n"
         '{APIGroups:[""], Resources:["nodes"], Verbs:["get", "list"]}'
     )
     role["rules"].pop()

@@ -106,7 +106,8 @@ def _host_ports(_: Object, containers: list[dict[str, Any]]) -> str | None:
 
 def _capabilities_baseline(_: Object, containers: list[dict[str, Any]]) -> str | None:
     def extra(container: dict[str, Any]) -> set[str]:
-        return {str(c) for c in (_context(container).get("capabilities") or {}).get("add") or ()} - _BASELINE_CAPABILITIES
+        added = (_context(container).get("capabilities") or {}).get("add") or ()
+        return {str(c) for c in added} - _BASELINE_CAPABILITIES
 
     bad = [c for c in containers if extra(c)]
     if not bad:
