@@ -65,7 +65,7 @@ def compile_snapshot(world: World, options: Options, gateway: str = "quarterdeck
     services = Services.of(world.services, world.endpoint_slices)
     values = Values(world.secrets, world.config_maps)
     servers = [
-        *(_hosted(obj, services) for obj in world.mcp_servers),
+        *(hosted_server(obj, services) for obj in world.mcp_servers),
         *(_remote(obj, services, values) for obj in world.remote_mcp_servers),
         *(_service(obj, services) for obj in world.services if is_mcp_service(obj)),
     ]
@@ -143,7 +143,7 @@ def _key(obj: Object) -> tuple[str, str]:
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
-def _hosted(obj: Object, services: Services) -> McpServer | None:
+def hosted_server(obj: Object, services: Services) -> McpServer | None:
     try:
         spec = parse(MCPServerSpec, obj.get("spec") or {}, "MCPServer")
         timeout = duration(spec.timeout)

@@ -1,0 +1,197 @@
+"""What every reconciler works with: cached reads, silent applies, status writes, events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quarterdeck.errors import ConfigError
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.apply import APPLIED_HASH, apply_if_changed, apply_status_if_changed, with_applied_hash
+from quarterdeck.kube.clock import timestamp
+from quarterdeck.kube.conditions import get_condition, set_condition
+from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.owner import is_controlled_by
+from quarterdeck.kube.resource import Key, Object, Resource
+from quarterdeck.translate.objects import digest
+from quarterdeck.translate.options import Options
+from quarterdeck.translate.snapshot import Values
+
+log = logging.getLogger(__name__)
+
+_CHILDREN = {
+    ("v1", "Secret"): k.SECRET,
+    ("v1", "ConfigMap"): k.CONFIG_MAP,
+    ("v1", "ServiceAccount"): k.SERVICE_ACCOUNT,
+    ("v1", "Service"): k.SERVICE,
+    ("apps/v1", "Deployment"): k.DEPLOYMENT,
+}
+COMPONENT = "quarterdeck"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One condition to set."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str
+
+    @property
+    def text(self) -> Any:
+        return "Unknown" if self.status is None else str(self.status)
+
+
+@dataclass(slots=True)
+class Context:
+    """Shared by the reconcilers of one ControllerSet."""
+
+    set: ControllerSet
+    options: Options
+    tools: dict[tuple[str, str, str], tuple[str, ...]] = field(
+        default_factory=dict[tuple[str, str, str], tuple[str, ...]]
+    )
+    """Names of discovered tools by (kind, namespace, name); absent means not known yet."""
+    _settled: dict[tuple[str, str, str], tuple[str, str]] = field(
+        default_factory=dict[tuple[str, str, str], tuple[str, str]]
+    )
+
+    def get(self, res: Resource, namespace: str, name: str) -> Object | None:
+        return self.set.informer(res).get(namespace, name)
+
+    def list(self, res: Resource, namespace: str | None = None) -> list[Object]:
+        return self.set.informer(res).list(namespace)
+
+    def primary(self, res: Resource, key: Key) -> Object | None:
+        """The object to reconcile; None when it is gone or going."""
+        obj = self.get(res, key.namespace, key.name)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            return None
+        return {"apiVersion": res.api_version, "kind": res.kind} | obj
+
+    def values(self) -> Values:
+        return Values(self.list(k.SECRET), self.list(k.CONFIG_MAP))
+
+    def namespace_labels(self, name: str) -> dict[str, str]:
+        obj = self.get(k.NAMESPACE, "", name) or {}
+        return (obj.get("metadata") or {}).get("labels") or {}
+
+    async def apply(self, owner: Object, objects: Iterable[Object]) -> None:
+        """Make the children of ``owner`` what they should be; nothing is sent when they are.
+
+        Raises ConfigError when a child's name is taken by an object that ``owner`` does not control.
+        """
+        for desired in objects:
+            res = _CHILDREN[desired["apiVersion"], desired["kind"]]
+            await self._apply_one(owner, res, desired)
+
+    async def _apply_one(self, owner: Object, res: Resource, desired: Object) -> None:
+        metadata = desired["metadata"]
+        live = self.get(res, metadata["namespace"], metadata["name"])
+        if live is not None and not is_controlled_by(live, owner):
+            raise ConfigError(
+                f"{res.kind} {metadata['namespace']}/{metadata['name']} exists and is not controlled by "
+                f"{owner['kind']} {owner['metadata']['name']}; rename one of them or delete it"
+            )
+        slot = (res.plural, metadata["namespace"], metadata["name"])
+        wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
+        if live is not None and self._settled.get(slot) == (live["metadata"].get("resourceVersion"), wanted):
+            return
+        written = await apply_if_changed(self.set.client, res, desired, live)
+        if written is None:
+            return
+        self.set.informer(res).observe(written)
+        # A server may normalise what we sent beyond recognition; asking again would change nothing.
+        self._settled[slot] = (written["metadata"].get("resourceVersion", ""), wanted)
+        if live is not None and (live["metadata"].get("annotations") or {}).get(APPLIED_HASH) == wanted:
+            self._tell_restored(owner, res, live, written)
+
+    def _tell_restored(self, owner: Object, res: Resource, live: Object, written: Object) -> None:
+        """An Event when somebody else's change to an owned Deployment was put back."""
+        if res is not k.DEPLOYMENT or written["metadata"].get("resourceVersion") == live["metadata"]["resourceVersion"]:
+            return
+        name, kind = owner["metadata"]["name"], owner["kind"]
+        if (live.get("spec") or {}).get("replicas") != (written.get("spec") or {}).get("replicas"):
+            message = f"replicas of Deployment {name} put back; use `kubectl scale {kind.lower()} {name} --replicas=N`"
+        else:
+            message = (
+                f"Deployment {name} was changed and put back to what {kind} {name} says; change the {kind} instead"
+            )
+        self.event(owner, "Warning", "Restored", message)
+
+    async def set_status(
+        self, res: Resource, obj: Object, verdicts: Sequence[Verdict], fields: Object | None = None, *, drop: str = ""
+    ) -> None:
+        """Write conditions and fields of the status; flips are told as Events too. Other fields are kept."""
+        generation = obj["metadata"].get("generation", 1)
+        now = timestamp(self.set.clock.time())
+        before: Object = obj.get("status") or {}
+        conditions = [c for c in before.get("conditions") or () if c.get("type") != drop]
+        for verdict in verdicts:
+            old = get_condition(conditions, verdict.type)
+            conditions = set_condition(
+                conditions, verdict.type, verdict.text, verdict.reason, verdict.message, generation, now
+            )
+            changed = old is None or (old.get("status"), old.get("reason")) != (verdict.text, verdict.reason)
+            if changed and (old is not None or verdict.status is not True):
+                kind = "Normal" if verdict.status else "Warning"
+                self.event(obj, kind, verdict.reason, verdict.message)
+        status = before | {"observedGeneration": generation, "conditions": conditions} | (fields or {})
+        status = {key: value for key, value in status.items() if value is not None}
+        written = await apply_status_if_changed(self.set.client, res, obj, status)
+        if written is not None:
+            self.set.informer(res).observe(written)
+
+    def event(self, obj: Object, kind: Any, reason: str, message: str) -> None:
+        self.set.recorder(COMPONENT).event(obj, kind, reason, message)
+
+    def hashes(self, namespace: str, names: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Content hashes of the (kind, name) Secrets and ConfigMaps; absent ones hash as such."""
+        out: dict[str, str] = {}
+        for kind, name in sorted(set(names)):
+            obj = self.get(k.SECRET if kind == "Secret" else k.CONFIG_MAP, namespace, name)
+            content = [obj.get("data"), obj.get("binaryData")] if obj is not None else None
+            out[f"{kind}/{name}"] = digest(content)
+        return out
+
+    def autoscaled(self, namespace: str, name: str) -> bool:
+        """Whether a HorizontalPodAutoscaler targets the Deployment."""
+        for hpa in self.list(k.HPA, namespace):
+            target = (hpa.get("spec") or {}).get("scaleTargetRef") or {}
+            if target.get("kind") == "Deployment" and target.get("name") == name:
+                return True
+        return False
+
+    def keep_replicas(self, objects: Iterable[Object]) -> None:
+        """Take over the live number of replicas where an autoscaler owns it.
+
+        Leaving the field out would reset it to 1: we are the manager that set it first.
+        """
+        for obj in objects:
+            if obj["kind"] == "Deployment":
+                live = self.get(k.DEPLOYMENT, obj["metadata"]["namespace"], obj["metadata"]["name"])
+                if live is not None:
+                    obj["spec"]["replicas"] = (live.get("spec") or {}).get("replicas", 1)
+
+
+def references_in_pod(pod: Object) -> set[tuple[str, str]]:
+    """(kind, name) of the Secrets and ConfigMaps a Pod spec mounts or takes variables from."""
+    found: set[tuple[str, str]] = set()
+    for volume in pod.get("volumes") or ():
+        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
+        for source in sources:
+            secret = source.get("secret") or {}
+            found.add(("Secret", secret.get("secretName") or secret.get("name") or ""))
+            found.add(("ConfigMap", (source.get("configMap") or {}).get("name") or ""))
+    for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
+        for entry in container.get("envFrom") or ():
+            found.add(("Secret", (entry.get("secretRef") or {}).get("name") or ""))
+            found.add(("ConfigMap", (entry.get("configMapRef") or {}).get("name") or ""))
+        for variable in container.get("env") or ():
+            source = variable.get("valueFrom") or {}
+            found.add(("Secret", (source.get("secretKeyRef") or {}).get("name") or ""))
+            found.add(("ConfigMap", (source.get("configMapKeyRef") or {}).get("name") or ""))
+    return {item for item in found if item[1]}

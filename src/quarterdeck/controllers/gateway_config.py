@@ -1,0 +1,149 @@
+"""The gateway's configuration: compiled when anything it depends on changes, streamed to every gateway replica."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from quarterdeck import snapshot
+from quarterdeck.errors import QuarterdeckError
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.clock import sleep
+from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.resource import Resource
+from quarterdeck.snapshot import Identities, Snapshot
+from quarterdeck.translate.options import Options
+from quarterdeck.translate.snapshot import World, compile_snapshot
+
+log = logging.getLogger(__name__)
+
+_SOURCES: dict[str, Resource] = {
+    "agents": k.AGENT,
+    "model_configs": k.MODEL_CONFIG,
+    "mcp_servers": k.MCP_SERVER,
+    "remote_mcp_servers": k.REMOTE_MCP_SERVER,
+    "services": k.SERVICE,
+    "endpoint_slices": k.ENDPOINT_SLICE,
+    "secrets": k.SECRET,
+    "config_maps": k.CONFIG_MAP,
+    "pods": k.POD,
+    "deployments": k.DEPLOYMENT,
+    "replica_sets": k.REPLICA_SET,
+    "namespaces": k.NAMESPACE,
+}
+_KEYS_REFRESH = 300.0
+_KEYS_RETRY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What one gateway replica said about a version."""
+
+    version: str
+    accepted: bool
+    errors: tuple[str, ...] = ()
+
+
+class GatewayConfig:
+    """Holds the current Snapshot; :meth:`stream` gives it and every later one.
+
+    ``local_token_hashes`` and ``anonymous_local`` are the embedded mode's answer to who may use the local listener.
+    """
+
+    def __init__(
+        self,
+        controllers: ControllerSet,
+        options: Options,
+        *,
+        local_token_hashes: tuple[str, ...] = (),
+        anonymous_local: bool = False,
+        debounce: float = 0.05,
+    ) -> None:
+        self._set = controllers
+        self._options = options
+        self._identities = Identities(local_token_hashes=local_token_hashes, anonymous_local=anonymous_local)
+        self._debounce = debounce
+        self._dirty = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._keys_known = False
+        self.current: Snapshot | None = None
+        self.line = b""
+        """The current snapshot as an NDJSON line, without the newline; empty until the first is compiled."""
+        self.acks: dict[tuple[str, str], Ack] = {}
+        """By (gateway, replica)."""
+        self.compilations = 0
+        for res in _SOURCES.values():
+            controllers.informer(res).on_change(lambda *_: self._dirty.set())
+        controllers.add_loop(self._follow)
+        controllers.add_loop(self._follow_keys)
+
+    async def stream(self, gateway: str) -> AsyncIterator[bytes]:
+        """Lines for one gateway (``namespace/name``): the current one at once, then each new one."""
+        sent = b""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda last=sent: self.line not in (b"", last))
+                sent = self.line
+            log.debug("configuration to gateway %s", gateway)
+            yield sent
+
+    def acknowledge(self, gateway: str, replica: str, ack: Ack) -> None:
+        """Record what a replica said; refused versions are logged with the replica's words."""
+        self.acks[gateway, replica] = ack
+        if not ack.accepted:
+            log.warning(
+                "gateway %s (%s) refused configuration %s: %s", gateway, replica, ack.version, "; ".join(ack.errors)
+            )
+
+    def compile(self) -> Snapshot:
+        """The snapshot of what the informers hold now."""
+        objects: dict[str, Any] = {name: self._set.informer(res).list() for name, res in _SOURCES.items()}
+        self.compilations += 1
+        return compile_snapshot(World(**objects, identities=self._identities), self._options)
+
+    async def _follow(self) -> None:
+        for res in _SOURCES.values():
+            await self._set.informer(res).synced.wait()
+        self._dirty.set()
+        while True:
+            await self._dirty.wait()
+            # One rollout is a dozen changes; the gateways need the result only.
+            await sleep(self._set.clock, self._debounce)
+            self._dirty.clear()
+            if not self._keys_known:
+                continue
+            compiled = self.compile()
+            line = snapshot.encode(compiled)
+            if line != self.line:
+                async with self._changed:
+                    self.current, self.line = compiled, line
+                    self._changed.notify_all()
+
+    async def _follow_keys(self) -> None:
+        """The ServiceAccount issuer and its keys, refreshed: without them no workload can be told from another."""
+        while True:
+            wait = _KEYS_REFRESH
+            try:
+                discovery = await self._set.client.request("GET", "/.well-known/openid-configuration")
+                keys = await self._set.client.request("GET", "/openid/v1/jwks")
+            except QuarterdeckError as error:
+                log.warning("cannot read the ServiceAccount token keys, trying again: %s", error)
+                wait = _KEYS_RETRY
+            else:
+                self._set_keys(discovery, keys)
+            await sleep(self._set.clock, wait)
+
+    def _set_keys(self, discovery: Any, keys: Any) -> None:
+        def data(value: Any) -> dict[str, Any]:
+            return value if isinstance(value, dict) else msgspec.json.decode(value)
+
+        self._identities = msgspec.structs.replace(
+            self._identities, issuer=str(data(discovery).get("issuer") or ""), jwks=data(keys)
+        )
+        self._keys_known = True
+        self._dirty.set()

@@ -1,0 +1,150 @@
+"""MCPServer: apply its objects, report whether it can be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quarterdeck.errors import ApiError, ConfigError
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.controller import Controller, Result
+from quarterdeck.kube.resource import Key, Object
+from quarterdeck.resources.base import parse
+from quarterdeck.resources.mcp_server import MCPServerSpec
+from quarterdeck.translate.mcp_server import selector, translate_mcp_server
+from quarterdeck.translate.resolve import Services
+from quarterdeck.translate.snapshot import hosted_server
+
+from .context import Context, Verdict, references_in_pod
+from .discovery import DISABLED, Discovery
+from .workload import Workload, workload
+
+_REFERENCES = "references"
+
+
+def controller(context: Context, discovery: Discovery) -> Controller:
+    servers = context.set.informer(k.MCP_SERVER)
+    servers.add_index(_REFERENCES, _references)
+
+    def users(kind: str):
+        def keys(obj: Object) -> Iterable[Key]:
+            name = f"{kind}/{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+            return [Key(s["metadata"]["namespace"], s["metadata"]["name"]) for s in servers.by_index(_REFERENCES, name)]
+
+        return keys
+
+    def hpa_target(obj: Object) -> Iterable[Key]:
+        target = (obj.get("spec") or {}).get("scaleTargetRef") or {}
+        return [Key(obj["metadata"]["namespace"], target["name"])] if target.get("kind") == "Deployment" else []
+
+    def pod_server(obj: Object) -> Iterable[Key]:
+        labels = obj["metadata"].get("labels") or {}
+        name = labels.get("app.kubernetes.io/instance")
+        mine = labels.get("app.kubernetes.io/managed-by") == "kmcp"
+        return [Key(obj["metadata"]["namespace"], name)] if name and mine else []
+
+    return Controller(
+        "mcpserver",
+        k.MCP_SERVER,
+        MCPServerReconciler(context, discovery).reconcile,
+        owns=(k.DEPLOYMENT, k.SERVICE, k.CONFIG_MAP, k.SERVICE_ACCOUNT),
+        maps=(
+            (k.SECRET, users("Secret")),
+            (k.CONFIG_MAP, users("ConfigMap")),
+            (k.HPA, hpa_target),
+            (k.POD, pod_server),
+        ),
+        workers=8,
+    )
+
+
+def _references(obj: Object) -> set[str]:
+    namespace = obj["metadata"]["namespace"]
+    return {f"{kind}/{namespace}/{name}" for kind, name in _mounted(obj)}
+
+
+def _mounted(obj: Object) -> set[tuple[str, str]]:
+    deployment: Object = (obj.get("spec") or {}).get("deployment") or {}
+    found = {("Secret", ref.get("name") or "") for ref in deployment.get("secretRefs") or ()}
+    found |= {("ConfigMap", ref.get("name") or "") for ref in deployment.get("configMapRefs") or ()}
+    found |= references_in_pod({"volumes": deployment.get("volumes"), "containers": deployment.get("sidecars")})
+    return {item for item in found if item[1]}
+
+
+@dataclass(slots=True)
+class MCPServerReconciler:
+    context: Context
+    discovery: Discovery
+
+    async def reconcile(self, key: Key) -> Result | None:
+        obj = self.context.primary(k.MCP_SERVER, key)
+        if obj is None:
+            return None
+        failure: ApiError | None = None
+        verdicts: list[Verdict] = []
+        try:
+            spec = parse(MCPServerSpec, obj.get("spec") or {}, f"MCPServer {key}")
+            release = self.context.autoscaled(key.namespace, key.name)
+            mounted = self.context.hashes(key.namespace, _mounted(obj))
+            objects = translate_mcp_server(obj, spec, self.context.options, mounted, release_replicas=release)
+            verdicts += [
+                Verdict("Accepted", True, "Accepted", "MCPServer configuration is valid"),
+                self._resolved(obj, key.namespace),
+            ]
+            if release:
+                self.context.keep_replicas(objects)
+            await self.context.apply(obj, objects)
+            verdicts.append(Verdict("Programmed", True, "Programmed", "All resources created successfully"))
+        except ConfigError as error:
+            reason = "DeploymentFailed" if verdicts else "InvalidConfig"
+            verdicts.append(Verdict("Programmed" if verdicts else "Accepted", False, reason, str(error)))
+        except ApiError as error:
+            failure = error
+            verdicts.append(Verdict("Programmed", False, "DeploymentFailed", str(error)))
+        labels = selector(key.name)
+        state = workload(self.context, key.namespace, key.name, labels)
+        verdicts.append(ready(state))
+        fields = {"replicas": state.total, "selector": ",".join(f"{n}={v}" for n, v in labels.items())}
+        await self.context.set_status(k.MCP_SERVER, obj, verdicts, fields)
+        if failure is not None:
+            raise failure
+        return await self._discover(key) if verdicts[-1].status else None
+
+    async def _discover(self, key: Key) -> Result | None:
+        """Ask the running server for its tools, after its conditions are written: it may take its time."""
+        obj = self.context.primary(k.MCP_SERVER, key)
+        if obj is None or (obj["metadata"].get("labels") or {}).get(DISABLED) == "disabled":
+            self.discovery.forget("MCPServer", key)
+            return None
+        services = Services.of(
+            self.context.list(k.SERVICE, key.namespace), self.context.list(k.ENDPOINT_SLICE, key.namespace)
+        )
+        server = hosted_server(obj, services)
+        if server is None or not server.endpoints:
+            return Result(1.0)
+        found = await self.discovery.tools(server)
+        newest = self.context.primary(k.MCP_SERVER, key)
+        if newest is not None and not found.error:
+            await self.context.set_status(k.MCP_SERVER, newest, [], {"discoveredTools": found.listed()})
+        return Result(found.again_in)
+
+    def _resolved(self, obj: Object, namespace: str) -> Verdict:
+        missing = [
+            f"{kind} {namespace}/{name}"
+            for kind, name in sorted(_mounted(obj))
+            if self.context.get(k.SECRET if kind == "Secret" else k.CONFIG_MAP, namespace, name) is None
+        ]
+        if missing:
+            return Verdict("ResolvedRefs", False, "RefNotFound", f"not found: {', '.join(missing)}; create them")
+        return Verdict("ResolvedRefs", True, "ResolvedRefs", "All references resolved successfully")
+
+
+def ready(state: Workload) -> Verdict:
+    if not state.found:
+        return Verdict("Ready", False, "NotAvailable", "Deployment does not exist yet")
+    if state.trouble is not None and state.available == 0:
+        return Verdict("Ready", False, *state.trouble)
+    if state.available >= 1 and state.available >= state.wanted and state.current:
+        return Verdict("Ready", True, "Available", "Deployment is ready and all pods are running")
+    message = f"Deployment is not ready, {state.available}/{state.wanted} pods are ready"
+    return Verdict("Ready", False, "PodsNotReady", message)

@@ -1,0 +1,115 @@
+"""ModelConfig: check its Secrets, run its scripted server, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quarterdeck.errors import ApiError, ConfigError
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.controller import Controller, Result
+from quarterdeck.kube.resource import Key, Object
+from quarterdeck.resources.conversion import model_spec
+from quarterdeck.resources.model_config import ModelConfigSpec
+from quarterdeck.translate.model import gateway_model
+from quarterdeck.translate.resolve import Services
+from quarterdeck.translate.scripted import selector, translate_scripted
+
+from .context import Context, Verdict
+from .workload import workload
+
+_ACCEPTED = Verdict("Accepted", True, "ModelConfigReconciled", "Model configuration accepted")
+
+
+def controller(context: Context) -> Controller:
+    def same_namespace(kind: str):
+        def keys(obj: Object) -> Iterable[Key]:
+            metadata = obj["metadata"]
+            for config in context.list(k.MODEL_CONFIG, metadata["namespace"]):
+                if (kind, metadata["name"]) in _references(config):
+                    yield Key(metadata["namespace"], config["metadata"]["name"])
+
+        return keys
+
+    return Controller(
+        "modelconfig",
+        k.MODEL_CONFIG,
+        ModelConfigReconciler(context).reconcile,
+        owns=(k.DEPLOYMENT, k.SERVICE),
+        maps=((k.SECRET, same_namespace("Secret")), (k.CONFIG_MAP, same_namespace("ConfigMap"))),
+    )
+
+
+def _references(obj: Object) -> set[tuple[str, str]]:
+    spec: Object = obj.get("spec") or {}
+    tls, script = spec.get("tls") or {}, (spec.get("scripted") or {}).get("scriptFrom") or {}
+    legacy = str(spec.get("apiKeySecretRef") or "").rsplit("/", 1)[-1]
+    found = {
+        ("Secret", spec.get("apiKeySecret") or legacy),
+        ("Secret", tls.get("caCertSecretRef") or ""),
+        ("ConfigMap", script.get("name") or ""),
+    }
+    return {item for item in found if item[1]}
+
+
+@dataclass(slots=True)
+class ModelConfigReconciler:
+    context: Context
+
+    async def reconcile(self, key: Key) -> Result | None:
+        obj = self.context.primary(k.MODEL_CONFIG, key)
+        if obj is None:
+            return None
+        failure: ApiError | None = None
+        secrets = {item for item in _references(obj) if item[0] == "Secret"}
+        hashes = self.context.hashes(key.namespace, secrets)
+        fields: Object = {"secretHash": "".join(hashes.values())[:64] or None}
+        try:
+            spec = model_spec(obj)
+            if spec.provider == "Scripted":
+                await self._scripted(obj, spec)
+            verdicts = [_ACCEPTED, self._ready(key, spec)]
+            self._check(key.namespace, spec)
+        except (ConfigError, ApiError) as error:
+            failure = error if isinstance(error, ApiError) else None
+            verdicts = [
+                Verdict("Accepted", False, "ModelConfigReconcileFailed", str(error)),
+                Verdict("Ready", False, "ModelConfigReconcileFailed", str(error)),
+            ]
+        await self.context.set_status(k.MODEL_CONFIG, obj, verdicts, fields)
+        if failure is not None:
+            raise failure
+        return None
+
+    async def _scripted(self, obj: Object, spec: ModelConfigSpec) -> None:
+        script = ""
+        if spec.scripted is not None and spec.scripted.script_from is not None:
+            source = spec.scripted.script_from
+            namespace = obj["metadata"]["namespace"]
+            if not source.optional:
+                self.context.values().config_map(namespace, source.name, source.key)
+            script = next(iter(self.context.hashes(namespace, [("ConfigMap", source.name)]).values()))
+        await self.context.apply(obj, translate_scripted(obj, spec, self.context.options, script))
+
+    def _check(self, namespace: str, spec: ModelConfigSpec) -> None:
+        """Raises ConfigError for missing Secrets and keys."""
+        values = self.context.values()
+        if spec.api_key_secret:
+            secret = self.context.get(k.SECRET, namespace, spec.api_key_secret)
+            if secret is None or spec.api_key_secret_key:
+                values.secret(namespace, spec.api_key_secret, spec.api_key_secret_key or "")
+        if spec.tls is not None and spec.tls.ca_cert_secret_ref:
+            values.secret(namespace, spec.tls.ca_cert_secret_ref, spec.tls.ca_cert_secret_key or "")
+
+    def _ready(self, key: Key, spec: ModelConfigSpec) -> Verdict:
+        if spec.provider == "Scripted":
+            state = workload(self.context, key.namespace, key.name, selector(key.name))
+            if state.available:
+                return Verdict("Ready", True, "Ready", "The scripted model server is ready")
+            return Verdict("Ready", False, *(state.trouble or ("NotReady", "The scripted model server is starting")))
+        services = Services.of(self.context.list(k.SERVICE), self.context.list(k.ENDPOINT_SLICE))
+        reader = self.context.values().reader(key.namespace)
+        model = gateway_model(key.namespace, key.name, spec, reader, services)
+        if model.error:
+            return Verdict("Ready", False, "NotCallable", model.error)
+        return Verdict("Ready", True, "Ready", "The gateway can call the model")

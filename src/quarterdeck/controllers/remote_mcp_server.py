@@ -1,0 +1,88 @@
+"""RemoteMCPServer: check its references; its tools are kept by the discovery loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quarterdeck.errors import ConfigError
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.controller import Controller, Result
+from quarterdeck.kube.resource import Key, Object
+from quarterdeck.resources.base import parse
+from quarterdeck.resources.remote_mcp_server import RemoteMCPServerSpec
+from quarterdeck.translate.resolve import Services
+from quarterdeck.translate.snapshot import remote_server
+
+from .context import Context, Verdict
+from .discovery import DISABLED, Discovery
+
+_ACCEPTED = "Remote MCP server configuration accepted"
+
+
+def controller(context: Context, discovery: Discovery) -> Controller:
+    def users(obj: Object) -> Iterable[Key]:
+        metadata = obj["metadata"]
+        for server in context.list(k.REMOTE_MCP_SERVER, metadata["namespace"]):
+            if metadata["name"] in _references(server):
+                yield Key(metadata["namespace"], server["metadata"]["name"])
+
+    return Controller(
+        "remotemcpserver",
+        k.REMOTE_MCP_SERVER,
+        RemoteMCPServerReconciler(context, discovery).reconcile,
+        maps=((k.SECRET, users), (k.CONFIG_MAP, users)),
+        workers=8,
+    )
+
+
+def _references(obj: Object) -> set[str]:
+    spec: Object = obj.get("spec") or {}
+    found = {((h.get("valueFrom") or {}).get("name") or "") for h in spec.get("headersFrom") or ()}
+    found.add((spec.get("tls") or {}).get("caCertSecretRef") or "")
+    return found - {""}
+
+
+@dataclass(slots=True)
+class RemoteMCPServerReconciler:
+    context: Context
+    discovery: Discovery
+
+    async def reconcile(self, key: Key) -> Result | None:
+        obj = self.context.primary(k.REMOTE_MCP_SERVER, key)
+        if obj is None:
+            self.discovery.forget("RemoteMCPServer", key)
+            return None
+        hashes = self.context.hashes(key.namespace, (("Secret", name) for name in _references(obj)))
+        fields: Object = {"secretHash": "".join(hashes.values())[:64] or None}
+        try:
+            spec = parse(RemoteMCPServerSpec, obj.get("spec") or {}, f"RemoteMCPServer {key}")
+            services = Services.of(self.context.list(k.SERVICE), self.context.list(k.ENDPOINT_SLICE))
+            server = remote_server(key.namespace, key.name, spec, services, self.context.values())
+        except ConfigError as error:
+            failed = Verdict("Accepted", False, "ReconcileFailed", str(error))
+            not_ready = Verdict("Ready", False, "ReconcileFailed", str(error))
+            await self.context.set_status(k.REMOTE_MCP_SERVER, obj, [failed, not_ready], fields)
+            return None
+        if (obj["metadata"].get("labels") or {}).get(DISABLED) == "disabled":
+            verdicts = [
+                Verdict("Accepted", True, "Reconciled", _ACCEPTED),
+                Verdict("Ready", None, "DiscoveryDisabled", "Discovery is disabled by label kagent.dev/discovery"),
+            ]
+            await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
+            return None
+        found = await self.discovery.tools(server)
+        if found.error:
+            # kagent says so too: a server it cannot reach is not accepted. Tools found before are kept.
+            verdicts = [
+                Verdict("Accepted", False, "ReconcileFailed", found.error),
+                Verdict("Ready", False, "ServerUnreachable", found.error),
+            ]
+        else:
+            fields["discoveredTools"] = found.listed()
+            verdicts = [
+                Verdict("Accepted", True, "Reconciled", _ACCEPTED),
+                Verdict("Ready", True, "Ready", f"Discovered {len(found.tools)} tools"),
+            ]
+        await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
+        return Result(found.again_in)

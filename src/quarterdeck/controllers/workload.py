@@ -1,0 +1,79 @@
+"""The state of an owned Deployment, as conditions speak of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.resource import Object
+
+from .context import Context
+
+# Waiting reasons a person must act on; anything else passes by itself.
+_IMAGE_REASONS = {
+    "ImageNotRunnable", "ImageVersionMismatch", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
+    "ErrImageNeverPull",
+}  # fmt: skip
+_STUCK_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PortConflict"}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Counts of a Deployment, and what holds its Pods back."""
+
+    found: bool
+    current: bool
+    """Whether the Deployment's controller has seen its newest generation."""
+    wanted: int
+    available: int
+    total: int
+    trouble: tuple[str, str] | None
+    """(reason, message) of a Pod that cannot start."""
+
+
+def workload(context: Context, namespace: str, name: str, labels: dict[str, str]) -> Workload:
+    """The Deployment of that name and its Pods (those with ``labels``)."""
+    obj = context.get(k.DEPLOYMENT, namespace, name)
+    if obj is None:
+        return Workload(False, False, 0, 0, 0, None)
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    available = int(status.get("availableReplicas") or 0)
+    wanted = spec.get("replicas")
+    return Workload(
+        True,
+        int(status.get("observedGeneration") or 0) >= int(obj["metadata"].get("generation") or 0),
+        1 if wanted is None else int(wanted),
+        available,
+        int(status.get("replicas") or 0),
+        _trouble(context, namespace, labels),
+    )
+
+
+def _trouble(context: Context, namespace: str, labels: dict[str, str]) -> tuple[str, str] | None:
+    for pod in context.list(k.POD, namespace):
+        own = pod["metadata"].get("labels") or {}
+        if any(own.get(key) != value for key, value in labels.items()) or pod["metadata"].get("deletionTimestamp"):
+            continue
+        found = pod_trouble(pod)
+        if found is not None:
+            return found
+    return None
+
+
+def pod_trouble(pod: Object) -> tuple[str, str] | None:
+    """(reason, message) when a container of the Pod waits for something that does not pass by itself."""
+    status = pod.get("status") or {}
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason") or ""
+        if reason in _IMAGE_REASONS | _STUCK_REASONS:
+            shown = "ImageNotRunnable" if reason in _IMAGE_REASONS and reason != "ImageVersionMismatch" else reason
+            return shown, f"container {container.get('name', '')}: {waiting.get('message') or reason}"
+        if reason == "CrashLoopBackOff":
+            last = (container.get("lastState") or {}).get("terminated") or {}
+            code = last.get("exitCode")
+            return reason, (
+                f"container {container.get('name', '')} exits with code {code}; see "
+                f"`kubectl logs -n {pod['metadata']['namespace']} {pod['metadata']['name']} --previous`"
+            )
+    return None
