@@ -13,7 +13,6 @@ import pytest
 from quarterdeck import errors
 from quarterdeck.apiserver.workloads import controllers
 from quarterdeck.kube.client import KubeClient
-from quarterdeck.kube.conditions import condition_is
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.resource import (
@@ -34,8 +33,8 @@ from quarterdeck.kube.resource import (
     Resource,
 )  # fmt: skip
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "kube"))
-from fake_api import NOW, FakeApi
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from kube.fake_api import NOW, FakeApi
 
 LABELS = {"app": "web"}
 

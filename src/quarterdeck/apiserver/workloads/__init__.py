@@ -11,10 +11,13 @@ from quarterdeck.kube.controller import ControllerSet
 
 from .cronjob import CronJobs
 from .deployment import Deployments
+from .disruption import DisruptionBudgets
 from .endpoints import EndpointSlices
 from .gc import GarbageCollector
+from .hpa import Autoscalers
 from .job import Jobs
 from .namespaces import Namespaces
+from .node_lifecycle import NodeLifecycle
 from .replicaset import ReplicaSets
 from .scheduler import Scheduler
 from .serviceaccounts import ServiceAccounts
@@ -32,4 +35,7 @@ def controllers(client: KubeClient, *, ca_pem: str = "", clock: Clock | None = N
     CronJobs(controllers)
     EndpointSlices(controllers)
     Scheduler(controllers)
+    NodeLifecycle(controllers)
+    DisruptionBudgets(controllers)
+    Autoscalers(controllers)
     return controllers

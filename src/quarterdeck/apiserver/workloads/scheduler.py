@@ -129,7 +129,7 @@ class Scheduler:
         self._recorder = controllers.recorder(SCHEDULER)
         self._pods = controllers.informer(POD)
         self._nodes = controllers.informer(NODE)
-        self._pods.add_index("node", _node_of)
+        self._pods.add_index("node", node_of)
         # One worker: each decision must see the Pods bound by the one before.
         controllers.add(Controller("scheduler", POD, self.reconcile, maps=[(NODE, self._pending)], workers=1))
 
@@ -183,7 +183,8 @@ class Scheduler:
         self._recorder.event(pod, "Warning", "FailedScheduling", message)
 
 
-def _node_of(pod: Object) -> list[str]:
+def node_of(pod: Object) -> list[str]:
+    """Index function: the Node of an unfinished Pod, empty while it has none."""
     return [] if is_finished(pod) else [(pod.get("spec") or {}).get("nodeName", "")]
 
 
