@@ -1,0 +1,121 @@
+"""Pod IPs: a range that is local to this machine, chosen per data directory, and who has which address.
+
+With CAP_NET_ADMIN one free 10.244.N.0/24 is made local by a route; without, one /16 of 127.64.0.0/10 is taken, which
+works with the embedded API server only (a real one refuses loopback addresses in EndpointSlices).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import ipaddress
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from quarterdeck.errors import StorageError
+
+_CAP_NET_ADMIN = 1 << 12
+
+
+def can_add_routes() -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) & _CAP_NET_ADMIN)
+    return False
+
+
+class Addresses:
+    """The address book of one node; survives restarts in ``directory/addresses.json``."""
+
+    def __init__(self, directory: Path, cidr: str | None = None) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._file = directory / "addresses.json"
+        self._lock: IO[str] | None = None
+        self.taken: dict[str, str] = {}
+        self._route_added = False
+        self._next = 0
+        saved = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.taken.update(saved.get("taken", {}))
+        self._next = int(saved.get("next", 0))
+        self.cidr = cidr or self._choose(directory, str(saved.get("cidr", "")))
+        if cidr:
+            self._make_local(cidr)
+        self._hosts = ipaddress.ip_network(self.cidr)
+        self._save()
+
+    def _choose(self, directory: Path, before: str) -> str:
+        seed = int.from_bytes(hashlib.sha256(str(directory.resolve()).encode()).digest()[:4], "big")
+        if not can_add_routes():
+            return before or f"127.{64 + seed % 64}.{0}.0/16"
+        candidates = [f"10.244.{(seed + step) % 256}.0/24" for step in range(256)]
+        if before in candidates:
+            candidates.insert(0, before)
+        for candidate in candidates:
+            if self._claim(candidate) and self._make_local(candidate, fresh=candidate != before):
+                return candidate
+        raise StorageError("no free Pod address range in 10.244.0.0/16: stop another instance or set --pod-cidr")
+
+    def _claim(self, cidr: str) -> bool:
+        """One instance per range: a lock file that dies with its holder."""
+        folder = Path(tempfile.gettempdir()) / f"quarterdeck-cidr-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handle = (folder / cidr.replace("/", "_")).open("w")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.close()
+            return False
+        self._lock = handle
+        return True
+
+    def _make_local(self, cidr: str, *, fresh: bool = False) -> bool:
+        """False when somebody else made this range local already (and ``fresh``: we have no claim to it)."""
+        network = ipaddress.ip_network(cidr)
+        if network.is_loopback or not can_add_routes():
+            return True
+        routes = subprocess.run(
+            ["ip", "route", "show", "table", "local", "type", "local", cidr], capture_output=True, text=True
+        ).stdout
+        if routes.strip():
+            self._route_added = not fresh
+            return not fresh
+        done = subprocess.run(["ip", "route", "add", "local", cidr, "dev", "lo"], capture_output=True, text=True)
+        self._route_added = done.returncode == 0
+        return self._route_added
+
+    def assign(self, uid: str) -> str:
+        """The address of a Pod: the one it has, else the next one never used recently."""
+        for address, owner in self.taken.items():
+            if owner == uid:
+                return address
+        size = self._hosts.num_addresses
+        for _ in range(size):
+            self._next = self._next % (size - 3) + 1
+            address = str(self._hosts[self._next + 1])
+            if address not in self.taken:
+                self.taken[address] = uid
+                self._save()
+                return address
+        raise StorageError(f"all addresses of {self.cidr} are in use; delete Pods")
+
+    def release(self, uid: str) -> None:
+        for address in [a for a, owner in self.taken.items() if owner == uid]:
+            del self.taken[address]
+            self._save()
+
+    def close(self, *, keep_route: bool) -> None:
+        """Give the range back. ``keep_route`` while Pods go on running without us."""
+        if self._route_added and not keep_route:
+            subprocess.run(["ip", "route", "del", "local", self.cidr, "dev", "lo"], capture_output=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _save(self) -> None:
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(json.dumps({"cidr": self.cidr, "next": self._next, "taken": self.taken}))
+        fresh.replace(self._file)

@@ -1,0 +1,158 @@
+"""The way out of a Pod's network namespace: an HTTP proxy on one unix socket per Pod, with rules and a log.
+
+CONNECT and absolute-form requests (RFC 9110 §9.3.6, RFC 9112 §3.2.2). Service names resolve to what the node's owner
+allows (gateway and control plane); any other host must be public: private, loopback, link-local and Pod addresses are
+refused after resolution, and the address that was checked is the one dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from quarterdeck.errors import Denied
+from quarterdeck.node.sandbox.relay import join
+
+log = logging.getLogger(__name__)
+
+Resolve = Callable[[str, int], Awaitable[list[tuple[str, int]] | None]]
+"""A Service name and port → where to dial; None when the name is no Service of this cluster. Raises Denied."""
+
+_HEAD_LIMIT = 64 * 1024
+
+
+def is_public(address: str) -> bool:
+    """Whether an address may be dialled for a Pod: global unicast, with mapped and translated forms seen through."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if inner is not None:
+            return is_public(str(inner))
+        if ip in ipaddress.ip_network("64:ff9b::/96"):
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    return ip.is_global and not ip.is_multicast
+
+
+@dataclass(slots=True)
+class _Door:
+    server: asyncio.AbstractServer
+    pod: str
+    mode: str
+
+
+class EgressProxy:
+    """All Pods' proxies. ``resolve`` knows Services; ``lookup`` turns a public name into addresses."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._doors: dict[str, _Door] = {}
+
+    async def open(self, path: Path, pod: str, mode: str) -> None:
+        """Serve one Pod on ``path``; ``mode`` is the annotation's value: "" (public hosts) or "none"."""
+        if str(path) in self._doors:
+            return
+        path.unlink(missing_ok=True)
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._serve(pod, mode, reader, writer)
+
+        server = await asyncio.start_unix_server(accept, str(path), limit=_HEAD_LIMIT)
+        path.chmod(0o666)
+        self._doors[str(path)] = _Door(server, pod, mode)
+
+    async def close(self, path: Path) -> None:
+        door = self._doors.pop(str(path), None)
+        if door is not None:
+            door.server.close()
+        path.unlink(missing_ok=True)
+
+    async def _serve(self, pod: str, mode: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+            method, host, port, rest = parse_head(head)
+            targets = await self.targets(host, port, mode)
+            upstream = await _dial(targets)
+        except Denied as error:
+            log.warning("egress denied pod=%s rule=%s: %s", pod, error.rule, error)
+            await _answer(writer, 403, str(error))
+            return
+        except (OSError, TimeoutError) as error:
+            await _answer(writer, 502, f"cannot connect: {error}")
+            return
+        except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            await _answer(writer, 400, "malformed proxy request")
+            return
+        log.info("egress allowed pod=%s target=%s:%d", pod, host, port)
+        if method == "CONNECT":
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        else:
+            upstream[1].write(rest)
+        try:
+            await join(reader, writer, *upstream)
+        except OSError as error:
+            log.debug("egress connection of %s to %s ended: %s", pod, host, error)
+
+    async def targets(self, host: str, port: int, mode: str) -> list[tuple[str, int]]:
+        """The addresses to dial. Raises Denied (with the deciding rule) or OSError when a name does not resolve."""
+        service = await self._resolve(host, port)
+        if service is not None:
+            return service
+        if mode == "none":
+            raise Denied(
+                f"{host}:{port}: this Pod has no egress (annotation quarterdeck.dev/egress: none)", "egress-none"
+            )
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [(str(info[4][0]), port) for info in found]
+        for address, _ in addresses:
+            if not is_public(address.partition("%")[0]):
+                raise Denied(f"{host}:{port} is at {address}, which is not a public address", "private-address")
+        return addresses
+
+
+def parse_head(head: bytes) -> tuple[str, str, int, bytes]:
+    """(method, host, port, request head to send on) of a proxy request. Raises ValueError."""
+    line, _, headers = head.partition(b"\r\n")
+    method, target, version = line.decode("ascii").split(" ")
+    if method == "CONNECT":
+        host, _, port = target.rpartition(":")
+        return method, _host(host), int(port), b""
+    url = urlsplit(target)
+    if url.scheme != "http" or not url.hostname:
+        raise ValueError("not an absolute-form http request")
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    kept = [h for h in headers.split(b"\r\n") if h and not h.lower().startswith((b"proxy-", b"connection:"))]
+    lines = [f"{method} {path} {version}".encode(), *kept, b"Connection: close", b"", b""]
+    return method, _host(url.hostname), url.port or 80, b"\r\n".join(lines)
+
+
+def _host(host: str) -> str:
+    return host.strip("[]").rstrip(".").lower()
+
+
+async def _dial(targets: list[tuple[str, int]]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    problem: OSError = OSError("no address")
+    for address, port in targets:
+        try:
+            return await asyncio.wait_for(asyncio.open_connection(address, port), 15)
+        except OSError as error:
+            problem = error
+    raise problem
+
+
+async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:
+    body = f"quarterdeck egress: {text}\n".encode()
+    reason = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}[status]
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    try:
+        writer.write(head.encode() + body)
+        await writer.drain()
+    except OSError as error:
+        log.debug("egress client went away: %s", error)
+    finally:
+        writer.close()

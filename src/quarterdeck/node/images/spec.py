@@ -1,0 +1,32 @@
+"""What an image turns into on this node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quarterdeck.errors import QuarterdeckError
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """A runnable image. ``root`` holds extracted layers (None: the machine's own system); ``own`` is our image."""
+
+    root: Path | None = None
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    workdir: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    digest: str = ""
+    own: bool = False
+    binds: tuple[str, ...] = ()
+
+
+class ImageNotRunnable(QuarterdeckError):
+    """The image cannot run here; ``waiting`` is the container's waiting reason."""
+
+    reason = "ImageNotRunnable"
+
+    def __init__(self, waiting: str, message: str) -> None:
+        super().__init__(message)
+        self.waiting = waiting

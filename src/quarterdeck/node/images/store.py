@@ -1,0 +1,77 @@
+"""Images of this node: our own, packages run by uvx and npx, and the local OCI layout."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from quarterdeck.node.images.oci import Layout
+from quarterdeck.node.images.packages import PackageCache, parse
+from quarterdeck.node.images.spec import ImageNotRunnable, ImageSpec
+from quarterdeck.resources.images import OWN_REPOSITORY, own_image
+
+_PACKAGE_IMAGES = ("", "ghcr.io/astral-sh/uv", "node", "docker.io/library/node", "ghcr.io/astral-sh/uv-python")
+
+
+def repository(image: str) -> str:
+    """An image reference without tag and digest."""
+    name = image.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
+class ImageStore:
+    """``root`` holds the OCI layout; extracted images and packages lie beside it."""
+
+    def __init__(self, root: Path, packages: Path | None = None) -> None:
+        self.layout = Layout(root, root.parent / "extracted")
+        self.packages = PackageCache(packages or root.parent / "packages")
+
+    async def resolve(self, image: str, command: Sequence[str]) -> tuple[ImageSpec, list[str]]:
+        """(image, command line); the command is the container's command and args, both already expanded.
+
+        Raises ImageNotRunnable with the waiting reason and the remedy.
+        """
+        if repository(image) == OWN_REPOSITORY:
+            return self._own(image), _own_command(command)
+        descriptor = self.layout.find(image) if image else None
+        if descriptor is not None:
+            return await asyncio.to_thread(self.layout.load, descriptor), list(command)
+        wrapped = list(command)
+        at = wrapped.index("--") + 1 if "--" in wrapped and not parse(wrapped) else 0
+        package = parse(wrapped[at:])
+        if package is not None and repository(image) in _PACKAGE_IMAGES:
+            folder, argv = await self.packages.resolve(package)
+            env = {"PATH": f"{Path(argv[0]).parent}:/usr/local/bin:/usr/bin:/bin"}
+            return ImageSpec(env=env, digest=f"{package.tool}:{package.key}", binds=(str(folder),)), wrapped[:at] + argv
+        if not image and command:
+            return ImageSpec(digest="machine"), list(command)
+        raise ImageNotRunnable(
+            "ImageNotRunnable",
+            f"image {image!r} cannot run on this node: no image of that name in its store and no container engine; "
+            "build it with qd mcp build -t NAME:TAG, or use a uvx or npx command",
+        )
+
+    async def prepare_command(self, command: str, args: Sequence[str]) -> tuple[list[str], str] | None:
+        """For a bridge configuration: the offline command line of a uvx/npx command and the folder to bind."""
+        package = parse([command, *args])
+        if package is None:
+            return None
+        folder, argv = await self.packages.resolve(package)
+        return argv, str(folder)
+
+    def _own(self, image: str) -> ImageSpec:
+        if image != own_image():
+            raise ImageNotRunnable(
+                "ImageVersionMismatch",
+                f"image {image!r} is not this node's version {own_image()!r}: use that tag or upgrade the node",
+            )
+        path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        return ImageSpec(own=True, digest=image, env={"PATH": path})
+
+
+def _own_command(command: Sequence[str]) -> list[str]:
+    argv = list(command) or ["python", "-m", "quarterdeck"]
+    return [sys.executable, *argv[1:]] if argv[0] in ("python", "python3") else argv

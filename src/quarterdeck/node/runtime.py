@@ -1,0 +1,121 @@
+"""What all Pods of a node share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quarterdeck.kube.client import KubeClient
+from quarterdeck.kube.clock import Clock
+from quarterdeck.kube.events import EventRecorder
+from quarterdeck.node.addresses import Addresses
+from quarterdeck.node.cgroups import Cgroups
+from quarterdeck.node.core import Container, Terminated
+from quarterdeck.node.egress import EgressProxy
+from quarterdeck.node.images.store import ImageStore
+from quarterdeck.node.process import ProcessId
+from quarterdeck.node.sandbox.isolation import Sandbox
+
+EGRESS = "quarterdeck.dev/egress"
+EGRESS_PORTS = "quarterdeck.dev/egress-ports"
+
+
+@dataclass(slots=True)
+class NodeConfig:
+    """One node. ``connect_ports``: TCP ports that Pods of our own image may dial (None: any); ``host_ip`` is the address
+    of hostNetwork Pods and of the kubelet API; ``refresh`` seconds between looks at ConfigMap and Secret volumes.
+
+    ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
+    """
+
+    client: KubeClient
+    name: str
+    data_dir: Path
+    pod_cidr: str | None = None
+    host_ip: str = "127.0.0.1"
+    kubelet_port: int = 0
+    kubelet_cert: str = ""
+    kubelet_key: str = ""
+    client_ca: str = ""
+    allow_host_path: bool = False
+    connect_ports: tuple[int, ...] | None = None
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    refresh: float = 10.0
+    max_pods: int = 200
+    package_cache: Path | None = None
+    sandbox: Sandbox | None = None
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The parts a Pod worker uses."""
+
+    config: NodeConfig
+    client: KubeClient
+    clock: Clock
+    addresses: Addresses
+    cgroups: Cgroups
+    images: ImageStore
+    sandbox: Sandbox
+    events: EventRecorder
+    egress: EgressProxy
+    cpu: float
+    memory: int
+
+
+class PodFiles:
+    """Where one Pod lives on disk, and its containers' saved states."""
+
+    def __init__(self, data_dir: Path, uid: str) -> None:
+        self.root = data_dir / "pods" / uid
+        self.home = self.root / "home"
+        self.tmp = self.root / "tmp"
+        self.volumes = self.root / "volumes"
+
+    def prepare(self) -> None:
+        for path in (self.root, self.home, self.tmp, self.volumes):
+            path.mkdir(parents=True, exist_ok=True)
+        self.tmp.chmod(0o1777)
+
+    def container(self, name: str) -> Path:
+        path = self.root / "containers" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def log(self, name: str, attempt: int) -> Path:
+        return self.container(name) / f"{attempt}.log"
+
+    def save(self, container: Container, process: ProcessId | None) -> None:
+        """Write the state atomically; what is on disk is what a restarted node believes."""
+        path = self.container(container.name) / "state.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps({"container": asdict(container), "process": asdict(process) if process else None}))
+        fresh.replace(path)
+
+    def load(self, name: str) -> tuple[Container, ProcessId | None]:
+        path = self.container(name) / "state.json"
+        if not path.exists():
+            return Container(name), None
+        return read_state(path)
+
+    def save_pod(self, record: dict[str, Any]) -> None:
+        fresh = self.root / "pod.new"
+        fresh.write_text(json.dumps(record))
+        fresh.replace(self.root / "pod.json")
+
+    def load_pod(self) -> dict[str, Any] | None:
+        path = self.root / "pod.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+def read_state(path: Path) -> tuple[Container, ProcessId | None]:
+    """A saved container state."""
+    saved = json.loads(path.read_text())
+    fields = saved["container"]
+    for key in ("terminated", "last"):
+        if fields[key] is not None:
+            fields[key] = Terminated(**fields[key])
+    process = ProcessId(**saved["process"]) if saved["process"] else None
+    return Container(**fields), process

@@ -1,0 +1,105 @@
+"""First process inside a Pod's own network namespace: carries connections in and out, and supervises the command.
+
+Run as ``python -I -S relay.py JSON``; keys: argv, cwd, listen {container port: inherited listening socket}, hand_over (the
+command takes the sockets itself), egress (unix socket of the egress proxy, or ""), proxy_port. Standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+_CHUNK = 64 * 1024
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy until end of file, no faster than the other side reads; passes the half-close on."""
+    try:
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except OSError:
+        writer.close()
+
+
+async def join(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    other_reader: asyncio.StreamReader,
+    other_writer: asyncio.StreamWriter,
+) -> None:
+    """Connect two streams both ways until both directions have ended."""
+    try:
+        await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
+    finally:
+        writer.close()
+        other_writer.close()
+
+
+async def serve_inbound(sock: socket.socket, port: int) -> asyncio.Server:
+    """Forward connections on an inherited listening socket to 127.0.0.1:port of this namespace."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            inner = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            writer.transport.abort()
+            return
+        await join(reader, writer, *inner)
+
+    return await asyncio.start_server(accept, sock=sock)
+
+
+async def serve_outbound(port: int, path: str) -> asyncio.Server:
+    """Forward connections on 127.0.0.1:port of this namespace to the egress proxy's unix socket."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            outer = await asyncio.open_unix_connection(path)
+        except OSError:
+            writer.transport.abort()
+            return
+        await join(reader, writer, *outer)
+
+    return await asyncio.start_server(accept, "127.0.0.1", port)
+
+
+async def main(spec: dict[str, Any]) -> int:
+    """Start the forwarders, then the command; returns its exit code."""
+    listen = {int(port): int(fd) for port, fd in spec.get("listen", {}).items()}
+    servers: list[asyncio.Server] = []
+    if not spec.get("hand_over"):
+        for port, fd in listen.items():
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            servers.append(await serve_inbound(sock, port))
+    if spec.get("egress"):
+        servers.append(await serve_outbound(int(spec["proxy_port"]), spec["egress"]))
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *spec["argv"], cwd=spec["cwd"], pass_fds=tuple(listen.values()) if spec.get("hand_over") else ()
+        )
+    except OSError as error:
+        sys.stderr.write(f"quarterdeck: cannot start {spec['argv'][0]!r}: {error.filename}: {error.strerror}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    if spec.get("hand_over"):
+        for fd in listen.values():
+            os.close(fd)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(number, lambda n=number: child.returncode is None and child.send_signal(n))
+    code = await child.wait()
+    return 128 - code if code < 0 else code
+
+
+if __name__ == "__main__":
+    result = asyncio.run(main(json.loads(sys.argv[1])))
+    sys.stdout.flush()
+    os._exit(result)

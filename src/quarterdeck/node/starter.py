@@ -1,0 +1,222 @@
+"""Starting one container: image, environment, mounts, sockets and limits put together, then the process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from quarterdeck.errors import QuarterdeckError
+from quarterdeck.kube.quantity import parse_quantity
+from quarterdeck.kube.resource import Object
+from quarterdeck.node.cgroups import Limits
+from quarterdeck.node.environment import Fetch, NodeFacts, environment, expand
+from quarterdeck.node.images.spec import ImageSpec
+from quarterdeck.node.logs import LogFile
+from quarterdeck.node.process import ProcessId, launch
+from quarterdeck.node.runtime import EGRESS_PORTS, PodFiles, Runtime
+from quarterdeck.node.sandbox.isolation import HOME, PROXY_PORT, Mount, Request
+from quarterdeck.node.volumes import sub_path
+
+_DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_SHIMS = "/run/quarterdeck/bin"
+_BRIDGE = "quarterdeck-bridge"
+
+
+class PortConflict(QuarterdeckError):
+    """Another Pod has the port, and this machine has no network namespaces to keep them apart."""
+
+    reason = "PortConflict"
+
+
+@dataclass(slots=True)
+class Plan:
+    """A container ready to be launched."""
+
+    request: Request
+    image: ImageSpec
+    limits: Limits
+    ports: list[int] = field(default_factory=list[int])
+
+
+def limits_of(container: Object) -> Limits:
+    """The resource limits of a container in bytes and cores."""
+    limits = (container.get("resources") or {}).get("limits") or {}
+    memory, cpu = limits.get("memory"), limits.get("cpu")
+    return Limits(int(parse_quantity(memory)) if memory else 0, float(parse_quantity(cpu)) if cpu else 0.0, 4096)
+
+
+class Starter:
+    """Starts the containers of one Pod."""
+
+    def __init__(self, runtime: Runtime, files: PodFiles, fetch: Fetch) -> None:
+        self._runtime = runtime
+        self._files = files
+        self._fetch = fetch
+
+    async def plan(self, pod: Object, container: Object, ip: str, volumes: dict[str, Path]) -> Plan:
+        """Everything that can fail or wait, before any process exists.
+
+        Raises ImageNotRunnable, ConfigurationError, VolumeError.
+        """
+        runtime = self._runtime
+        facts = NodeFacts(ip, runtime.config.host_ip, runtime.cpu, runtime.memory)
+        env = await environment(pod, container, facts, self._fetch, self._base_env(pod))
+        command = [expand(str(c), env) for c in container.get("command") or ()]
+        args = [expand(str(a), env) for a in container.get("args") or ()]
+        image, argv = await runtime.images.resolve(container.get("image") or "", command + args)
+        if not command and (image.entrypoint or image.cmd):
+            argv = [*image.entrypoint, *(args or image.cmd)]
+        env = dict(image.env) | env if "PATH" in env else {"PATH": _DEFAULT_PATH} | image.env | env
+        mounts = self._mounts(container, volumes)
+        mounts += [Mount(path, path, True) for path in image.binds]
+        await self._shim(argv, container["name"], mounts, env)
+        return Plan(
+            self._request(pod, container, image, argv, env, mounts), image, limits_of(container), _ports(container)
+        )
+
+    def _base_env(self, pod: Object) -> dict[str, str]:
+        url = urlsplit(self._runtime.client.config.base_url)
+        return {
+            "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
+            "KUBERNETES_SERVICE_HOST": url.hostname or "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": str(url.port or 443),
+        }
+
+    def _request(
+        self,
+        pod: Object,
+        container: Object,
+        image: ImageSpec,
+        argv: list[str],
+        env: dict[str, str],
+        mounts: list[Mount],
+    ) -> Request:
+        runtime = self._runtime
+        host_network = bool(pod["spec"].get("hostNetwork"))
+        own_network = not image.own and not host_network and runtime.sandbox.network
+        security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
+        request = Request(
+            argv=argv,
+            env=env,
+            cwd=container.get("workingDir") or image.workdir or ("/" if image.root else HOME),
+            home=self._files.home,
+            tmp=self._files.tmp,
+            hostname=env["HOSTNAME"],
+            mounts=mounts,
+            image_root=image.root,
+            own_network=own_network,
+            hand_over=bool(argv) and os.path.basename(argv[0]) == _BRIDGE,
+            uid=security.get("runAsUser"),
+            gid=security.get("runAsGroup"),
+            rlimits={"RLIMIT_NOFILE": [65536, 65536]} if os.getuid() == 0 else {},
+        )
+        if runtime.sandbox.level != "bwrap" and request.cwd == HOME:
+            request.cwd = "/"
+        if own_network:
+            request.egress = str(self._files.root / "egress.sock")
+            proxy = f"http://127.0.0.1:{PROXY_PORT}"
+            for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+                env.setdefault(name, proxy)
+            env.setdefault("NO_PROXY", "127.0.0.1,localhost")
+            env.setdefault("no_proxy", "127.0.0.1,localhost")
+            env.setdefault("NODE_USE_ENV_PROXY", "1")
+        elif image.own and not host_network:
+            extra = ((pod["metadata"].get("annotations") or {}).get(EGRESS_PORTS) or "").split(",")
+            if runtime.config.connect_ports is not None:
+                request.connect = (*runtime.config.connect_ports, *(int(p) for p in extra if p.strip().isdigit()))
+        return request
+
+    def _mounts(self, container: Object, volumes: dict[str, Path]) -> list[Mount]:
+        mounts: list[Mount] = []
+        for mount in container.get("volumeMounts") or ():
+            source = volumes[mount["name"]]
+            if mount.get("subPath"):
+                source = sub_path(source, mount["subPath"])
+            mounts.append(Mount(str(source), mount["mountPath"].rstrip("/") or "/", bool(mount.get("readOnly"))))
+        return sorted(mounts, key=lambda m: m.target.count("/"))
+
+    async def _shim(self, argv: list[str], name: str, mounts: list[Mount], env: dict[str, str]) -> None:
+        """A stdio server started by uvx or npx: resolve it now, and let the bridge find a script of that name."""
+        if not argv or os.path.basename(argv[0]) != _BRIDGE or "--config" not in argv:
+            return
+        inside = argv[argv.index("--config") + 1]
+        for mount in mounts:
+            if inside.startswith(mount.target + "/"):
+                config: dict[str, Any] = json.loads((Path(mount.source) / inside[len(mount.target) + 1 :]).read_text())
+                break
+        else:
+            return
+        command = str(config.get("command", ""))
+        prepared = await self._runtime.images.prepare_command(command, [str(a) for a in config.get("args") or ()])
+        if prepared is None:
+            return
+        line, folder = prepared
+        bins = self._files.container(name) / "bin"
+        bins.mkdir(exist_ok=True)
+        script = bins / os.path.basename(command)
+        quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in line)
+        script.write_text(f"#!/bin/sh\nexec {quoted}\n")
+        script.chmod(0o755)
+        mounts += [Mount(str(bins), _SHIMS, True), Mount(folder, folder, True)]
+        env["PATH"] = f"{_SHIMS}:{env.get('PATH', _DEFAULT_PATH)}"
+
+    def spawn(self, plan: Plan, pod: Object, name: str, attempt: int, ip: str, record: Any) -> ProcessId:
+        """Start the process; ``record(process)`` is called, and must have saved it, before anything of the container runs.
+
+        Raises PortConflict or OSError.
+        """
+        runtime, request = self._runtime, plan.request
+        group = f"{pod['metadata']['uid']}/{name}"
+        sockets = self._listen(plan, ip)
+        log = LogFile(self._files.log(name, attempt))
+        with contextlib.ExitStack() as stack:
+            for sock in sockets.values():
+                stack.enter_context(sock)
+            request.listen = {port: sock.fileno() for port, sock in sockets.items()}
+            if request.hand_over and sockets:
+                request.env["QUARTERDECK_LISTEN_FDS"] = ",".join(f"{p}={fd}" for p, fd in request.listen.items())
+            request.cgroups = runtime.cgroups.create(group, plan.limits) if runtime.cgroups.version else []
+            if not runtime.cgroups.version and plan.limits.memory:
+                request.rlimits["RLIMIT_DATA"] = [plan.limits.memory * 2, plan.limits.memory * 2]
+            out = log.open()
+            stack.callback(os.close, out)
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, null)
+            started = launch(null, out, out, tuple(request.listen.values()))
+            try:
+                record(started.process)
+            except BaseException:
+                started.abandon()
+                raise
+            started.release(runtime.sandbox.instructions(request))
+            return started.process
+
+    def _listen(self, plan: Plan, ip: str) -> dict[int, socket.socket]:
+        """Listening sockets on the Pod's address, for a container in its own network namespace."""
+        sockets: dict[int, socket.socket] = {}
+        if not plan.request.own_network:
+            return sockets
+        for port in plan.ports:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((ip, port))
+                sock.listen(1024)
+            except OSError as error:
+                sock.close()
+                for other in sockets.values():
+                    other.close()
+                raise PortConflict(f"{ip}:{port} cannot be bound: {error.strerror}") from error
+            sockets[port] = sock
+        return sockets
+
+
+def _ports(container: Object) -> list[int]:
+    ports = [p for p in container.get("ports") or () if p.get("protocol", "TCP") == "TCP"]
+    return sorted({int(p["containerPort"]) for p in ports})
