@@ -12,14 +12,17 @@ Object = dict[str, Any]
 _FLAT = ("systemMessage", "modelConfig", "stream", "a2aConfig", "deployment")
 
 
-def convert(obj: Object, version: str) -> Object:
-    """The object in ``version`` (``v1alpha1`` or ``v1alpha2``); what has no place there stays where it is.
+CONVERTED_KINDS = (("kagent.dev", "Agent"), ("kagent.dev", "ModelConfig"))
+"""(group, kind) of the kinds whose versions differ in shape."""
+
+
+def convert(obj: Object, api_version: str) -> Object:
+    """The object in ``api_version`` (``kagent.dev/v1alpha1`` or ``…/v1alpha2``); the argument is not changed.
 
     v1alpha1 is the union of both shapes, so going back to it keeps the newer shape.
     """
-    group = obj["apiVersion"].split("/")[0]
-    out = obj | {"apiVersion": f"{group}/{version}"}
-    if version != "v1alpha2" or not isinstance(obj.get("spec"), dict):
+    out = obj | {"apiVersion": api_version}
+    if not api_version.endswith("/v1alpha2") or not isinstance(obj.get("spec"), dict):
         return out
     if obj["kind"] == "Agent":
         return out | {"spec": _agent(obj["spec"])}

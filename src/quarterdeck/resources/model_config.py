@@ -178,7 +178,7 @@ _BLOCK_RULES = [
 _KEY = "(has(self.apiKeySecret) && size(self.apiKeySecret) > 0)"
 _KEY_RULES = [
     (
-        f"!(has(self.apiKeySecretKey) && size(self.apiKeySecretKey) > 0 && !{_KEY} && !has(self.apiKeySecretRef))",
+        f"!(has(self.apiKeySecretKey) && size(self.apiKeySecretKey) > 0 && !{_KEY})",
         "apiKeySecret must be set if apiKeySecretKey is set",
     ),
     (
