@@ -342,16 +342,28 @@ def _operator_type(name: str, kinds: list[Type]) -> Type | None:
     if name == "_?_:_":
         return types.join(kinds[1], kinds[2]) if names[0] in ("dyn", "bool") else None
     if name == "_in_":
-        return types.BOOL if names[1] in ("dyn", "list", "map") or kinds[1].fields is not None else None
+        if names[1] == "list":
+            return types.BOOL if _comparable(kinds[0], kinds[1].element or types.DYN) else None
+        return types.BOOL if names[1] in ("dyn", "map") or kinds[1].fields is not None else None
     if "dyn" in names:
         return types.BOOL if name in COMPARISON or name in ("_==_", "_!=_") else types.DYN
     if name in ("_==_", "_!=_"):
-        fits = names[0] == names[1] or "null" in names or (names[0] in _NUMERIC and names[1] in _NUMERIC)
-        return types.BOOL if fits or kinds[0].fields is not None or kinds[1].fields is not None else None
+        return types.BOOL if _comparable(kinds[0], kinds[1]) else None
     if name in COMPARISON:
         ordered = names[0] == names[1] and names[0] in ("string", "bytes", "bool", "timestamp", "duration")
         return types.BOOL if ordered or (names[0] in _NUMERIC and names[1] in _NUMERIC) else None
     return _arithmetic_type(name, kinds, names)
+
+
+def _comparable(left: Type, right: Type) -> bool:
+    """Whether ``==`` can be applied: one type on both sides, as far as known; null goes with everything."""
+    if "dyn" in (left.kind, right.kind) or "null" in (left.kind, right.kind):
+        return True
+    if left.kind in ("object", "map") and right.kind in ("object", "map"):
+        return True
+    if left.kind != right.kind:
+        return False
+    return left.element is None or right.element is None or _comparable(left.element, right.element)
 
 
 def _arithmetic_type(name: str, kinds: list[Type], names: list[str]) -> Type | None:

@@ -200,13 +200,12 @@ def has_field(value: Any, field: str) -> bool:
 
 def index(value: Any, key: Any) -> Any:
     if isinstance(value, (list, tuple)):
-        if type(key) is float and key.is_integer():
-            key = int(key)
-        if type(key) not in (int, UInt):
+        if type(key) not in (int, UInt) and not (type(key) is float and key.is_integer()):
             raise _overload("[", value, key)
-        if 0 <= key < len(value):
-            return value[key]
-        raise EvalError(f"index out of bounds: {int(key)}")
+        at = int(key)
+        if 0 <= at < len(value):
+            return value[at]
+        raise EvalError(f"index out of bounds: {at}")
     if isinstance(value, dict):
         lookup = to_lookup(key)
         if lookup in value:

@@ -229,14 +229,18 @@ def _holds(left: list[Any], right: list[Any] | None, operator: str) -> bool:
         return bool(left)
     if not left or not right:
         return False
-    one, two = left[0], right[0]
+    return _compare(left[0], right[0], operator)
+
+
+def _compare(one: Any, two: Any, operator: str) -> bool:
     if operator in ("==", "!="):
         same = one == two and isinstance(one, bool) == isinstance(two, bool)
         return same if operator == "==" else not same
     numbers = isinstance(one, (int, float)) and isinstance(two, (int, float))
     if not numbers and not (isinstance(one, str) and isinstance(two, str)):
         return False
-    return {"<": one < two, "<=": one <= two, ">": one > two, ">=": one >= two}[operator]
+    sign = (one > two) - (one < two)  # pyright: ignore[reportOperatorIssue]
+    return {"<": sign < 0, "<=": sign <= 0, ">": sign > 0, ">=": sign >= 0}[operator]
 
 
 def text_of(value: Any) -> str:

@@ -135,7 +135,7 @@ def _check_list_type(schema: Schema, path: str, found: list[Cause]) -> None:
             found.append(
                 causes.required(
                     f"{path}.items.properties[{key}].default",
-                    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+                    "this property is in x-kubernetes-list-map-keys, so it must have a default or be required",
                 )
             )
 
