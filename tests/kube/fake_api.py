@@ -44,6 +44,7 @@ class FakeApi:
         self.fail: list[tuple[str, str, int, dict[str, str]]] = []
         self.kill_watches = asyncio.Event()
         self.authorizations: list[str] = []
+        self.config = ClientConfig("")
 
     async def start(self) -> ClientConfig:
         app = web.Application()

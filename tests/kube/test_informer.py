@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from quarterdeck.kube.client import KubeClient
+from quarterdeck.kube.informer import Informer
+from quarterdeck.kube.resource import CONFIG_MAP, Object
+
+from .fake_api import FakeApi
+
+
+def config_map(name: str, **data: str) -> Object:
+    metadata = {"name": name, "namespace": "default", "managedFields": [{"manager": "x"}]}
+    return {"metadata": metadata, "data": data}
+
+
+class Log:
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str]] = []
+        self.arrived = asyncio.Event()
+
+    def __call__(self, kind: str, old: Object | None, new: Object | None) -> None:
+        obj = new or old
+        assert obj is not None
+        self.entries.append((kind, obj["metadata"]["name"]))
+        self.arrived.set()
+
+    async def until(self, *entries: tuple[str, str]) -> None:
+        async with asyncio.timeout(5):
+            while not set(entries) <= set(self.entries):
+                self.arrived.clear()
+                await self.arrived.wait()
+
+
+@pytest.fixture
+async def informer(client: KubeClient) -> AsyncIterator[Informer]:
+    informer = Informer(client, CONFIG_MAP)
+    informer.add_index("value", lambda obj: [obj["data"]["k"]] if "k" in obj.get("data", {}) else [])
+    yield informer
+    await informer.stop()
+
+
+async def test_follows_changes_and_indexes(client: KubeClient, informer: Informer) -> None:
+    await client.create(CONFIG_MAP, config_map("a", k="1"))
+    log = Log()
+    informer.on_change(log)
+    informer.start()
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    assert "managedFields" not in informer.get("default", "a")["metadata"]  # type: ignore[index]
+    await client.create(CONFIG_MAP, config_map("b", k="1"))
+    await client.patch(CONFIG_MAP, "a", {"data": {"k": "2"}}, "default")
+    await log.until(("added", "a"), ("added", "b"), ("modified", "a"))
+    assert [o["metadata"]["name"] for o in informer.by_index("value", "1")] == ["b"]
+    await client.delete(CONFIG_MAP, "b", "default")
+    await log.until(("deleted", "b"))
+    assert informer.by_index("value", "1") == []
+
+
+async def test_resumes_a_dropped_watch_without_listing(client: KubeClient, api: FakeApi, informer: Informer) -> None:
+    log = Log()
+    informer.on_change(log)
+    informer.start()
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    await api.drop_watches()
+    await client.create(CONFIG_MAP, config_map("a"))
+    await log.until(("added", "a"))
+    assert informer.relists == 1
+
+
+async def test_deletions_missed_during_a_gap_are_delivered(
+    client: KubeClient, api: FakeApi, informer: Informer
+) -> None:
+    for name in ("kept", "gone", "remade"):
+        await client.create(CONFIG_MAP, config_map(name))
+    log = Log()
+    informer.on_change(log)
+    informer.start()
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    await log.until(("added", "kept"), ("added", "gone"), ("added", "remade"))
+    log.entries.clear()
+    # All of it happens behind the informer's back, and the server forgets it: resuming gets 410.
+    for name in ("gone", "remade"):
+        api.objects.pop(("", "configmaps", "default", name))
+    api.version += 10
+    api.history_from = api.version
+    await client.create(CONFIG_MAP, config_map("remade"))
+    api.log.clear()
+    api.history_from = api.version
+    await api.drop_watches()
+    await log.until(("deleted", "gone"), ("deleted", "remade"), ("added", "remade"))
+    assert informer.relists == 2
+    assert sorted(o["metadata"]["name"] for o in informer.list()) == ["kept", "remade"]
+
+
+async def test_own_writes_are_seen_at_once_and_ghosts_are_not(client: KubeClient, informer: Informer) -> None:
+    log = Log()
+    informer.on_change(log)
+    informer.start()
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    made = await client.create(CONFIG_MAP, config_map("a"))
+    informer.observe(made)
+    assert informer.get("default", "a") is not None
+    await client.delete(CONFIG_MAP, "a", "default")
+    await log.until(("deleted", "a"))
+    informer.observe(made)  # the answer of the create comes late
+    assert informer.get("default", "a") is None
