@@ -33,7 +33,7 @@ class Call:
 
     def __init__(self, exchange: Exchange, kind: Kind, server: str) -> None:
         self.exchange = exchange
-        self.headers = dict(exchange.headers)
+        self.headers: dict[bytes, bytes] = exchange.context  # made by the router
         self.kind: Kind = kind
         self.server = server
         self.principal = UNKNOWN

@@ -67,19 +67,10 @@ class Router:
 
     def _admit(self, exchange: Exchange, table: Table, path: bytes) -> Principal | None:
         """The caller, or None after a refusal was answered."""
-        authorization: bytes | None = None
-        origin: bytes | None = None
-        host = b""
-        credentials = 0
-        for name, value in exchange.headers:
-            if name == b"authorization":
-                authorization = value
-                credentials += 1
-            elif name == b"origin":
-                origin = value
-            elif name == b"host":
-                host = value
-        if credentials > 1:
+        headers = exchange.context = dict(exchange.headers)
+        host = headers.get(b"host", b"")
+        origin = headers.get(b"origin")
+        if len(headers) != len(exchange.headers) and [k for k, _ in exchange.headers].count(b"authorization") > 1:
             _refuse(exchange, 400, "header authorization may be sent once only")
             return None
         if origin is not None and not _allowed_origin(origin, host):
@@ -87,7 +78,7 @@ class Router:
             return None
         try:
             principal = table.authenticator.authenticate(
-                authorization, local=exchange.listener == LOCAL, peer=exchange.peer
+                headers.get(b"authorization"), local=exchange.listener == LOCAL, peer=exchange.peer
             )
         except Unauthenticated as error:
             self._challenge(exchange, path, error)

@@ -217,6 +217,7 @@ class ServerConnection(asyncio.Protocol):
         self._target = b""
         self._headers: list[Header] = []
         self._header_bytes = 0
+        self._header_limit = server.limits.header_bytes
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._current: Exchange | None = None
@@ -305,7 +306,9 @@ class ServerConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
-        self._count_header(len(name) + len(value))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._header_limit:
+            self._count_header(0)
 
     def on_headers_complete(self) -> None:
         if self._refused:

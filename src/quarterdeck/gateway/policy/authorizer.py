@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import Struct
+
 from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import AgentPolicy, HeaderValue, Snapshot, ToolGrant
 
@@ -24,8 +26,7 @@ _OPEN_METHODS = frozenset(
 """What a caller limited to some tools may do besides calling them: nothing here reads data of the server's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True, gc=False):
     """One thing a caller wants. ``name`` is the tool (the upstream's name) for ``tools/call``, else empty."""
 
     principal: Principal
