@@ -219,8 +219,12 @@ def resize(deployment: Object, new: Object | None, old: Sequence[Object]) -> Sca
         return scaling
     if is_recreate(deployment):
         return scaling
+    if want == 0:
+        for rs in live:
+            scaling.set(rs, 0)
+        return scaling
     surge, _ = fenceposts(deployment)
-    allowed = want + surge if want > 0 else 0
+    allowed = want + surge
     _spread(scaling, deployment, live, allowed - sum(map(replicas, live)))
     return scaling
 
