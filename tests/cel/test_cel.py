@@ -97,3 +97,22 @@ def test_a_program_can_be_used_again_and_inside_itself():
     program = cel.compile("l.map(x, x + n)")
     assert program.evaluate({"l": [1], "n": 1}) == [2]
     assert program.evaluate({"l": [1], "n": 2}) == [3]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["s.family()", "n.getHost()", "math.abs(s)", "math.sqrt(s)", "[m, m].sort()", "n.isSorted()", "s.masked()", "m.size(1)",
+     "timestamp(s)", "duration(s)", "'%d'.format(n)", "t.getHours(n)", "quantity(n)", "lists.range(s)", "n.value()"],
+)  # fmt: skip
+def test_wrong_types_at_run_time_are_evaluation_errors(call: str):
+    now = cel.Timestamp.parse("2026-01-01T00:00:00Z")
+    with pytest.raises((cel.EvalError, cel.CompileError)):
+        cel.compile(call).evaluate({"s": "x", "n": 1, "m": {"a": 1}, "t": now})
+
+
+@pytest.mark.parametrize(
+    "source", ["1" * 5000, "0x" + "f" * 5000, "'\\", r'"\ud800"', "\x00", "a.", "[?", "{?", "a[?", "-", "has(a)"]
+)
+def test_odd_sources_are_compile_errors(source: str):
+    with pytest.raises(cel.CompileError):
+        cel.compile(source)

@@ -529,7 +529,12 @@ def _invoke(function: Function, name: str, runs: list[Closure]) -> Closure:
     call = function.call
 
     def run(frame: list[Any]) -> Any:
-        value = call(*[argument(frame) for argument in runs])
+        arguments = [argument(frame) for argument in runs]
+        try:
+            value = call(*arguments)
+        except (TypeError, AttributeError, ValueError, OverflowError):
+            # An operand of a type the function does not take, seen only at run time because it was dyn.
+            raise no_overload(f"{name} applied to ({', '.join(map(type_name, arguments))})") from None
         if type(value) in (str, list, bytes):
             charge(frame, len(value))
         return value

@@ -75,6 +75,8 @@ def _by_receiver(name: str, candidates: list[tuple[tuple[type, ...], Function]])
                 return function.call(receiver, *args)
         raise no_overload(f"{name} applied to {type_name(receiver)}")
 
+    if len(candidates) == 1:
+        return Function(call, longest.params, longest.result, longest.optional)
     results = {function.result for _, function in candidates}
     result = results.pop() if len(results) == 1 else types.DYN
     return Function(call, ("",) * len(longest.params), result, len(longest.params) - least)
@@ -97,7 +99,7 @@ def _members() -> dict[str, Function]:
         for name, function in members.items():
             collected.setdefault(name, []).append((kinds, function))
     for name, candidates in collected.items():
-        table[name] = candidates[0][1] if len(candidates) == 1 else _by_receiver(name, candidates)
+        table[name] = _by_receiver(name, candidates)
     return table
 
 

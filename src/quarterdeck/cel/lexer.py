@@ -88,6 +88,8 @@ def tokenize(source: str) -> list[Token]:
 def _integer(text: str, pos: int) -> int:
     unsigned = text[-1] in "uU"
     digits = text.rstrip("uU")
+    if len(digits) > 32:
+        raise CompileError("invalid uint literal" if unsigned else "invalid int literal", pos)
     value = int(digits, 16) if digits[:2] in ("0x", "0X") else int(digits)
     # -9223372036854775808 is written as a negated literal, so one above the maximum is let through to the parser.
     if value > (UINT64_MAX if unsigned else INT64_MAX + 1):

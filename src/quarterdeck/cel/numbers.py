@@ -49,17 +49,23 @@ def _round(value: float) -> float:
     return math.copysign(math.floor(abs(value) + 0.5), value)
 
 
+def _number(value: Any) -> Any:
+    if type(value) not in (int, UInt, float):
+        raise no_overload(f"math function applied to {type_name(value)}")
+    return value
+
+
 def _abs(value: Any) -> Any:
-    return checked(abs(value)) if type(value) is int else abs(value) if type(value) is float else value
+    return checked(abs(value)) if type(value) is int else type(value)(abs(_number(value)))
 
 
 def _sign(value: Any) -> Any:
-    sign = (value > 0) - (value < 0)
+    sign = (_number(value) > 0) - (value < 0)
     return value if value != value else type(value)(sign)
 
 
 def _sqrt(value: Any) -> float:
-    return math.sqrt(value) if value >= 0 else math.nan
+    return math.sqrt(value) if _number(value) >= 0 else math.nan
 
 
 def _bits(name: str, apply: Callable[[int, int], int]) -> Function:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -157,7 +158,10 @@ def _string_view(layout: str) -> View | None:
 
 
 def _bytes(text: str) -> bytes:
-    return base64.b64decode(text)
+    try:
+        return base64.b64decode(text)
+    except binascii.Error as error:
+        raise cel.EvalError(f"invalid base64: {error}") from None
 
 
 def field_path(text: str) -> str:
@@ -288,6 +292,10 @@ class RuleTree:
         if not rules:
             return
         if self._view is not None:
-            value, old = self._view(value), self._view(old) if has_old else None
+            try:
+                value, old = self._view(value), self._view(old) if has_old else None
+            except cel.EvalError as error:
+                found.append(causes.invalid_omitted(path, f"{error} evaluating rule: {rules[0].source}"))
+                return
         for rule in rules:
             rule.check(value, old, has_old, path, found)
