@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from quarterdeck.apiserver.patch.json_patch import copy_json
 from quarterdeck.apiserver.schema import SchemaNode
 from quarterdeck.apiserver.schema.definitions import OBJECT_META, definition_node
 from quarterdeck.errors import BadRequest, Cause, Conflict
@@ -62,13 +63,14 @@ def apply(
         for owner in others.values():
             owned = union(owned, owner.fields)
         merged = remove_unowned(root, merged, last.fields, owned) or {}
-    _refresh_last_applied(manager, live, config, merged)
     change = _filtered_comparison(compare(root, current, merged), ignored)
     _check_conflicts(others, change, force, _taken_over(manager, live, root, current))
     after = _release(others, change)
     if last is not None and last.fields == claims and last.api_version == api_version and not _any(change):
         applier = last
     after[applier.key] = applier
+    merged = copy_json(merged)  # callers default it in place: it must share nothing with ``live``
+    _refresh_last_applied(manager, live, config, merged)
     managed.write(merged, after)
     return merged
 

@@ -168,7 +168,7 @@ def compare(node: SchemaNode, left: Any, right: Any) -> Comparison:
 
 
 def _compare_value(node: SchemaNode, element: str, left: Any, right: Any, into: Comparison) -> None:
-    if left == right:
+    if left == right or (left is None and right == []):  # the API server does not keep an empty list
         return
     if left is None:
         below = all_fields(node, right)
@@ -267,15 +267,21 @@ def remove_unowned(node: SchemaNode, value: Any, last: FieldSet, owned: FieldSet
         for item in value:
             element = list_element(node, item)
             before = last.get(element)
-            if before is not None:
-                claims = owned.get(element)
-                if claims is None and is_member(before):
-                    continue
-                item = remove_unowned(items, item, before, claims or {})
-            if item is not None:
+            if before is None:
                 kept.append(item)
+                continue
+            claims = owned.get(element)
+            if claims is not None or not is_member(before):
+                kept.append(_with_keys(node, item, remove_unowned(items, item, before, claims or {})))
         return kept or None
     return value
+
+
+def _with_keys(node: SchemaNode, item: Any, rest: Any) -> Any:
+    """An item that stays keeps its keys, whoever owned them: without them it could not be told from others."""
+    if rest is item or node.list_type == "set":
+        return rest if rest is not None else item
+    return {key: item[key] for key in node.list_map_keys if key in item} | (rest or {})
 
 
 def _remove_from_map(node: SchemaNode, value: dict[str, Any], last: FieldSet, owned: FieldSet) -> Any:
@@ -293,7 +299,9 @@ def _remove_from_map(node: SchemaNode, value: dict[str, Any], last: FieldSet, ow
         rest = remove_unowned(_lenient_child(node, key), result[key], before, claims or {})
         if rest is not result[key]:
             changed = True
-            if rest is None:
+            if rest is None and claims is not None and is_member(claims):
+                result[key] = [] if isinstance(result[key], list) else {}  # somebody wants it, if empty
+            elif rest is None:
                 del result[key]
             else:
                 result[key] = rest

@@ -32,7 +32,7 @@ def _digest(kinds: Sequence[ServedKind]) -> str:
     """Changes when a document over ``kinds`` would; found without building one."""
     digest = hashlib.sha256(quarterdeck.__version__.encode())
     for kind in sorted(kinds, key=lambda item: (item.resource.api_version, item.resource.kind)):
-        digest.update(f"{kind.resource}{kind.list_kind}{sorted(kind.subresources)}".encode())
+        digest.update(f"{kind.resource}{kind.list_name}{sorted(kind.subresources)}".encode())
         if not is_builtin(kind):
             digest.update(msgspec.json.encode(kind.schema.root.raw))
     return digest.hexdigest()[:32].upper()

@@ -76,7 +76,7 @@ def _operation(
     kind: ServedKind, method: str, action: str, queries: tuple[str, ...], prefix: str, version: Version
 ) -> Json:
     res: Resource = kind.resource
-    answer = component_name(res, kind.list_kind) if action == "list" else component_name(res)
+    answer = component_name(res, kind.list_name) if action == "list" else component_name(res)
     schema = {"$ref": prefix + answer}
     operation: Json = {
         "x-kubernetes-action": action,

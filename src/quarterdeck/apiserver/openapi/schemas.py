@@ -25,7 +25,7 @@ class ServedKind(Protocol):
     @property
     def resource(self) -> Resource: ...
     @property
-    def list_kind(self) -> str: ...
+    def list_name(self) -> str: ...
     @property
     def subresources(self) -> Any: ...
     @property
@@ -52,7 +52,7 @@ def components(kinds: list[ServedKind], prefix: str) -> Json:
     for kind in kinds:
         if is_builtin(kind):
             wanted.append(component_name(kind.resource))
-            listed = component_name(kind.resource, kind.list_kind)
+            listed = component_name(kind.resource, kind.list_name)
             if listed in definitions():
                 wanted.append(listed)
         else:
@@ -117,7 +117,7 @@ def _custom(kind: ServedKind, prefix: str) -> Json:
     }
     schema["x-kubernetes-group-version-kind"] = _gvk(res, res.kind)
     listed: Json = {
-        "description": f"{kind.list_kind} is a list of {res.kind}",
+        "description": f"{kind.list_name} is a list of {res.kind}",
         "type": "object",
         "required": ["items"],
         "properties": {
@@ -126,6 +126,6 @@ def _custom(kind: ServedKind, prefix: str) -> Json:
             "metadata": _reference(_LIST_META, prefix, "Standard list metadata."),
             "items": {"type": "array", "items": {"$ref": prefix + component_name(res)}},
         },
-        "x-kubernetes-group-version-kind": _gvk(res, kind.list_kind),
+        "x-kubernetes-group-version-kind": _gvk(res, kind.list_name),
     }
-    return {component_name(res): schema, component_name(res, kind.list_kind): listed}
+    return {component_name(res): schema, component_name(res, kind.list_name): listed}

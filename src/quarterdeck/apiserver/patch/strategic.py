@@ -21,10 +21,10 @@ JsonMap = dict[str, Any]
 
 
 def strategic_merge(doc: JsonMap, patch: JsonMap, node: SchemaNode) -> JsonMap:
-    """``doc`` merged with ``patch`` under the kind's schema; neither is changed. Raises BadRequest for a bad patch."""
+    """``doc`` merged with ``patch`` under the kind's schema; neither is changed or shared. Raises BadRequest."""
     if not isinstance(patch, dict):  # pyright: ignore[reportUnnecessaryIsInstance] — bodies come from the wire
         raise BadRequest("invalid strategic merge patch: the patch must be an object")
-    return _merge_map(doc, patch, node)
+    return _merge_map(copy_json(doc), patch, node)
 
 
 def _child(node: SchemaNode | None, key: str) -> SchemaNode | None:
@@ -182,7 +182,7 @@ def _merge_ordered(result: JsonMap, patch: JsonMap, key: str, order: Any, parent
     else:
         merged = _merge_list(current, change, node)
     wanted = [_order_key(item, merge_key) for item in order]
-    server = [_order_key(item, merge_key) for item in current or ()]
+    server = [item.get(merge_key) if merge_key else item for item in current or ()]
     result[key] = _interleave(merged, wanted, server, merge_key)
 
 
