@@ -1,0 +1,111 @@
+"""The chain: what is removed or changed shows, a crash costs only the line being written."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quarterdeck.errors import StorageError
+from quarterdeck.telemetry.audit import GENESIS, AuditLog, FileSink, Record, open_log, verify
+
+
+def record(tool: str = "t") -> Record:
+    return Record(
+        1.5, "id", "agent:kagent/a", "", "kagent/a", "mcp", "kagent/s", tool, "tools/call", "", "allow", "r", "ok", 200,
+        0.25, "0" * 32,
+    )  # fmt: skip
+
+
+async def write(path: Path, *tools: str) -> None:
+    log = open_log(path)
+    for tool in tools:
+        log.append(record(tool))
+    log.close()
+
+
+async def test_the_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    await write(path, "a", "b")
+    await write(path, "c")
+    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    assert [line["tool"] for line in lines] == ["a", "b", "c"]
+    assert lines[0]["prev"] == GENESIS
+    assert lines[2]["prev"] == lines[1]["hash"]
+    assert set(lines[0]) >= {"ts", "principal", "onBehalfOf", "argumentsHash", "latencyMs", "traceId", "prev", "hash"}
+    assert verify(path).ok and verify(path).records == 3
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("damage", "line", "says"),
+    [
+        (lambda ls: [ls[0], ls[1].replace(b'"b"', b'"x"'), ls[2]], 2, "changed"),
+        (lambda ls: [ls[0], ls[2]], 2, "chain is broken"),
+        (lambda ls: ls[1:], 1, "chain is broken"),
+        (lambda ls: [ls[1], ls[0], ls[2]], 1, "chain is broken"),
+        (lambda ls: [ls[0], b"hello\n"], 2, "not an audit record"),
+        (lambda ls: [ls[0], ls[1][:-5]], 2, "incomplete"),
+    ],
+)
+async def test_damage_is_found(tmp_path: Path, damage, line: int, says: str) -> None:
+    path = tmp_path / "audit.jsonl"
+    await write(path, "a", "b", "c")
+    path.write_bytes(b"".join(damage(path.read_bytes().splitlines(keepends=True))))
+    result = verify(path)
+    assert (result.ok, result.line) == (False, line)
+    assert says in result.problem
+
+
+async def test_a_line_cut_by_a_crash_is_dropped_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    await write(path, "a", "b")
+    path.write_bytes(path.read_bytes()[:-10])
+    await write(path, "c")
+    assert verify(path).ok and verify(path).records == 2
+
+
+async def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_text("not ours\n")
+    with pytest.raises(StorageError, match="move the file away"):
+        open_log(path)
+
+
+class Flaky:
+    """A sink on a disk that is full for a while."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.data += data
+
+    def close(self) -> None: ...
+
+
+async def test_records_wait_for_a_full_disk_and_the_excess_is_counted() -> None:
+    sink, said = Flaky(), []
+    log = AuditLog(sink, backlog=2, on_error=said.append)
+    for tool in ("a", "b", "c"):
+        log.append(record(tool))
+    log.flush()
+    assert log.lost == 1 and "No space left on device" in said[0]
+    sink.full = False
+    log.flush()
+    assert [msgspec.json.decode(line)["tool"] for line in sink.data.splitlines()] == ["b", "c"]
+    log.close()
+
+
+async def test_appending_writes_soon(tmp_path: Path) -> None:
+    log = AuditLog(FileSink(tmp_path / "a"), interval=0.01)
+    log.append(record())
+    async with asyncio.timeout(5):
+        while log.written == 0:
+            await asyncio.sleep(0.005)
+    log.close()

@@ -1,0 +1,140 @@
+"""The server against raw sockets: framing, limits, pipelining, slow clients, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.http import Exchange, Limits, Server
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Any]]:
+    servers: list[Server] = []
+
+    async def start(handler: Any, **options: Any) -> int:
+        server = Server(handler, **options)
+        servers.append(server)
+        return (await server.listen("127.0.0.1", 0))[1]
+
+    yield start
+    for server in servers:
+        await server.stop(0)
+
+
+async def talk(port: int, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answer
+
+
+def echo(exchange: Exchange) -> None:
+    exchange.respond(200, exchange.method.encode() + b" " + exchange.target + b" " + exchange.body)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 400),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", 400),
+        (b"\x16\x03\x01\x00", 400),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 101\r\n\r\n", 413),
+        (
+            b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n65\r\n" + b"x" * 101 + b"\r\n0\r\n\r\n",
+            413,
+        ),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 2000 + b"\r\n\r\n", 431),
+    ],
+)
+async def test_bad_requests_are_refused_and_the_connection_ends(serve: Any, data: bytes, status: int) -> None:
+    port = await serve(echo, limits=Limits(header_bytes=1000, body_bytes=100))
+    answer = await talk(port, data)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Any) -> None:
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0)
+        echo(exchange)
+
+    port = await serve(slow)
+    requests = b"".join(b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % i for i in range(40))
+    answer = await talk(port, requests + b"GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    found = [line for line in answer.split(b"\r\n") if line.startswith(b"GET ")]
+    assert [f.split()[1].split(b"HTTP")[0] for f in found] == [b"/%d" % i for i in range(40)] + [b"/last"]
+
+
+async def test_a_slow_client_is_closed(serve: Any) -> None:
+    port = await serve(echo, limits=Limits(header_timeout=0.05))
+    assert await talk(port, b"GET / HTTP/1.1\r\n") == b""
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_broken_handler_is_reported_and_answered(serve: Any, asynchronous: bool) -> None:
+    def broken(exchange: Exchange) -> Any:
+        async def later() -> None:
+            raise ValueError("x")
+
+        if asynchronous:
+            return later()
+        raise ValueError("x")
+
+    reported: list[Exception] = []
+    port = await serve(broken, on_error=lambda _, error: reported.append(error))
+    answer = await talk(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert isinstance(reported[0], ValueError)
+
+
+@given(st.binary(max_size=3000), st.lists(st.integers(1, 3000), max_size=4))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+async def test_bodies_arrive_whole_however_they_are_cut(serve: Any, body: bytes, cuts: list[int]) -> None:
+    port = await serve(echo)
+    data = b"POST /p HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True):
+        writer.write(data[start:end])
+        await writer.drain()
+    answer = await reader.read()
+    writer.close()
+    assert answer.endswith(b"POST /p " + body)
+
+
+async def test_pool_reuses_connections_and_reads_to_the_end_of_the_stream(serve: Any) -> None:
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nuntil the end")
+        writer.close()
+
+    server = await asyncio.start_server(old, "127.0.0.1", 0)
+    pool = Pool()
+    response = await pool.request("GET", ("127.0.0.1", server.sockets[0].getsockname()[1], False), "/")
+    assert await response.read() == b"until the end"
+    server.close()
+
+    origin = ("127.0.0.1", await serve(echo), False)
+    await (await pool.request("GET", origin, "/")).read()
+    connection = pool.idle(origin)
+    assert connection is not None
+    pool.release(connection)
+    await (await pool.request("GET", origin, "/")).read()
+    assert pool.idle(origin) is connection
+    pool.close()
+
+
+async def test_an_old_idle_connection_is_not_used(serve: Any) -> None:
+    origin = ("127.0.0.1", await serve(echo), False)
+    pool = Pool(max_idle_seconds=-1.0)
+    await (await pool.request("GET", origin, "/")).read()
+    assert pool.idle(origin) is None
