@@ -41,5 +41,9 @@ def test_mixed_v1alpha1_agents_keep_their_newer_shape() -> None:
 
 
 def test_model_secret_reference() -> None:
-    old = {"kind": "ModelConfig", "metadata": META, "spec": {"model": "m", "apiKeySecretRef": "n/s", "apiKeySecretKey": "k"}}
+    old = {
+        "kind": "ModelConfig",
+        "metadata": META,
+        "spec": {"model": "m", "apiKeySecretRef": "n/s", "apiKeySecretKey": "k"},
+    }
     assert model_spec(old).api_key_secret == "s"

@@ -79,7 +79,13 @@ REMOTE = {"apiVersion": "kagent.dev/v1alpha2", "kind": "RemoteMCPServer", "metad
         ),
         (
             AGENT,
-            {"declarative": {"tools": [{"type": "McpServer", "mcpServer": {"name": "s", "toolNames": ["a"], "requireApproval": ["b"]}}]}},
+            {
+                "declarative": {
+                    "tools": [
+                        {"type": "McpServer", "mcpServer": {"name": "s", "toolNames": ["a"], "requireApproval": ["b"]}}
+                    ]
+                }
+            },
             "each tool in requireApproval must also appear in toolNames",
         ),
         (
@@ -91,9 +97,13 @@ REMOTE = {"apiVersion": "kagent.dev/v1alpha2", "kind": "RemoteMCPServer", "metad
         (MODEL, {"model": "m", "apiKeySecret": "s"}, "apiKeySecretKey must be set if apiKeySecret is set"),
         (MODEL, {"model": "m", "apiKeySecretKey": "s"}, "apiKeySecret must be set if apiKeySecretKey is set"),
         (MODEL, {"model": "m", "tls": {"disableSystemCAs": True}}, "disableSystemCAs requires"),
-        (REMOTE, {"description": "d", "url": "http://x", "tls": {}}, "tls must be unset when url uses the http:// scheme"),
+        (
+            REMOTE,
+            {"description": "d", "url": "http://x", "tls": {}},
+            "tls must be unset when url uses the http:// scheme",
+        ),
     ],
-)  # fmt: skip
+)
 def test_rules_refuse_with_kagents_words(base: dict[str, Any], spec: dict[str, Any], message: str) -> None:
     obj = base | {"spec": spec}
     schema = schema_of(obj["kind"], "v1alpha2")

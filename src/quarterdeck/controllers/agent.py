@@ -299,12 +299,12 @@ class AgentReconciler:
             server = target.tool.mcp_server
             if server is None or not server.tool_names:
                 continue
-            known = self._known_tools(target)
-            if known is None:
+            if (known := self._known_tools(target)) is None:
                 continue
-            absent = [name for name in server.tool_names if name not in known]
+            absent = ", ".join(name for name in server.tool_names if name not in known)
             if absent:
-                missing.append(f"{target.kind} {target.namespace}/{target.name} offers no {', '.join(absent)}")
+                verb = "offers no" if known else "has not been heard of yet, so these tools are missing:"
+                missing.append(f"{target.kind} {target.namespace}/{target.name} {verb} {absent}")
         if missing:
             return Verdict("ResolvedRefs", False, "ToolsNotFound", "; ".join(missing))
         return Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
