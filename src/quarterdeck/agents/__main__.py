@@ -1,0 +1,79 @@
+"""``python -m quarterdeck.agents --host IP --port 8080 --filepath /config``: the process of one agent's Pod."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+
+from quarterdeck.errors import ConfigError, QuarterdeckError
+from quarterdeck.wire.client import Pool
+
+from .app import build
+from .config import load
+from .credentials import WorkloadToken
+from .model import ChatModel
+from .runs import Runs
+from .state import ControlPlaneState
+from .toolbox import Toolbox
+
+
+async def serve(host: str, port: int, directory: Path) -> None:
+    """Build the parts in order and serve until SIGTERM; what is running then gets 20 s to finish."""
+    config, card = load(directory)
+    control_plane = os.environ.get("KAGENT_URL", "")
+    if not control_plane:
+        raise ConfigError("KAGENT_URL is not set; it is the control plane's REST API that keeps sessions and tasks")
+    pool, token = Pool(), WorkloadToken()
+    toolbox = Toolbox(pool, config, token.headers)
+    model = ChatModel(pool, config.model, token.headers)
+    runs = Runs(config, model, toolbox, ControlPlaneState(pool, control_plane, token.headers))
+
+    async def ready() -> str:
+        return ""
+
+    app = build(card, runs, ready)
+    settings = uvicorn.Config(
+        app, host=host, port=port, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False,
+        timeout_graceful_shutdown=20, server_header=False,
+    )  # fmt: skip
+    async with _stopping(runs, pool):
+        await uvicorn.Server(settings).serve()
+
+
+@asynccontextmanager
+async def _stopping(runs: Runs, pool: Pool) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await runs.stop()
+        pool.close()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m quarterdeck.agents", description="The host of one agent.")
+    parser.add_argument("--host", default=os.environ.get("POD_IP", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument(
+        "--filepath", type=Path, default=Path("/config"), help="folder with config.json and agent-card.json"
+    )
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    try:
+        import uvloop
+
+        uvloop.run(serve(given.host, given.port, given.filepath))
+    except QuarterdeckError as error:
+        print(f"agent: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

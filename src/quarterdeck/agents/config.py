@@ -1,0 +1,84 @@
+"""The agent's configuration: kagent's ``config.json`` and ``agent-card.json`` (reference/kagent.md §3.1)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from quarterdeck.errors import ConfigError
+
+
+class _Part(BaseModel):
+    """Members we do not know are kept out, not refused: kagent adds some with each release."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class Model(_Part):
+    type: str = "openai"
+    model: str
+    base_url: str = ""
+    headers: dict[str, str] = {}
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+
+class ToolParams(_Part):
+    url: str
+    headers: dict[str, str] = {}
+    timeout: float = 30.0
+
+
+class HttpTool(_Part):
+    """One MCP server and what of it the agent uses; no names means all."""
+
+    params: ToolParams
+    tools: list[str] = []
+    require_approval: list[str] = []
+    allowed_headers: list[str] = []
+
+
+class RemoteAgent(_Part):
+    """Another agent, offered to the model as a tool."""
+
+    name: str
+    url: str
+    headers: dict[str, str] = {}
+    description: str = ""
+    isolate_sessions: bool = False
+
+
+class AgentConfig(_Part):
+    model: Model
+    description: str = ""
+    instruction: str = ""
+    http_tools: list[HttpTool] = []
+    sse_tools: list[HttpTool] = []
+    remote_agents: list[RemoteAgent] = []
+    stream: bool = False
+    max_steps: int = Field(default=25, ge=1, le=200)
+    """Model calls per user message; a model that never stops is ended here."""
+    turn_timeout: float = Field(default=600.0, gt=0)
+    """Seconds for one user message, tools and models included."""
+
+
+def load(directory: Path) -> tuple[AgentConfig, dict[str, Any]]:
+    """Configuration and card. Raises ConfigError naming file and field."""
+    documents: list[Any] = []
+    for name in ("config.json", "agent-card.json"):
+        path = directory / name
+        try:
+            documents.append(json.loads(path.read_bytes()))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ConfigError(f"{path}: not JSON: {error}") from error
+    try:
+        return AgentConfig.model_validate(documents[0]), documents[1]
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{directory / 'config.json'}: {field}: {first['msg']}") from error

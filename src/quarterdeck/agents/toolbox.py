@@ -1,0 +1,169 @@
+"""What the model may call: tools of MCP servers behind the gateway, and other agents.
+
+A server that is down costs its tools for now, not the agent: the list is made anew for each turn, from copies at most
+half a minute old. Whatever goes wrong in a call is told to the model as the tool's result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from quarterdeck.errors import QuarterdeckError
+from quarterdeck.mcpclient import HeaderSource, McpClient
+from quarterdeck.mcpclient import Tool as ListedTool
+from quarterdeck.wire.client import Pool
+
+from .config import AgentConfig, HttpTool
+from .model import ToolCall
+from .remote import RemoteAgentTool
+from .tool import Context, Outcome, Tool
+
+FRESH = 30.0
+"""Seconds a server's tool list is used before it is asked for again."""
+RESULT_LIMIT = 256 * 1024
+"""Characters of a tool result that reach the model; more would only fill its context."""
+_NAME = re.compile(r"[^A-Za-z0-9_-]")
+
+
+@dataclass(slots=True)
+class McpTool:
+    """One tool of one server under the name the model sees."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    client: McpClient
+    upstream: str
+
+    async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
+        del context
+        result = await self.client.call_tool(self.upstream, arguments)
+        return Outcome(_text(result), bool(result.get("isError")))
+
+
+class Server:
+    """One MCP server of the configuration with the copy of its list."""
+
+    def __init__(self, pool: Pool, entry: HttpTool, headers: HeaderSource) -> None:
+        self.url = entry.params.url
+        self.wanted = tuple(entry.tools)
+        static = [(k.lower().encode(), v.encode()) for k, v in entry.params.headers.items()]
+
+        async def all_headers() -> list[tuple[bytes, bytes]]:
+            return [*static, *await headers()]
+
+        self.client = McpClient(pool, self.url, headers=all_headers, timeout=entry.params.timeout)
+        self._tools: list[ListedTool] = []
+        self._listed_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def tools(self) -> list[ListedTool]:
+        """Raises QuarterdeckError when the server cannot be asked and there is no copy."""
+        async with self._lock:
+            if monotonic() - self._listed_at > FRESH:
+                listed = await self.client.list_tools()
+                self._tools = [t for t in listed if not self.wanted or t.name in self.wanted]
+                self._listed_at = monotonic()
+        return self._tools
+
+
+class Toolbox:
+    """All tools of an agent."""
+
+    def __init__(self, pool: Pool, config: AgentConfig, headers: HeaderSource) -> None:
+        self._servers = [Server(pool, entry, headers) for entry in [*config.http_tools, *config.sse_tools]]
+        self._agents = [RemoteAgentTool(pool, agent, headers) for agent in config.remote_agents]
+        self.unavailable: dict[str, str] = {}
+
+    async def load(self) -> dict[str, Tool]:
+        """The callables by the name the model sees; servers that cannot be asked are noted in ``unavailable``."""
+        lists = await asyncio.gather(*(server.tools() for server in self._servers), return_exceptions=True)
+        found: dict[str, Tool] = {}
+        self.unavailable = {}
+        for server, listed in zip(self._servers, lists, strict=True):
+            if isinstance(listed, QuarterdeckError):
+                self.unavailable[server.url] = str(listed)
+            elif isinstance(listed, BaseException):
+                raise listed
+            else:
+                for tool in listed:
+                    name = _unused(tool.name, server.url, found)
+                    found[name] = McpTool(name, tool.description, tool.schema, server.client, tool.name)
+        for agent in self._agents:
+            found[_unused(agent.name, agent.url, found)] = agent
+        return found
+
+    async def close(self) -> None:
+        await asyncio.gather(*(server.client.close() for server in self._servers))
+
+
+async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) -> Outcome:
+    """Run one call; every failure becomes a result the model can read."""
+    if call.problem:
+        return Outcome(f"Error: {call.problem}", failed=True)
+    tool = tools.get(call.name)
+    if tool is None:
+        return Outcome(
+            f"Error: there is no tool {call.name!r}; the tools are: {', '.join(sorted(tools)) or 'none'}", True
+        )
+    try:
+        outcome = await tool.call(call.arguments, context)
+    except QuarterdeckError as error:
+        return Outcome(f"Error: {error}", failed=True)
+    if len(outcome.text) > RESULT_LIMIT:
+        cut = f"{outcome.text[:RESULT_LIMIT]}\n[cut: {len(outcome.text)} characters in all]"
+        return Outcome(cut, outcome.failed)
+    return outcome
+
+
+def described(tools: dict[str, Tool]) -> list[dict[str, Any]]:
+    """The tools as the chat completions API takes them."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "description": tool.description,
+                "parameters": tool.schema or {"type": "object", "properties": {}},
+            },
+        }
+        for name, tool in tools.items()
+    ]
+
+
+def _unused(name: str, url: str, taken: dict[str, Tool]) -> str:
+    """A function name that model providers accept and nobody has yet; a clash gets the server's name in front."""
+    clean = _NAME.sub("_", name)[:64]
+    if clean not in taken:
+        return clean
+    server = _NAME.sub("_", url.rstrip("/").rsplit("/", 1)[-1])
+    candidate = f"{server}_{clean}"[:64]
+    number = 2
+    while candidate in taken:
+        candidate = f"{server}_{clean}"[:61] + f"_{number}"
+        number += 1
+    return candidate
+
+
+def _text(result: dict[str, Any]) -> str:
+    """A CallToolResult as text: its text parts, and what else is in it by name."""
+    parts: list[str] = []
+    for part in result.get("content") or []:
+        kind = part.get("type")
+        if kind == "text":
+            parts.append(str(part.get("text", "")))
+        elif kind == "resource":
+            resource = part.get("resource") or {}
+            parts.append(str(resource.get("text") or f"[resource {resource.get('uri', '')}]"))
+        elif kind == "resource_link":
+            parts.append(f"[resource {part.get('uri', '')}]")
+        else:
+            parts.append(f"[{kind}]")
+    if not parts and result.get("structuredContent") is not None:
+        parts.append(json.dumps(result["structuredContent"]))
+    return "\n".join(parts)
