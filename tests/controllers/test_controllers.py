@@ -168,7 +168,7 @@ async def test_the_datetime_pair_from_yaml_to_ready(platform: Platform) -> None:
         assert [tool["name"] for tool in tools] == ["get_date", "get_time"], "both pages are read"
 
         current = await platform.eventually(
-            lambda: platform.config.current and platform.config.current.policies and platform.config.current
+            lambda: platform.config.snapshot and platform.config.snapshot.policies and platform.config.snapshot
         )
         grant = current.policies[0].tools[0]
         assert grant.tools == ("get_date", "get_time", "get_datetime")

@@ -74,7 +74,8 @@ def test_duration(text: str, seconds: float) -> None:
 def test_a_world_compiles_to_one_deterministic_snapshot() -> None:
     secret = obj("Secret", "keys") | {"data": {"KEY": base64.b64encode(b"s3cr3t\n").decode()}}
     agent = obj("Agent", "a", {"type": "Declarative", "declarative": {"tools": [
-        {"type": "McpServer", "mcpServer": {"kind": "RemoteMCPServer", "name": "r", "toolNames": ["x"], "requireApproval": ["x"]}},
+        {"type": "McpServer", "mcpServer": {
+            "kind": "RemoteMCPServer", "name": "r", "toolNames": ["x"], "requireApproval": ["x"]}},
         {"type": "McpServer", "mcpServer": {"kind": "RemoteMCPServer", "name": "r", "namespace": "other"}},
         {"type": "Agent", "agent": {"name": "b"}},
     ]}})  # fmt: skip
@@ -84,7 +85,8 @@ def test_a_world_compiles_to_one_deterministic_snapshot() -> None:
         "headersFrom": [{"name": "X-Key", "valueFrom": {"type": "Secret", "name": "keys", "key": "KEY"}}],
     }
     model = {
-        "model": "gpt", "apiKeySecret": "keys", "apiKeySecretKey": "KEY", "openAI": {"temperature": "0.7", "maxTokens": 9},
+        "model": "gpt", "apiKeySecret": "keys", "apiKeySecretKey": "KEY",
+        "openAI": {"temperature": "0.7", "maxTokens": 9},
     }  # fmt: skip
     deployment = owned("Deployment", "a", agent)
     replica_set = owned("ReplicaSet", "a-1", deployment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ class GatewayConfig:
         self._dirty = asyncio.Event()
         self._changed = asyncio.Condition()
         self._keys_known = False
-        self.current: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
         self.line = b""
         """The current snapshot as an NDJSON line, without the newline; empty until the first is compiled."""
         self.acks: dict[tuple[str, str], Ack] = {}
@@ -82,7 +82,11 @@ class GatewayConfig:
         controllers.add_loop(self._follow)
         controllers.add_loop(self._follow_keys)
 
-    async def stream(self, gateway: str) -> AsyncIterator[bytes]:
+    def current(self, gateway: str) -> bytes | None:
+        """The present line for a gateway (``namespace/name``); None while there is none yet."""
+        return self.line or None
+
+    async def stream(self, gateway: str) -> AsyncGenerator[bytes]:
         """Lines for one gateway (``namespace/name``): the current one at once, then each new one."""
         sent = b""
         while True:
@@ -92,13 +96,11 @@ class GatewayConfig:
             log.debug("configuration to gateway %s", gateway)
             yield sent
 
-    def acknowledge(self, gateway: str, replica: str, ack: Ack) -> None:
+    def acknowledge(self, gateway: str, replica: str, version: str, accepted: bool, errors: list[str]) -> None:
         """Record what a replica said; refused versions are logged with the replica's words."""
-        self.acks[gateway, replica] = ack
-        if not ack.accepted:
-            log.warning(
-                "gateway %s (%s) refused configuration %s: %s", gateway, replica, ack.version, "; ".join(ack.errors)
-            )
+        self.acks[gateway, replica] = Ack(version, accepted, tuple(errors))
+        if not accepted:
+            log.warning("gateway %s (%s) refused configuration %s: %s", gateway, replica, version, "; ".join(errors))
 
     def compile(self) -> Snapshot:
         """The snapshot of what the informers hold now."""
@@ -121,7 +123,7 @@ class GatewayConfig:
             line = snapshot.encode(compiled)
             if line != self.line:
                 async with self._changed:
-                    self.current, self.line = compiled, line
+                    self.snapshot, self.line = compiled, line
                     self._changed.notify_all()
 
     async def _follow_keys(self) -> None:

@@ -1,0 +1,105 @@
+"""The same controllers against the embedded API server: real schemas, server-side apply, status subresources."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
+from quarterdeck.apiserver.crd.conversion import InProcess
+from quarterdeck.controllers import ControllerOptions, bootstrap, build
+from quarterdeck.kube import resource as k
+from quarterdeck.kube.client import ClientConfig, KubeClient
+from quarterdeck.kube.conditions import get_condition
+from quarterdeck.resources.conversion import CONVERTED_KINDS, convert
+from quarterdeck.resources.crd import crds
+
+SEED = Path(__file__).parents[2] / "examples/seed"
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[KubeClient]:
+    converters = InProcess()
+    for group, kind in CONVERTED_KINDS:
+        converters.register(group, kind, convert)
+    server = ApiServer(ApiServerConfig(tmp_path, port=0, converters=converters))
+    await server.start()
+    client = KubeClient(ClientConfig(**server.client_config()))
+    try:
+        for crd in crds():
+            await client.create(k.CRD, crd)
+        for namespace in bootstrap.namespaces():
+            await client.apply(k.NAMESPACE, namespace)
+        await client.create(k.MODEL_CONFIG, bootstrap.default_model_config(bootstrap.scripted_model()))
+        yield client
+    finally:
+        await client.close()
+        await server.stop()
+
+
+async def settled(client: KubeClient, idle: object) -> None:
+    quiet, last = 0, -1
+    async with asyncio.timeout(30):
+        while quiet < 25:
+            await asyncio.sleep(0.01)
+            quiet = quiet + 1 if idle.idle and client.writes == last else 0  # type: ignore[attr-defined]
+            last = client.writes
+
+
+async def test_the_datetime_pair_is_accepted_and_then_left_alone(client: KubeClient) -> None:
+    controllers, config = build(client, ControllerOptions(discovery_interval=3600))
+    await controllers.start()
+    try:
+        for obj in yaml.safe_load_all((SEED / "datetime-agent.yaml").read_text()):
+            await client.create(k.AGENT if obj["kind"] == "Agent" else k.MCP_SERVER, obj)
+        async with asyncio.timeout(20):
+            while True:
+                agent = await client.get(k.AGENT, "datetime-agent", "kagent")
+                accepted = get_condition((agent.get("status") or {}).get("conditions"), "Accepted") or {}
+                if accepted.get("status") == "True":
+                    break
+                await asyncio.sleep(0.02)
+        deployment = await client.get(k.DEPLOYMENT, "datetime-agent", "kagent")
+        assert deployment["spec"]["template"]["spec"]["containers"][0]["name"] == "kagent"
+        await settled(client, controllers)
+        assert config.snapshot is not None
+        assert [agent.name for agent in config.snapshot.agents] == ["datetime-agent"]
+        before = client.writes
+        await client.list(k.AGENT)
+        for name in ("agent", "mcpserver", "modelconfig"):
+            for res in (k.AGENT, k.MCP_SERVER, k.MODEL_CONFIG):
+                for obj in controllers.informer(res).list():
+                    controllers.enqueue(name, k.key_of(obj))
+        await settled(client, controllers)
+        assert client.writes == before
+    finally:
+        await controllers.stop()
+
+    again, _ = build(client, ControllerOptions(discovery_interval=3600))
+    before = client.writes
+    await again.start()
+    try:
+        await settled(client, again)
+        assert client.writes == before, "a restarted controller finds everything as it should be"
+    finally:
+        await again.stop()
+
+
+async def test_v1alpha1_agents_are_served_in_both_versions(client: KubeClient) -> None:
+    spec = {"systemMessage": "Old.", "modelConfig": "default-model-config", "description": "d"}
+    old = k.Resource("kagent.dev", "v1alpha1", "Agent", "agents")
+    await client.create(
+        old,
+        {
+            "apiVersion": "kagent.dev/v1alpha1",
+            "kind": "Agent",
+            "metadata": {"name": "o", "namespace": "kagent"},
+            "spec": spec,
+        },
+    )
+    new = await client.get(k.AGENT, "o", "kagent")
+    assert new["spec"]["declarative"]["systemMessage"] == "Old."
