@@ -6,6 +6,7 @@ import ipaddress
 from typing import Any
 
 from quarterdeck.apiserver.builtin import allocate
+from quarterdeck.apiserver.database import DELETED
 from quarterdeck.apiserver.kinds import Kind
 from quarterdeck.apiserver.store import Event, Store, storage_key
 from quarterdeck.errors import Cause, Invalid
@@ -53,10 +54,11 @@ class ServiceAddresses:
     def node_port(self, requested: int = 0) -> int:
         if requested:
             if requested not in _NODE_PORTS:
-                text = f"Invalid value: {requested}: provided port is not in the valid range. The range of valid ports is"
-                raise _invalid("spec.ports[0].nodePort", f"{text} 30000-32767")
+                text = f"Invalid value: {requested}: provided port is not in the valid range."
+                raise _invalid("spec.ports[0].nodePort", f"{text} The range of valid ports is 30000-32767")
             if str(requested) in self._taken:
-                raise _invalid("spec.ports[0].nodePort", f"Invalid value: {requested}: provided port is already allocated")
+                text = f"Invalid value: {requested}: provided port is already allocated"
+                raise _invalid("spec.ports[0].nodePort", text)
             self._taken[str(requested)] = ""
             return requested
         for port in _NODE_PORTS:
@@ -81,7 +83,7 @@ class ServiceAddresses:
         if event.old is not None:
             for value in _addresses(event.old.load()):
                 self._taken.pop(value, None)
-        if b'"spec"' in event.entry.raw and self._store.entry(_KEY, event.entry.namespace, event.entry.name) is not None:
+        if event.type != DELETED:
             self._take(event.entry.load())
 
     def _take(self, service: Object) -> None:

@@ -78,7 +78,9 @@ class ApiServerConfig:
 
 
 def _schema_of(resource: Resource) -> KindSchema:
-    return kind_schema(resource, validate_crd) if resource == CRD else kind_schema(resource)
+    # A cached_property does not satisfy a protocol's property for pyright, hence Any.
+    made: Any = kind_schema(resource, validate_crd if resource == CRD else None)
+    return made
 
 
 class ApiServer:
@@ -175,7 +177,7 @@ class ApiServer:
         return known if known is not None and admin.matches(known) else admin.renew()
 
     def client_config(self, user: str = "admin") -> dict[str, Any]:
-        """Arguments of ``kube.ClientConfig`` for an identity: ``admin``, or a user name such as ``system:node:local``."""
+        """Arguments of ``kube.ClientConfig`` for ``admin`` or a user name such as ``system:node:local``."""
         if user == "admin":
             token = self.admin_token
         else:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import msgspec
 import yaml
 
+from quarterdeck.apiserver import protobuf
 from quarterdeck.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 from quarterdeck.kube.resource import Object
 
@@ -139,6 +140,8 @@ def decode_object(body: bytes, content_type: str, *, strict: bool = False) -> tu
         value, duplicates = decode_json(body, strict=strict)
     elif media == "application/yaml":
         value, duplicates = decode_yaml(body)
+    elif media == "application/vnd.kubernetes.protobuf":
+        value, duplicates = protobuf.decode(body), []
     else:
         raise UnsupportedMediaType(
             f"the body of the request was in an unknown format - accepted media types include: "

@@ -192,8 +192,7 @@ class Routes:
         elif parts[0] == "apis" and len(parts) == 3:
             found = discovery.resource_list(kinds, parts[1], parts[2])
         elif path == "/":
-            found = {"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz",
-                               "/version"]}  # fmt: skip
+            found = {"paths": ["/api", "/apis", *_HEALTH, "/metrics", "/openapi/v2", "/openapi/v3", "/version"]}
         if found is None:
             raise NotFound("the server could not find the requested resource")
         send(exchange, 200, found)
