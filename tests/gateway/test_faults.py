@@ -174,6 +174,26 @@ async def test_a_client_that_leaves_ends_the_call_upstream(rig: Rig) -> None:
     server.close()
 
 
+async def test_a_client_that_leaves_after_its_answer_had_a_good_call(rig: Rig) -> None:
+    gone = asyncio.Event()
+
+    async def answer_and_keep_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        writer.write(b'data: {"jsonrpc":"2.0","id":1,"result":{"content":[]}}\n\n')
+        await reader.read()
+        gone.set()
+
+    server, port = await serve(answer_and_keep_open)
+    rig.gateway.use(snapshot(port))
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": CALL}
+    response = await rig.request(PATH, body, listener="local")
+    await anext(aiter(response))
+    response.close()
+    await asyncio.wait_for(gone.wait(), 5)
+    assert (rig.records()[-1]["outcome"], rig.records()[-1]["status"]) == ("ok", 200)
+    server.close()
+
+
 async def test_a_slow_reader_costs_bounded_memory(rig: Rig) -> None:
     sent = 0
 

@@ -216,7 +216,9 @@ class ServerConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[Header] = []
-        self._header_bytes = 0
+        self._head_bytes = 0  # received before the current chunk while the head is not complete
+        self._chunk = 0
+        self._in_head = True
         self._header_limit = server.limits.header_bytes
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -250,8 +252,13 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._refused:
             return
+        self._chunk = len(data)
         try:
             self._parser.feed_data(data)
+            if self._in_head:
+                self._head_bytes += self._chunk
+                if self._head_bytes > self._header_limit and self._target:
+                    self._refuse_head()
         except httptools.HttpParserUpgrade as upgrade:
             self._backlog.append(data[int(upgrade.args[0]) :])
         except httptools.HttpParserError as error:
@@ -296,22 +303,23 @@ class ServerConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target = b""
         self._headers = []
-        self._header_bytes = 0
+        self._head_bytes = 0
+        self._in_head = True
         self._body = []
         self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > self._header_limit:
-            self._count_header(0)
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         if self._refused:
+            return
+        if self._head_too_large():
+            self._refuse_head()
             return
         for name, value in self._headers:
             if name == b"content-length" and value.isdigit() and int(value) > self.server.limits.body_bytes:
@@ -426,10 +434,14 @@ class ServerConnection(asyncio.Protocol):
         elif not exchange.finished:
             exchange.abort()
 
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self.server.limits.header_bytes:
-            self._refuse(431, f"request head is larger than {self.server.limits.header_bytes} bytes")
+    def _head_too_large(self) -> bool:
+        """Counted exactly only when the bytes received could be too many."""
+        if self._head_bytes + self._chunk <= self._header_limit:
+            return False
+        return len(self._target) + sum(len(k) + len(v) for k, v in self._headers) > self._header_limit
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"request head is larger than {self._header_limit} bytes")
 
     def _refuse(self, status: int, message: str) -> None:
         if self._refused or self.closed:

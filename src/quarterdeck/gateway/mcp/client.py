@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -143,8 +143,8 @@ async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params
         if response.status == 404 and link.session and answer.error.code != protocol.METHOD_NOT_FOUND:
             raise SessionExpired("does not know the session any more")
         raise RpcError(answer.error)
-    assert answer.result is not None
-    return answer.result, (response.header(protocol.H_SESSION) or b"").decode("latin-1")
+    session = (response.header(protocol.H_SESSION) or b"").decode("latin-1")
+    return cast(Raw, answer.result), session  # checked above; pyright cannot narrow on UNSET
 
 
 async def _post(route: McpRoute, lane: Lane, link: Link, method: str, body: bytes) -> Response:

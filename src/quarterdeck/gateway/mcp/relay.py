@@ -147,7 +147,10 @@ class McpRelay(Relay):
         self._observer_finish("error", status, message)
 
     def cancelled(self) -> None:
-        self._observer_finish("error", 499, "the client closed the connection")
+        if self._outcome is not None:  # SDK clients close the stream once they have their answer
+            self._observer_finish(self._outcome, 200)
+        else:
+            self._observer_finish("error", 499, "the client closed the connection")
 
     def _stream(self, parser: sse.SseParser, data: bytes) -> None:
         try:
