@@ -40,7 +40,10 @@ def _confine(spec: dict) -> None:
         with open(path, "w") as procs:
             procs.write(str(os.getpid()))
     for name, limits in spec.get("rlimits", {}).items():
-        resource.setrlimit(getattr(resource, name), tuple(limits))
+        kind = getattr(resource, name)
+        ceiling = resource.getrlimit(kind)[1]
+        capped = [value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in limits]
+        resource.setrlimit(kind, tuple(capped))
     if spec.get("tty"):
         import fcntl
         import termios

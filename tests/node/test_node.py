@@ -1,0 +1,158 @@
+"""The node against a fake API and real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quarterdeck.kube.resource import CONFIG_MAP, POD
+from quarterdeck.node.node import Node
+from quarterdeck.node.process import start_ticks
+from quarterdeck.node.runtime import NodeConfig
+from quarterdeck.node.sandbox.isolation import Sandbox
+from .fake_api import FakeApi
+
+LEVELS = {"bwrap": None, "landlock": Sandbox("landlock", None, network=False)}
+
+
+@pytest.fixture(params=list(LEVELS))
+def level(request: pytest.FixtureRequest) -> str:
+    if request.param == "bwrap" and Sandbox.best().level != "bwrap":
+        pytest.skip("no bubblewrap that works here")
+    return request.param
+
+
+@pytest.fixture
+async def api() -> FakeApi:
+    return FakeApi()
+
+
+@pytest.fixture
+async def node(api: FakeApi, tmp_path: Path, level: str):
+    node = Node(NodeConfig(api, "n1", tmp_path / "node", sandbox=LEVELS[level], refresh=0.1))  # type: ignore[arg-type]
+    await node.start()
+    yield node
+    await node.stop(2)
+
+
+def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"nodeName": "n1", "containers": list(containers), "terminationGracePeriodSeconds": 2, **spec},
+    }
+
+
+def shell(script: str, name: str = "main", **more: Any) -> dict[str, Any]:
+    return {"name": name, "image": "", "command": ["/bin/sh", "-c", script], **more}
+
+
+def log_of(node: Node, name: str, container: str = "main") -> str:
+    worker = node.worker("default", name)
+    assert worker is not None
+    path = worker.log_file(container, previous=False)
+    return path.read_text() if path is not None and path.exists() else ""
+
+
+def state(p: dict[str, Any] | None, index: int = 0) -> dict[str, Any]:
+    statuses = ((p or {}).get("status") or {}).get("containerStatuses") or [{}]
+    return statuses[index].get("state") or {}
+
+
+async def test_job_like_pod_succeeds(api: FakeApi, node: Node) -> None:
+    await api.create(
+        POD, pod("job", shell("echo hello $WHO; exit 0", env=[{"name": "WHO", "value": "you"}]), restartPolicy="Never")
+    )
+    done = await api.wait("job", lambda p: (p.get("status") or {}).get("phase") == "Succeeded")
+    assert state(done)["terminated"]["exitCode"] == 0
+    assert log_of(node, "job") == "hello you\n"
+
+
+async def test_config_volume_appears_and_updates(api: FakeApi, node: Node) -> None:
+    await api.create(CONFIG_MAP, {"metadata": {"name": "c", "namespace": "default"}, "data": {"a.txt": "one"}})
+    script = "while :; do cat /config/a.txt; echo; sleep 0.1; done"
+    await api.create(POD, pod("vol", shell(script, volumeMounts=[{"name": "v", "mountPath": "/config"}]),
+                              volumes=[{"name": "v", "configMap": {"name": "c"}}]))  # fmt: skip
+    await api.wait("vol", lambda p: "running" in state(p))
+    if node.runtime is not None and node.runtime.sandbox.level == "bwrap":
+        await until(lambda: "one" in log_of(node, "vol"))
+        await api.patch(CONFIG_MAP, "c", {"data": {"a.txt": "two"}}, "default")
+        await until(lambda: "two" in log_of(node, "vol"))
+
+
+async def test_missing_config_map_is_named(api: FakeApi, node: Node) -> None:
+    ref = [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}]
+    await api.create(POD, pod("miss", shell("true", env=ref)))
+    waiting = await api.wait(
+        "miss", lambda p: state(p).get("waiting", {}).get("reason") == "CreateContainerConfigError"
+    )
+    assert state(waiting)["waiting"]["message"] == 'configmap "none" not found'
+
+
+async def test_crash_restarts_and_delete_ends_everything(api: FakeApi, node: Node) -> None:
+    await api.create(POD, pod("crash", shell("exit 3"), shell("sleep 1000 & sleep 1000", "other")))
+    crashed = await api.wait("crash", lambda p: (p["status"]["containerStatuses"][0]["restartCount"] if p.get("status") else 0) >= 1
+                             and "waiting" in state(p))  # fmt: skip
+    assert crashed["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3
+    assert state(crashed)["waiting"]["reason"] == "CrashLoopBackOff"
+    worker = node.worker("default", "crash")
+    assert worker is not None
+    pid = worker.processes["other"].pid
+    await api.delete(POD, "crash", "default")
+    await api.wait("crash", lambda p: p is None)
+    assert start_ticks(pid) is None
+    assert not worker.files.root.exists()
+
+
+async def test_unknown_image_names_the_remedy(api: FakeApi, node: Node) -> None:
+    await api.create(POD, pod("img", {"name": "main", "image": "nginx:1.27"}))
+    waiting = await api.wait("img", lambda p: state(p).get("waiting", {}).get("reason") == "ImageNotRunnable")
+    assert "qd mcp build" in state(waiting)["waiting"]["message"]
+
+
+async def test_restarted_node_adopts_and_starts_nothing_twice(api: FakeApi, tmp_path: Path, level: str) -> None:
+    config = NodeConfig(api, "n1", tmp_path / "node", sandbox=LEVELS[level])  # type: ignore[arg-type]
+    first = Node(config)
+    await first.start()
+    await api.create(POD, pod("keep", shell("echo started; sleep 1000")))
+    await api.wait("keep", lambda p: "running" in state(p))
+    worker = first.worker("default", "keep")
+    assert worker is not None
+    await until(lambda: "started" in log_of(first, "keep"))
+    pid, ip = worker.processes["main"].pid, worker.ip
+    await first.stop(keep_pods=True)
+    assert start_ticks(pid) is not None
+    second = Node(config)
+    await second.start()
+    again = second.worker("default", "keep")
+    assert again is not None
+    await until(lambda: "main" in again.processes)
+    assert (again.processes["main"].pid, again.ip) == (pid, ip)
+    assert log_of(second, "keep").count("started") == 1
+    del api.objects[("pods", "default", "keep")]
+    await second.stop(keep_pods=True)
+    third = Node(config)
+    await third.start()
+    await until(lambda: start_ticks(pid) is None)
+    await third.stop()
+
+
+async def test_two_servers_on_one_port(api: FakeApi, node: Node) -> None:
+    if node.runtime is None or not node.runtime.sandbox.network:
+        pytest.skip("needs network namespaces")
+    serve = "exec python3 -m http.server --bind 0.0.0.0 3000"
+    probe = {"httpGet": {"path": "/", "port": 3000}, "periodSeconds": 1}
+    for name in ("a", "b"):
+        await api.create(POD, pod(name, shell(serve, ports=[{"containerPort": 3000}], readinessProbe=probe)))
+    for name in ("a", "b"):
+        await api.wait(name, lambda p: any(c["type"] == "Ready" and c["status"] == "True"
+                                           for c in (p.get("status") or {}).get("conditions") or ()))  # fmt: skip
+
+
+async def until(condition: Any, seconds: float = 15) -> None:
+    import asyncio
+
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.05)
