@@ -25,7 +25,9 @@ class GatewayListeners:
     workloads: str = "127.0.0.1:8702"
     stats: str = "127.0.0.1:15020"
     ready: str = "127.0.0.1:15021"
+    admin: str = "off"
     extra_args: tuple[str, ...] = ()
+    """Further flags; one given twice counts the last time."""
     host_network: bool = True
     image: str = field(default_factory=own_image)
 
@@ -61,7 +63,9 @@ def gateway(listeners: GatewayListeners) -> list[Object]:
     ports = {"local": _port(listeners.local), "workloads": _port(listeners.workloads), "stats": _port(listeners.stats)}
     args = [
         "--local", listeners.local, "--workloads", listeners.workloads, "--stats", listeners.stats,
-        "--ready", listeners.ready, "--control-plane", listeners.control_plane, *listeners.extra_args,
+        "--ready", listeners.ready, "--admin", listeners.admin, "--control-plane", listeners.control_plane,
+        "--token-file", "/var/run/secrets/tokens/quarterdeck-token", "--data-dir", "/var/lib/quarterdeck",
+        *listeners.extra_args,
     ]  # fmt: skip
     token = {"audience": "quarterdeck", "expirationSeconds": 3600, "path": "quarterdeck-token"}
     pod: Object = {
