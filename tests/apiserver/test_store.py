@@ -31,7 +31,9 @@ _STEPS = st.lists(
 
 @settings(max_examples=25, deadline=None)
 @given(_STEPS)
-def test_history_replays_to_the_state(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int]]) -> None:
+def test_history_replays_to_the_state(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, int]]
+) -> None:
     async def run() -> None:
         directory = tmp_path_factory.mktemp("store")
         store = Store(directory)

@@ -16,9 +16,8 @@ from quarterdeck.apiserver.bootstrap import Bootstrap
 from quarterdeck.apiserver.builtin import kind_schema
 from quarterdeck.apiserver.catalogue import builtin_kinds
 from quarterdeck.apiserver.codec import MAX_BODY
-from quarterdeck.apiserver.crd import validate_crd
 from quarterdeck.apiserver.crd.conversion import InProcess
-from quarterdeck.apiserver.crds import CustomResources
+from quarterdeck.apiserver.crds import CustomResources, DefinitionSchema
 from quarterdeck.apiserver.deletion import Deletion
 from quarterdeck.apiserver.kinds import KindRegistry
 from quarterdeck.apiserver.namespaces import NamespaceRules
@@ -79,7 +78,7 @@ class ApiServerConfig:
 
 def _schema_of(resource: Resource) -> KindSchema:
     # A cached_property does not satisfy a protocol's property for pyright, hence Any.
-    made: Any = kind_schema(resource, validate_crd if resource == CRD else None)
+    made: Any = DefinitionSchema() if resource == CRD else kind_schema(resource)
     return made
 
 

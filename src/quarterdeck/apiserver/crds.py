@@ -7,7 +7,16 @@ from collections.abc import Callable
 from time import time
 from typing import Any, cast
 
-from quarterdeck.apiserver.crd import CLEANUP_FINALIZER, accept, default_crd, is_established, kinds_from, prepare_create
+from quarterdeck.apiserver.builtin import BuiltinSchema
+from quarterdeck.apiserver.crd import (
+    CLEANUP_FINALIZER,
+    accept,
+    default_crd,
+    is_established,
+    kinds_from,
+    prepare_create,
+    validate_crd,
+)  # fmt: skip
 from quarterdeck.apiserver.crd.conversion import InProcess
 from quarterdeck.apiserver.deletion import Deletion
 from quarterdeck.apiserver.kinds import Kind, KindRegistry
@@ -15,7 +24,7 @@ from quarterdeck.apiserver.objects import rfc3339
 from quarterdeck.apiserver.options import DeleteOptions, WriteOptions
 from quarterdeck.apiserver.selectors import Selection
 from quarterdeck.apiserver.store import Event, Store, storage_key
-from quarterdeck.errors import ApiError
+from quarterdeck.errors import ApiError, Cause
 from quarterdeck.kube.resource import CRD, Object
 
 _KEY = storage_key(CRD)
@@ -114,6 +123,17 @@ class CustomResources:
                 self._ending.put_nowait(name)
 
         bucket.listeners.add(gone)
+
+
+class DefinitionSchema(BuiltinSchema):
+    """The schema of definitions. Upstream asks core kinds for qualified finalizer names, and this group not."""
+
+    def __init__(self) -> None:
+        super().__init__(CRD, validate_crd)
+
+    def validate(self, obj: Object, old: Object | None, subresource: str = "") -> list[Cause]:
+        found = super().validate(obj, old, subresource)
+        return [c for c in found if c.field != "metadata.finalizers" or CLEANUP_FINALIZER not in c.message]
 
 
 def _without_cleanup(live: Object) -> Object:

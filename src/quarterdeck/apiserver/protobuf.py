@@ -1,7 +1,7 @@
 """Request bodies in ``application/vnd.kubernetes.protobuf``: kubectl's typed clients send nothing else.
 
 Only decoding: answers are JSON, which those clients accept. Field numbers are in ``protobuf_fields.json``, made by
- ``protobuf_generate`` out of the Kubernetes API's own struct tags. Wire format: protobuf encoding; envelope: ``k8s\\0`` +
+``protobuf_generate`` out of the struct tags of the Kubernetes API. Wire format: protobuf encoding; frame: ``k8s\\0`` +
 runtime.Unknown (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
 """
 
