@@ -107,10 +107,9 @@ class FakeApi:
 
     async def wait(self, name: str, condition: Any, seconds: float = 20, namespace: str = "default") -> Object:
         """The Pod once ``condition(pod)`` holds (pod None when it is gone)."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds), self.changed:
             while True:
                 pod = self.objects.get(("pods", namespace, name))
                 if condition(pod):
                     return copy.deepcopy(pod) if pod else {}
-                async with self.changed:
-                    await self.changed.wait()
+                await self.changed.wait()

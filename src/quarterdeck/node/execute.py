@@ -17,7 +17,8 @@ _OUTPUT_LIMIT = 64 * 1024
 def environ_of(pid: int) -> dict[str, str]:
     """The environment a process was started with. Raises OSError."""
     data = Path(f"/proc/{pid}/environ").read_bytes()
-    return dict(item.partition("=")[::2] for item in data.decode(errors="surrogateescape").split("\0") if item)
+    items = [item.partition("=") for item in data.decode(errors="surrogateescape").split("\0") if item]
+    return {name: value for name, _, value in items}
 
 
 def inside(process: ProcessId) -> int:
