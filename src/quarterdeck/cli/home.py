@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from quarterdeck.errors import ConfigError, QuarterdeckError
+from quarterdeck.errors import QuarterdeckError
+from quarterdeck.server.endpoints import Endpoints, read_endpoints
 
 
 class NotRunning(QuarterdeckError):
     """Nothing answers for this data directory."""
 
     reason = "NotRunning"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """The real addresses of a running platform, as ``run/endpoints.json`` has them."""
-
-    kubernetes: str
-    api: str
-    kagent: str
-    gateway: str
-    gateway_workloads: str
-    pid: int
 
 
 def home() -> Path:
@@ -45,10 +32,6 @@ def kubeconfig_path(directory: Path) -> Path:
     return Path(config) / "quarterdeck" / "kubeconfig"
 
 
-def endpoints_path(directory: Path) -> Path:
-    return directory / "run" / "endpoints.json"
-
-
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -62,21 +45,10 @@ def alive(pid: int) -> bool:
 def endpoints(directory: Path | None = None) -> Endpoints:
     """Raises NotRunning when no platform runs on the data directory."""
     directory = directory or home()
-    path = endpoints_path(directory)
     try:
-        found = json.loads(path.read_text())
-        result = Endpoints(
-            found["kubernetes"],
-            found["api"],
-            found["kagent"],
-            found["gateway"],
-            found["gatewayWorkloads"],
-            int(found["pid"]),
-        )
+        result = read_endpoints(directory)
     except FileNotFoundError:
         raise NotRunning(f"nothing runs on {directory}; start it with: qd up") from None
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); run: qd down && qd up") from error
     if not alive(result.pid):
         raise NotRunning(f"the platform on {directory} has ended (process {result.pid} is gone); start it with: qd up")
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import IO
 
 from quarterdeck.errors import QuarterdeckError, StorageError, TimedOut
+from quarterdeck.server.endpoints import Endpoints, endpoints_path
 
-from .home import Endpoints, endpoints, endpoints_path
+from .home import endpoints, kubeconfig_path
 
 RESTARTS = 5
 """Deaths within :data:`WINDOW` seconds after which we give up and say why."""
@@ -91,12 +91,15 @@ class Supervisor:
         endpoints_path(self.directory).unlink(missing_ok=True)
         with self.log_path.open("ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "quarterdeck.server", f"--home={self.directory}", *self.ports.arguments()],
+                [sys.executable, "-m", "quarterdeck.server", f"--home={self.directory}", *self._arguments()],
                 stdin=subprocess.PIPE,  # the control plane stops when this end closes, however we die
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _arguments(self) -> list[str]:
+        return [f"--kubeconfig={kubeconfig_path(self.directory)}", *self.ports.arguments()]
 
     def wait_started(self, seconds: float = 60.0) -> Endpoints:
         """Wait until the control plane has written its addresses. Raises with the end of its log when it died."""
@@ -178,23 +181,3 @@ def _ports_of(found: Endpoints) -> Ports:
     return Ports(
         port(found.kubernetes), port(found.api), port(found.kagent), port(found.gateway), port(found.gateway_workloads)
     )
-
-
-def write_endpoints(directory: Path, found: Endpoints) -> None:
-    """Publish the addresses, all at once."""
-    path = endpoints_path(directory)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_suffix(".tmp")
-    partial.write_text(
-        json.dumps(
-            {
-                "kubernetes": found.kubernetes,
-                "api": found.api,
-                "kagent": found.kagent,
-                "gateway": found.gateway,
-                "gatewayWorkloads": found.gateway_workloads,
-                "pid": found.pid,
-            }
-        )
-    )
-    partial.replace(path)

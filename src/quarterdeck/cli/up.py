@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from quarterdeck.errors import QuarterdeckError, TimedOut
+from quarterdeck.server.endpoints import Endpoints
 
-from .home import Endpoints, NotRunning, endpoints, home, kubeconfig_path
+from .home import NotRunning, endpoints, home, kubeconfig_path
 from .supervise import STOP_GRACE, Ports, Supervisor, supervisor_pid
 
 GATEWAY_TIMEOUT = 60.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Any
 
 from quarterdeck import __version__
+from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Forbidden, QuarterdeckError
 from quarterdeck.wire.http import Disconnected
 
@@ -19,20 +19,6 @@ HEARTBEAT = 20.0
 """Seconds after which a blank line tells a silent stream's reader that we are there."""
 
 
-class ConfigSource(Protocol):
-    """Who compiles snapshots (``controllers.gateway_config``)."""
-
-    def current(self, gateway: str) -> bytes | None:
-        """The present snapshot as one line; None while there is none yet."""
-        ...
-
-    def stream(self, gateway: str) -> AsyncGenerator[bytes]:
-        """The present snapshot, then each new one."""
-        ...
-
-    def acknowledge(self, gateway: str, replica: str, version: str, accepted: bool, errors: list[str]) -> None: ...
-
-
 def failure(error: QuarterdeckError) -> dict[str, Any]:
     return {"error": {"reason": error.reason, "message": str(error)}}
 
@@ -40,7 +26,7 @@ def failure(error: QuarterdeckError) -> dict[str, Any]:
 class ManagementApi:
     """What gateways and people ask the control plane."""
 
-    def __init__(self, database: Database, identity: Identity, configuration: ConfigSource) -> None:
+    def __init__(self, database: Database, identity: Identity, configuration: GatewayConfig) -> None:
         self._database = database
         self._identity = identity
         self._configuration = configuration
@@ -75,7 +61,7 @@ class ManagementApi:
             return None
         exchange.start(200, [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")])
         stream = self._configuration.stream(gateway)
-        waiting = asyncio.ensure_future(anext(stream, None))
+        waiting: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(stream, None))
         try:
             while True:
                 done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
@@ -93,7 +79,6 @@ class ManagementApi:
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-            await stream.aclose()
 
     async def acknowledge(self, call: Call) -> Answer:
         """A gateway replica says whether it serves a version."""
@@ -107,7 +92,7 @@ class ManagementApi:
         return Answer({"accepted": accepted})
 
     async def _gateway(self, call: Call) -> tuple[str, str]:
-        """The gateway asked for, and the replica. Only ServiceAccounts of its namespace may read it: it holds secrets."""
+        """The gateway asked for, and the replica. Only the ServiceAccount of its name may read: secrets are inside."""
         caller = await self._identity.workload(call.header(b"authorization"))
         namespace, name = call.parameters["namespace"], call.parameters["name"]
         if caller.name != f"system:serviceaccount:{namespace}:{name}":

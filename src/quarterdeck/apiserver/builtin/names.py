@@ -176,6 +176,10 @@ def object_meta(obj: dict[str, Any], *, kind: str, namespaced: bool) -> list[Cau
     return causes + _references(metadata)
 
 
+_FINALIZERS = frozenset({"orphan", "foregroundDeletion", "kubernetes", "customresourcecleanup.apiextensions.k8s.io"})
+"""Standard finalizers that are not domain-qualified."""
+
+
 def _references(metadata: dict[str, Any]) -> list[Cause]:
     causes: list[Cause] = []
     for index, owner in enumerate(metadata.get("ownerReferences") or ()):
@@ -190,7 +194,7 @@ def _references(metadata: dict[str, Any]) -> list[Cause]:
     for name in metadata.get("finalizers") or ():
         if wrong := qualified(name):
             causes.append(invalid("metadata.finalizers", name, wrong))
-        elif "/" not in name and name not in ("orphan", "foregroundDeletion", "kubernetes"):
+        elif "/" not in name and name not in _FINALIZERS:
             causes.append(
                 invalid(
                     "metadata.finalizers", name, "name is neither a standard finalizer name nor is it fully qualified"

@@ -1,0 +1,272 @@
+"""The control plane of a laptop: API server, controllers, node and REST APIs in one process, built in order."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
+from quarterdeck.apiserver.crd.conversion import InProcess
+from quarterdeck.apiserver.security import write_kubeconfig
+from quarterdeck.apiserver.workloads import controllers as workload_controllers
+from quarterdeck.controllers import ControllerOptions, GatewayConfig, build
+from quarterdeck.controllers.bootstrap import GatewayListeners, gateway, namespaces
+from quarterdeck.errors import QuarterdeckError, StorageError
+from quarterdeck.kube.client import ClientConfig, KubeClient
+from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.resource import (
+    CRD,
+    DEPLOYMENT,
+    NAMESPACE,
+    PERSISTENT_VOLUME_CLAIM,
+    SERVICE,
+    SERVICE_ACCOUNT,
+)
+from quarterdeck.node.node import Node
+from quarterdeck.node.runtime import NodeConfig
+from quarterdeck.node.sandbox import landlock
+from quarterdeck.node.sandbox.isolation import Sandbox
+from quarterdeck.resources.conversion import CONVERTED_KINDS, convert
+from quarterdeck.resources.crd import crds
+from quarterdeck.wire.http import Exchange, Server
+
+from . import default_model
+from .database import Database
+from .endpoints import Endpoints, write_endpoints
+from .identity import Identity
+from .kagent import KagentApi
+from .management import ManagementApi
+from .metrics import PodMetrics
+from .options import ServerOptions
+
+log = logging.getLogger(__name__)
+NODE_NAME = "local"
+TCP_RULES = 4
+"""Landlock ABI that knows TCP ports."""
+_KINDS = {r.kind: r for r in (NAMESPACE, SERVICE_ACCOUNT, DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM)}
+
+
+class ControlPlane:
+    """Everything that ``qd up`` runs but the gateway, which is a Pod."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.node: Node | None = None
+        self._metrics = PodMetrics(lambda: self.node.pod_metrics() if self.node is not None else [], NODE_NAME)
+        self._measuring: asyncio.Task[None] | None = None
+        self._api: ApiServer | None = None
+        self._clients: list[KubeClient] = []
+        self._sets: list[ControllerSet] = []
+        self._servers: list[Server] = []
+        self._database: Database | None = None
+
+    async def start(self) -> None:
+        """Raises StorageError (data directory) or QuarterdeckError (a port that is taken, named)."""
+        options = self.options
+        api = self._api = ApiServer(
+            ApiServerConfig(options.home, port=options.kubernetes_port, metrics=self._metrics, converters=_converters())
+        )
+        await _listening(api.start(), "--kubernetes-port", options.kubernetes_port)
+        if options.kubeconfig != api.kubeconfig:
+            write_kubeconfig(options.kubeconfig, api.url, api.ca_pem, api.admin_token)
+        admin = self._client("admin")
+        await self._install(admin)
+        ports = _reserve(options)
+        sandbox = await asyncio.to_thread(Sandbox.best)
+        await self._start_controllers(ports, sandbox)
+        await self._start_node(ports, sandbox)
+        await default_model.ensure(admin, await default_model.choose(os.environ))
+        await self._install_gateway(admin, ports)
+        host = "http://127.0.0.1"
+        write_endpoints(
+            options.home,
+            Endpoints(
+                kubernetes=api.url, api=f"{host}:{ports['api']}", kagent=f"{host}:{ports['kagent']}",
+                gateway=f"{host}:{ports['local']}", gateway_workloads=f"{host}:{ports['workloads']}", pid=os.getpid(),
+            ),
+        )  # fmt: skip
+
+    async def stop(self) -> None:
+        """End Pods, then controllers, then the API, in the reverse of their order."""
+        for server in self._servers:
+            await server.stop(1.0)
+        if self._measuring is not None:
+            self._measuring.cancel()
+        if self.node is not None:
+            await self.node.stop()
+        for controllers in reversed(self._sets):
+            await controllers.stop()
+        for client in self._clients:
+            await client.close()
+        if self._database is not None:
+            await self._database.close()
+        if self._api is not None:
+            await self._api.stop()
+
+    def _client(self, user: str) -> KubeClient:
+        """A client of the API server in this process: over its unix socket, with that user's own token."""
+        assert self._api is not None
+        config = self._api.client_config(user)
+        client = KubeClient(
+            ClientConfig(
+                "http://localhost", token=config["token"], unix_socket=str(self._api.unix_socket), user_agent=user
+            )
+        )
+        self._clients.append(client)
+        return client
+
+    async def _install(self, admin: KubeClient) -> None:
+        """CRDs and namespaces; what is there already and the same is not written."""
+        for document in await asyncio.to_thread(crds):
+            await admin.apply(CRD, document)
+        for namespace in namespaces():
+            await admin.apply(NAMESPACE, namespace)
+
+    async def _start_controllers(self, ports: dict[str, int], sandbox: Sandbox) -> None:
+        assert self._api is not None
+        workloads = workload_controllers(
+            self._client("system:kube-controller-manager"), ca_pem=self._api.ca_pem.decode()
+        )
+        options = ControllerOptions(
+            gateway_url=f"http://127.0.0.1:{ports['workloads']}",
+            kagent_url=f"http://127.0.0.1:{ports['kagent']}",
+            local_token_hashes=(_local_token(self.options.home / "run" / "local-token"),),
+            anonymous_local=_pods_contained(sandbox),
+        )
+        client = self._client("quarterdeck-controller")
+        controllers, config = build(client, options)
+        self._sets = [workloads, controllers]
+        for entry in self._sets:
+            await entry.start()
+        database = self._database = await Database.open(self.options.database or str(self.options.home / "server.db"))
+
+        def agent_of(uid: str) -> str | None:
+            return config.snapshot.identities.pods.get(uid) if config.snapshot is not None else None
+
+        identity = Identity(self._client("quarterdeck-server"), agent_of)
+        await self._serve(database, identity, config, ports)
+
+    async def _serve(
+        self, database: Database, identity: Identity, config: GatewayConfig, ports: dict[str, int]
+    ) -> None:
+        for name, router in (
+            ("api", ManagementApi(database, identity, config).router()),
+            ("kagent", KagentApi(database, identity).router()),
+        ):
+            server = Server(router.handle, name=name, on_error=_log_error)
+            await _listening(server.listen("127.0.0.1", ports[name]), f"--{name}-port", ports[name])
+            self._servers.append(server)
+
+    async def _start_node(self, ports: dict[str, int], sandbox: Sandbox) -> None:
+        api = self._api
+        assert api is not None and api.pki is not None
+        serving = api.pki.node_serving_pair(NODE_NAME, ("127.0.0.1", "localhost"))
+        self.node = Node(
+            NodeConfig(
+                client=self._client(f"system:node:{NODE_NAME}"),
+                name=NODE_NAME,
+                data_dir=self.options.home / "node",
+                kubelet_cert=str(serving.certificate),
+                kubelet_key=str(serving.key),
+                client_ca=str(self.options.home / "pki" / "ca.crt"),
+                connect_ports=(ports["workloads"], ports["kagent"], ports["api"]),
+                sandbox=sandbox,
+            )
+        )
+        await self.node.start()
+        self._measuring = asyncio.get_running_loop().create_task(self._metrics.run(), name="metrics")
+
+    async def _install_gateway(self, admin: KubeClient, ports: dict[str, int]) -> None:
+        listeners = GatewayListeners(
+            control_plane=f"http://127.0.0.1:{ports['api']}",
+            local=f"127.0.0.1:{ports['local']}",
+            workloads=f"127.0.0.1:{ports['workloads']}",
+            stats=f"127.0.0.1:{ports['stats']}",
+            ready=f"127.0.0.1:{ports['ready']}",
+            extra_args=("--admin", f"127.0.0.1:{ports['admin']}"),
+        )
+        for document in gateway(listeners):
+            await admin.apply(_KINDS[document["kind"]], document)
+
+
+def _converters() -> InProcess:
+    """kagent's v1alpha1 objects are served in both versions."""
+    converters = InProcess()
+    for group, kind in CONVERTED_KINDS:
+        converters.register(group, kind, convert)
+    return converters
+
+
+async def _listening(start: Any, flag: str, port: int) -> None:
+    """Await a start; a port that is taken becomes an error that names the flag."""
+    try:
+        await start
+    except OSError as error:
+        raise _port_taken(port, flag, error) from error
+
+
+def _port_taken(port: int, flag: str, error: OSError) -> QuarterdeckError:
+    return QuarterdeckError(
+        f"port {port} on 127.0.0.1 cannot be used: {error.strerror}; choose another with {flag} (0 takes a free one)"
+    )
+
+
+def _reserve(options: ServerOptions) -> dict[str, int]:
+    """Ports of everything that is told its port by us; 0 becomes a free one. Raises for one that is taken."""
+    wanted = {
+        "api": options.api_port,
+        "kagent": options.kagent_port,
+        "local": options.gateway_port,
+        "workloads": options.workloads_port,
+        "stats": 0,
+        "ready": 0,
+        "admin": 0,
+    }
+    flags = {"local": "--gateway-port"}
+    held: list[socket.socket] = []
+    found: dict[str, int] = {}
+    try:
+        for name, port in wanted.items():
+            sock = socket.socket()
+            held.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError as error:
+                flag = flags.get(name, f"--{name}-port")
+                raise _port_taken(port, flag, error) from error
+            found[name] = int(sock.getsockname()[1])
+    finally:
+        for sock in held:
+            sock.close()
+    return found
+
+
+def _pods_contained(sandbox: Sandbox) -> bool:
+    """Whether no Pod can reach the listener for people, so that it may go without a token (DESIGN §7)."""
+    return sandbox.network and landlock.abi() >= TCP_RULES
+
+
+def _local_token(path: Path) -> str:
+    """The token of people on this machine, made once; returns its SHA-256."""
+    try:
+        token = path.read_text().strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(32)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(token)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _log_error(exchange: Exchange, error: Exception) -> None:
+    log.error("%s %s failed", exchange.method, exchange.path, exc_info=error)
