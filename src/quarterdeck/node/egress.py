@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -62,7 +63,14 @@ class EgressProxy:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self._serve(pod, mode, reader, writer)
 
-        server = await asyncio.start_unix_server(accept, str(path), limit=_HEAD_LIMIT)
+        # A socket's path has at most 107 bytes; through a descriptor of its folder it is always short.
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
+        server = await asyncio.start_unix_server(accept, sock=sock, limit=_HEAD_LIMIT)
         path.chmod(0o666)
         self._doors[str(path)] = _Door(server, pod, mode)
 
