@@ -121,7 +121,6 @@ def test_custom_resources(kubectl: Any) -> None:
     assert "the server could not find the requested resource" in kubectl("get", "crontabs", ok=False).stderr
 
 
-@pytest.mark.xfail(strict=True, reason="openapi/paths.py offers strategic merge patch for custom kinds")
 def test_client_side_apply_changes_a_custom_resource(kubectl: Any) -> None:
     other = CRD.replace("crontab", "jobtab").replace("CronTab", "JobTab").replace("[ct]", "[jt]")
     kubectl("apply", "-f", "-", input=other)

@@ -6,17 +6,13 @@ from typing import Any, Literal
 
 from quarterdeck.kube.resource import Resource
 
-from .schemas import ServedKind, component_name
+from .schemas import ServedKind, component_name, is_builtin
 
 Json = dict[str, Any]
 Version = Literal["v2", "v3"]
 
-_PATCHES = (
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-)
+_CUSTOM_PATCHES = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+_PATCHES = (*_CUSTOM_PATCHES, "application/strategic-merge-patch+json")
 _READ_LIST = ("continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "resourceVersionMatch", "watch")
 _WRITE = ("dryRun", "fieldManager", "fieldValidation")
 _BOOLEAN = frozenset({"watch", "force", "orphanDependents"})
@@ -89,13 +85,14 @@ def _operation(
         operation["responses"] = {"200": {"description": "OK", "schema": schema}}
         operation["produces"] = ["application/json"]
     if method in ("post", "put", "patch"):
-        _add_body(operation, method, {"$ref": prefix + component_name(res)}, version)
+        _add_body(operation, method, {"$ref": prefix + component_name(res)}, version, custom=not is_builtin(kind))
     return operation
 
 
-def _add_body(operation: Json, method: str, schema: Json, version: Version) -> None:
+def _add_body(operation: Json, method: str, schema: Json, version: Version, *, custom: bool) -> None:
     """A patch body is any object or list of operations; other bodies are the kind itself."""
-    types = _PATCHES if method == "patch" else ("application/json",)
+    patches = _CUSTOM_PATCHES if custom else _PATCHES
+    types = patches if method == "patch" else ("application/json",)
     if version == "v3":
         body = {} if method == "patch" else schema
         operation["requestBody"] = {"required": True, "content": {kind: {"schema": body} for kind in types}}
