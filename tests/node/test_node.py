@@ -12,6 +12,7 @@ from quarterdeck.node.node import Node
 from quarterdeck.node.process import start_ticks
 from quarterdeck.node.runtime import NodeConfig
 from quarterdeck.node.sandbox.isolation import Sandbox
+
 from .fake_api import FakeApi
 
 LEVELS = {"bwrap": None, "landlock": Sandbox("landlock", None, network=False)}
@@ -35,6 +36,15 @@ async def node(api: FakeApi, tmp_path: Path, level: str):
     await node.start()
     yield node
     await node.stop(2)
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in read(p)]
+    assert not left, "processes survive the node's stop"
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Starter:
         env["PATH"] = f"{_SHIMS}:{env.get('PATH', _DEFAULT_PATH)}"
 
     def spawn(self, plan: Plan, pod: Object, name: str, attempt: int, ip: str, record: Any) -> ProcessId:
-        """Start the process; ``record(process)`` is called, and must have saved it, before anything of the container runs.
+        """Start the process; ``record(process)`` is called, and must have saved it, before the container runs.
 
         Raises PortConflict or OSError.
         """

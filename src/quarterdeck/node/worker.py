@@ -61,7 +61,7 @@ class PodWorker:
         self._problem: tuple[str, str, str] | None = None
         self._published: Object | None = None
         self._log_sizes: dict[str, int] = {}
-        self._grown = asyncio.Event()
+        self._halted = False
 
     # -- what others call
     async def fetch(self, res: Resource, name: str) -> Object:
@@ -97,7 +97,11 @@ class PodWorker:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def stop_all(self, grace: float) -> None:
-        """End every process without deleting the Pod: the node is shutting down."""
+        """End every process without deleting the Pod, and start none: the node is shutting down."""
+        self._halted = True
+        for key, task in list(self._tasks.items()):
+            if key.startswith(("start", "probe")):
+                task.cancel()
         await asyncio.gather(
             *(self._end_process(p, min(grace, grace_of(self.pod)), n) for n, p in self.processes.items())
         )
@@ -108,6 +112,8 @@ class PodWorker:
         now = self.runtime.clock.time()
         decision = decide(self.pod, self.containers, now, started_at=self._started_at)
         for action in decision.actions:
+            if isinstance(action, Start) and self._halted:
+                continue
             if isinstance(action, Start):
                 self._spawn(f"start {action.name}", self._start(action.name))
             elif isinstance(action, Stop):
@@ -365,11 +371,11 @@ class PodWorker:
         procs = self.runtime.cgroups.procs(f"{self.uid}/{name}")
         if grace > 0:
             terminate(process)
-            while process.alive() and loop.time() < deadline:
+            while process.alive() and loop.time() < deadline:  # noqa: ASYNC110 - adopted processes have no other sign
                 await asyncio.sleep(0.02)
         if process.alive():
             kill(process, procs)
-        while process.alive():
+        while process.alive():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
     async def _finalize(self, decision: Decision) -> None:

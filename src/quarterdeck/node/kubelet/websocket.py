@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -46,7 +46,7 @@ class WebSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
-            if isinstance(event, Request):
+            if not isinstance(event, Frame):
                 continue
             if event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
                 self._message += event.data

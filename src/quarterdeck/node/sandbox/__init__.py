@@ -1,1 +1,1 @@
-"""What keeps a container in its place: launcher, landlock, bubblewrap, relay. Files here run with the standard library only."""
+"""What keeps a container in its place. launcher, landlock and relay run with the standard library only."""

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import sys
+from typing import Any
 
 
 def _read(fd: int) -> bytes:
@@ -35,15 +36,15 @@ def _drop_capabilities() -> None:
     ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
 
 
-def _confine(spec: dict) -> None:
+def _confine(spec: dict[str, Any]) -> None:
     for path in spec.get("cgroups", ()):
         with open(path, "w") as procs:
             procs.write(str(os.getpid()))
     for name, limits in spec.get("rlimits", {}).items():
         kind = getattr(resource, name)
         ceiling = resource.getrlimit(kind)[1]
-        capped = [value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in limits]
-        resource.setrlimit(kind, tuple(capped))
+        soft, hard = (value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in limits)
+        resource.setrlimit(kind, (soft, hard))
     if spec.get("tty"):
         import fcntl
         import termios
@@ -52,7 +53,7 @@ def _confine(spec: dict) -> None:
     rules = spec.get("landlock")
     if rules:
         sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-        import landlock
+        import landlock  # pyright: ignore[reportMissingImports]
 
         landlock.restrict(rules.get("read"), rules.get("write", ()), rules.get("connect"))
     if os.getuid() == 0:
@@ -77,7 +78,7 @@ def main() -> None:
         _confine(spec)
         os.umask(0o022)
         os.chdir(spec["cwd"])
-        os.execvpe(spec["argv"][0], spec["argv"], env)
+        os.execvpe(spec["argv"][0], spec["argv"], env)  # noqa: S606
     except OSError as error:
         what = error.filename or spec["argv"][0]
         sys.stderr.write(f"quarterdeck: cannot start {spec['argv'][0]!r}: {what}: {error.strerror}\n")
