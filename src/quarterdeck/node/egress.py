@@ -156,7 +156,8 @@ async def _dial(targets: list[tuple[str, int]]) -> tuple[asyncio.StreamReader, a
 async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:
     body = f"quarterdeck egress: {text}\n".encode()
     reason = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}[status]
-    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+    head += "Connection: close\r\n\r\n"
     try:
         writer.write(head.encode() + body)
         await writer.drain()

@@ -25,7 +25,8 @@ EGRESS_PORTS = "quarterdeck.dev/egress-ports"
 @dataclass(slots=True)
 class NodeConfig:
     """One node. ``connect_ports``: TCP ports that Pods of our own image may dial (None: any); ``host_ip`` is the
-    address of hostNetwork Pods and of the kubelet API; ``refresh`` seconds between looks at ConfigMap and Secret volumes.
+    address of hostNetwork Pods and of the kubelet API; ``refresh`` is the time in seconds
+    between looks at ConfigMap and Secret volumes.
 
     ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
     """

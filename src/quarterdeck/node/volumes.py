@@ -55,7 +55,8 @@ async def volume_path(pod: Object, volume: Object, root: Path, policy: VolumePol
     else:
         kind = next(k for k in volume if k != "name")
         raise VolumeError(
-            f'volume "{volume["name"]}": kind {kind} is not supported on this node; use emptyDir, a ConfigMap, a Secret or a claim'
+            f'volume "{volume["name"]}": kind {kind} is not supported on this node; '
+            "use emptyDir, a ConfigMap, a Secret or a claim"
         )
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o777)

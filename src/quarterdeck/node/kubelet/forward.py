@@ -119,13 +119,15 @@ class _Forward:
         if frame.kind == spdy.SYN_STREAM:
             await self._open(frame)
         elif frame.kind == 0 and (pair := self._streams.get(frame.stream)) is not None:
-            if pair.data == frame.stream:
-                await self._deliver(pair, frame)
+            await self._deliver(pair, frame)
         elif frame.kind == spdy.PING:
             await self._channel.send(spdy.ping_frame(frame.data))
         elif frame.kind == spdy.RST_STREAM and (pair := self._streams.pop(frame.stream, None)) is not None:
-            if pair.writer is not None and pair.data == frame.stream:
-                pair.writer.close()
+            self._closed(pair, frame.stream)
+
+    def _closed(self, pair: _Pair, stream: int) -> None:
+        if pair.writer is not None and pair.data == stream:
+            pair.writer.close()
 
     async def _open(self, frame: spdy.Frame) -> None:
         headers = {k.lower(): v for k, v in frame.headers}
@@ -145,6 +147,8 @@ class _Forward:
         task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, pair: _Pair, frame: spdy.Frame) -> None:
+        if pair.data != frame.stream:
+            return
         fin = bool(frame.flags & spdy.FIN)
         if pair.writer is None:
             pair.early.append(frame.data)

@@ -69,7 +69,8 @@ _WORDS = [
     "status",
 ]
 _TAIL = (
-    b"\0\0\0\x06200 OK\0\0\0\x07version\0\0\0\x08HTTP/1.1\0\0\0\x03url\0\0\0\x06public\0\0\0\nset-cookie\0\0\0\nkeep-alive"
+    b"\0\0\0\x06200 OK\0\0\0\x07version\0\0\0\x08HTTP/1.1\0\0\0\x03url\0\0\0\x06public\0\0\0\nset-cookie"
+    b"\0\0\0\nkeep-alive"
     b"\0\0\0\x06origin"
     b"100101201202205206300302303304305306307402405406407408409410411412413414415416417502504505"
     b"203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad Request401 Unauthorized"

@@ -1,7 +1,8 @@
 """First process inside a Pod's own network namespace: carries connections in and out, and supervises the command.
 
 Run as ``python -I -S relay.py JSON``; keys: argv, cwd, listen {container port: inherited listening socket}, hand_over
-(the command takes the sockets itself), egress (unix socket of the egress proxy, or ""), proxy_port. Standard library only.
+(the command takes the sockets itself), egress (unix socket of the egress proxy, or ""), proxy_port. Standard
+library only.
 """
 
 from __future__ import annotations
