@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
-from quarterdeck.mcptypes import LEGACY_VERSIONS, MODERN_VERSIONS, protocol
+from quarterdeck.mcptypes import ERA_MODERN, LEGACY_VERSIONS, era_of, protocol
 from quarterdeck.mcptypes.jsonrpc import FramingError, Message, error_response, parse
 from quarterdeck.wire.http import Exchange
 
@@ -75,7 +75,7 @@ class Endpoint:
             exchange.respond(400, error_response(b"null", error.code, str(error)), _JSON)
             return
         version = request_version(message)
-        if version is not None or (exchange.header(protocol.H_VERSION) or b"").decode() in MODERN_VERSIONS:
+        if version is not None or era_of(exchange.header(protocol.H_VERSION)) == ERA_MODERN:
             await self._post_modern(exchange, message, version)
         else:
             await self._post_legacy(exchange, message)
@@ -157,7 +157,7 @@ class Endpoint:
         return session
 
     async def _listen(self, exchange: Exchange) -> None:
-        if (exchange.header(protocol.H_VERSION) or b"").decode() in MODERN_VERSIONS:
+        if era_of(exchange.header(protocol.H_VERSION)) == ERA_MODERN:
             exchange.respond(405, b"", [(b"allow", b"POST")])
             return
         session = self._session(exchange)

@@ -20,6 +20,9 @@ from .route import Lane, McpRoute
 
 _INFO = {"name": "quarterdeck", "version": __version__}
 _PAGES = 100
+_MODERN_KEYS = frozenset(
+    {protocol.META_VERSION, protocol.META_CLIENT_CAPABILITIES, protocol.META_CLIENT_INFO, protocol.META_LOG_LEVEL}
+)
 _ids = count(1)
 
 
@@ -74,6 +77,11 @@ def modern_meta() -> dict[str, Any]:
         protocol.META_CLIENT_CAPABILITIES: {},
         protocol.META_CLIENT_INFO: _INFO,
     }
+
+
+def without_modern_meta(raw: Raw) -> dict[str, Raw]:
+    """A modern request's ``_meta`` as a legacy server may see it: what speaks of the protocol itself is left out."""
+    return {k: v for k, v in msgspec.json.decode(raw, type=dict[str, Raw]).items() if k not in _MODERN_KEYS}
 
 
 async def connect(route: McpRoute, lane: Lane) -> Link:

@@ -359,6 +359,8 @@ class MultiplexEndpoint:
         params[member] = own
         if link.modern and not call.modern:
             params["_meta"] = {**msgspec.json.decode(params.get("_meta", b"{}")), **client.modern_meta()}
+        elif call.modern and not link.modern and "_meta" in params:
+            params["_meta"] = client.without_modern_meta(params["_meta"])
         # modern clients of one principal share an upstream session: their ids may be equal, so they get ours
         ident: Any = f"qd-c{next(self._ids)}" if call.modern else Raw(call.raw_id)
         body = jsonrpc.request(ident, call.method, params)
