@@ -1,0 +1,68 @@
+"""One thing asked for: its text with the literals in it and the words around them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from .text import STOP, stem, words
+from .values import Value, extract
+
+_TOKEN = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][a-z]+)?|\d+")
+_ARTICLES = frozenset(["a", "an", "the", "my", "our", "your", "its", "their", "this", "that"])
+
+
+@dataclass(frozen=True)
+class Request:
+    """A clause. ``carried`` are values brought in from earlier results, for words such as "it"."""
+
+    text: str
+    carried: tuple[Value, ...] = field(default=())
+
+    @cached_property
+    def values(self) -> tuple[Value, ...]:
+        return (*extract(self.text), *self.carried)
+
+    @cached_property
+    def bare(self) -> str:
+        """The text with literals blanked out, positions kept."""
+        text = self.text
+        for value in self.values:
+            if value.start >= 0:
+                text = text[: value.start] + " " * (value.end - value.start) + text[value.end :]
+        return text
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Stems of the words outside literals that mean something, each once."""
+        return tuple(dict.fromkeys(stem(w) for w in words(self.bare) if w not in STOP))
+
+    @cached_property
+    def _tokens(self) -> list[tuple[str, int, int]]:
+        return [(m.group().lower(), m.start(), m.end()) for m in _TOKEN.finditer(self.text)]
+
+    def before(self, value: Value, width: int = 3) -> list[str]:
+        """Up to ``width`` words before a literal, nearest first, not past another literal or a full stop."""
+        if value.start < 0:
+            return []
+        edge = max([v.end for v in self.values if 0 <= v.end <= value.start], default=0)
+        stop = max(self.text.rfind(mark, edge, value.start) for mark in (";", "?", "!", ". ", ","))
+        near = [w for w, s, e in self._tokens if s >= max(edge, stop) and e <= value.start and w not in _ARTICLES]
+        return near[::-1][:width]
+
+    def after(self, value: Value, width: int = 2) -> list[str]:
+        """Up to ``width`` words right after a literal, not past another literal."""
+        if value.start < 0:
+            return []
+        edge = min([v.start for v in self.values if v.start >= value.end], default=len(self.text))
+        found: list[str] = []
+        for word, start, end in self._tokens:
+            if start < value.end:
+                continue
+            if end > edge or len(found) == width or re.search(r"[.;!?,]", self.text[value.end : start]):
+                break
+            if word in STOP and word not in _ARTICLES:
+                break
+            found.append(word)
+        return found
