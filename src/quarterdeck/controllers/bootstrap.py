@@ -56,7 +56,7 @@ def scripted_model() -> Object:
 
 
 def gateway(listeners: GatewayListeners) -> list[Object]:
-    """ServiceAccount, Deployment and Service of the default gateway."""
+    """ServiceAccount, claim, Deployment and Service of the default gateway."""
     labels = _LABELS | _SELECTOR
     ready_host, _, ready_port = listeners.ready.rpartition(":")
     probe = {"httpGet": {"host": ready_host, "port": int(ready_port), "path": "/healthz/ready"}, "periodSeconds": 2}
@@ -93,12 +93,19 @@ def gateway(listeners: GatewayListeners) -> list[Object]:
         ],
         "volumes": [
             {"name": "tokens", "projected": {"sources": [{"serviceAccountToken": token}]}},
-            {"name": "state", "emptyDir": {}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": GATEWAY_SERVICE}},
         ],
     }
     meta = {"namespace": SYSTEM_NAMESPACE, "labels": labels}
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": GATEWAY} | meta},
+        {
+            # The last good configuration and the audit records outlive the Pod.
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": GATEWAY_SERVICE} | meta,
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        },
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",

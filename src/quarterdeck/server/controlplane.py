@@ -16,7 +16,7 @@ from quarterdeck.apiserver.crd.conversion import InProcess
 from quarterdeck.apiserver.security import write_kubeconfig
 from quarterdeck.apiserver.workloads import controllers as workload_controllers
 from quarterdeck.controllers import ControllerOptions, GatewayConfig, build
-from quarterdeck.controllers.bootstrap import GatewayListeners, gateway, namespaces
+from quarterdeck.controllers.bootstrap import GATEWAY_SERVICE, SYSTEM_NAMESPACE, GatewayListeners, gateway, namespaces
 from quarterdeck.errors import QuarterdeckError, StorageError
 from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.controller import ControllerSet
@@ -189,8 +189,9 @@ class ControlPlane:
             workloads=f"127.0.0.1:{ports['workloads']}",
             stats=f"127.0.0.1:{ports['stats']}",
             ready=f"127.0.0.1:{ports['ready']}",
-            extra_args=("--admin", f"127.0.0.1:{ports['admin']}"),
+            admin=f"127.0.0.1:{ports['admin']}",
         )
+        _link_audit(self.options.home)
         for document in gateway(listeners):
             await admin.apply(_KINDS[document["kind"]], document)
 
@@ -246,6 +247,13 @@ def _reserve(options: ServerOptions) -> dict[str, int]:
         for sock in held:
             sock.close()
     return found
+
+
+def _link_audit(home: Path) -> None:
+    """``HOME/gateway`` leads to the gateway's claim, where its audit records are (``qd audit``)."""
+    link = home / "gateway"
+    if not link.is_symlink():
+        link.symlink_to(Path("node") / "claims" / SYSTEM_NAMESPACE / GATEWAY_SERVICE)
 
 
 def _pods_contained(sandbox: Sandbox) -> bool:
