@@ -37,9 +37,10 @@ def version() -> None:
 
 def register() -> None:
     """Attach the command groups. Their modules import only typer at load."""
-    from . import lifecycle, mcp
+    from . import get, lifecycle, mcp
 
     lifecycle.register(app)
+    get.register(app)
     mcp.register(app)
 
 

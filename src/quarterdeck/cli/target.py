@@ -1,0 +1,70 @@
+"""Which Kubernetes API a command talks to, and the options that choose it. Imports only typer at load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from .complete import namespaces
+
+if TYPE_CHECKING:
+    from quarterdeck.kube.client import ClientConfig, KubeClient
+
+T = TypeVar("T")
+
+Kubeconfig = Annotated[str, typer.Option("--kubeconfig", help="Path of a kubeconfig file.")]
+Context = Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")]
+As = Annotated[str, typer.Option("--as", help="User to impersonate.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace.", autocompletion=namespaces)]
+AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
+Selector = Annotated[str, typer.Option("--selector", "-l", help="Label selector.")]
+
+
+def find_config(kubeconfig: str = "", context: str = "", as_user: str = "") -> ClientConfig:
+    """``--kubeconfig``, else ``$KUBECONFIG``, else the platform of this machine, else what kubectl would use.
+
+    Raises ConfigError when there is nothing to talk to.
+    """
+    from quarterdeck.kube.config import load_config
+
+    from .home import home, kubeconfig_path
+
+    local = kubeconfig_path(home())
+    named = kubeconfig or os.environ.get("KUBECONFIG")
+    config = load_config(kubeconfig or (None if named or not local.is_file() else local), context=context)
+    if as_user:
+        config.impersonate = as_user
+    return config
+
+
+def connect(kubeconfig: str = "", context: str = "", as_user: str = "", namespace: str = "") -> KubeClient:
+    """A client whose ``config.namespace`` is the one to use by default. Close it, or use ``async with``."""
+    from quarterdeck.kube.client import KubeClient
+
+    config = find_config(kubeconfig, context, as_user)
+    config.user_agent = "qd"
+    if namespace:
+        config.namespace = namespace
+    return KubeClient(config)
+
+
+def agents_namespace(namespace: str) -> str:
+    """The namespace of agents and their tools: the one given, else the context's own, else ``kagent``."""
+    from quarterdeck.errors import ConfigError
+
+    if namespace:
+        return namespace
+    try:
+        found = find_config().namespace
+    except ConfigError:
+        return "kagent"
+    return "kagent" if found in ("", "default") else found
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    return asyncio.run(work)
