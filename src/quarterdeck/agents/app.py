@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from quarterdeck.errors import QuarterdeckError
 
 from .a2a import jsonrpc, v03
+from .credentials import trace_parent
 from .runs import Runs, watch
 
 BODY_LIMIT = 4 * 1024 * 1024
@@ -29,6 +30,7 @@ def build(card: dict[str, Any], runs: Runs, ready: Callable[[], Awaitable[str]])
         if body is None:
             return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
         user = request.headers.get("x-user-id") or DEFAULT_USER
+        trace_parent.set(request.headers.get("traceparent", ""))
         try:
             parsed = jsonrpc.parse(body, request.headers.get("a2a-version", ""), user)
             if parsed.operation in ("stream", "subscribe"):

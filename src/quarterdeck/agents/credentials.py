@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from time import monotonic
 
@@ -11,6 +12,9 @@ from quarterdeck.wire.http import Header
 
 TOKEN_FILE = Path("/var/run/secrets/tokens/quarterdeck-token")
 _AGE = 60.0
+
+trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
+"""W3C traceparent of the request being worked on; model, tool and agent calls continue its trace."""
 
 
 class WorkloadToken:
@@ -33,5 +37,11 @@ class WorkloadToken:
         return self._token
 
     async def headers(self) -> list[Header]:
-        token = self.read()
-        return [(b"authorization", b"Bearer " + token.encode("latin-1", "ignore"))] if token else []
+        """Who we are and which trace the call belongs to."""
+        token, parent = self.read(), trace_parent.get()
+        headers: list[Header] = []
+        if token:
+            headers.append((b"authorization", b"Bearer " + token.encode("latin-1", "ignore")))
+        if parent:
+            headers.append((b"traceparent", parent.encode("latin-1", "ignore")))
+        return headers
