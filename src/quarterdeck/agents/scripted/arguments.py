@@ -8,26 +8,27 @@ from typing import Any
 
 from .request import Request
 from .schema import MISSING, Parameter, Tool
-from .text import FILLER, STOP, VERBS, split, stem, stems
+from .text import FILLER, PRONOUNS, STOP, VERBS, bag, split, stem, stems, words
 from .values import LOCATORS, Value, shape
 
-_ORIGIN = frozenset(map(stem, ["from", "start", "begin", "origin", "old", "former", "initial"]))
-_GOAL = frozenset(map(stem, ["to", "into", "end", "target", "new", "final", "result", "output"]))
+_ORIGIN = frozenset(map(stem, bag("from start begin origin old former initial")))
+_GOAL = frozenset(map(stem, bag("to into end target new final result output")))
 _NUMERIC = frozenset(("number", "integer"))
 _BASE = {
     "quoted": 1.5, "slashed": 1.4, "uri": 1.3, "glob": 1.4, "file": 1.3, "code": 1.0, "ident": 1.0, "entity": 1.0,
     "mail": 1.2, "number": 0.3, "phrase": 0.6, "result": 1.2,
 }  # fmt: skip
-_FLAG_WORDS = frozenset(map(stem, ["include", "enable", "with", "is", "use", "should", "allow", "show", "only", "do"]))
-_NEGATIONS = frozenset(["no", "not", "without", "dont", "don't", "never", "exclude", "skip"])
+_FLAG_WORDS = frozenset(map(stem, bag("include enable with is use should allow show only do")))
+_NEGATIONS = bag("no not without dont don't never exclude skip")
 _CONNECT = r"saying|says|about|for|named|called|titled|on|regarding|concerning|with|of|as|is|that"
 _OPTIONAL_BAR = 0.65
+_WIDEST = 12
 
 
 @dataclass
 class Filling:
-    """What a request gives a tool. ``missing``: required parameters without a value; ``doubtful``: a value was given for
-    one of them that does not fit; ``strength``: how sure the literals fit, 0 to 1 a required parameter."""
+    """What a request gives a tool. ``missing``: required parameters without a value; ``used``: the literals taken;
+    ``sure``: how many required parameters a literal fits; ``cued``: how many the words around it name."""
 
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     missing: list[Parameter] = field(default_factory=list[Parameter])
@@ -106,28 +107,14 @@ def _negated(request: Request, flag: frozenset[str]) -> bool:
 
 
 def _assign(parameters: tuple[Parameter, ...], request: Request, out: dict[str, Any], filling: Filling) -> None:
-    """Give each literal to the parameter it fits best, surest first."""
+    """Give the literals to the parameters so that they fit best together."""
     open_ = [p for p in parameters if p.label not in out and not p.enum and not _structured(p)]
     free = [v for v in request.values if v not in filling.used]
-    located = any(v.kind in LOCATORS for v in free)
-    pairs: list[tuple[float, int, int, float]] = []
-    for i, parameter in enumerate(open_):
-        for j, value in enumerate(free):
-            rated = affinity(parameter, value, request)
-            if rated is None:
-                continue
-            base, cue = rated
-            if i == 0 and value.kind in LOCATORS:
-                base += 0.6
-            elif i == 0 and located and value.kind == "quoted":
-                base -= 0.3
-            if not parameter.required and cue < _OPTIONAL_BAR:
-                continue
-            pairs.append((-(base + cue + 0.3 * parameter.required - 0.1 * abs(i - j)), i, j, cue))
+    rated = _rated(open_, free, request)
     taken: set[int] = set()
-    for _, i, j, cue in sorted(pairs):
-        parameter, value = open_[i], free[j]
-        if j in taken or parameter.label in out:
+    for i, j in pairing({k: score for k, (score, _) in rated.items()}):
+        parameter, value, cue = open_[i], free[j], rated[i, j][1]
+        if j in taken:
             continue
         given = [(j, value)]
         if "array" in parameter.types:
@@ -138,6 +125,60 @@ def _assign(parameters: tuple[Parameter, ...], request: Request, out: dict[str, 
         filling.used += [v for _, v in given]
         filling.sure += parameter.required and (value.kind != "number" or parameter.types != ("string",))
         filling.cued += cue >= _OPTIONAL_BAR
+
+
+def _rated(
+    parameters: list[Parameter], values: list[Value], request: Request
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """(parameter, value) → (score, the part of it that words around the value give)."""
+    located = any(v.kind in LOCATORS for v in values)
+    rated: dict[tuple[int, int], tuple[float, float]] = {}
+    for i, parameter in enumerate(parameters):
+        for j, value in enumerate(values):
+            fit = affinity(parameter, value, request)
+            if fit is None or (not parameter.required and fit[1] < _OPTIONAL_BAR):
+                continue
+            score = sum(fit) + 0.3 * parameter.required - 0.1 * abs(i - j)
+            if i == 0 and value.kind in LOCATORS:
+                score += 0.6
+            elif i == 0 and located and value.kind == "quoted":
+                score -= 0.3
+            rated[i, j] = (score, fit[1])
+    return rated
+
+
+def pairing(scores: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
+    """One-to-one pairs: surest first, then exchanged while that raises the sum. In order of the first members."""
+    partner: dict[int, int] = {}
+    for (i, j), score in sorted(scores.items(), key=lambda e: (-e[1], e[0])):
+        if score > 0 and i not in partner and j not in partner.values():
+            partner[i] = j
+    rows = sorted({i for i, _ in scores})[:_WIDEST]
+    for _ in range(_WIDEST):
+        best: tuple[float, dict[int, int]] = (1e-9, {})
+        for a in rows:
+            for b in rows:
+                gain, change = _exchange(scores, partner, a, b)
+                best = max(best, (gain, change), key=lambda g: g[0])
+        if not best[1]:
+            break
+        partner |= best[1]
+        partner = {i: j for i, j in partner.items() if j >= 0}
+    return sorted(partner.items())
+
+
+def _exchange(
+    scores: dict[tuple[int, int], float], partner: dict[int, int], a: int, b: int
+) -> tuple[float, dict[int, int]]:
+    """What is gained when ``a`` gets what ``b`` has, and ``b`` what ``a`` had or nothing."""
+    if a == b or b not in partner or (a, partner[b]) not in scores:
+        return 0.0, {}
+    old = scores[b, partner[b]] + (scores[a, partner[a]] if a in partner else 0.0)
+    back = partner.get(a, -1)
+    returned = scores.get((b, back), -1.0 if back >= 0 else 0.0)
+    if returned < 0:
+        back, returned = -1, 0.0
+    return scores[a, partner[b]] + returned - old, {a: partner[b], b: back}
 
 
 def _coordinated(
@@ -228,7 +269,7 @@ def completed(parameter: Parameter, value: Value) -> str | None:
     if value.kind not in ("entity", "quoted"):
         return None
     wanted = re.sub(r"\W+", "_", value.text.strip()).lower()
-    for sample in parameter.samples:
+    for sample in (*parameter.samples, *parameter.kin):
         parts = re.split(r"[^\w]+", sample.lower())
         if len(parts) > 1 and parts[-1] == wanted:
             return sample
@@ -335,6 +376,11 @@ def _offered(parameter: Parameter, request: Request, filling: Filling) -> bool:
 
 def _phrase(parameter: Parameter, request: Request, filling: Filling, tool: Tool) -> str:
     """Free words meant for a parameter: after its own label, after a connective, or after the action."""
+    phrase = _words_for(parameter, request, filling, tool)
+    return "" if request.refers and PRONOUNS & set(words(phrase)) else phrase
+
+
+def _words_for(parameter: Parameter, request: Request, filling: Filling, tool: Tool) -> str:
     bare = _trim_used(request, filling)
     cues = [w for w in (parameter.label, " ".join(split(parameter.label)), split(parameter.label)[-1]) if len(w) > 2]
     singular = [re.sub(r"s$", "", c) for c in cues]

@@ -23,6 +23,8 @@ class Choice:
     filling: Filling
     score: float
     fits: bool
+    verbal: bool
+    """Whether a verb of the request is the tool's own: enough for a clause that goes on about an earlier result."""
 
 
 def rank(request: Request, tools: Sequence[Tool]) -> list[Choice]:
@@ -33,6 +35,11 @@ def rank(request: Request, tools: Sequence[Tool]) -> list[Choice]:
             spread[word] = spread.get(word, 0) + 1
     rated = [_rate(request, tool, spread, len(tools)) for tool in tools]
     return sorted(rated, key=lambda c: -c.score)
+
+
+def chosen(request: Request, ranked: Sequence[Choice]) -> Choice | None:
+    """The best that fits; a clause about an earlier result needs the tool's verb only."""
+    return next((c for c in ranked if c.fits or (request.refers and c.verbal)), None)
 
 
 def match(word: str, tool: Tool) -> float:
@@ -59,23 +66,22 @@ def _rate(request: Request, tool: Tool, spread: dict[str, int], total: int) -> C
     required = len(tool.required)
     fit = 0.3 * (filling.sure / required if required else 0.3) + 0.12 * filling.cued
     fit -= 0.25 * len(filling.missing) + 0.2 * sum(v.kind != "entity" for v in idle)
+    if request.refers and not filling.missing:
+        fit -= 0.4  # "it" has no place in this tool
     score = coverage + telling + 0.5 * named + fit - (0.5 if tool.deprecated else 0.0)
-    return Choice(tool, filling, score, _fits(weight, matched, coverage, filling, tool, bool(request.words)))
+    verbal = any(matched[w] >= 0.6 for w in weight if w in VERBS and w not in WEAK)
+    fits = bool(request.words) and _fits(weight, matched, coverage, filling, tool, verbal)
+    return Choice(tool, filling, score, fits, verbal)
 
 
 def _fits(
-    weight: dict[str, float], matched: dict[str, float], coverage: float, filling: Filling, tool: Tool, worded: bool
+    weight: dict[str, float], matched: dict[str, float], coverage: float, filling: Filling, tool: Tool, verbal: bool
 ) -> bool:
     """Whether the request is about this tool at all.
 
     A verb as general as "create" is not enough: either a word that names a thing matches, or the verb is the tool's own
     and literals of the right kind are there for everything required.
     """
-    if not worded:
-        return False
     thing = any(matched[w] >= 0.45 for w in weight if w not in VERBS)
-    verb = any(matched[w] >= 0.6 for w in weight if w in VERBS and w not in WEAK)
     complete = bool(tool.required) and filling.sure >= len(tool.required)
-    if thing and coverage >= COVERAGE:
-        return True
-    return verb and complete and coverage >= COVERAGE
+    return coverage >= COVERAGE and (thing or (verbal and complete))

@@ -18,20 +18,14 @@ import jsonschema_rs
 
 from . import answer
 from .arguments import affinity, convert
-from .choose import Choice, rank
+from .choose import Choice, chosen, rank
+from .clauses import Clause, stages
 from .conversation import Turn
 from .request import Request
-from .results import PRONOUNS, Done, carried
+from .results import Done, carried
 from .schema import Tool
-from .text import VERBS, stem
 from .values import Value
 
-_BREAK = re.compile(
-    r"(?P<wait>\s*(?:[,;.]\s*)?\b(?:and\s+)?(?:then|afterwards|after that|next)\b[\s,]*)|(?P<semi>\s*;\s*)|"
-    r"(?P<stop>[.?!]\s+(?=[A-Z]))|(?P<and>\s*,?\s+and\s+(?:also\s+)?(?=(?P<word>[a-z]+)))|(?P<comma>,\s+(?=(?P<verb>[a-z]+)))",
-    re.I,
-)
-_QUESTION = frozenset(["what", "which", "who", "where", "when", "how"])
 _CALLS = 8
 """Most calls side by side."""
 
@@ -57,14 +51,6 @@ class Decision:
 
     calls: list[Call] = field(default_factory=list[Call])
     text: str = ""
-
-
-@dataclass(frozen=True)
-class Clause:
-    """A part of a request; ``waits`` when it must follow the one before."""
-
-    text: str
-    waits: bool
 
 
 def decide(turn: Turn, tools: Sequence[Tool], *, forced: str | None = None, parallel: bool = True) -> Decision:
@@ -99,60 +85,11 @@ def _reported(turn: Turn, tools: Sequence[Tool]) -> list[str]:
     return [answer.final(turn.done, tools)] if turn.done else []
 
 
-def clauses(text: str, tools: Sequence[Tool]) -> list[Clause]:
-    """The request cut where a new thing to do begins."""
-    bare = Request(text).bare
-    actions = VERBS | {t.label_stems[0] for t in tools if t.label_stems}
-    found: list[Clause] = []
-    start, waits = 0, False
-    for match in _BREAK.finditer(bare):
-        word = match.group("word") or match.group("verb")
-        if word is not None and stem(word) not in actions and not (match.group("and") and word.lower() in _QUESTION):
-            continue
-        if text[start : match.start()].strip():
-            found.append(Clause(text[start : match.start()].strip(" ,"), waits))
-            waits = bool(match.group("wait"))
-        start = match.end()
-    found.append(Clause(text[start:].strip(), waits))
-    return [c for c in found if c.text]
-
-
-def stages(text: str, tools: Sequence[Tool], forced: bool) -> list[list[Clause]]:
-    """Clauses in groups: those of one group need nothing from each other. A clause that fits no tool is read together
-    with the one before it; when no clause fits, neither does the request as a whole, unless read in one piece."""
-    parts = clauses(text, tools)
-    joined: list[Clause] = []
-    for part in parts:
-        if (joined and not _stands(part, tools)) or (joined and not _stands(joined[-1], tools)):
-            joined[-1] = Clause(f"{joined[-1].text} {part.text}", joined[-1].waits)
-        else:
-            joined.append(part)
-    if (len(parts) > 1 and not any(_stands(c, tools) for c in joined)) or forced:
-        joined = [Clause(text, False)]
-    groups: list[list[Clause]] = []
-    for clause in joined:
-        refers = bool(PRONOUNS & set(re.findall(r"[a-z]+", Request(clause.text).bare.lower())))
-        if groups and not clause.waits and not (refers and _lacking(clause, tools)):
-            groups[-1].append(clause)
-        else:
-            groups.append([clause])
-    return groups
-
-
-def _stands(clause: Clause, tools: Sequence[Tool]) -> bool:
-    return any(c.fits for c in rank(Request(clause.text), tools)[:3])
-
-
-def _lacking(clause: Clause, tools: Sequence[Tool]) -> bool:
-    fitting = [c for c in rank(Request(clause.text), tools) if c.fits]
-    return bool(fitting) and bool(fitting[0].filling.missing)
-
-
 def _calls(clause: Clause, tools: Sequence[Tool], so_far: list[Done], forced: bool) -> list[Call] | str | None:
     """The calls of one clause, a question back, or None when no tool fits."""
-    request = Request(clause.text)
+    request = clause.request
     ranked = rank(request, tools)
-    best = next((c for c in ranked if c.fits), ranked[0] if forced and ranked else None)
+    best = chosen(request, ranked) or (ranked[0] if forced and ranked else None)
     if best is None:
         return None
     arguments = dict(best.filling.arguments)

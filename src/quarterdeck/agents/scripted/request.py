@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
-from .text import STOP, stem, words
+from .text import PRONOUNS, STOP, bag, stem, words
 from .values import Value, extract
 
 _TOKEN = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][a-z]+)?|\d+")
-_ARTICLES = frozenset(["a", "an", "the", "my", "our", "your", "its", "their", "this", "that"])
+_ARTICLES = bag("a an the my our your its their this that")
+_BLANK = "\x00"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A clause. ``carried`` are values brought in from earlier results, for words such as "it"."""
+    """A clause. ``refers``: it speaks of an earlier result ("it", "the first"); those words ask for no tool then."""
 
     text: str
-    carried: tuple[Value, ...] = field(default=())
+    refers: bool = False
 
     @cached_property
     def values(self) -> tuple[Value, ...]:
-        return (*extract(self.text), *self.carried)
+        return tuple(extract(self.text))
 
     @cached_property
     def bare(self) -> str:
@@ -30,13 +31,14 @@ class Request:
         text = self.text
         for value in self.values:
             if value.start >= 0:
-                text = text[: value.start] + " " * (value.end - value.start) + text[value.end :]
+                text = text[: value.start] + _BLANK * (value.end - value.start) + text[value.end :]
         return text
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Stems of the words outside literals that mean something, each once."""
-        return tuple(dict.fromkeys(stem(w) for w in words(self.bare) if w not in STOP))
+        said = [w for w in words(self.bare) if w not in STOP and not (self.refers and w in PRONOUNS)]
+        return tuple(dict.fromkeys(stem(w) for w in said))
 
     @cached_property
     def _tokens(self) -> list[tuple[str, int, int]]:

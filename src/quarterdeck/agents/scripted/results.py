@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .schema import Parameter
-from .text import stem, words
-from .values import LOCATORS, Value, extract
+from .text import ORDINALS, bag, stem, words
+from .values import extract
 
 _ERROR = re.compile(
     r"\s*(?:\[?(?:mcp\s+)?(?:fatal|error|exception|traceback|failed|failure|denied|forbidden|refused|timed out|"
@@ -17,14 +17,7 @@ _ERROR = re.compile(
     r"unable to|cannot|could not|[\w.]*(?:Error|Exception)\b)", re.I,
 )  # fmt: skip
 _MARK = re.compile(r"^\s*(?:\[[^\]]*\]|[-*•]|\d+[.)])\s+")
-_ORDINALS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4, "last": -1, "newest": 0, "top": 0}
-_EACH = frozenset(["each", "every", "all", "both", "them", "those"])
-PRONOUNS = (
-    frozenset(
-        ["it", "its", "that", "them", "those", "they", "this", "result", "output", "answer", "same", "these", "each"]
-    )
-    | _ORDINALS.keys()
-)
+_EACH = bag("each every all both them those")
 
 
 @dataclass(frozen=True)
@@ -81,9 +74,9 @@ def carried(parameter: Parameter, clause: str, before: list[Done]) -> list[Any]:
         return []
     last, said = before[-1], words(clause)
     members = items(last.result)
-    chosen = [w for w in said if w in _ORDINALS]
+    chosen = [w for w in said if w in ORDINALS]
     if chosen and members:
-        index = _ORDINALS[chosen[0]]
+        index = ORDINALS[chosen[0]]
         return [_joined(_field(members[index], parameter), last)] if index < len(members) else []
     if len(members) > 1 and any(w in _EACH for w in said):
         return [_joined(_field(m, parameter), last) for m in members]
@@ -143,11 +136,3 @@ def _joined(member: Any, last: Done) -> Any:
         if isinstance(value, str) and value.startswith(("/", "~", "./")) and "\n" not in value:
             return f"{value.rstrip('/')}/{member}"
     return member
-
-
-def as_value(item: Any) -> Value:
-    """A carried item as a literal that has no place in the text."""
-    text = item if isinstance(item, str) else json.dumps(item)
-    kinds = [v.kind for v in extract(text[:300]) if v.start == 0 and v.end == len(text)]
-    kind = kinds[0] if kinds and kinds[0] in LOCATORS | {"number", "code"} else "result"
-    return Value(kind, item, -1, -1)

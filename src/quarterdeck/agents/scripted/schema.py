@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -22,7 +22,8 @@ _FALLBACK = re.compile(
 
 @dataclass(frozen=True)
 class Parameter:
-    """One property of an object schema. ``types`` empty means anything; ``default`` MISSING when there is none."""
+    """One property of an object schema. ``types`` empty means anything; ``default`` MISSING when there is none;
+    ``kin``: example values of like-named parameters of other tools."""
 
     label: str
     types: tuple[str, ...]
@@ -35,7 +36,7 @@ class Parameter:
     items: Parameter | None = None
     properties: tuple[Parameter, ...] = ()
     minimum_items: int = 0
-    open: bool = False
+    kin: tuple[str, ...] = ()
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -135,7 +136,23 @@ def read_tools(definitions: Any) -> list[Tool]:
         tools.append(
             Tool(function["name"], description if isinstance(description, str) else "", schema, read_object(schema))
         )
-    return tools
+    return _acquainted(tools)
+
+
+def _acquainted(tools: list[Tool]) -> list[Tool]:
+    """Parameters that share a word of their label learn each other's examples."""
+    known = [p for t in tools for p in t.parameters if p.samples]
+    if not known:
+        return tools
+    return [
+        replace(t, parameters=tuple(replace(p, kin=_kin(p, known)) if p.shapes else p for p in t.parameters))
+        for t in tools
+    ]
+
+
+def _kin(parameter: Parameter, known: list[Parameter]) -> tuple[str, ...]:
+    like = [s for other in known if other.words & parameter.words for s in other.samples]
+    return tuple(dict.fromkeys(s for s in like if shape(s) in parameter.shapes))[:100]
 
 
 def read_object(schema: Any) -> tuple[Parameter, ...]:
@@ -178,7 +195,6 @@ def _parameter(label: str, schema: Any, root: Any, required: bool, depth: int) -
         else None,
         properties=_properties(flat, root, depth),
         minimum_items=minimum if isinstance(minimum, int) else 0,
-        open="object" in types and not isinstance(flat.get("properties"), Mapping),
     )
 
 

@@ -29,7 +29,9 @@ _TOKENS = re.compile(
         )
     ),
 )
-_SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
 _SMALL_WORD = re.compile(r"\b(" + "|".join(_SMALL[2:]) + r")\b", re.IGNORECASE)
 LOCATORS = frozenset({"uri", "slashed", "file", "glob"})
 """Kinds that point at something, rather than being something said."""
