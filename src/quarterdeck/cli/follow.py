@@ -8,7 +8,7 @@ from typing import Any
 from quarterdeck import errors
 from quarterdeck.kube.client import KubeClient
 
-from .get import Query, fetch_tables, render
+from .get import TABLE, Query, fetch_tables, render
 from .kinds import Kind
 from .output import emit, object_name, without_managed_fields
 
@@ -84,8 +84,7 @@ class _Rows:
             return
         path = self._kind.resource.path(metadata.get("namespace"), metadata["name"])
         try:
-            accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
-            self._print([await self._client.request("GET", path, accept=accept)])
+            self._print([await self._client.request("GET", path, accept=TABLE)])
         except errors.NotFound:
             return  # its DELETED event follows
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .kinds import Kind, Kinds
 
-_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class Query:
     no_headers: bool = False
     managed_fields: bool = False
     ignore_not_found: bool = False
+    with_namespace: bool = False
+    """A table with the NAMESPACE column was printed: the ones below it keep the column, as kubectl's do."""
     errors: list[str] = field(default_factory=list[str])
 
 
@@ -41,12 +43,8 @@ def register(app: typer.Typer) -> None:
 
 
 def get(
-    kind: Annotated[
-        str, typer.Argument(help="KIND, KIND,KIND, all or KIND/NAME.", autocompletion=complete_kinds)
-    ],
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=complete_objects)
-    ] = None,
+    kind: Annotated[str, typer.Argument(help="KIND, KIND,KIND, all or KIND/NAME.", autocompletion=complete_kinds)],
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=complete_objects)] = None,
     namespace: Namespace = "",
     all_namespaces: AllNamespaces = False,
     selector: Selector = "",
@@ -191,12 +189,12 @@ async def _tables(client: KubeClient, query: Query) -> None:
 async def fetch_tables(client: KubeClient, query: Query, kind: Kind, names: list[str]) -> list[dict[str, Any]]:
     """Table objects, one for a list, one for each name."""
     if names:
-        return await _each(query, kind, names, lambda path: client.request("GET", path, accept=_TABLE))
+        return await _each(query, kind, names, lambda path: client.request("GET", path, accept=TABLE))
     selectors = {"labelSelector": query.selector, "fieldSelector": query.field_selector, "limit": "500"}
     params = {key: value for key, value in selectors.items() if value}
     tables: list[dict[str, Any]] = []
     while True:
-        page = await client.request("GET", kind.resource.path(_scope(query, kind)), params=params, accept=_TABLE)
+        page = await client.request("GET", kind.resource.path(_scope(query, kind)), params=params, accept=TABLE)
         tables.append(page)
         token = (page.get("metadata") or {}).get("continue")
         if not token:
@@ -218,21 +216,21 @@ def render(
 
     wide = query.output == "wide"
     chosen = [i for i, column in enumerate(columns) if wide or not column.get("priority")]
-    with_namespace = query.namespace is None and kind.resource.namespaced
+    query.with_namespace |= query.namespace is None and kind.resource.namespaced
     lines: list[list[str]] = []
     for row in rows:
         metadata = (row.get("object") or {}).get("metadata") or {}
         cells = [cell_text(row["cells"][i]) for i in chosen]
         if prefix and chosen:
             cells[0] = prefix + cells[0]
-        if with_namespace:
+        if query.with_namespace:
             cells.insert(0, metadata.get("namespace", ""))
         if query.show_labels:
             labels = metadata.get("labels") or {}
             cells.append(",".join(f"{k}={labels[k]}" for k in sorted(labels)) or "<none>")
         lines.append(cells)
     titles = [columns[i]["name"].upper() for i in chosen]
-    if with_namespace:
+    if query.with_namespace:
         titles.insert(0, "NAMESPACE")
     if query.show_labels:
         titles.append("LABELS")

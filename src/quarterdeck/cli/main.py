@@ -37,10 +37,11 @@ def version() -> None:
 
 def register() -> None:
     """Attach the command groups. Their modules import only typer at load."""
-    from . import get, lifecycle, mcp
+    from . import apply, get, lifecycle, mcp
 
     lifecycle.register(app)
     get.register(app)
+    apply.register(app)
     mcp.register(app)
 
 
