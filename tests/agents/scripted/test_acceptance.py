@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import io
-import re
-import tokenize
-from pathlib import Path
-
 import pytest
 
-from quarterdeck.agents import scripted
 from quarterdeck.agents.scripted.plan import Call
 
-from .table import Row, definitions, functions, play, rows
+from .table import Row, functions, play, rows
 
 ROWS = rows()
 

@@ -21,6 +21,7 @@ _BASE = {
 _FLAG_WORDS = frozenset(map(stem, bag("include enable with is use should allow show only do")))
 _NEGATIONS = bag("no not without dont don't never exclude skip")
 _CONNECT = r"saying|says|about|for|named|called|titled|on|regarding|concerning|with|of|as|is|that"
+_AUXILIARIES = bag("may can could do does did is are was were should would will have has you i we they there")
 _OPTIONAL_BAR = 0.65
 _WIDEST = 12
 
@@ -28,13 +29,16 @@ _WIDEST = 12
 @dataclass
 class Filling:
     """What a request gives a tool. ``missing``: required parameters without a value; ``used``: the literals taken;
-    ``sure``: how many required parameters a literal fits; ``cued``: how many the words around it name."""
+    ``sure``: how many required parameters a literal fits; ``cued``: how many the words around it name;
+    ``single``: lists that got one member only; ``phrases``: free words taken as arguments."""
 
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     missing: list[Parameter] = field(default_factory=list[Parameter])
     used: list[Value] = field(default_factory=list[Value])
     sure: int = 0
     cued: int = 0
+    single: int = 0
+    phrases: list[str] = field(default_factory=list[str])
 
 
 def fill(tool: Tool, request: Request) -> Filling:
@@ -123,8 +127,15 @@ def _assign(parameters: tuple[Parameter, ...], request: Request, out: dict[str, 
         out[parameter.label] = converted if "array" in parameter.types and value.kind != "json" else converted[0]
         taken.update(k for k, _ in given)
         filling.used += [v for _, v in given]
-        filling.sure += parameter.required and (value.kind != "number" or parameter.types != ("string",))
+        filling.sure += parameter.required and (
+            value.kind != "number" or bool(_NUMERIC & set(_member_types(parameter)))
+        )
+        filling.single += "array" in parameter.types and len(given) == 1 and value.kind != "json"
         filling.cued += cue >= _OPTIONAL_BAR
+
+
+def _member_types(parameter: Parameter) -> tuple[str, ...]:
+    return parameter.items.types if parameter.items is not None else parameter.types
 
 
 def _rated(
@@ -322,7 +333,9 @@ def _fill_structure(parameter: Parameter, request: Request, out: dict[str, Any],
             objects.append({**built, lead.label: value.text})
             attempt.used.append(value)
     out[parameter.label] = objects if parameter.items is not None else built
-    filling.used, filling.sure, filling.cued = attempt.used, filling.sure + parameter.required, filling.cued + 1
+    filling.used, filling.cued = attempt.used, filling.cued + 1
+    filling.sure += parameter.required and attempt.sure > 0
+    filling.phrases += attempt.phrases
 
 
 def _siblings(lead: Any, request: Request, used: list[Value]) -> list[Value]:
@@ -349,10 +362,12 @@ def _last_resort(
         phrase = _phrase(parameter, request, filling, tool)
         if phrase:
             out[parameter.label] = phrase
+            filling.phrases.append(phrase)
             return
     if parameter.types == ("array",) and parameter.items and parameter.items.types == ("string",) and top:
         phrase = "" if parameter.items.enum else _phrase(parameter, request, filling, tool)
         if phrase:
+            filling.phrases.append(phrase)
             out[parameter.label] = [p for p in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", phrase) if p]
             return
     if parameter.default is not MISSING:
@@ -419,6 +434,8 @@ def _tidy(phrase: str, single: bool) -> str:
     parts = phrase.split()
     while parts and parts[0].lower() in FILLER:
         parts = parts[1:]
+    if parts and parts[0].lower() in _AUXILIARIES:
+        return ""
     while parts and parts[-1].lower().strip(".,!?") in FILLER | {"to", "in", "into", "at", "from", "with", "and"}:
         parts = parts[:-1]
     if single:

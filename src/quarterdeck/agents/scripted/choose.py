@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .arguments import Filling, fill
 from .request import Request
 from .schema import Tool
-from .text import RELATED, VERBS, WEAK, stems
+from .text import RELATED, STOP, VERBS, WEAK, stems
 
 COVERAGE = 0.34
 """Share of the request's words a tool must account for."""
@@ -54,18 +54,28 @@ def match(word: str, tool: Tool) -> float:
 def _rate(request: Request, tool: Tool, spread: dict[str, int], total: int) -> Choice:
     filling = fill(tool, request)
     idle = [v for v in request.values if v not in filling.used and v.start >= 0]
-    asked = list(request.words) + [s for v in idle if v.kind in ("entity", "ident") for s in stems(v.text)]
+    spoken = frozenset(s for phrase in filling.phrases for s in stems(phrase))
+    asked = [w for w in request.words if w not in spoken] + [
+        s for v in idle if v.kind in ("entity", "ident") for s in stems(v.text)
+    ]
     weight = {w: 0.15 if w in WEAK else 0.5 if w in VERBS else 1.0 for w in asked}
     matched = {w: match(w, tool) for w in weight}
     total_weight = sum(weight.values()) or 1.0
     coverage = sum(weight[w] * matched[w] for w in weight) / total_weight
     rarity = {w: weight[w] * math.log(1 + total / spread.get(w, 1)) for w in weight}
     telling = sum(rarity[w] * matched[w] for w in weight) / (sum(rarity.values()) or 1.0)
-    label = [s for s in tool.label_stems if s not in WEAK] or list(tool.label_stems)
+    label = [s for s in tool.label_stems if s not in WEAK and s not in STOP] or list(tool.label_stems)
     named = sum(1.0 for s in label if s in weight or RELATED.get(s, frozenset()) & weight.keys()) / (len(label) or 1)
     required = len(tool.required)
     fit = 0.3 * (filling.sure / required if required else 0.3) + 0.12 * filling.cued
-    fit -= 0.25 * len(filling.missing) + 0.2 * sum(v.kind != "entity" for v in idle)
+    summary = stems(tool.summary)
+    fit += 0.3 * len(summary & weight.keys()) / (len(summary) or 1)
+    fit -= (
+        0.1 * len(filling.phrases)
+        + 0.15 * filling.single
+        + 0.25 * len(filling.missing)
+        + 0.2 * sum(v.kind != "entity" for v in idle)
+    )
     if request.refers and not filling.missing:
         fit -= 0.4  # "it" has no place in this tool
     score = coverage + telling + 0.5 * named + fit - (0.5 if tool.deprecated else 0.0)

@@ -19,6 +19,7 @@ _BREAK = re.compile(
     re.I,
 )
 _QUESTION = bag("what which who where when how")
+_SAME = bag("it its they their them")
 _MOST = 12
 """Most clauses of a request; the rest stays with the last."""
 
@@ -46,7 +47,7 @@ def clauses(text: str, tools: Sequence[Tool]) -> list[Clause]:
     start, waits = 0, False
     for match in _BREAK.finditer(bare):
         word = match.group("word") or match.group("verb")
-        if word is not None and stem(word) not in actions and not (match.group("and") and word.lower() in _QUESTION):
+        if word is not None and not _begins(word.lower(), bare[match.end() :], actions, bool(match.group("and"))):
             continue
         if len(found) == _MOST - 1:
             break
@@ -56,6 +57,17 @@ def clauses(text: str, tools: Sequence[Tool]) -> list[Clause]:
         start = match.end()
     found.append(Clause(text[start:].strip(), waits, bool(found)))
     return [c for c in found if c.text]
+
+
+def _begins(word: str, rest: str, actions: frozenset[str], joined: bool) -> bool:
+    """Whether a new thing to do begins with ``word``: an action, or a question that stands alone.
+
+    "… and when was it changed?" asks more about the same thing, and is answered together with it.
+    """
+    if word in _QUESTION:
+        clause = re.split(r"[.;?!]|\band\b", rest, maxsplit=1)[0].lower()
+        return joined and not _SAME & set(clause.split()[:4])
+    return stem(word) in actions
 
 
 def stages(text: str, tools: Sequence[Tool], whole: bool) -> list[list[Clause]]:

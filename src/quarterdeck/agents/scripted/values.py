@@ -33,7 +33,7 @@ _SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
 _SMALL_WORD = re.compile(r"\b(" + "|".join(_SMALL[2:]) + r")\b", re.IGNORECASE)
-LOCATORS = frozenset({"uri", "slashed", "file", "glob"})
+LOCATORS = frozenset({"uri", "slashed", "file"})
 """Kinds that point at something, rather than being something said."""
 
 
