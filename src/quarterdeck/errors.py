@@ -102,6 +102,7 @@ class ApiError(QuarterdeckError):
     causes: tuple[Cause, ...] = ()
     retry_after: int | None = None
     uid: str = ""
+    continue_token: str = field(default="", kw_only=True)  # metadata.continue: how an expired list can go on
     code: int | None = field(default=None, kw_only=True)
     reason_code: str | None = field(default=None, kw_only=True)
 
@@ -129,7 +130,7 @@ class ApiError(QuarterdeckError):
         status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": {"continue": self.continue_token} if self.continue_token else {},
             "status": "Failure",
             "message": self.message,
             "reason": self.status_reason,
@@ -250,4 +251,5 @@ def api_error_from_status(status: dict[str, Any]) -> ApiError:
         retry_after=details.get("retryAfterSeconds"),
         code=status.get("code"),
         reason_code=status.get("reason"),
+        continue_token=str((status.get("metadata") or {}).get("continue") or ""),
     )

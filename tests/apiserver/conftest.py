@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
@@ -60,3 +64,82 @@ def kubectl(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Kubec
         return done
 
     return run
+
+
+class Api:
+    """Plain HTTP to the session's server. ``as_user`` impersonates; ``token`` "" goes without credentials."""
+
+    def __init__(self, running: Running, token: str | None = None, as_user: str = "") -> None:
+        self.running = running
+        server = running.server
+        self.token = server.admin_token if token is None else token
+        headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
+        if as_user:
+            headers["impersonate-user"] = as_user
+        verify = ssl.create_default_context(cadata=server.ca_pem.decode())
+        self.http = httpx.Client(base_url=server.url, headers=headers, verify=verify, timeout=20)
+
+    def __call__(self, method: str, path: str, body: Any = None, type: str = "", **params: Any) -> httpx.Response:
+        content = body if isinstance(body, (bytes, str)) else None if body is None else json.dumps(body)
+        headers = {"content-type": type or "application/json"} if content is not None else {}
+        return self.http.request(method, path, content=content, headers=headers, params=params)
+
+    def ok(self, method: str, path: str, body: Any = None, type: str = "", **params: Any) -> Any:
+        """The decoded answer of a request that must succeed."""
+        response = self(method, path, body, type, **params)
+        assert response.status_code < 300, response.text
+        return response.json()
+
+    def refused(self, code: int, method: str, path: str, body: Any = None, type: str = "", **params: Any) -> Any:
+        """The Status of a request that must fail with ``code``."""
+        response = self(method, path, body, type, **params)
+        assert response.status_code == code, response.text
+        status = response.json()
+        assert (status["kind"], status["status"], status["code"]) == ("Status", "Failure", code)
+        return status
+
+    @contextmanager
+    def watch(self, path: str, accept: str = "application/json", **params: Any) -> Iterator[Iterator[Any]]:
+        """The events of a watch as they come."""
+        query = {"watch": "true", "timeoutSeconds": "20", **params}
+        with self.http.stream("GET", path, params=query, headers={"accept": accept}) as response:
+            assert response.status_code == 200, response.read()
+            yield (json.loads(line) for line in response.iter_lines())
+
+    def namespace(self) -> str:
+        """A fresh namespace with the default ServiceAccount (no controller makes it here); its URL prefix."""
+        made = self.ok("POST", "/api/v1/namespaces", {"metadata": {"generateName": "test-"}})
+        path = f"/api/v1/namespaces/{made['metadata']['name']}"
+        self.ok("POST", f"{path}/serviceaccounts", {"metadata": {"name": "default"}})
+        return path
+
+    def close(self) -> None:
+        self.http.close()
+
+
+@pytest.fixture(scope="session")
+def api(running: Running) -> Iterator[Api]:
+    """The session's server as cluster admin."""
+    made = Api(running)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def api_as(running: Running) -> Iterator[Callable[..., Api]]:
+    """``api_as(user)`` or ``api_as(token=…)``: the session's server as somebody else."""
+    made: list[Api] = []
+
+    def connect(as_user: str = "", token: str | None = None) -> Api:
+        made.append(Api(running, token, as_user))
+        return made[-1]
+
+    yield connect
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def space(api: Api) -> str:
+    """URL prefix of a fresh namespace: ``/api/v1/namespaces/test-x``."""
+    return api.namespace()

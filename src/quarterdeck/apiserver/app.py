@@ -42,6 +42,7 @@ from quarterdeck.apiserver.security.browser import LOCAL_HOSTS
 from quarterdeck.apiserver.security.identity import MASTERS
 from quarterdeck.apiserver.store import Event, Retention, Store, storage_key
 from quarterdeck.apiserver.subresources import Subresources
+from quarterdeck.apiserver.watch import MAX_PENDING
 from quarterdeck.apiserver.writes import Writes
 from quarterdeck.errors import ApiError
 from quarterdeck.kube.resource import (
@@ -72,6 +73,7 @@ class ApiServerConfig:
     hosts: tuple[str, ...] = ()
     service_cidr: str = "10.96.0.0/16"
     retention: Retention = field(default_factory=Retention)
+    watch_pending: int = MAX_PENDING
     metrics: MetricsSource | None = None
     converters: InProcess | None = None
 
@@ -135,7 +137,7 @@ class ApiServer:
         self.authenticator = Authenticator(tokens, admin, authorizer)
         writes, crds, bootstrap = self._writes(store, authorizer)
         deletion = Deletion(writes)
-        verbs = ResourceVerbs(store, writes, deletion)
+        verbs = ResourceVerbs(store, writes, deletion, max_pending=config.watch_pending)
         self._proxy = PodProxy(store, pki.kubelet_client_context())
         self.routes = Routes(
             registry=self.registry, verbs=verbs, subresources=Subresources(verbs, tokens, self._proxy),
@@ -191,6 +193,8 @@ class ApiServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self.routes is not None:
+            self.routes.verbs.end_watches()
         if self._server is not None:
             await self._server.stop(grace)
             self._server = None

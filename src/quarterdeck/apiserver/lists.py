@@ -21,6 +21,14 @@ from quarterdeck.errors import BadRequest, Cause, Expired, GatewayTimeout, Inval
 from quarterdeck.kube.resource import Object
 
 
+_INCONSISTENT = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ListQuery:
     """The parameters of a list. ``version`` None means the newest; ``exact`` lists at exactly that version."""
@@ -132,8 +140,8 @@ def page(store: Store, kind: Kind, namespace: str | None, wanted: Selection, que
             entries = _at(store, bucket, namespace, version, query.after)
         except Expired as error:
             if query.after is None:
-                raise Expired(f"The resourceVersion for the provided list is too old: {version}.") from error
-            raise
+                raise
+            raise Expired(_INCONSISTENT, continue_token=encode_token(-1, query.after)) from error
     elif wanted.name and namespace is not None:
         found = bucket.entries.get((namespace, wanted.name))
         entries = iter([found] if found else [])

@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from quarterdeck.apiserver.security.identity import ANONYMOUS, User
+from quarterdeck.apiserver.selectors import parse_fields
+from quarterdeck.errors import BadRequest
 from quarterdeck.wire.http import Exchange
 
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -53,7 +55,8 @@ def parse_request(exchange: Exchange) -> ApiRequest | None:
             dry.append(value)
         query.setdefault(key, value)
     namespace: str | None = None
-    if rest[0] == "watch" and len(rest) > 1:  # the old form of ?watch
+    old_watch = rest[0] == "watch" and len(rest) > 1  # the old form of ?watch
+    if old_watch:
         rest = rest[1:]
         query["watch"] = "true"
     if rest[0] == "namespaces" and len(rest) > 2 and not (len(rest) == 3 and rest[2] in _CLUSTER_SUBRESOURCES):
@@ -63,7 +66,7 @@ def parse_request(exchange: Exchange) -> ApiRequest | None:
         exchange, exchange.method, "", group, version, plural, namespace, name, subresource, query, dry,
         rest=tuple(rest[3:]),
     )  # fmt: skip
-    request.verb = _verb(request)
+    request.verb = "watch" if old_watch and request.method == "GET" else _verb(request)
     return request
 
 
@@ -81,7 +84,19 @@ def authorization_attributes(request: ApiRequest) -> dict[str, Any]:
     namespace = request.namespace or ""
     if request.plural == "namespaces" and not request.group and request.name:
         namespace = request.name
+    name = request.name
+    if not name and request.verb in ("list", "watch", "deletecollection"):
+        name = _selected_name(request.query.get("fieldSelector", ""))
     return {
         "verb": request.verb, "group": request.group, "resource": request.plural, "subresource": request.subresource,
-        "namespace": namespace, "name": request.name,
+        "namespace": namespace, "name": name,
     }  # fmt: skip
+
+
+def _selected_name(fields: str) -> str:
+    """The one name a field selector allows, so that a rule with resourceNames covers a list or watch of that object."""
+    try:
+        terms = parse_fields(fields) if fields else ()
+    except BadRequest:
+        return ""  # refused with its own text when the list is served
+    return next((t.value for t in terms if t.path == "metadata.name" and not t.negated and "/" not in t.value), "")

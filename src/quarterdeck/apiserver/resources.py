@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any, cast
 
@@ -37,6 +37,8 @@ class ResourceVerbs:
     writes: Writes
     deletion: Deletion
     now: Callable[[], float] = time
+    max_pending: int = watch.MAX_PENDING
+    _watchers: set[watch.Watcher] = field(default_factory=set[watch.Watcher])
 
     async def handle(self, request: ApiRequest, kind: Kind) -> None:
         if request.verb not in kind.verbs and not request.subresource:
@@ -91,8 +93,17 @@ class ResourceVerbs:
         wanted = self._selection(request, kind)
         if request.name:  # the old form: a watch on one object
             wanted = selection("", f"metadata.name={request.name}", ())
-        watcher = watch.Watcher(self.store, kind, self._scope(request, kind), wanted, query)
-        await watcher.run(request.exchange)
+        watcher = watch.Watcher(self.store, kind, self._scope(request, kind), wanted, query, self.max_pending)
+        self._watchers.add(watcher)
+        try:
+            await watcher.run(request.exchange)
+        finally:
+            self._watchers.discard(watcher)
+
+    def end_watches(self) -> None:
+        """The server stops: clients go on elsewhere, or when it is back, from their last version."""
+        for watcher in self._watchers:
+            watcher.stop()
 
     # -- writing
     async def create(self, request: ApiRequest, kind: Kind) -> None:

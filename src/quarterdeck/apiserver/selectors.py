@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from quarterdeck.apiserver.builtin import names
 from quarterdeck.apiserver.store import Entry
 from quarterdeck.errors import BadRequest
 
 _TOKEN = re.compile(r"\s*(?:(?P<op>==|!=|=|>|<|!|,|\(|\))|(?P<word>[A-Za-z0-9_./\-]+))")
+_INTEGER = re.compile(r"-?[0-9]+")
 _FIELD = re.compile(r"((?:\\.|[^=!\\])+?)(==|!=|=)(.*)", re.DOTALL)
 
 
@@ -62,7 +64,7 @@ class _Parser:
         self.at = 0
 
     def error(self, message: str) -> BadRequest:
-        return BadRequest(f"unable to parse requirement: {message} in label selector {self.text!r}")
+        return BadRequest(f"unable to parse requirement: {message} (label selector {self.text!r})")
 
     def peek(self) -> tuple[str, str]:
         return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
@@ -90,6 +92,20 @@ class _Parser:
         return tuple(found)
 
     def requirement(self) -> Requirement:
+        found = self._requirement()
+        wrong = names.qualified(found.key)
+        if wrong:
+            raise BadRequest(f'unable to parse requirement: <nil>: Invalid value: "{found.key}": {wrong}')
+        for at, value in enumerate(sorted(found.values)):
+            wrong = names.label_value(value)
+            if not wrong and found.op in ("Gt", "Lt") and not _INTEGER.fullmatch(value):
+                wrong = "for 'Gt', 'Lt' operators, the value must be an integer"
+            if wrong:
+                text = f'values[{at}][{found.key}]: Invalid value: "{value}": {wrong}'
+                raise BadRequest(f"unable to parse requirement: {text}")
+        return found
+
+    def _requirement(self) -> Requirement:
         if self.peek()[1] == "!":
             self.take()
             return Requirement(self.word(), "DoesNotExist")
@@ -108,8 +124,9 @@ class _Parser:
         raise self.error(f"found '{value}', expected: in, notin, =, ==, !=, gt, lt")
 
     def values(self) -> frozenset[str]:
-        if self.take()[1] != "(":
-            raise self.error("expected: '('")
+        opening = self.take()[1]
+        if opening != "(":
+            raise self.error(f"found '{opening}', expected: '('")
         values: set[str] = set()
         while True:
             kind, value = self.peek()

@@ -206,10 +206,7 @@ class Store:
     def at_version(self, bucket: Bucket, version: int) -> dict[Key, Entry | None]:
         """Differences from now back to ``version``: key → the entry then. Raises Expired when it is forgotten."""
         if version < max(self.compacted, self.history_from):
-            raise Expired(
-                "The provided continue parameter is too old to display a consistent list result. You can start a new "
-                "list without the continue parameter."
-            )
+            raise Expired(f"The resourceVersion for the provided list is too old: {version}.")
         changed: dict[Key, Entry | None] = {}
         for event in reversed(bucket.events):
             if event.rv <= version:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import time
 
 from quarterdeck.apiserver import tables
@@ -73,14 +73,24 @@ def _invalid(message: str) -> Invalid:
 class Watcher:
     """One running watch: events come in through :meth:`offer`, lines go out through :meth:`run`."""
 
-    def __init__(self, store: Store, kind: Kind, namespace: str | None, wanted: Selection, query: WatchQuery) -> None:
+    def __init__(
+        self,
+        store: Store,
+        kind: Kind,
+        namespace: str | None,
+        wanted: Selection,
+        query: WatchQuery,
+        max_pending: int = MAX_PENDING,
+    ) -> None:
         self.store = store
         self.kind = kind
         self.namespace = namespace
         self.wanted = wanted
         self.query = query
         self.bucket = store.bucket(kind.key)
-        self.overflowed = False
+        self.max_pending = max_pending
+        self.ended = False
+        self._exchange: Exchange | None = None
         self._pending: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._header_sent = False
@@ -89,19 +99,29 @@ class Watcher:
         """Called for each change of the kind, in version order."""
         if self.namespace is not None and event.entry.namespace != self.namespace:
             return
-        self._pending.append(event)
-        if len(self._pending) > MAX_PENDING:
-            self.overflowed = True
-        self._wake.set()
+        if len(self._pending) >= self.max_pending:
+            self._cut_off()
+        elif not self.ended:
+            self._pending.append(event)
+            self._wake.set()
 
     def stop(self) -> None:
-        self.overflowed = True
+        """End the stream after what is pending."""
+        self.ended = True
         self._wake.set()
+
+    def _cut_off(self) -> None:
+        """The client does not keep up: what it missed is dropped, it resumes from its last version."""
+        self.stop()
+        self._pending.clear()
+        if self._exchange is not None:
+            self._exchange.abort()  # it may be waiting for room to write, so no polite end would reach the client
 
     async def run(self, exchange: Exchange) -> None:
         """Stream until the time is over, the client goes away, or it is too slow."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.query.timeout
+        self._exchange = exchange
         exchange.start(200, [(b"content-type", b"application/json")])
         self.bucket.listeners.add(self.offer)
         exchange.on_disconnect(self.stop)
@@ -122,9 +142,9 @@ class Watcher:
     async def _stream(self, exchange: Exchange, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         bookmark_at = loop.time() + _BOOKMARK_SECONDS
-        while not self.overflowed:
+        while not self.ended or self._pending:
             limit = min(deadline, bookmark_at) if self.query.bookmarks else deadline
-            if not self._pending:
+            if not self._pending and not self.ended:
                 self._wake.clear()
                 timer = loop.call_at(limit, self._wake.set)
                 await self._wake.wait()
@@ -166,6 +186,8 @@ class Watcher:
             before = event.old is not None and self.wanted.matches(event.old)
             if not now and not before:
                 return b""
+            if not now and type_ != DELETED and event.old is not None:
+                return self._left(event, event.old)
             type_ = DELETED if not now else (MODIFIED if before else ADDED)
         if self.query.shape == "Table":
             return self._encode(type_, event.entry)
@@ -174,6 +196,12 @@ class Watcher:
         if line is None:
             line = event.wire[key] = self._encode(type_, event.entry)
         return line
+
+    def _left(self, event: Event, old: Entry) -> bytes:
+        """Out of the selector: as upstream, the object as it last matched, with the version of the change."""
+        obj = old.load()
+        obj["metadata"]["resourceVersion"] = str(event.rv)
+        return self._encode(DELETED, replace(old, rv=event.rv, raw=encode(obj)))
 
     def _encode(self, type_: int, entry: Entry) -> bytes:
         shape = self.query.shape
