@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -108,6 +109,7 @@ def _refuse(exchange: Exchange, status: int, message: str, *headers: tuple[bytes
     exchange.respond(status, body, [(b"content-type", b"application/json"), *headers])
 
 
+@lru_cache(maxsize=32)
 def _host_name(host: bytes) -> str:
     try:
         return urlsplit(f"//{host.decode('latin-1')}").hostname or ""

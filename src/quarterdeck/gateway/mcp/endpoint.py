@@ -206,21 +206,36 @@ def _filter(call: McpCall) -> Transform:
     return transform
 
 
+def _start_of_head(call: McpCall, origin: Origin) -> bytes:
+    """The lines that are the same for every request of one client in one session."""
+    parts = [b"%b %b HTTP/1.1\r\n" % (call.exchange.method.encode(), call.route.path), call.lane.headers]
+    if not call.route.host_line:
+        parts.append(b"host: %b:%d\r\n" % (origin[0].encode(), origin[1]))
+    accept = call.headers.get(b"accept")
+    parts.append(b"accept: %b\r\n" % (accept if accept is not None and accept != b"*/*" else _ACCEPT))
+    version = call.headers.get(protocol.H_VERSION)
+    if version is not None:
+        parts.append(b"%b: %b\r\n" % (protocol.H_VERSION, version))
+    if call.session is not None:
+        parts.append(b"%b: %b\r\n" % (protocol.H_SESSION, call.session.upstream.encode("latin-1")))
+    return b"".join(parts)
+
+
 def request_bytes(call: McpCall, origin: Origin) -> bytes:
     """The request towards the upstream: only headers we know, those configured, and the body that was decided on."""
     lane = call.lane
     headers = call.headers
-    parts = [b"%b %b HTTP/1.1\r\n" % (call.exchange.method.encode(), call.route.path), lane.headers]
-    if not call.route.host_line:
-        parts.append(b"host: %b:%d\r\n" % (origin[0].encode(), origin[1]))
-    accept = headers.get(b"accept")
-    parts.append(b"accept: %b\r\n" % (accept if accept is not None and accept != b"*/*" else _ACCEPT))
-    for name in (protocol.H_VERSION, protocol.H_LAST_EVENT):
-        value = headers.get(name)
-        if value is not None:
-            parts.append(b"%b: %b\r\n" % (name, value))
-    if call.session is not None:
-        parts.append(b"%b: %b\r\n" % (protocol.H_SESSION, call.session.upstream.encode("latin-1")))
+    key = (
+        call.exchange.method, origin, headers.get(b"accept"), headers.get(protocol.H_VERSION),
+        call.session.upstream if call.session is not None else "",
+    )  # fmt: skip
+    start = lane.starts.get(key)
+    if start is None:
+        start = lane.remember(key, _start_of_head(call, origin))
+    parts = [start]
+    last_event = headers.get(protocol.H_LAST_EVENT)
+    if last_event is not None:
+        parts.append(b"%b: %b\r\n" % (protocol.H_LAST_EVENT, last_event))
     if call.modern and call.message is not None:
         parts.append(b"%b: %b\r\n" % (protocol.H_METHOD, call.method.encode()))
         if call.method in _NAMED:

@@ -11,11 +11,18 @@ from ..policy.authorizer import Authorizer, Decision, Grant, Request, Target
 from ..policy.principal import Principal
 from ..upstream import Upstreams
 
+Start = tuple[str, Origin, bytes | None, bytes | None, str]
+"""method, origin, accept, protocol version and session of a request"""
+
+_STARTS = 256
+_START_BYTES = 2048
+"""Bounds of what is remembered per lane: callers choose the accept header."""
+
 
 class Lane:
     """One principal on one server: its grant, and the header lines that every one of its requests starts with."""
 
-    __slots__ = ("authorizer", "binding", "forward", "grant", "headers", "principal", "target")
+    __slots__ = ("authorizer", "binding", "forward", "grant", "headers", "principal", "starts", "target")
 
     def __init__(self, route: McpRoute, principal: Principal, authorizer: Authorizer) -> None:
         self.principal = principal
@@ -24,12 +31,22 @@ class Lane:
         self.grant: Grant | None = authorizer.grant(principal, route.target)
         self.binding = f"{'/'.join(route.target)}|{principal.id}".encode()
         self.forward: tuple[bytes, ...] = ()
+        self.starts: dict[Start, bytes] = {}
+        """First lines of request heads already put together."""
         headers = route.server.headers
         if self.grant is not None:
             won = {h.name.lower() for h in self.grant.headers}
             headers = tuple(h for h in headers if h.name.lower() not in won) + self.grant.headers
             self.forward = tuple(name.encode() for name in self.grant.allowed_headers)
         self.headers = route.host_line + header_lines(headers)
+
+    def remember(self, key: Start, head: bytes) -> bytes:
+        """Keep the first lines of a request head for the next call like it."""
+        if len(head) <= _START_BYTES:
+            if len(self.starts) >= _STARTS:
+                self.starts.clear()
+            self.starts[key] = head
+        return head
 
     def decide(self, method: str, name: str = "") -> Decision:
         return self.authorizer.decide(Request(self.principal, self.target, method, name))

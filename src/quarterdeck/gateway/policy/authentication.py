@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from time import time
 from typing import Any
@@ -82,7 +83,7 @@ class Authenticator:
         ``local``: it came in on the listener for people; ``peer``: the remote address, None on a unix socket.
         """
         if authorization is None:
-            if local and self._identities.anonymous_local and _is_loopback(peer):
+            if local and self._identities.anonymous_local and (peer is None or _is_loopback(peer[0])):
                 return ANONYMOUS
             raise Unauthenticated("a bearer token is required")
         digest = hashlib.sha256(authorization).digest()
@@ -135,5 +136,6 @@ class Authenticator:
             raise Unauthenticated(f"the token cannot be verified: {error}", "invalid_token") from error
 
 
-def _is_loopback(peer: tuple[str, int] | None) -> bool:
-    return peer is None or ip_address(peer[0].partition("%")[0]).is_loopback
+@lru_cache(maxsize=256)
+def _is_loopback(host: str) -> bool:
+    return ip_address(host.partition("%")[0]).is_loopback
