@@ -37,11 +37,14 @@ def version() -> None:
 
 def register() -> None:
     """Attach the command groups. Their modules import only typer at load."""
-    from . import apply, get, lifecycle, mcp
+    from . import agent, apply, audit, get, lifecycle, mcp, tools
 
     lifecycle.register(app)
     get.register(app)
     apply.register(app)
+    agent.register(app)
+    tools.register(app)
+    audit.register(app)
     mcp.register(app)
 
 

@@ -1,0 +1,137 @@
+"""The work behind ``qd audit``: reading ``gateway/audit.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from quarterdeck.errors import StorageError, UsageError
+
+from .home import home
+from .output import emit, note, table
+
+_HEADER = ["TIME", "PRINCIPAL", "KIND", "SERVER", "TOOL", "DECISION", "OUTCOME", "MS", "TRACE", "DETAIL"]
+_POLL = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Empty fields match everything."""
+
+    agent: str = ""
+    tool: str = ""
+    decision: str = ""
+
+    def matches(self, record: dict[str, Any]) -> bool:
+        agent = str(record.get("agent", ""))
+        return (
+            (not self.agent or self.agent in (agent, agent.rpartition("/")[2]))
+            and (not self.tool or self.tool == record.get("tool"))
+            and (not self.decision or self.decision == record.get("decision"))
+        )
+
+
+def show(file: Path | None, wanted: Filter, *, lines: int, follow: bool, output: str) -> None:
+    """Print the newest ``lines`` records that match, then new ones. Raises StorageError when there is no file."""
+    if wanted.decision not in ("", "allow", "deny"):
+        raise UsageError(f"--decision={wanted.decision}: must be allow or deny")
+    if output not in ("", "json"):
+        raise UsageError(f"--output={output}: must be json")
+    path = file or default_path()
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise StorageError(f"audit file {path}: {error.strerror}; the gateway writes it once qd up runs") from error
+    with stream:
+        newest = deque((r for r in _records(stream) if wanted.matches(r[0])), maxlen=lines)
+        _print(list(newest), output, header=True)
+        if not newest and not follow:
+            note("no records")
+        while follow:
+            fresh = [found for found in _records(stream) if wanted.matches(found[0])]
+            _print(fresh, output, header=False)
+            if not fresh:
+                stream = _reopened(stream, path)
+                time.sleep(_POLL)
+
+
+def check(file: Path | None) -> bool:
+    """Verify the chain of hashes and say what was found."""
+    from quarterdeck.telemetry.audit import verify
+
+    path = file or default_path()
+    result = verify(path)
+    if result.ok:
+        emit(f"{path}: {result.records} records, none changed or removed\n")
+    else:
+        note(f"error: {path}: line {result.line}: {result.problem}")
+    return result.ok
+
+
+def default_path() -> Path:
+    return home() / "gateway" / "audit.jsonl"
+
+
+def _records(stream: IO[bytes]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Complete lines from the current position; an unfinished last line is left for the next time."""
+    while True:
+        at = stream.tell()
+        line = stream.readline()
+        if not line.endswith(b"\n"):
+            stream.seek(at)
+            return
+        text = line.decode("utf-8", "replace").rstrip("\n")
+        try:
+            record: Any = json.loads(text)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            yield record, text
+        else:
+            note(
+                f"warning: {getattr(stream, 'name', 'audit file')}: byte {at}: not an audit record; see: qd audit verify"
+            )
+
+
+def _reopened(stream: IO[bytes], path: Path) -> IO[bytes]:
+    """The file that has the name now, when it was replaced or cut."""
+    try:
+        now = path.stat()
+    except FileNotFoundError:
+        return stream
+    if now.st_ino == os.fstat(stream.fileno()).st_ino and now.st_size >= stream.tell():
+        return stream
+    stream.close()
+    return path.open("rb")
+
+
+def _print(found: list[tuple[dict[str, Any], str]], output: str, *, header: bool) -> None:
+    if not found:
+        return
+    if output == "json":
+        emit("".join(text + "\n" for _, text in found))
+        return
+    emit(table([_row(record) for record, _ in found], header=_HEADER if header else None))
+
+
+def _row(record: dict[str, Any]) -> list[str]:
+    when = datetime.fromtimestamp(float(record.get("ts", 0))).astimezone()
+    return [
+        when.strftime("%H:%M:%S"),
+        str(record.get("principal", "")) or "-",
+        str(record.get("kind", "")),
+        str(record.get("server", "")) or "-",
+        str(record.get("tool", "")) or str(record.get("method", "")) or "-",
+        str(record.get("decision", "")),
+        str(record.get("outcome", "")),
+        f"{float(record.get('latencyMs', 0)):.1f}",
+        str(record.get("traceId", ""))[:8] or "-",
+        str(record.get("detail", "")).partition("\n")[0][:80],
+    ]
