@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from .phrases import free_words
 from .request import Request
 from .schema import MISSING, Parameter, Tool
-from .text import FILLER, PRONOUNS, STOP, VERBS, bag, split, stem, stems, words
+from .text import STOP, VERBS, bag, split, stem, stems
 from .values import LOCATORS, Value, shape
 
 _ORIGIN = frozenset(map(stem, bag("from start begin origin old former initial")))
@@ -20,8 +21,6 @@ _BASE = {
 }  # fmt: skip
 _FLAG_WORDS = frozenset(map(stem, bag("include enable with is use should allow show only do")))
 _NEGATIONS = bag("no not without dont don't never exclude skip")
-_CONNECT = r"saying|says|about|for|named|called|titled|on|regarding|concerning|with|of|as|is|that"
-_AUXILIARIES = bag("may can could do does did is are was were should would will have has you i we they there")
 _OPTIONAL_BAR = 0.65
 _WIDEST = 12
 
@@ -30,7 +29,8 @@ _WIDEST = 12
 class Filling:
     """What a request gives a tool. ``missing``: required parameters without a value; ``used``: the literals taken;
     ``sure``: how many required parameters a literal fits; ``cued``: how many the words around it name;
-    ``single``: lists that got one member only; ``phrases``: free words taken as arguments."""
+    ``single``: lists that got one member only; ``assumed``: values the schema supplied;
+    ``phrases``: free words taken as arguments."""
 
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     missing: list[Parameter] = field(default_factory=list[Parameter])
@@ -38,6 +38,7 @@ class Filling:
     sure: int = 0
     cued: int = 0
     single: int = 0
+    assumed: int = 0
     phrases: list[str] = field(default_factory=list[str])
 
 
@@ -359,13 +360,13 @@ def _last_resort(
 ) -> None:
     """A required parameter no literal fits: free words, then what the schema offers, else it is missing."""
     if parameter.types in (("string",), ()) and not parameter.enum and not parameter.shapes and not parameter.format:
-        phrase = _phrase(parameter, request, filling, tool)
+        phrase = free_words(parameter, request, tool, filling.used, labelled=not top)
         if phrase:
             out[parameter.label] = phrase
             filling.phrases.append(phrase)
             return
     if parameter.types == ("array",) and parameter.items and parameter.items.types == ("string",) and top:
-        phrase = "" if parameter.items.enum else _phrase(parameter, request, filling, tool)
+        phrase = "" if parameter.items.enum else free_words(parameter, request, tool, filling.used, labelled=False)
         if phrase:
             filling.phrases.append(phrase)
             out[parameter.label] = [p for p in re.split(r"\s*,\s*(?:and\s+)?|\s+and\s+", phrase) if p]
@@ -378,67 +379,14 @@ def _last_resort(
         out[parameter.label] = parameter.examples[0]
     elif parameter.enum and not _offered(parameter, request, filling):
         out[parameter.label] = parameter.enum[0]
-    elif parameter.types == ("array",) and not parameter.minimum_items and not top:
+    elif parameter.types == ("array",) and not parameter.minimum_items and not top and len(out) > 1:
         out[parameter.label] = []
     else:
         filling.missing.append(parameter)
+        return
+    filling.assumed += 1
 
 
 def _offered(parameter: Parameter, request: Request, filling: Filling) -> bool:
     """Whether the user did give something here, only nothing that fits."""
     return any(v.kind in ("entity", "quoted", "slashed", "ident") and v not in filling.used for v in request.values)
-
-
-def _phrase(parameter: Parameter, request: Request, filling: Filling, tool: Tool) -> str:
-    """Free words meant for a parameter: after its own label, after a connective, or after the action."""
-    phrase = _words_for(parameter, request, filling, tool)
-    return "" if request.refers and PRONOUNS & set(words(phrase)) else phrase
-
-
-def _words_for(parameter: Parameter, request: Request, filling: Filling, tool: Tool) -> str:
-    bare = _trim_used(request, filling)
-    cues = [w for w in (parameter.label, " ".join(split(parameter.label)), split(parameter.label)[-1]) if len(w) > 2]
-    singular = [re.sub(r"s$", "", c) for c in cues]
-    label = "|".join(re.escape(c) for c in dict.fromkeys(cues + singular))
-    if label:
-        match = re.search(rf"\b(?:{label})\s*(?:[:=]|\b(?:{_CONNECT})\b)?\s+(\S.*)", bare, re.I)
-        if match and (phrase := _tidy(match.group(1), single="type" in split(parameter.label))):
-            return phrase
-    own = {s for _, known in tool.fields[:2] for s in known} | VERBS
-    action = [m for m in re.finditer(r"[A-Za-z]+", bare) if stem(m.group()) in own and m.group().lower() not in STOP]
-    if not action:
-        return ""
-    end = action[0].end()
-    for match in action[1:]:
-        if not bare[end : match.start()].strip(" ") or all(
-            w in FILLER for w in bare[end : match.start()].lower().split()
-        ):
-            end = match.end()
-    rest = re.sub(rf"^\s*(?:{_CONNECT}|to)\b", "", bare[end:], flags=re.I)
-    match = re.search(r"\b(?:for|about|named|called|saying|titled)\s+(\S.*)", rest, re.I)
-    return _tidy(match.group(1) if match else rest, single=False)
-
-
-def _trim_used(request: Request, filling: Filling) -> str:
-    """The text with used literals, and what leads to them, cut away at their place."""
-    text = request.text
-    for value in sorted((v for v in filling.used if v.start >= 0), key=lambda v: -v.start):
-        lead = re.sub(r"(?:\b(?:to|in|into|at|from|under|inside|on|the|file|folder)\s+)+$", "", text[: value.start])
-        text = lead + "\n" + text[value.end :]
-    return text
-
-
-def _tidy(phrase: str, single: bool) -> str:
-    """Free words without courtesies, up to a break; empty when nothing of meaning is left."""
-    phrase = phrase.split("\n")[0].strip().strip(".?!,:;").strip()
-    parts = phrase.split()
-    while parts and parts[0].lower() in FILLER:
-        parts = parts[1:]
-    if parts and parts[0].lower() in _AUXILIARIES:
-        return ""
-    while parts and parts[-1].lower().strip(".,!?") in FILLER | {"to", "in", "into", "at", "from", "with", "and"}:
-        parts = parts[:-1]
-    if single:
-        parts = parts[:1]
-    phrase = " ".join(parts).strip(".?!,:;'\"")
-    return phrase if stems(phrase) else ""

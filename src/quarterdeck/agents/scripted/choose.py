@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from .arguments import Filling, fill
 from .request import Request
 from .schema import Tool
-from .text import RELATED, STOP, VERBS, WEAK, stems
+from .text import RELATED, VERBS, WEAK, bag, stems
+from .values import LOCATORS, Value
 
+_JOINING = bag("with by of for in as to and from")
 COVERAGE = 0.34
 """Share of the request's words a tool must account for."""
 
@@ -53,45 +55,53 @@ def match(word: str, tool: Tool) -> float:
 
 def _rate(request: Request, tool: Tool, spread: dict[str, int], total: int) -> Choice:
     filling = fill(tool, request)
-    idle = [v for v in request.values if v not in filling.used and v.start >= 0]
-    spoken = frozenset(s for phrase in filling.phrases for s in stems(phrase))
-    asked = [w for w in request.words if w not in spoken] + [
-        s for v in idle if v.kind in ("entity", "ident") for s in stems(v.text)
-    ]
-    weight = {w: 0.15 if w in WEAK else 0.5 if w in VERBS else 1.0 for w in asked}
+    idle = [v for v in request.values if v not in filling.used]
+    weight = _weights(request, filling, idle)
     matched = {w: match(w, tool) for w in weight}
-    total_weight = sum(weight.values()) or 1.0
-    coverage = sum(weight[w] * matched[w] for w in weight) / total_weight
+    coverage = sum(weight[w] * matched[w] for w in weight) / (sum(weight.values()) or 1.0)
     rarity = {w: weight[w] * math.log(1 + total / spread.get(w, 1)) for w in weight}
     telling = sum(rarity[w] * matched[w] for w in weight) / (sum(rarity.values()) or 1.0)
-    label = [s for s in tool.label_stems if s not in WEAK and s not in STOP] or list(tool.label_stems)
+    label = [s for s in tool.label_stems if s not in WEAK and s not in _JOINING] or list(tool.label_stems)
     named = sum(1.0 for s in label if s in weight or RELATED.get(s, frozenset()) & weight.keys()) / (len(label) or 1)
-    required = len(tool.required)
-    fit = 0.3 * (filling.sure / required if required else 0.3) + 0.12 * filling.cued
     summary = stems(tool.summary)
-    fit += 0.3 * len(summary & weight.keys()) / (len(summary) or 1)
-    fit -= (
-        0.1 * len(filling.phrases)
-        + 0.15 * filling.single
-        + 0.25 * len(filling.missing)
-        + 0.2 * sum(v.kind != "entity" for v in idle)
-    )
-    if request.refers and not filling.missing:
-        fit -= 0.4  # "it" has no place in this tool
-    score = coverage + telling + 0.5 * named + fit - (0.5 if tool.deprecated else 0.0)
+    brief = len(summary & weight.keys()) / (len(summary) or 1)
+    score = coverage + telling + 0.5 * named + 0.15 * brief + _fit(request, tool, filling, idle)
     verbal = any(matched[w] >= 0.6 for w in weight if w in VERBS and w not in WEAK)
-    fits = bool(request.words) and _fits(weight, matched, coverage, filling, tool, verbal)
+    fits = bool(request.words) and coverage >= COVERAGE and _about(weight, tool, filling, idle, verbal)
     return Choice(tool, filling, score, fits, verbal)
 
 
-def _fits(
-    weight: dict[str, float], matched: dict[str, float], coverage: float, filling: Filling, tool: Tool, verbal: bool
-) -> bool:
+def _weights(request: Request, filling: Filling, idle: list[Value]) -> dict[str, float]:
+    """The words to account for: not those that became arguments, but those of named things that did not."""
+    spoken = frozenset(s for phrase in filling.phrases for s in stems(phrase))
+    things = [s for v in idle if v.kind in ("entity", "ident") for s in stems(v.text)]
+    asked = [w for w in request.words if w not in spoken] + things
+    return {w: 0.15 if w in WEAK else 0.5 if w in VERBS else 1.0 for w in asked}
+
+
+def _fit(request: Request, tool: Tool, filling: Filling, idle: list[Value]) -> float:
+    """How well the literals suit the schema."""
+    required = len(tool.required)
+    fit = 0.3 * (filling.sure / required if required else 0.3) + 0.12 * filling.cued
+    fit -= 0.25 * len(filling.missing) + 0.2 * sum(v.kind != "entity" for v in idle)
+    listed = filling.single + sum("array" in p.types for p in filling.missing)
+    fit -= 0.1 * len(filling.phrases) + 0.15 * listed + 0.05 * filling.assumed
+    if request.refers and not filling.missing:
+        fit -= 0.4  # "it" has no place in this tool
+    return fit - (0.5 if tool.deprecated else 0.0)
+
+
+def _about(weight: dict[str, float], tool: Tool, filling: Filling, idle: list[Value], verbal: bool) -> bool:
     """Whether the request is about this tool at all.
 
-    A verb as general as "create" is not enough: either a word that names a thing matches, or the verb is the tool's own
-    and literals of the right kind are there for everything required.
+    A verb as general as "create" is not enough: either a word that names a thing matches, or the verb (or a word of a
+    parameter) does and literals of the right kind are there for everything required. A tool with no use for the one
+    place the request points at is not meant.
     """
-    thing = any(matched[w] >= 0.45 for w in weight if w not in VERBS)
+    if any(v.kind in LOCATORS for v in idle) and not any(v.kind in LOCATORS for v in filling.used):
+        return False
+    nouns = [w for w in weight if w not in VERBS]
+    prose = frozenset[str]().union(*(known for level, known in tool.fields if level in (1.0, 0.85, 0.6, 0.5)))
+    thing = any(w in prose or RELATED.get(w, frozenset()) & prose for w in nouns)
     complete = bool(tool.required) and filling.sure >= len(tool.required)
-    return coverage >= COVERAGE and (thing or (verbal and complete))
+    return thing or (complete and (verbal or any(match(w, tool) > 0 for w in nouns)))

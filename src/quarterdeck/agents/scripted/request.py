@@ -11,6 +11,7 @@ from .values import Value, extract
 
 _TOKEN = re.compile(r"[A-Za-zÀ-ɏ]+(?:['’][a-z]+)?|\d+")
 _ARTICLES = bag("a an the my our your its their this that")
+_SIGNS = {"+": "plus", "*": "multiply", "/": "divide"}
 _BLANK = "\x00"
 
 
@@ -37,7 +38,8 @@ class Request:
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Stems of the words outside literals that mean something, each once."""
-        said = [w for w in words(self.bare) if w not in STOP and not (self.refers and w in PRONOUNS)]
+        signs = [_SIGNS[m] for m in re.findall(r"(?<=\x00)\s*([+*/])\s*(?=\x00)", self.bare)]
+        said = [w for w in (*words(self.bare), *signs) if w not in STOP and not (self.refers and w in PRONOUNS)]
         return tuple(dict.fromkeys(stem(w) for w in said))
 
     @cached_property

@@ -20,7 +20,7 @@ STOP = bag(
     please could would should can will shall may might must let lets want wants need needs like now again thanks
     thank hello hi hey ok okay yes some any each every all both about up out off over under between through during
     before after further once only own same such s t d ll re ve m don one ones much many more most other
-    using use used via per able say says said mean exactly kindly"""
+    using use used via per able say says said mean exactly kindly called named titled"""
 )
 """Words that say nothing about what is asked for."""
 
