@@ -8,8 +8,8 @@ from typing import NamedTuple
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 MAX_FIELDS = 100_000
-"""Fields in one body, all levels together: hundreds in usual objects, tens of thousands in the largest definitions. Bounds the time
-one request can hold the event loop to some 0.4 s.."""
+"""Fields in one body, all levels together: hundreds in usual objects, tens of thousands in the largest definitions.
+Bounds how long one request can hold the event loop, to some 0.4 s."""
 
 _NAMES = {VARINT: "varint", FIXED64: "64-bit", LENGTH: "length-delimited", FIXED32: "32-bit"}
 
