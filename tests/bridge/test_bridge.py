@@ -18,7 +18,7 @@ from mcp import Client, MCPError
 
 from quarterdeck.wire.client import Pool
 
-SERVER = Path(__file__).parent.parent / "support" / "stdio_server.py"
+SERVER = Path(__file__).parent.parent / "peers" / "stdio_server.py"
 
 
 def free_port() -> int:

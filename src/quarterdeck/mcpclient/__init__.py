@@ -1,7 +1,7 @@
-"""A small MCP client over Streamable HTTP (2025-11-25 sessions), for agents, tool discovery and ``qd tools``.
+"""A small MCP client over Streamable HTTP, for agents, tool discovery and ``qd tools``.
 
-Unlike the official SDK it keeps unknown fields, needs a few MB instead of forty and shares our connection pool. The
-gateway in front of it speaks every era, so one is enough here.
+Unlike the official SDK it keeps unknown fields, needs a few MB instead of forty and shares our connection pool. It
+opens a session (2025-11-25) and falls back to stateless requests (2026-07-28) where a server has no sessions any more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from quarterdeck import __version__
 from quarterdeck.errors import ConfigError, Denied, QuarterdeckError, TimedOut, UpstreamError
-from quarterdeck.mcptypes import LATEST_LEGACY, protocol
+from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, protocol
+from quarterdeck.mcptypes.headers import encode_value
 from quarterdeck.wire.client import Origin, Pool, Response
 from quarterdeck.wire.http import Header
 from quarterdeck.wire.sse import SseParser
@@ -71,18 +72,32 @@ async def no_headers() -> list[Header]:
 
 
 class McpClient:
-    """One session with one server, opened on first use and opened again when the server has forgotten it."""
+    """One session with one server, opened on first use and opened again when the server has forgotten it.
 
-    def __init__(self, pool: Pool, url: str, *, headers: HeaderSource = no_headers, timeout: float = 30.0) -> None:
+    ``origin`` is where to connect when that is not what the URL's authority says (a Pod behind a Service).
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        url: str,
+        *,
+        headers: HeaderSource = no_headers,
+        timeout: float = 30.0,
+        origin: Origin | None = None,
+    ) -> None:
         self.url = url
         self.server: dict[str, Any] = {}
         self._pool = pool
-        self._origin, self._target = split_url(url)
+        named, self._target = split_url(url)
+        self._origin = origin or named
+        self._host = urlsplit(url).netloc.rpartition("@")[2].encode("latin-1")
         self._headers = headers
         self._timeout = timeout
         self._session: str | None = None
         self._version = LATEST_LEGACY
         self._ready = False
+        self._modern = False
         self._opening = asyncio.Lock()
         self._ids = count(1)
 
@@ -136,15 +151,30 @@ class McpClient:
         async with self._opening:
             if self._ready:
                 return
-            self._session, self._version = None, LATEST_LEGACY
+            self._session, self._version, self._modern = None, LATEST_LEGACY, False
             params = {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": _CLIENT}
-            self.server = await self._ask(protocol.INITIALIZE, params)
+            try:
+                self.server = await self._ask(protocol.INITIALIZE, params)
+            except RpcError as refused:
+                await self._discover(refused)
+                return
             self._version = str(self.server.get("protocolVersion", LATEST_LEGACY))
             await self._notify({"jsonrpc": "2.0", "method": protocol.INITIALIZED})
             self._ready = True
 
+    async def _discover(self, refused: RpcError) -> None:
+        """The stateless greeting, for servers that know no ``initialize``. Raises ``refused`` when that fails too."""
+        self._version, self._modern = MODERN_VERSIONS[-1], True
+        try:
+            self.server = await self._ask(protocol.DISCOVER, {})
+        except UpstreamError:
+            raise refused from None
+        self._ready = True
+
     async def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         number = next(self._ids)
+        if self._modern:
+            params = params | {"_meta": {**params.get("_meta", {}), **_modern_meta()}}
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         try:
             async with asyncio.timeout(self._timeout):
@@ -162,9 +192,13 @@ class McpClient:
 
     async def _post(self, message: dict[str, Any]) -> Response:
         body = json.dumps(message).encode()
-        response = await self._pool.request(
-            "POST", self._origin, self._target, await self._request_headers(), body, timeout=None
-        )
+        headers = await self._request_headers()
+        if self._modern and "method" in message:
+            headers.append((protocol.H_METHOD, message["method"].encode()))
+            name = message.get("params", {}).get("name")
+            if isinstance(name, str):
+                headers.append((protocol.H_NAME, encode_value(name)))
+        response = await self._pool.request("POST", self._origin, self._target, headers, body, timeout=None)
         if response.status in (200, 202):
             session = response.header(protocol.H_SESSION)
             if session is not None:
@@ -177,7 +211,9 @@ class McpClient:
         if error is not None:
             raise error
         if response.status in (401, 403):
-            raise Denied(f"{self.url}: HTTP {response.status}: {detail}")
+            raise Denied(f"{self.url}: HTTP {response.status}: credentials are needed: {detail}")
+        if response.status in (400, 404, 405):
+            raise RpcError(0, f"{self.url}: HTTP {response.status}: is this the path of an MCP endpoint? {detail}")
         raise UpstreamError(f"{self.url}: HTTP {response.status}: {detail}")
 
     async def _answer(self, response: Response, number: int) -> dict[str, Any]:
@@ -216,15 +252,24 @@ class McpClient:
 
     async def _request_headers(self) -> list[Header]:
         headers: list[Header] = [
+            (b"host", self._host),
             (b"content-type", b"application/json"),
             (b"accept", b"application/json, text/event-stream"),
             *await self._headers(),
         ]
-        if self._ready or self._session is not None:
+        if self._ready or self._modern or self._session is not None:
             headers.append((protocol.H_VERSION, self._version.encode()))
         if self._session is not None:
             headers.append((protocol.H_SESSION, self._session.encode("latin-1")))
         return headers
+
+
+def _modern_meta() -> dict[str, Any]:
+    return {
+        protocol.META_VERSION: MODERN_VERSIONS[-1],
+        protocol.META_CLIENT_CAPABILITIES: {},
+        protocol.META_CLIENT_INFO: _CLIENT,
+    }
 
 
 async def _messages(response: Response, kind: bytes, url: str) -> AsyncIterator[dict[str, Any]]:
