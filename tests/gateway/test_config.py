@@ -15,7 +15,7 @@ from quarterdeck import snapshot as s
 from quarterdeck.errors import ConfigError, StorageError, UsageError
 from quarterdeck.gateway.app import Gateway
 from quarterdeck.gateway.config.lastgood import LastGood, load_key
-from quarterdeck.gateway.config.stream import read_file
+from quarterdeck.gateway.config.stream import ControlPlane, read_file
 from quarterdeck.gateway.options import Options, parse
 from quarterdeck.wire.http import Disconnected, Exchange, Server
 
@@ -137,3 +137,29 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
 def test_wrong_flags_are_usage_errors(arguments: list[str]) -> None:
     with pytest.raises(UsageError):
         parse(arguments)
+
+
+async def test_following_ends_when_told_even_as_the_stream_ends() -> None:
+    """A cancellation that comes together with the end of the stream, at every step of the event loop around it."""
+    ending = asyncio.Event()
+
+    async def stream(exchange: Exchange) -> None:
+        exchange.start(200, [(b"content-type", b"application/x-ndjson")])
+        await exchange.send(b"\n")
+        await ending.wait()
+        exchange.finish()
+
+    server = Server(stream)
+    _, port = await server.listen("127.0.0.1", 0)
+    for steps in range(20):
+        ending.clear()
+        plane = ControlPlane(f"http://127.0.0.1:{port}", "a/b", None, lambda snapshot, line: None, lambda line: None)
+        following = asyncio.get_running_loop().create_task(plane.run())
+        await until(lambda plane=plane: plane.connected)
+        ending.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        following.cancel()
+        done, _ = await asyncio.wait({following}, timeout=2)
+        assert done, f"still following when cancelled {steps} steps after the end"
+    await server.stop(0.1)

@@ -527,7 +527,8 @@ class Server:
         if self.connections:
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await self._idle.wait()
         for connection in list(self.connections):
             connection.transport.abort()
 

@@ -98,7 +98,9 @@ class ControlPlane:
         chunks = aiter(response)
         try:
             while True:
-                chunk = await asyncio.wait_for(anext(chunks, None), _SILENCE)
+                # Not wait_for: Python 3.11's swallows a cancellation that arrives together with the chunk.
+                async with asyncio.timeout(_SILENCE):
+                    chunk = await anext(chunks, None)
                 if chunk is None:
                     return
                 pending += chunk
