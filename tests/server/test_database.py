@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import DDL, update
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
-from quarterdeck.server.database import VERSION, Database, schema_version
+from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version
+
+
+def _task(data: str, name: str = "t1", state: str = "working") -> TaskRow:
+    return TaskRow("kagent/a", "alice", name, "s1", "1.0", state, data)
 
 
 @pytest.fixture
@@ -47,9 +51,9 @@ async def test_events_come_in_order_and_once(database: Database) -> None:
 
 
 async def test_a_task_is_replaced_not_doubled_even_when_saved_at_once(database: Database) -> None:
-    await database.save_task("kagent/a", "alice", "t1", "s1", "1.0", "{}")
+    await database.save_task(_task("{}"))
     await asyncio.gather(
-        *(database.save_task("kagent/a", "alice", "t1", "s1", "1.0", f'{{"n":{n}}}') for n in range(5))
+        *(database.save_task(_task(f'{{"n":{n}}}')) for n in range(5))
     )
     assert len(await database.list_tasks("kagent/a", "alice", "s1")) == 1
     with pytest.raises(NotFound):
@@ -58,7 +62,7 @@ async def test_a_task_is_replaced_not_doubled_even_when_saved_at_once(database: 
 
 async def test_deleting_a_session_deletes_what_hangs_on_it(database: Database) -> None:
     await database.append_event("kagent/a", "alice", "s1", "e", "{}")
-    await database.save_task("kagent/a", "alice", "t1", "s1", "1.0", "{}")
+    await database.save_task(_task("{}"))
     await database.delete_session("kagent/a", "alice", "s1")
     assert await database.count() == {"sessions": 0, "events": 0, "tasks": 0}
 
@@ -75,6 +79,33 @@ async def test_rows_survive_a_restart_and_a_newer_schema_is_refused(tmp_path: Pa
     await database.close()
     with pytest.raises(StorageError, match="newer release"):
         await Database.open(path)
+
+
+async def test_unfinished_tasks_are_found_and_a_stale_writer_is_refused(database: Database) -> None:
+    for name, state in (("t1", "working"), ("t2", "completed"), ("t3", "submitted")):
+        await database.save_task(_task("{}", name, state))
+    found = await database.tasks_in("kagent/a", ["submitted", "working"])
+    assert [row["id"] for row in found] == ["t1", "t3"]
+    assert await database.tasks_in("kagent/b", ["submitted", "working"]) == []
+    await database.touch_tasks("kagent/a", ["t1", "unknown"])
+    with pytest.raises(Conflict, match="t1"):
+        await database.save_task(_task('{"late": 1}'), unchanged_since=found[0]["updated_at"])
+    await database.save_task(_task("{}", "t3", "failed"), unchanged_since=found[1]["updated_at"])
+    assert [row["id"] for row in await database.tasks_in("kagent/a", ["submitted", "working"])] == ["t1"]
+
+
+async def test_a_database_of_version_1_is_brought_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "server.db")
+    database = await Database.open(path)
+    async with database._engine.begin() as connection:
+        for statement in ("DROP INDEX ix_tasks_state", "ALTER TABLE tasks DROP COLUMN state"):
+            await connection.execute(DDL(statement))
+        await connection.execute(update(schema_version).values(version=1))
+    await database.close()
+    database = await Database.open(path)
+    await database.save_task(_task("{}"))
+    assert len(await database.tasks_in("kagent/a", ["working"])) == 1
+    await database.close()
 
 
 async def test_an_unusable_place_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import sys
@@ -49,10 +50,12 @@ async def serve(host: str, port: int, directory: Path) -> None:
 
 @asynccontextmanager
 async def _stopping(runs: Runs, pool: Pool) -> AsyncGenerator[None]:
+    heartbeat = asyncio.get_running_loop().create_task(runs.heartbeat.run(), name="heartbeat")
     try:
         yield
     finally:
         await runs.stop()
+        heartbeat.cancel()
         pool.close()
 
 

@@ -20,6 +20,7 @@ from . import graph
 from .a2a import types
 from .a2a.types import Json
 from .config import AgentConfig
+from .interrupted import REPLICA, Heartbeat, replica_name
 from .model import ChatModel, Message, ToolCall
 from .state import ControlPlaneState
 from .tool import Context, Outcome
@@ -65,6 +66,9 @@ class Runs:
         self._graph = graph.build()
         self._active: dict[str, Active] = {}
         self._contexts: dict[str, asyncio.Lock] = {}
+        self._replica = replica_name()
+        self._stopping = False
+        self.heartbeat = Heartbeat(state, self._replica, lambda: list(self._active))
 
     async def start(self, message: Json, user: str) -> Active:
         """Begin to work on a user's message. Raises TaskNotFound for a taskId that is not there."""
@@ -74,6 +78,7 @@ class Runs:
                 raise types.UnsupportedOperation(f"task {known['id']} is finished; send the message without a taskId")
             raise types.UnsupportedOperation(f"task {known['id']} is being worked on; wait for it or cancel it")
         task = types.new_task(message)
+        task["metadata"][REPLICA] = self._replica
         active = Active(task, user)
         await self._state.save_task(user, task)
         self._active[task["id"]] = active
@@ -108,7 +113,8 @@ class Runs:
         return found
 
     async def stop(self) -> None:
-        """Cancel what is left when the Pod ends."""
+        """End what is left when the Pod ends."""
+        self._stopping = True
         workers = [a.worker for a in self._active.values() if a.worker is not None]
         for worker in workers:
             worker.cancel()
@@ -124,7 +130,10 @@ class Runs:
                 await self._state.save_task(active.user, task)
                 await self._turn(active, message)
         except asyncio.CancelledError:
-            active.set_status(types.CANCELED)
+            if self._stopping:
+                self._fail(active, "the agent was stopped while it worked on this task; send the message again")
+            else:
+                active.set_status(types.CANCELED)
         except TimeoutError:
             self._fail(active, f"no answer within {self._config.turn_timeout:g} s")
         except QuarterdeckError as error:

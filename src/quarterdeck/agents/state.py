@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -21,6 +22,16 @@ from .model import Message
 _RETRIES = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Pauses between attempts: a control plane that is being started again is back within them."""
 _KIND = "quarterdeck.dev/message"
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedTask:
+    """A task that is not at its end, with the stamp of its last save or heartbeat."""
+
+    id: str
+    user: str
+    updated_at: str
+    task: dict[str, Any]
 
 
 class ControlPlaneState:
@@ -54,18 +65,40 @@ class ControlPlaneState:
     async def task(self, task_id: str) -> dict[str, Any] | None:
         return await self._call("GET", f"/api/tasks/{quote(task_id, safe='')}", "", missing_ok=True)
 
+    async def unfinished_tasks(self) -> list[UnfinishedTask]:
+        """All tasks of this agent that a replica works on, or worked on when it died; of every user."""
+        found = await self._call("GET", "/api/tasks?state=submitted,working", "") or []
+        return [UnfinishedTask(f["task"]["id"], f["user_id"], f["updated_at"], f["task"]) for f in found]
+
+    async def touch_tasks(self, ids: list[str]) -> None:
+        """Say that these tasks are being worked on."""
+        await self._call("POST", "/api/tasks/heartbeat", "", {"ids": ids})
+
+    async def replace_task(self, found: UnfinishedTask) -> bool:
+        """Save the task unless it was saved or touched since it was read; whether it was saved."""
+        path = f"/api/tasks?unchanged_since={quote(found.updated_at, safe='')}"
+        return await self._call("POST", path, found.user, found.task, conflict_ok=True) is not None
+
     async def tasks(self, user: str, session: str) -> list[dict[str, Any]]:
         path = f"/api/sessions/{quote(session, safe='')}/tasks"
         return await self._call("GET", path, user, missing_ok=True) or []
 
     async def _call(
-        self, method: str, path: str, user: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False
+        self,
+        method: str,
+        path: str,
+        user: str,
+        body: dict[str, Any] | None = None,
+        *,
+        missing_ok: bool = False,
+        conflict_ok: bool = False,
     ) -> Any:
-        """One call, repeated while the control plane cannot be reached. Raises UpstreamError."""
+        """One call, repeated while the control plane cannot be reached; None for what is ok. Raises UpstreamError."""
+        accepted = {404: missing_ok, 409: conflict_ok}
         last: QuarterdeckError | None = None
         for pause in (*_RETRIES, None):
             try:
-                return await self._once(method, path, user, body, missing_ok)
+                return await self._once(method, path, user, body, accepted)
             except _Unreachable as error:
                 last = error
             if pause is not None:
@@ -73,7 +106,9 @@ class ControlPlaneState:
         assert last is not None
         raise UpstreamError(f"the control plane cannot be reached: {last}")
 
-    async def _once(self, method: str, path: str, user: str, body: dict[str, Any] | None, missing_ok: bool) -> Any:
+    async def _once(
+        self, method: str, path: str, user: str, body: dict[str, Any] | None, accepted: dict[int, bool]
+    ) -> Any:
         headers = [(b"content-type", b"application/json"), *await self._headers()]
         if user:
             headers.append((b"x-user-id", user.encode("latin-1", "replace")))
@@ -83,7 +118,7 @@ class ControlPlaneState:
             content = await response.read()
         except (UpstreamError, TimedOut) as error:
             raise _Unreachable(str(error)) from error
-        if response.status == 404 and missing_ok:
+        if accepted.get(response.status):
             return None
         if response.status >= 500:
             raise _Unreachable(f"{method} {path} gave HTTP {response.status}")

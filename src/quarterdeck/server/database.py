@@ -7,12 +7,14 @@ another's. Schema changes are numbered and applied in order at start.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import (
+    DDL,
     Column,
     Connection,
     Integer,
@@ -34,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 
-VERSION = 1
+VERSION = 2
 
 _meta = MetaData()
 schema_version = Table("schema_version", _meta, Column("version", Integer, primary_key=True))
@@ -71,9 +73,23 @@ tasks = Table(
     Column("protocol_version", String(16)),
     Column("data", Text, nullable=False),
     Column("updated_at", String(32), nullable=False),
+    Column("state", String(32), index=True),
 )
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task to save. ``state`` is the word of A2A 0.3; ``data`` the task as JSON."""
+
+    agent: str
+    user: str
+    id: str
+    session: str
+    protocol_version: str
+    state: str
+    data: str
 
 
 def now() -> str:
@@ -186,14 +202,33 @@ class Database:
         return list(reversed(rows)) if ascending else rows
 
     # -- tasks
-    async def save_task(self, agent: str, user: str, task_id: str, session_id: str, version: str, data: str) -> None:
-        values: Row = {"session_id": session_id, "protocol_version": version, "data": data, "updated_at": now()}
+    async def save_task(self, task: TaskRow, *, unchanged_since: str | None = None) -> None:
+        """Save a task, new or not. ``unchanged_since``: only if its ``updated_at`` still is this; raises Conflict."""
+        values: Row = {
+            "session_id": task.session, "protocol_version": task.protocol_version, "data": task.data,
+            "state": task.state, "updated_at": now(),
+        }  # fmt: skip
+        where = and_(tasks.c.agent == task.agent, tasks.c.id == task.id)
+        if unchanged_since is not None:
+            where = and_(where, tasks.c.updated_at == unchanged_since)
         async with self._engine.begin() as connection:
-            done = await connection.execute(
-                update(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)).values(**values)
-            )
+            done = await connection.execute(update(tasks).where(where).values(**values))
+            if done.rowcount == 0 and unchanged_since is not None:
+                raise Conflict(f"task {task.id!r} of agent {task.agent} has changed since {unchanged_since}")
             if done.rowcount == 0:
-                await connection.execute(insert(tasks).values(id=task_id, agent=agent, user_id=user, **values))
+                values |= {"id": task.id, "agent": task.agent, "user_id": task.user}
+                await connection.execute(insert(tasks).values(**values))
+
+    async def touch_tasks(self, agent: str, ids: list[str]) -> None:
+        """Renew ``updated_at`` of an agent's tasks; unknown ids are passed over."""
+        where = and_(tasks.c.agent == agent, tasks.c.id.in_(ids))
+        async with self._engine.begin() as connection:
+            await connection.execute(update(tasks).where(where).values(updated_at=now()))
+
+    async def tasks_in(self, agent: str, states: list[str]) -> list[Row]:
+        """An agent's tasks in one of these states, oldest change first."""
+        where = and_(tasks.c.agent == agent, tasks.c.state.in_(states))
+        return await self._rows(select(tasks).where(where).order_by(tasks.c.updated_at))
 
     async def task(self, agent: str, task_id: str) -> Row:
         """Raises NotFound."""
@@ -252,3 +287,8 @@ def _migrate(connection: Connection) -> None:
     if found is None:
         _meta.create_all(connection)
         connection.execute(insert(schema_version).values(version=VERSION))
+        return
+    if found < 2:  # tasks of before have no state: their replicas are gone and nobody asks for them by it
+        connection.execute(DDL("ALTER TABLE tasks ADD COLUMN state VARCHAR(32)"))
+        connection.execute(DDL("CREATE INDEX ix_tasks_state ON tasks (state)"))
+    connection.execute(update(schema_version).values(version=VERSION))

@@ -14,7 +14,7 @@ from uuid import uuid4
 from quarterdeck import __version__
 from quarterdeck.errors import BadRequest, QuarterdeckError
 
-from .database import Database, Row
+from .database import Database, Row, TaskRow
 from .http import Answer, Call, Route, Router, route
 from .identity import Identity
 
@@ -53,6 +53,8 @@ class KagentApi:
             route("GET", "/api/sessions/{id}/tasks", self.session_tasks),
             route("POST", "/api/sessions/{id}/events", self.append_event),
             route("POST", "/api/tasks", self.save_task),
+            route("GET", "/api/tasks", self.list_tasks),
+            route("POST", "/api/tasks/heartbeat", self.touch_tasks),
             route("GET", "/api/tasks/{id}", self.get_task),
             route("DELETE", "/api/tasks/{id}", self.delete_task),
         ]
@@ -122,8 +124,28 @@ class KagentApi:
         task_id = call.text(body, "id", required=True)
         session_id = call.text(body, "contextId") or call.text(body, "context_id") or ""
         version = "0.3" if body.get("kind") == "task" else "1.0"
-        await self._database.save_task(agent, user, str(task_id), session_id, version, json.dumps(body))
+        row = TaskRow(agent, user, str(task_id), session_id, version, _state(body), json.dumps(body))
+        await self._database.save_task(row, unchanged_since=call.query.get("unchanged_since"))
         return Answer(envelope(body, "task saved"), 201)
+
+    async def list_tasks(self, call: Call) -> Answer:
+        """``?state=submitted,working``: an agent's tasks in these states, of every user. Ours, not kagent's."""
+        agent, _ = await self._who(call)
+        states = [state for state in call.query.get("state", "").split(",") if state]
+        if not states:
+            raise BadRequest("state: is missing; name one or more task states, e.g. ?state=submitted,working")
+        rows = await self._database.tasks_in(agent, states)
+        found = [{k: row[k] for k in ("user_id", "updated_at")} | {"task": json.loads(row["data"])} for row in rows]
+        return Answer(envelope(found))
+
+    async def touch_tasks(self, call: Call) -> Answer:
+        """``{"ids": [...]}``: the caller still works on these tasks. Ours, not kagent's."""
+        agent, _ = await self._who(call)
+        ids = call.body().get("ids")
+        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+            raise BadRequest("ids: must be a list of task ids")
+        await self._database.touch_tasks(agent, ids)
+        return Answer(envelope(None, "tasks touched"))
 
     async def get_task(self, call: Call) -> Answer:
         agent, _ = await self._who(call)
@@ -149,6 +171,13 @@ def _integer(text: str, name: str) -> int:
         return int(text)
     except ValueError:
         raise BadRequest(f"{name}: {text!r} is not a whole number") from None
+
+
+def _state(task: dict[str, Any]) -> str:
+    """The state's word in A2A 0.3 (``input-required``), whichever version the task is written in."""
+    status = task.get("status")
+    state = status.get("state") if isinstance(status, dict) else None
+    return str(state or "unknown").removeprefix("TASK_STATE_").lower().replace("_", "-")[:32]
 
 
 def _session(row: Row) -> dict[str, Any]:
