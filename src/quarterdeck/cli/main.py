@@ -8,7 +8,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from quarterdeck import __version__
 from quarterdeck.errors import QuarterdeckError
 
 app = typer.Typer(
@@ -29,15 +28,9 @@ def options(
         os.environ["QUARTERDECK_DEBUG"] = "1"
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    print(f"quarterdeck {__version__}")
-
-
 def register() -> None:
     """Attach the command groups. Their modules import only typer at load."""
-    from . import agent, apply, audit, get, lifecycle, mcp, tools
+    from . import agent, apply, audit, demo, doctor, get, lifecycle, logs, mcp, tools, versions
 
     lifecycle.register(app)
     get.register(app)
@@ -45,7 +38,11 @@ def register() -> None:
     agent.register(app)
     tools.register(app)
     audit.register(app)
+    logs.register(app)
+    doctor.register(app)
+    versions.register(app)
     mcp.register(app)
+    demo.register(app)
 
 
 def fail(error: BaseException) -> NoReturn:
