@@ -1,0 +1,1 @@
+"""Measurements against the budgets of DESIGN §10: `make bench`, or `python -m bench NAME…`."""
