@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 
 from mcp.server.mcpserver import Context, MCPServer
 
@@ -44,6 +45,22 @@ async def hang() -> str:
     """Never answer."""
     await asyncio.sleep(3600)
     return ""
+
+
+@server.tool()
+async def freeze() -> str:
+    """Never answer, and let the server answer nothing else either."""
+    time.sleep(3600)
+    return ""
+
+
+@server.tool()
+async def slow(note: str, seconds: float) -> str:
+    """Write the note to the log at the start, answer later."""
+    sys.stderr.write(f"began {note}\n")
+    sys.stderr.flush()
+    await asyncio.sleep(seconds)
+    return f"done {note}"
 
 
 @server.tool()

@@ -39,6 +39,7 @@ class Child:
         self.listener: Listener | None = None
         self.error: UpstreamError | None = None
         self._on_exit = on_exit
+        self._reason = ""
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=f"stdio-{process.pid}")
 
     @classmethod
@@ -92,7 +93,9 @@ class Child:
         self._signal(signal.SIGKILL)  # what the server itself started
         self._reader.cancel()
 
-    def kill(self) -> None:
+    def kill(self, reason: str) -> None:
+        """End the process at once; ``reason`` completes "MCP server NAME ..." for the callers in flight."""
+        self._reason = reason
         self._signal(signal.SIGKILL)
 
     def _signal(self, signum: int) -> None:
@@ -102,7 +105,6 @@ class Child:
     async def _read(self) -> None:
         assert self.process.stdout is not None
         stream = self.process.stdout
-        reason = ""
         try:
             while True:
                 try:
@@ -111,12 +113,11 @@ class Child:
                     self._line(error.partial)
                     break
                 except asyncio.LimitOverrunError:
-                    reason = f"sent a message longer than {self.config.message_bytes} bytes and was ended"
-                    self.kill()
+                    self.kill(f"sent a message longer than {self.config.message_bytes} bytes and was ended")
                     break
                 self._line(line)
         finally:
-            await self._gone(reason)
+            await self._gone()
 
     def _line(self, line: bytes) -> None:
         if not line.strip():
@@ -130,16 +131,16 @@ class Child:
         elif self.listener is not None:
             self.listener.on_message(message)
 
-    async def _gone(self, reason: str) -> None:
+    async def _gone(self) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.process.wait(), 2.0)
         if self.process.returncode is None:
-            self.kill()
+            self._signal(signal.SIGKILL)
             await self.process.wait()
         code = self.process.returncode or 0
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         self.error = UpstreamError(
-            f"MCP server {self.config.name} {reason or how}; a new process is started for the next request, "
+            f"MCP server {self.config.name} {self._reason or how}; a new process is started for the next request, "
             "its own messages are in the Pod log"
         )
         self._on_exit(self)

@@ -22,6 +22,8 @@ from .child import Child
 from .frames import encode_line, member, meta_member, with_member, with_meta
 
 _SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+PING_TIMEOUT = 5.0
+"""Seconds a process that let a request time out has to say anything at all; then it is hung and is ended."""
 
 
 class Receiver(Protocol):
@@ -56,6 +58,8 @@ class Link:
     greeting: Raw | UnsetType = UNSET
     """Result of ``initialize`` where one process greets once for many sessions."""
     _next: int = 0
+    _heard: int = 0
+    _pinged: asyncio.TimerHandle | None = None
     _pending: dict[int, Pending] = field(default_factory=dict[int, Pending])
     _asked: dict[str, Raw] = field(default_factory=dict[str, Raw])
 
@@ -115,12 +119,15 @@ class Link:
 
     # -- Listener
     def on_message(self, message: Message) -> None:
+        self._heard += 1
         if not message.method:
             self._answered(message)
         else:
             self._from_server(message)
 
     def on_exit(self, error: UpstreamError) -> None:
+        if self._pinged is not None:
+            self._pinged.cancel()
         pending, self._pending = self._pending, {}
         for entry in pending.values():
             if entry.deadline is not None:
@@ -188,6 +195,7 @@ class Link:
     def _watch(self, number: int, pending: Pending, timeout: float) -> None:
         def expired() -> None:
             self.cancel(number, "timed out")
+            self._ping()
             name = self.child.config.name
             pending.receiver.on_failure(
                 TimedOut(
@@ -196,6 +204,24 @@ class Link:
             )
 
         pending.deadline = asyncio.get_running_loop().call_later(timeout, expired) if timeout else None
+
+    def _ping(self) -> None:
+        """Find out whether the process as a whole is hung: one busy call is its own affair, a dead loop is everybody's.
+
+        Any message counts as a sign of life, also the error of a server that knows no ping.
+        """
+        if self._pinged is not None or not self.child.alive:
+            return
+        heard = self._heard
+        self._next += 1
+
+        def check() -> None:
+            self._pinged = None
+            if self._heard == heard and self.child.alive:
+                self.child.kill(f"gave no answer to a ping within {PING_TIMEOUT:g} s and was ended")
+
+        self._pinged = asyncio.get_running_loop().call_later(PING_TIMEOUT, check)
+        self.child.send(encode_line(id=Raw(b"%d" % self._next), method="ping"))
 
     def _watch_again(self, pending: Pending) -> None:
         if pending.deadline is None:
