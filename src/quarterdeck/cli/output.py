@@ -44,7 +44,7 @@ def to_json(value: Any) -> str:
 
 
 def to_yaml(value: Any) -> str:
-    """As kubectl writes it: keys sorted, texts of several lines as blocks, no line folding."""
+    """As kubectl writes it: keys sorted, texts of several lines as blocks, long ones folded."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -60,7 +60,7 @@ def to_yaml(value: Any) -> str:
 
     Dumper.add_representer(str, text)
     Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
-    return yaml.dump(value, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=1_000_000)
+    return yaml.dump(value, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=80)
 
 
 def as_list(items: list[Object]) -> Object:

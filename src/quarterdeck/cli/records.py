@@ -95,9 +95,8 @@ def _records(stream: IO[bytes]) -> Iterator[tuple[dict[str, Any], str]]:
         if isinstance(record, dict):
             yield record, text
         else:
-            note(
-                f"warning: {getattr(stream, 'name', 'audit file')}: byte {at}: not an audit record; see: qd audit verify"
-            )
+            name = getattr(stream, "name", "audit file")
+            note(f"warning: {name}: byte {at}: not an audit record; see: qd audit verify")
 
 
 def _reopened(stream: IO[bytes], path: Path) -> IO[bytes]:
