@@ -294,8 +294,8 @@ def test_exec_with_a_terminal(web: Platform) -> None:
 
     try:
         read(r"[#$] ")
-        os.write(leader, b"tty && echo seen-$((40+2))\n")
-        read(r"/dev/(pts/\d+|console|tty)[\s\S]*seen-42")
+        os.write(leader, b"[ -t 0 ] && [ -t 1 ] && echo seen-$((40+2))\n")
+        read(r"seen-42")
         os.write(leader, b"exit 5\n")
         assert process.wait(timeout=10) == 5
     finally:

@@ -138,3 +138,13 @@ async def test_an_old_idle_connection_is_not_used(serve: Any) -> None:
     pool = Pool(max_idle_seconds=-1.0)
     await (await pool.request("GET", origin, "/")).read()
     assert pool.idle(origin) is None
+
+
+async def test_a_unix_socket_goes_with_its_server(tmp_path: Any) -> None:
+    path = tmp_path / "s.sock"
+    server = Server(echo)
+    await server.listen_unix(str(path))
+    answer = await Pool().request("GET", (str(path), 0, False), "/x")
+    assert await answer.read() == b"GET /x "
+    await server.stop(0)
+    assert not path.exists()

@@ -78,7 +78,7 @@ class Discovery:
 async def list_tools(server: McpServer) -> list[Object]:
     """All tools of a server, every page. Raises QuarterdeckError saying what failed."""
     if not server.endpoints:
-        raise UpstreamError("has no ready endpoints")
+        raise UpstreamError(f"{server.authority} has no ready endpoints".lstrip())
     if server.protocol == "SSE":
         raise ConfigError("protocol SSE cannot be discovered; use STREAMABLE_HTTP")
     context: ssl.SSLContext | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -486,6 +487,7 @@ class Server:
         self.draining = False
         self.connections: set[ServerConnection] = set()
         self._servers: list[asyncio.AbstractServer] = []
+        self._paths: list[str] = []
         self._date = (0.0, b"")
         self.clock: Callable[[], float] = monotonic
         self._tick: asyncio.TimerHandle | None = None
@@ -516,12 +518,16 @@ class Server:
     async def listen_unix(self, path: str) -> None:
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_unix_server(lambda: ServerConnection(self), path))
+        self._paths.append(path)
 
     async def stop(self, grace: float = 5.0) -> None:
         """Stop accepting, let requests in flight finish for ``grace`` seconds, then cut what is left."""
         self.draining = True
         for server in self._servers:
             server.close()
+        for path in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         for connection in list(self.connections):
             connection.drain_and_close()
         if self.connections:
