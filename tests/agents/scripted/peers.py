@@ -7,6 +7,7 @@ on first use, apart from the project's own environment.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -37,11 +38,19 @@ def command(name: str, folder: Path) -> list[str]:
     install()
     if name == "datetime":
         return [str(PYTHON / "bin" / "python"), str(ROOT / "examples" / "datetime-server" / "src" / "main.py")]
-    return [str(PYTHON / "bin" / f"mcp-server-{name}")]
+    local = ["--allow-private-ips"] if name == "fetch" else []
+    return [str(PYTHON / "bin" / f"mcp-server-{name}"), *local]
 
 
 def install() -> None:
-    """Install the PyPI servers once. Raises Unavailable with the installer's words."""
+    """Install the PyPI servers once, one test process at a time. Raises Unavailable with the installer's words."""
+    PYTHON.parent.mkdir(parents=True, exist_ok=True)
+    with (PYTHON.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _install()
+
+
+def _install() -> None:
     stamp = PYTHON / ".ready"
     if stamp.exists() and stamp.read_text() == " ".join(PYPI):
         return

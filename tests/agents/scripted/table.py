@@ -15,6 +15,7 @@ from quarterdeck.agents.scripted.plan import Call, Decision, decide
 from quarterdeck.agents.scripted.schema import read_tools
 
 HERE = Path(__file__).parent
+NAMES = ("time", "everything", "filesystem", "memory", "fetch", "datetime")
 STAGES = 6
 
 
@@ -60,13 +61,13 @@ def functions(row: Row) -> list[dict[str, Any]]:
 
 
 async def play(
-    ask: str, offered: list[dict[str, Any]], run: Callable[[int, Call], Awaitable[str]]
+    ask: str, offered: list[dict[str, Any]], run: Callable[[int, Call], Awaitable[str]], most: int = STAGES
 ) -> tuple[list[list[Call]], str]:
     """The stages of calls made and the final text; ``run(stage, call)`` gives a result's text."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": ask}]
     stages: list[list[Call]] = []
     tools = read_tools(offered)
-    while len(stages) < STAGES:
+    while len(stages) < most:
         decision: Decision = decide(read(messages), tools)
         if not decision.calls:
             return stages, decision.text
@@ -78,4 +79,4 @@ async def play(
         for ident, call in made:
             messages.append({"role": "tool", "tool_call_id": ident, "content": await run(len(stages), call)})
         stages.append(decision.calls)
-    raise AssertionError(f"{ask!r} did not end after {STAGES} stages")
+    raise AssertionError(f"{ask!r} did not end after {most} stages")

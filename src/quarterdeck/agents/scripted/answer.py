@@ -53,7 +53,7 @@ def _hint(parameter: Parameter) -> str:
 
 def rejected(tool: Tool, problem: str) -> str:
     """Arguments could be found, but the schema does not take them."""
-    return f"{ASKING}{tool.name} I need other arguments than I found in your request: {problem}. What should they be?"
+    return f"I cannot call {tool.name} with what I found in your request: {problem}. What should I use instead?"
 
 
 def final(done: Sequence[Done], tools: Sequence[Tool]) -> str:

@@ -28,7 +28,7 @@ _WIDEST = 12
 @dataclass
 class Filling:
     """What a request gives a tool. ``missing``: required parameters without a value; ``used``: the literals taken;
-    ``sure``: how many required parameters a literal fits; ``cued``: how many the words around it name;
+    ``sure``: how many required parameters a literal fits; ``cued``: how many the words around it tell;
     ``single``: lists that got one member only; ``assumed``: values the schema supplied;
     ``phrases``: free words taken as arguments."""
 
@@ -70,7 +70,7 @@ def _structured(parameter: Parameter) -> bool:
 def _choices_and_flags(
     parameter: Parameter, request: Request, out: dict[str, Any], filling: Filling, tool: Tool
 ) -> None:
-    """Enumerations whose member the request names, and flags it mentions."""
+    """Enumerations whose member the request mentions, and flags it mentions."""
     asked = frozenset(request.words) | {s for v in request.values if isinstance(v.value, str) for s in stems(v.value)}
     if parameter.enum:
         member = _member(parameter, request, asked)
@@ -93,7 +93,7 @@ def _choices_and_flags(
 
 
 def _member(parameter: Parameter, request: Request, asked: frozenset[str]) -> Any:
-    """The member of an enumeration the request names: literally, else by its words."""
+    """The member of an enumeration the request gives: literally, else by its words."""
     text = request.text.lower()
     literal = [m for m in parameter.enum if re.search(rf"(?<!\w){re.escape(str(m).lower())}(?!\w)", text)]
     if literal:

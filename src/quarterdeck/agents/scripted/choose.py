@@ -1,4 +1,4 @@
-"""Which tool a request is about, if any: words weighed against names, descriptions and schemas."""
+"""Which tool a request is about, if any: words weighed against labels, descriptions and schemas."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def _fit(request: Request, tool: Tool, filling: Filling, idle: list[Value]) -> f
 def _about(weight: dict[str, float], tool: Tool, filling: Filling, idle: list[Value], verbal: bool) -> bool:
     """Whether the request is about this tool at all.
 
-    A verb as general as "create" is not enough: either a word that names a thing matches, or the verb (or a word of a
-    parameter) does and literals of the right kind are there for everything required. A tool with no use for the one
+    A verb as general as "create" is not enough: either a word for a thing matches, or the verb (or a word of a
+    parameter) does and literals of the right kind are there for all that is required. A tool with no use for the one
     place the request points at is not meant.
     """
     if any(v.kind in LOCATORS for v in idle) and not any(v.kind in LOCATORS for v in filling.used):

@@ -1,8 +1,8 @@
 """The planner: from a conversation and the tools offered to the next calls, or to an answer. Pure and deterministic.
 
 A request is cut into clauses, each clause given the tool that fits it; clauses that stand alone run side by side, those
-that need an earlier result wait for it. The plan is worked out anew from the conversation each time: calls already made
-are recognised by name and arguments and never made twice, so every conversation ends.
+that need an earlier result wait for it. The plan is worked out anew from the conversation at each request: calls already
+made are recognised by name and arguments and never made twice, so every conversation ends.
 """
 
 from __future__ import annotations
@@ -148,11 +148,17 @@ def _following(lead: Value, request: Request, choice: Choice) -> list[Value]:
 
 def invalid(schema: Any, arguments: dict[str, Any]) -> str:
     """Why arguments break their schema, or nothing. A schema that is none itself forbids every call."""
+    patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)  # a tool's expression cannot hold us up
     try:
-        validator = jsonschema_rs.validator_for(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
-        validator.validate(arguments)
-    except jsonschema_rs.ValidationError as error:
-        return error.message.splitlines()[0][:300] if error.message else "they do not fit"
+        validator = jsonschema_rs.validator_for(schema, offline=True, pattern_options=patterns)
     except (ValueError, TypeError, jsonschema_rs.ReferencingError) as error:
-        return f"its schema cannot be used ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
+        return f"its schema cannot be used ({_first_line(error)})"
+    try:
+        validator.validate(arguments)
+    except ValueError as error:  # ValidationError is one
+        return _first_line(error)
     return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

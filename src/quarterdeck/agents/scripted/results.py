@@ -13,8 +13,8 @@ from .values import extract
 
 _ERROR = re.compile(
     r"\s*(?:\[?(?:mcp\s+)?(?:fatal|error|exception|traceback|failed|failure|denied|forbidden|refused|timed out|"
-    r"access denied|permission denied|input validation error|invalid|unknown tool|not found|E[A-Z]{4,}\b)|"
-    r"unable to|cannot|could not|[\w.]*(?:Error|Exception)\b)", re.I,
+    r"access denied|permission denied|input validation error|invalid|unknown tool|not found|(?-i:E[A-Z]{4,}))\b|"
+    r"(?:unable to|cannot|could not)\b|[\w.]*(?-i:Error|Exception)\b)", re.I,
 )  # fmt: skip
 _MARK = re.compile(r"^\s*(?:\[[^\]]*\]|[-*•]|\d+[.)])\s+")
 _EACH = bag("each every all both them those")
@@ -69,7 +69,7 @@ def items(text: str) -> list[Any]:
 
 
 def carried(parameter: Parameter, clause: str, before: list[Done]) -> list[Any]:
-    """What a later step's parameter takes from the steps before: one value, or several for "each of them"."""
+    """What a later step's parameter takes from those before: one value, or several for "each of them"."""
     if not before:
         return []
     last, said = before[-1], words(clause)

@@ -100,7 +100,7 @@ WEAK = frozenset(stem(w) for w in _WEAK.split())
 
 
 def split(label: str) -> list[str]:
-    """The lower-case words of an identifier: ``readTextFile``, ``read_text_file`` and ``read-text-file`` alike."""
+    """The lower-case words of an identifier: camelCase, snake_case and kebab-case alike."""
     return [part.lower() for part in _CAMEL.split(label) if part]
 
 

@@ -1,4 +1,4 @@
-"""Literal values in a request: quoted strings, numbers, paths, addresses, identifiers, named things."""
+"""Literal values in a request: quoted strings, numbers, places, addresses, identifiers, named things."""
 
 from __future__ import annotations
 
