@@ -14,13 +14,14 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from tests.cluster import plane
+
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.crd import crds
 
-from . import real_api_server
-from .measure import Row, child, cpu, rss
+from .measure import Row, child, cpu, rss, settle
 
 OBJECTS = 5_000
 WATCHERS = 100
@@ -87,7 +88,7 @@ class Measured:
                 await client.apply(k.CRD, document)
             await client.create(k.NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}})
             await _until_served(client)
-            await real_api_server.settle(self.pids)
+            await settle(self.pids)
             await self._operations(client, objects)
             await self._fan_out(client)
         finally:
@@ -191,10 +192,10 @@ async def bench(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="qd-bench-") as folder, child("bench.api_process", folder) as (pid, line):
         ours = Measured((pid,), json.loads(line))
         await ours.run(objects)
-    commands, why = real_api_server.available()
+    commands, why = plane.available()
     real: Measured | None = None
     if commands is not None:
-        with real_api_server.running(commands) as peer:
+        with plane.running(commands) as peer:
             real = Measured(peer.pids, peer.config)
             await real.run(objects)
             why = peer.version

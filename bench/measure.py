@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import platform
@@ -58,6 +59,15 @@ def children(pid: int) -> list[int]:
             for child in (task / "children").read_text().split():
                 found += children(int(child))
     return found
+
+
+async def settle(pids: tuple[int, ...]) -> None:
+    """Wait until start-up work is over: less than 5 % CPU over a second, at most 20 s."""
+    for _ in range(20):
+        before = sum(map(cpu, pids))
+        await asyncio.sleep(1.0)
+        if sum(map(cpu, pids)) - before < 0.05:
+            return
 
 
 @contextlib.contextmanager

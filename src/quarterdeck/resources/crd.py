@@ -39,8 +39,9 @@ _QUANTITY = (
     r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
 # Containers, volumes and affinity carry half a megabyte of schema per use; they stay open and the Pod's own validation
-# speaks when the Deployment is written.
-_OPEN = {"Container", "Volume", "Affinity"}
+# speaks when the Deployment is written. Rules may use a name: kube-apiserver compiles them against declared fields.
+_NAME: dict[str, Any] = {"properties": {"name": {"type": "string", "description": "Its name in the Pod."}}}
+_OPEN: dict[str, dict[str, Any]] = {"Container": _NAME, "Volume": _NAME, "Affinity": {}}
 _KEYWORDS = (
     "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "enum", "format", "default",
     "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type",
@@ -104,7 +105,9 @@ def structural(model: type[Model], *, embed: bool = True) -> dict[str, Any]:
     def convert(node: dict[str, Any]) -> dict[str, Any]:
         core, meta = node.get("x-quarterdeck-core-type"), node.get("x-quarterdeck-meta-type")
         if core and (core in _OPEN or not embed):
-            found: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+            found: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True} | _OPEN.get(
+                core, {}
+            )
             return _described(found, node if "description" in node else {"description": f"A core/v1 {core}."})
         if core or meta:
             return _described(_core_type(_CORE + core if core else f"{_META}{meta}"), node)

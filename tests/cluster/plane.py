@@ -1,12 +1,10 @@
-"""The real kube-apiserver with etcd (tests/cluster/build.py) as a peer. Absent where it is not built and no Go is."""
+"""The real kube-apiserver with etcd as a peer of tests and benchmarks; build.py builds it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -16,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
-from .measure import ROOT
-
-sys.path.insert(0, str(ROOT / "tests" / "cluster"))
+from .build import built
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +28,7 @@ class RealApiServer:
 
 def available() -> tuple[Path | None, str]:
     """Folder of the commands, or None and why there is none. Does not build: that takes minutes."""
-    import build  # from tests/cluster
-
-    place = build.built()
+    place = built()
     return place, "" if place else "not built here: python tests/cluster/build.py (needs Go)"
 
 
@@ -69,7 +63,7 @@ def running(commands: Path) -> Iterator[RealApiServer]:
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}", f"--token-auth-file={folder / 'tokens.csv'}",
             "--authorization-mode=Node,RBAC", "--allow-privileged=true", "--service-cluster-ip-range=10.97.0.0/16",
-            "--max-requests-inflight=0", "--max-mutating-requests-inflight=0",
+            "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
         )  # fmt: skip
         url = f"https://127.0.0.1:{secure}"
         _wait_ready(url, folder / "apiserver.log", server)
@@ -104,14 +98,3 @@ def _wait_ready(url: str, log: Path, server: subprocess.Popen[bytes]) -> None:
                     return
         time.sleep(0.2)
     raise RuntimeError(f"kube-apiserver did not become ready:\n{log.read_text()[-2000:]}")
-
-
-async def settle(pids: tuple[int, ...]) -> None:
-    """Wait until start-up work is over: less than 5 % CPU over a second, at most 20 s."""
-    from .measure import cpu
-
-    for _ in range(20):
-        before = sum(map(cpu, pids))
-        await asyncio.sleep(1.0)
-        if sum(map(cpu, pids)) - before < 0.05:
-            return
