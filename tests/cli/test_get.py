@@ -127,7 +127,7 @@ def test_impersonation_is_denied_with_exit_code_3(qd: Run) -> None:
     assert 'User "nobody" cannot list resource "secrets"' in done.stderr
 
 
-def test_unreachable_server_is_an_error_without_traceback(qd: Run, tmp_path) -> None:  # noqa: ANN001
+def test_unreachable_server_is_an_error_without_traceback(qd: Run, tmp_path) -> None:
     config = tmp_path / "config"
     config.write_text(
         "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], "
@@ -138,7 +138,7 @@ def test_unreachable_server_is_an_error_without_traceback(qd: Run, tmp_path) -> 
     assert "http://127.0.0.1:1" in done.stderr
 
 
-def test_missing_kubeconfig_names_the_file(qd: Run, tmp_path) -> None:  # noqa: ANN001
+def test_missing_kubeconfig_names_the_file(qd: Run, tmp_path) -> None:
     done = qd("get", "ns", "--kubeconfig", str(tmp_path / "none"), ok=False)
     assert done.returncode == 1
     assert str(tmp_path / "none") in done.stderr

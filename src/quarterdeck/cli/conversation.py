@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import sys
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _line(terminal: bool) -> str | None:
     """The next question; None when there is no more."""
     if terminal:
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 - line editing and history of input()
+            importlib.import_module("readline")  # gives input() line editing and history
         try:
             line = input("> ")
         except EOFError:

@@ -132,7 +132,9 @@ class Stage:
         shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
         print(f"$ qd {shown}", flush=True)
         command = [sys.executable, "-m", "quarterdeck.cli", *arguments]
-        done = subprocess.run(command, env=self.environment, stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         print(done.stdout.rstrip(), flush=True)
         if done.returncode != 0:
             raise DemoFailed(f"qd {arguments[0]} ended with code {done.returncode}")

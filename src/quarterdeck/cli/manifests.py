@@ -17,6 +17,15 @@ _PATH_PART = re.compile(r"\[(\d+)\]|\[\"?([^\]\"]+)\"?\]|([^.\[\]]+)")
 _FIRST = {"Namespace": 0, "CustomResourceDefinition": 1}
 
 
+class _Loader(yaml.SafeLoader):
+    """Dates stay text, as in JSON and as kubectl reads them."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One object of a file. ``document`` counts from 1; ``tree`` is its YAML node, for line numbers."""
@@ -72,9 +81,9 @@ def read(sources: list[str], *, recursive: bool = False) -> list[Manifest]:
 def parse(source: str, text: str) -> list[Manifest]:
     """All objects of one text; Lists are taken apart, empty documents skipped. Raises ConfigError."""
     found: list[Manifest] = []
-    loader = yaml.SafeLoader(text)
+    number = 0
     try:
-        number = 0
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             number += 1
@@ -85,8 +94,8 @@ def parse(source: str, text: str) -> list[Manifest]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{source}: document {number + 1}{where}: not YAML: {problem}") from error
-    finally:
-        loader.dispose()
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source}: document {number}: a value cannot be read: {error}") from error
     return found
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ class Registry:
             return response.status == 200
 
     @asynccontextmanager
-    async def blob(self, repository: str, digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def blob(self, repository: str, digest: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         async with self._request("GET", f"/v2/{repository}/blobs/{digest}", repository) as response:
             yield response.content.iter_chunked(_CHUNK)
 
@@ -130,7 +130,7 @@ class Registry:
         data: Any = None,
         headers: dict[str, str] | None = None,
         source: str = "",
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """One call, after authentication when the registry asks for it. A body is only sent once authenticated."""
         url = urljoin(self._base, path)
         try:
