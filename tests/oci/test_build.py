@@ -96,3 +96,9 @@ def test_references(text: str, expected: Reference) -> None:
 def test_bad_references_are_usage_errors(text: str) -> None:
     with pytest.raises(UsageError, match="NAME:TAG"):
         parse(text)
+
+
+def test_a_lock_with_hashes_is_what_gets_installed(tmp_path: Path, project: Path) -> None:
+    (project / "requirements.lock").write_text(f"tomli-w==1.2.0 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(ConfigError, match="[Hh]ash"):
+        build(project, parse("demo"), Layout(tmp_path / "images"), lambda line: None)

@@ -94,10 +94,13 @@ def _layer(work: Path, tree: Path, prefix: str, keep: Callable[[str], bool]) -> 
 
 
 def _python_dependencies(project: Project, target: Path) -> None:
+    """Install what the project locks (``requirements.lock`` with hashes, ``uv.lock``), else what it asks for."""
     target.mkdir()
     directory = project.directory
     command = [*find_uv(), "pip", "install", "--quiet", "--python", base_python(), "--target", str(target)]
-    if (directory / "uv.lock").is_file():
+    if (directory / "requirements.lock").is_file():
+        _run([*command, "--require-hashes", "-r", "requirements.lock"], directory)
+    elif (directory / "uv.lock").is_file():
         exported = target.parent / "requirements.txt"
         lock = [
             *find_uv(),
