@@ -151,21 +151,19 @@ async def test_a_hanging_tool_times_out_with_the_field_to_change(tmp_path: Path)
         assert text(await client.call_tool("env", {"name": "SUPPORT_ENV"})) == "visible"
 
 
-async def test_a_process_that_answers_nothing_any_more_is_replaced(tmp_path: Path) -> None:
-    async with bridge(tmp_path, timeout=0.5) as running, Client(running.url) as client:
-        before = text(await client.call_tool("pid", {}))
-        with pytest.raises(MCPError, match=r"spec\.timeout"):
-            await client.call_tool("freeze", {})
+async def test_a_shared_process_that_answers_nothing_any_more_is_replaced(tmp_path: Path) -> None:
+    async with bridge(tmp_path, timeout=1, mode="shared") as running:
+        async with Client(running.url, mode="legacy") as client:
+            before = text(await client.call_tool("pid", {}))
+            with pytest.raises(MCPError, match=r"spec\.timeout"):
+                await client.call_tool("freeze", {})
 
-        async def replaced() -> bool:
-            try:
-                return text(await client.call_tool("pid", {})) != before
-            except MCPError:
-                return False
+            async def ended() -> bool:
+                return b"quarterdeck_bridge_process_crashes_total 1" in (await running.http("GET", "/metrics"))[1]
 
-        await eventually(replaced)
-        metrics = (await running.http("GET", "/metrics"))[1]
-        assert b"quarterdeck_bridge_process_crashes_total 1" in metrics
+            await eventually(ended)
+        async with Client(running.url, mode="legacy") as client:
+            assert text(await client.call_tool("pid", {})) != before
 
 
 async def test_garbage_on_stdout_goes_to_the_log(tmp_path: Path) -> None:
