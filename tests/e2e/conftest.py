@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from support.platform import SEED, Platform, embedded
 
 SECRET = base64.b64encode(b"ghp_seed").decode()
@@ -40,4 +41,3 @@ def seed(platform: Platform) -> Platform:
     platform.wait("mcpserver/datetime-agent-mcp")
     platform.figures["apply to Ready"] = time.monotonic() - began
     return platform
-

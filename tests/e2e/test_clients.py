@@ -26,7 +26,8 @@ from a2a.types.a2a_pb2 import (
     TaskState,
 )
 from google.protobuf.json_format import MessageToDict
-from mcp import Client
+from mcp import Client, MCPError
+
 from support.platform import Platform, eventually
 
 AGENT = "/a2a/kagent/datetime-agent"
@@ -66,7 +67,9 @@ def published(seed: Platform) -> Iterator[Platform]:
     )
     for target in ("mcpserver/time", "mcpserver/everything", "agent/slow-agent"):
         seed.wait(target, seconds=90)
-    eventually(lambda: seed.condition("agent", "slow-agent", "ResolvedRefs").get("status") == "True", "its tools are found")
+    eventually(
+        lambda: seed.condition("agent", "slow-agent", "ResolvedRefs").get("status") == "True", "its tools are found"
+    )
     yield seed
     seed.kubectl("delete", "-n", "kagent", "agent/slow-agent", "mcpserver/time", "mcpserver/everything")
 
@@ -90,10 +93,9 @@ async def test_the_mcp_sdk_lists_and_calls(seed: Platform, path: str, mode: Any)
 
 async def test_the_mcp_sdk_gets_an_error_for_what_is_not_there(seed: Platform) -> None:
     async with Client(seed.gateway + "/mcp/kagent/datetime-agent-mcp") as client:
-        result: Any = None
         try:
             result = await client.call_tool("no_such_tool", {})
-        except Exception as error:
+        except MCPError as error:
             assert "no_such_tool" in str(error)
         else:
             assert result.is_error and "no_such_tool" in result.content[0].text
@@ -153,7 +155,9 @@ async def a2a(platform: Platform, path: str, version: str, *, streaming: bool = 
     async with httpx.AsyncClient(timeout=60) as http:
         card = await A2ACardResolver(http, platform.gateway + path).get_agent_card()
         if version == "0.3":
-            interface = AgentInterface(url=card.supported_interfaces[0].url, protocol_binding="JSONRPC", protocol_version="0.3")
+            interface = AgentInterface(
+                url=card.supported_interfaces[0].url, protocol_binding="JSONRPC", protocol_version="0.3"
+            )
             only = AgentCard()
             only.CopyFrom(card)
             del only.supported_interfaces[:]
@@ -245,7 +249,7 @@ async def test_a_task_is_cancelled(published: Platform, version: str) -> None:
         assert states[-1] == TaskState.TASK_STATE_CANCELED
         task = await client.get_task(GetTaskRequest(id=task_id))
         assert task.status.state == TaskState.TASK_STATE_CANCELED
-        with pytest.raises(Exception, match="cannot be canceled|not cancelable|TaskNotCancelable"):
+        with pytest.raises(Exception, match=r"cannot be canceled|not cancelable|TaskNotCancelable"):
             await client.cancel_task(CancelTaskRequest(id=task_id))
 
 
@@ -258,7 +262,7 @@ async def test_a_question_no_tool_fits_calls_nothing(seed: Platform) -> None:
 
 async def test_unknown_tasks_and_agents(seed: Platform) -> None:
     async with a2a(seed, AGENT, "1.0") as client:
-        with pytest.raises(Exception, match="not known|not found|TaskNotFound"):
+        with pytest.raises(Exception, match=r"not known|not found|TaskNotFound"):
             await client.get_task(GetTaskRequest(id="no-such-task"))
     async with httpx.AsyncClient() as http:
         found = await http.get(f"{seed.gateway}/a2a/kagent/nobody/.well-known/agent-card.json")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.platform import SEED, Platform, eventually
 
 LISTED = "agents,mcpservers,remotemcpservers,modelconfigs,deploy,rs,pods,svc"
@@ -177,7 +178,7 @@ def test_get_all_and_short_names(seed: Platform) -> None:
     assert "local" in seed.kubectl("get", "no").out
     custom = seed.kubectl("get", "po", "-n", "kagent", "--sort-by=.metadata.name", "-o",
                           "custom-columns=N:.metadata.name,P:.status.phase", "--no-headers").out.split("\n")  # fmt: skip
-    assert custom == sorted(custom[:-1]) + [""]
+    assert custom == [*sorted(custom[:-1]), ""]
 
 
 def test_watch_shows_a_change(seed: Platform) -> None:
@@ -232,7 +233,10 @@ def test_auth_can_i(seed: Platform) -> None:
 
 
 def test_logs(web: Platform) -> None:
-    assert "datetime-agent" in web.kubectl("logs", "deploy/datetime-agent", "-n", "kagent", "--all-pods=false").text or True
+    assert (
+        "datetime-agent" in web.kubectl("logs", "deploy/datetime-agent", "-n", "kagent", "--all-pods=false").text
+        or True
+    )
     name = web.pod("app=web", "web")["metadata"]["name"]
     web.kubectl("exec", "-n", "web", name, "--", "python", "-c",
                 "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/?first').read()")  # fmt: skip
@@ -250,7 +254,11 @@ def test_logs(web: Platform) -> None:
 
 
 def test_logs_of_the_container_before(web: Platform) -> None:
-    body = {"name": "again", "image": "datetime-server:latest", "command": ["sh", "-c", "echo run $$; sleep 0.2; exit 3"]}
+    body = {
+        "name": "again",
+        "image": "datetime-server:latest",
+        "command": ["sh", "-c", "echo run $$; sleep 0.2; exit 3"],
+    }
     web.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "again", "namespace": "web"},
                "spec": {"containers": [body]}})  # fmt: skip
     eventually(
@@ -306,6 +314,7 @@ def test_exec_with_a_terminal(web: Platform) -> None:
 def test_attach_shows_what_comes(web: Platform) -> None:
     name = web.pod("app=web", "web")["metadata"]["name"]
     with running(web.start("attach", "-n", "web", name)) as attached:
+
         def ask() -> bool:
             web.kubectl("exec", "-n", "web", name, "--", "python", "-c",
                         "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/?attached').read()")  # fmt: skip
@@ -363,7 +372,9 @@ def test_rollout_status_history_undo(web: Platform) -> None:
     assert "rolled back" in web.kubectl("rollout", "undo", "deploy/web", "-n", "web").out
     web.kubectl("rollout", "status", "deploy/web", "-n", "web", "--timeout=40s")
     eventually(
-        lambda: web.kubectl("exec", "-n", "web", "deploy/web", "--", "sh", "-c", "echo $COLOUR", ok=False).out == "blue\n",
+        lambda: (
+            web.kubectl("exec", "-n", "web", "deploy/web", "--", "sh", "-c", "echo $COLOUR", ok=False).out == "blue\n"
+        ),
         "the template before is back",
     )
 
@@ -464,9 +475,11 @@ def test_typed_commands(web: Platform) -> None:
     web.kubectl("create", "job", "once", "--image=datetime-server:latest", *n, "--", "sh", "-c", "echo done")
     web.kubectl("wait", "--for=condition=complete", "job/once", *n, "--timeout=30s")
     assert web.kubectl("logs", "job/once", *n).out == "done\n"
-    web.kubectl("run", "single", "--image=datetime-server:latest", "--restart=Never", *n, "--command", "--", "sleep", "60")
+    web.kubectl(
+        "run", "single", "--image=datetime-server:latest", "--restart=Never", *n, "--command", "--", "sleep", "60"
+    )
     web.kubectl("wait", "--for=condition=Ready", "pod/single", *n, "--timeout=30s")
-    assert "pod \"single\" deleted" in web.kubectl("delete", "pod", "single", *n, "--grace-period=1").out
+    assert 'pod "single" deleted' in web.kubectl("delete", "pod", "single", *n, "--grace-period=1").out
     web.kubectl("create", "namespace", "other", "--dry-run=client", "-o", "yaml")
 
 

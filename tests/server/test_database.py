@@ -52,9 +52,7 @@ async def test_events_come_in_order_and_once(database: Database) -> None:
 
 async def test_a_task_is_replaced_not_doubled_even_when_saved_at_once(database: Database) -> None:
     await database.save_task(_task("{}"))
-    await asyncio.gather(
-        *(database.save_task(_task(f'{{"n":{n}}}')) for n in range(5))
-    )
+    await asyncio.gather(*(database.save_task(_task(f'{{"n":{n}}}')) for n in range(5)))
     assert len(await database.list_tasks("kagent/a", "alice", "s1")) == 1
     with pytest.raises(NotFound):
         await database.task("kagent/b", "t1")
@@ -112,3 +110,14 @@ async def test_an_unusable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         await Database.open(str(tmp_path / "file" / "server.db"))
+
+
+async def test_conversations_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "server.db"
+    path.touch(mode=0o644)
+    database = await Database.open(str(path))
+    await database.create_session("kagent/a", "alice", "s1", "hello", None)
+    assert {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()} == {
+        name: 0o600 for name in ("server.db", "server.db-wal", "server.db-shm")
+    }
+    await database.close()

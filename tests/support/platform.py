@@ -206,8 +206,9 @@ def embedded(*flags: str, build: bool = True) -> Iterator[Platform]:
     builder = None
     try:
         if build:
+            project = str(EXAMPLES / "datetime-server")
             builder = subprocess.Popen(
-                [str(BIN / "qd"), "mcp", "build", "-d", str(EXAMPLES / "datetime-server"), "-t", "datetime-server:latest"],
+                [str(BIN / "qd"), "mcp", "build", "-d", project, "-t", "datetime-server:latest"],
                 env=platform.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
         began = time.monotonic()

@@ -6,6 +6,7 @@ another's. Schema changes are numbered and applied in order at start.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,8 +109,9 @@ class Database:
         if "://" not in url:
             try:
                 Path(url).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _make_private(url)
             except OSError as error:
-                raise StorageError(f"database {url}: its folder cannot be made: {error.strerror}") from error
+                raise StorageError(f"database {url} cannot be used: {error.strerror}") from error
             url = f"sqlite+aiosqlite:///{url}"
         engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
         if url.startswith("sqlite"):
@@ -266,6 +268,12 @@ def _events_of(agent: str, user: str, session_id: str) -> Any:
 
 async def _count(connection: AsyncConnection, table: Table) -> int:
     return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+def _make_private(path: str) -> None:
+    """Conversations are its owner's only; SQLite gives its journals the mode of the database."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    os.chmod(path, 0o600)
 
 
 def _sqlite_pragmas(connection: Any, record: object) -> None:

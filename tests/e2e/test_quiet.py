@@ -1,0 +1,196 @@
+"""A platform at rest writes nothing, and a control plane that is killed comes back to what it left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from quarterdeck.kube.client import KubeClient
+from quarterdeck.kube.config import load_config
+from quarterdeck.kube.informer import Informer
+from quarterdeck.kube.resource import CONFIG_MAP
+from support.platform import SEED, Platform, eventually, processes_of
+
+SECONDS = 10.0
+_NOT_LISTED = ("pods.metrics.k8s.io", "nodes.metrics.k8s.io")
+
+Versions = dict[tuple[str, str, str], str]
+
+
+def versions(platform: Platform) -> Versions:
+    """(kind, namespace, name) → resourceVersion of everything there is."""
+    names = platform.kubectl("api-resources", "--verbs=list", "-o", "name").out.split()
+    listed = platform.kubectl("get", ",".join(n for n in names if n not in _NOT_LISTED), "-A", "-o", "json", timeout=90)
+    found: Versions = {}
+    for item in json.loads(listed.out)["items"]:
+        kind, meta = item["kind"], item["metadata"]
+        if kind == "Event":
+            about = item.get("involvedObject") or item.get("regarding") or {}
+            meta = meta | {"name": f"{meta['name']} ({item.get('reason')} of {about.get('kind')} {about.get('name')})"}
+        found[kind, meta.get("namespace", ""), meta["name"]] = meta["resourceVersion"]
+    return found
+
+
+def changes(before: Versions, after: Versions) -> list[tuple[str, str, str]]:
+    return [k for k in before.keys() | after.keys() if before.get(k) != after.get(k)]
+
+
+def quiet(platform: Platform, seconds: float) -> list[tuple[str, str, str]]:
+    """What was written in so many seconds, but for heartbeats and the retries of a Pod that cannot run here."""
+    before = versions(platform)
+    time.sleep(seconds)  # the absence of writes has no event to wait for
+    return [
+        key
+        for key in changes(before, versions(platform))
+        if key[0] not in ("Lease", "Node") and not (key[0] == "Event" and "github-mcp-server" in key[2])
+    ]
+
+
+def pids(platform: Platform) -> dict[int, str]:
+    """Processes of Pods: not the control plane's, nor commands running now."""
+    assert platform.home is not None
+    own = ("quarterdeck.server", "quarterdeck.cli", "kubectl", "/qd ")
+    return {pid: line for pid, line in processes_of(platform.home).items() if not any(o in line for o in own)}
+
+
+def pods(platform: Platform) -> dict[str, tuple[str, int]]:
+    """Pod name → (uid, restarts)."""
+    items = (
+        platform.get("pods", namespace="kagent")["items"]
+        + platform.get("pods", namespace="quarterdeck-system")["items"]
+    )
+    return {
+        p["metadata"]["name"]: (p["metadata"]["uid"], sum(c["restartCount"] for c in p["status"]["containerStatuses"]))
+        for p in items
+    }
+
+
+def test_a_quiet_platform_writes_nothing(seed: Platform) -> None:
+    eventually(lambda: not quiet(seed, 2), "the platform settles", 60)
+    before = writes(seed)
+    assert quiet(seed, SECONDS) == []
+    # Each heartbeat is one write: a lease every ten seconds; and the retries of what cannot run.
+    assert writes(seed) - before <= 6
+
+
+def writes(platform: Platform) -> int:
+    for line in platform.kubectl("get", "--raw", "/metrics").out.splitlines():
+        if line.startswith("apiserver_storage_writes_total"):
+            return int(float(line.split()[-1]))
+    raise AssertionError("the API server does not count its writes")
+
+
+def test_a_second_apply_changes_nothing(seed: Platform) -> None:
+    eventually(lambda: not quiet(seed, 1), "the platform settles", 30)
+    before = versions(seed)
+    for name in (
+        "datetime-agent",
+        "k8s-agent",
+        "github-mcp-server",
+        "agw-mcp-servers",
+        "kagent-tool-server",
+        "aire-agent",
+    ):
+        lines = seed.kubectl("apply", "-f", str(SEED / f"{name}.yaml")).out.splitlines()
+        assert lines and all(line.endswith(" unchanged") for line in lines), lines
+    changed = [k for k in changes(before, versions(seed)) if k[0] not in ("Lease", "Node", "Event")]
+    assert changed == []
+
+
+@pytest.mark.timeout(200)
+async def test_a_killed_control_plane_comes_back_to_the_same_pods(seed: Platform) -> None:
+    eventually(lambda: not quiet(seed, 1), "the platform settles", 30)
+    seen: list[str] = []
+    client = KubeClient(load_config(str(seed.kubeconfig)))
+    informer = Informer(client, CONFIG_MAP, "kagent")
+    informer.on_change(lambda kind, old, new: seen.append((new or old or {})["metadata"]["name"]))
+    informer.start()
+    try:
+        await asyncio.wait_for(informer.synced.wait(), 10)
+        before = await asyncio.to_thread(lambda: (pods(seed), pids(seed), seed.endpoints()["pid"]))
+        async with Client(seed.gateway + "/mcp/kagent/datetime-agent-mcp") as tools:
+            os.kill(before[2], signal.SIGKILL)
+            killed = time.monotonic()
+            # The data plane does not notice.
+            result = await tools.call_tool("get_time", {})
+            assert not result.is_error
+            await asyncio.to_thread(_returned, seed, before[2])
+            seed.figures["control plane back after kill -9"] = time.monotonic() - killed
+            assert not (await tools.call_tool("get_date", {})).is_error
+        await asyncio.to_thread(_same, seed, before[0], before[1])
+        await asyncio.to_thread(seed.kubectl, "create", "configmap", "after-the-kill", "-n", "kagent")
+        deadline = time.monotonic() + 20
+        while "after-the-kill" not in seen:
+            assert time.monotonic() < deadline, f"the watch did not come back: {seen}"
+            await asyncio.sleep(0.05)
+        assert len(seen) == len(set(seen)) or seen.count("after-the-kill") == 1
+    finally:
+        await informer.stop()
+        await client.close()
+    await asyncio.to_thread(seed.kubectl, "delete", "configmap", "after-the-kill", "-n", "kagent")
+
+
+def _returned(platform: Platform, pid: int) -> None:
+    def again() -> bool:
+        try:
+            return platform.endpoints()["pid"] != pid
+        except FileNotFoundError:
+            return False
+
+    eventually(again, "the supervisor starts another control plane", 30)
+    eventually(lambda: platform.kubectl("get", "--raw", "/readyz", ok=False).out == "ok", "it answers", 20)
+    platform.wait("agent/datetime-agent")
+
+
+def _same(platform: Platform, were: dict[str, tuple[str, int]], ran: dict[int, str]) -> None:
+    """The same Pods, restarts and processes, and it stays so."""
+    for _ in range(3):
+        assert pods(platform) == were
+        now = pids(platform)
+        gone = {p: c for p, c in ran.items() if p not in now and "mcp-server" not in c and "src/main.py" not in c}
+        assert gone == {}, "processes of Pods ended with the control plane"
+        hosts = [
+            line.split("--hostname ")[1].split()[0]
+            for line in now.values()
+            if line.startswith("/") and "--hostname " in line
+        ]
+        assert all(hosts.count(h) <= 2 for h in hosts), "a container runs twice"
+        time.sleep(0.5)
+
+
+def test_a_change_after_the_restart_reaches_the_gateway(seed: Platform) -> None:
+    """The gateway has found its way back to the new control plane's configuration stream."""
+    patch: dict[str, Any] = {"metadata": {"name": "echo-after", "namespace": "kagent"}}
+    document = patch | {
+        "apiVersion": "kagent.dev/v1alpha2", "kind": "RemoteMCPServer",
+        "spec": {"description": "x", "protocol": "STREAMABLE_HTTP", "url": "http://127.0.0.1:9/mcp"},
+    }  # fmt: skip
+    seed.apply(document)
+
+    def known() -> bool:
+        from urllib.error import HTTPError
+        from urllib.request import Request, urlopen
+
+        try:
+            urlopen(
+                Request(
+                    f"{seed.gateway}/mcp/kagent/echo-after", data=b"{}", headers={"Content-Type": "application/json"}
+                )
+            )
+        except HTTPError as error:
+            return error.code != 404
+        return True
+
+    eventually(known, "the gateway knows a server made after the restart", 15)
+    seed.kubectl("delete", "remotemcpserver", "echo-after", "-n", "kagent")
+
+
+def test_settled_again(seed: Platform) -> None:
+    eventually(lambda: not quiet(seed, 3), "the restarted platform settles", 60)
