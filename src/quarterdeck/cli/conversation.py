@@ -154,7 +154,8 @@ async def _turn(client: A2aClient, text: str, session: str, limit: float, show: 
     except TimeoutError:
         trace = client.trace_id
         await _cancel(client, turn)
-        raise TimedOut(f"no answer within {limit:g} s; the task was cancelled (trace {trace})") from None
+        ended = "; the task was cancelled" if turn.task else ""
+        raise TimedOut(f"no answer within {limit:g} s{ended} (trace {trace})") from None
     except asyncio.CancelledError:
         await _cancel(client, turn)
         raise

@@ -30,11 +30,12 @@ def options(
 
 def register() -> None:
     """Attach the command groups. Their modules import only typer at load."""
-    from . import agent, apply, audit, demo, doctor, get, inspect, lifecycle, logs, mcp, tools, versions
+    from . import agent, apply, audit, demo, doctor, explain, get, inspect, lifecycle, logs, mcp, tools, versions
 
     lifecycle.register(app)
     get.register(app)
     inspect.register(app)
+    explain.register(app)
     apply.register(app)
     agent.register(app)
     tools.register(app)

@@ -62,7 +62,7 @@ class Goal:
 
 
 async def until(client: KubeClient, wanted: list[tuple[Kind, str]], goal: Goal, limit: float) -> None:
-    """Wait for all, saying of each when it is there. Raises TimedOut with the last state, NotFound for what is missing."""
+    """Wait for all, saying of each when it is there. Raises TimedOut with the last state, NotFound."""
     deadline = asyncio.get_running_loop().time() + limit
     for kind, name in wanted:
         pause = 0.02
