@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import process_time
 from typing import Any
 
 import jsonschema_rs
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quarterdeck.agents.scripted.conversation import Turn, read
-from quarterdeck.agents.scripted.plan import Call, decide
+from quarterdeck.agents.scripted.plan import LONGEST, Call, decide
 from quarterdeck.agents.scripted.results import Done, is_error
 from quarterdeck.agents.scripted.schema import read_tools
 
@@ -180,3 +181,12 @@ def test_an_error_ends_the_plan_and_is_reported() -> None:
     decision = decide(turn, offered)
     assert decision.calls == []
     assert decision.text == "The tool greet reported an error: Error: gone"
+
+
+@pytest.mark.parametrize("piece", ["read list and then write ", '"a" ', "Aa Bb ", "[{", "a/", "1-", "“", "two ", "' "])
+def test_long_requests_take_bounded_work(piece: str) -> None:
+    offered = read_tools([GREET])
+    before = process_time()
+    decide(Turn(piece * (LONGEST // len(piece))), offered)
+    assert process_time() - before < 10
+    assert "fewer" in decide(Turn(piece * (LONGEST + 1)), offered).text

@@ -1,8 +1,8 @@
 """The planner: from a conversation and the tools offered to the next calls, or to an answer. Pure and deterministic.
 
-A request is cut into clauses, each clause given the tool that fits it; clauses that stand alone run side by side, those
-that need an earlier result wait for it. The plan is worked out anew from the conversation at each request: calls already
-made are recognised by name and arguments and never made twice, so every conversation ends.
+A request is cut into clauses, each clause given the tool that fits it; clauses that stand alone run side by side,
+those that need an earlier result wait for it. The plan is worked out anew from the conversation at each request: calls
+already made are recognised by name and arguments and never made twice, so every conversation ends.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .results import Done, carried
 from .schema import Tool
 from .values import Value
 
+LONGEST = 64 * 1024
+"""Characters of a request that is planned for."""
 _CALLS = 8
 """Most calls side by side."""
 
@@ -58,6 +60,8 @@ def decide(turn: Turn, tools: Sequence[Tool], *, forced: str | None = None, para
     offered = [t for t in tools if forced in (None, "*", t.name)]
     if not offered or not turn.text.strip():
         return Decision(text=answer.final(turn.done, tools) if turn.done else answer.no_tool(tools))
+    if len(turn.text) > LONGEST:
+        return Decision(text=f"I plan by rules and read requests of up to {LONGEST} characters; please ask in fewer.")
     made = {(d.tool, json.dumps(d.arguments, sort_keys=True)): d for d in turn.done}
     so_far: list[Done] = []
     for stage in stages(turn.text, offered, forced is not None):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .text import STOP, VERBS, stem
 
 _QUOTED = (
-    r'"(?P<q1>[^"\n]*)"', r"“(?P<q2>[^”]*)”", r"‘(?P<q3>[^’]*)’", r"«(?P<q4>[^»]*)»", r"`(?P<q5>[^`]+)`",
+    r'"(?P<q1>[^"\n]*)"', r"“(?P<q2>[^“”]*)”", r"‘(?P<q3>[^‘’]*)’", r"«(?P<q4>[^«»]*)»", r"`(?P<q5>[^`]+)`",
     r"(?<!\w)'(?P<q6>(?:[^'\n]|(?<=\w)'(?=\w))*)'(?!\w)",
 )  # fmt: skip
 _TOKENS = re.compile(
@@ -33,6 +34,8 @@ _SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
 _SMALL_WORD = re.compile(r"\b(" + "|".join(_SMALL[2:]) + r")\b", re.IGNORECASE)
+MOST = 40
+"""Most literals of a request that are looked at; a request with more is no question to plan for."""
 LOCATORS = frozenset({"uri", "slashed", "file"})
 """Kinds that point at something, rather than being something said."""
 
@@ -57,7 +60,7 @@ def extract(text: str) -> list[Value]:
     found = _structures(text)
     taken = [(v.start, v.end) for v in found]
     position = 0
-    while match := _TOKENS.search(text, position):
+    while len(found) < MOST and (match := _TOKENS.search(text, position)):
         position = max(match.end(), match.start() + 1)
         if any(start < match.end() and match.start() < end for start, end in taken):
             continue
@@ -66,7 +69,7 @@ def extract(text: str) -> list[Value]:
             found.append(value)
             taken.append((value.start, value.end))
             position = max(value.end, match.start() + 1)
-    for match in _SMALL_WORD.finditer(text):
+    for match in islice(_SMALL_WORD.finditer(text), MOST):
         if not any(start < match.end() and match.start() < end for start, end in taken):
             found.append(Value("number", _SMALL.index(match.group().lower()), match.start(), match.end()))
     return sorted(found, key=lambda v: v.start)
