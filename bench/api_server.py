@@ -114,8 +114,8 @@ class Measured:
         self.figures["memory"] = self.rss()
         self.figures["memory per object"] = (self.rss() - empty) / objects * 1e3
         await self._each("get", objects, lambda n: client.get(k.CONFIG_MAP, f"c{n:05}", "bench"))
-        await self._each("list", 20, lambda _: _raw_list(client, ""), per=objects)
-        await self._each("list selected", 20, lambda _: _raw_list(client, "app=a3"))
+        await self._each("list", 40, lambda _: _raw_list(client, ""), per=objects)
+        await self._each("list selected", 400, lambda _: _raw_list(client, "app=a3"))
         changed: Object = {"data": {"key": "w" * 200}}
         await self._each(
             "patch", min(objects, 2_000), lambda n: client.patch(k.CONFIG_MAP, f"c{n:05}", changed, "bench")

@@ -1,7 +1,8 @@
-"""Stand-ins that answer at once: `python -m bench.peers mcp|model|relay [PORT]`. Each prints its port.
+"""Stand-ins that answer at once: `python -m bench.peers mcp|model|state|relay [PORT]`. Each prints its port.
 
 ``mcp`` is a trivial MCP server with one tool; ``model`` a trivial OpenAI-compatible model that asks for that tool and
-then answers; ``relay`` copies bytes to PORT and back without reading them: the floor under any proxy here.
+then answers; ``state`` accepts an agent's sessions and tasks and keeps nothing; ``relay`` copies bytes to PORT and back
+without reading them: the floor under any proxy here.
 """
 
 from __future__ import annotations
@@ -97,6 +98,14 @@ def model(exchange: Exchange) -> None:
     exchange.finish()
 
 
+def state(exchange: Exchange) -> None:
+    """The control plane's REST API with an empty memory."""
+    data: list[Any] | None = [] if exchange.method == "GET" else None
+    missing = exchange.method == "GET" and exchange.raw_path.startswith(b"/api/sessions/")
+    body = json.dumps({"error": missing, "data": data, "message": ""}).encode()
+    exchange.respond(404 if missing else 200, body, JSON)
+
+
 class Floor(asyncio.Protocol):
     """Bytes from one side, written to the other."""
 
@@ -144,7 +153,7 @@ async def main(role: str, *args: str) -> None:
     if role == "relay":
         port = await relay(int(args[0]))
     else:
-        _, port = await Server({"mcp": mcp, "model": model}[role]).listen("127.0.0.1", 0)
+        _, port = await Server({"mcp": mcp, "model": model, "state": state}[role]).listen("127.0.0.1", 0)
     print(port, flush=True)
     await asyncio.Event().wait()
 
