@@ -36,10 +36,7 @@ async def serve(host: str, port: int, directory: Path) -> None:
     model = ChatModel(pool, config.model, token.headers)
     runs = Runs(config, model, toolbox, ControlPlaneState(pool, control_plane, token.headers))
 
-    async def ready() -> str:
-        return ""
-
-    app = build(card, runs, ready)
+    app = build(card, runs)
     settings = uvicorn.Config(
         app, host=host, port=port, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False,
         timeout_graceful_shutdown=20, server_header=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -20,8 +20,8 @@ BODY_LIMIT = 4 * 1024 * 1024
 DEFAULT_USER = "admin@kagent.dev"
 
 
-def build(card: dict[str, Any], runs: Runs, ready: Callable[[], Awaitable[str]]) -> FastAPI:
-    """The application. ``ready`` returns what is missing, or an empty text."""
+def build(card: dict[str, Any], runs: Runs) -> FastAPI:
+    """The application. It is ready as soon as it listens: a tool server that is down costs its tools, not the agent."""
     app = FastAPI(title=str(card.get("name", "agent")), openapi_url=None, docs_url=None, redoc_url=None)
     operations = jsonrpc.Operations(runs, watch)
 
@@ -51,15 +51,11 @@ def build(card: dict[str, Any], runs: Runs, ready: Callable[[], Awaitable[str]])
     async def health() -> Response:
         return Response("ok\n", media_type="text/plain")
 
-    async def readiness() -> Response:
-        missing = await ready()
-        return Response(f"{missing or 'ok'}\n", 503 if missing else 200, media_type="text/plain")
-
     app.add_api_route("/", rpc, methods=["POST"])
     for path in ("/.well-known/agent-card.json", "/.well-known/agent.json"):
         app.add_api_route(path, agent_card, methods=["GET"])
     app.add_api_route("/health", health, methods=["GET"])
-    app.add_api_route("/ready", readiness, methods=["GET"])
+    app.add_api_route("/ready", health, methods=["GET"])
     return app
 
 

@@ -131,7 +131,8 @@ class Operations:
         return types.trimmed(active.task, _history_length(configuration))
 
     async def _get(self, request: Request) -> Json:
-        return types.trimmed(await self._runs.get(_task_id(request)), _history_length(request.params))
+        length = _history_length(request.params)
+        return types.trimmed(await self._runs.get(_task_id(request)), length)
 
     async def _cancel(self, request: Request) -> Json:
         return await self._runs.cancel(_task_id(request))

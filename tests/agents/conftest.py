@@ -1,0 +1,200 @@
+"""An agent host with everything real around it but the model, which is a double that says what it is told to say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from quarterdeck.agents.app import build
+from quarterdeck.agents.config import AgentConfig
+from quarterdeck.agents.model import ChatModel
+from quarterdeck.agents.runs import Runs
+from quarterdeck.agents.state import ControlPlaneState
+from quarterdeck.agents.toolbox import Toolbox
+from quarterdeck.server.database import Database
+from quarterdeck.server.identity import Identity
+from quarterdeck.server.kagent import KagentApi
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.http import Exchange, Header, Server
+
+PEER = Path(__file__).parent.parent / "peers" / "stdio_server.py"
+
+Answer = dict[str, Any] | bytes | int
+"""What the model double says: an assistant message, raw bytes, or an HTTP status."""
+
+
+def call(name: str, arguments: Any = None, ident: str = "c1") -> dict[str, Any]:
+    """An assistant message with one tool call."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    return {
+        "role": "assistant",
+        "tool_calls": [{"id": ident, "type": "function", "function": {"name": name, "arguments": text}}],
+    }
+
+
+def say(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+@dataclass
+class ModelDouble:
+    """Stands in for a model provider: answers in the order given, the last one for ever."""
+
+    answers: list[Answer] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+
+    def __call__(self, exchange: Exchange) -> Any:
+        self.requests.append(json.loads(exchange.body))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self._respond(exchange, answer)
+
+    async def _respond(self, exchange: Exchange, answer: Answer) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if isinstance(answer, int):
+            exchange.respond(answer, b'{"error":{"message":"told to fail"}}')
+        elif isinstance(answer, bytes):
+            exchange.respond(200, answer)
+        elif self.requests[-1].get("stream"):
+            self._stream(exchange, answer)
+        else:
+            body = {"choices": [{"message": answer}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+            exchange.respond(200, json.dumps(body).encode())
+
+    def _stream(self, exchange: Exchange, answer: dict[str, Any]) -> None:
+        exchange.start(200, [(b"content-type", b"text/event-stream")])
+        pieces = [{"content": word + " "} for word in str(answer.get("content") or "").split()]
+        for index, tool in enumerate(answer.get("tool_calls") or []):
+            whole = tool["function"]["arguments"]
+            first = tool | {"index": index, "function": {"name": tool["function"]["name"], "arguments": whole[:2]}}
+            pieces += [
+                {"tool_calls": [first]},
+                {"tool_calls": [{"index": index, "function": {"arguments": whole[2:]}}]},
+            ]
+        for piece in pieces:
+            exchange.write(b"data: " + json.dumps({"choices": [{"delta": piece}]}).encode() + b"\n\n")
+        exchange.write(b"data: [DONE]\n\n")
+        exchange.finish()
+
+
+@pytest.fixture(scope="session")
+def tools_url() -> Iterator[str]:
+    """The support MCP server over Streamable HTTP, as the official SDK serves it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    code = (
+        f"import sys; sys.path.insert(0, {str(PEER.parent)!r}); from stdio_server import server; "
+        f"server.run('streamable-http', host='127.0.0.1', port={port})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}/mcp"
+    process.terminate()
+    process.wait(10)
+
+
+class _Caller:
+    """Every caller is the agent kagent/a: tokens are tested elsewhere."""
+
+    async def agent(self, authorization: str) -> str:
+        del authorization
+        return "kagent/a"
+
+
+@dataclass
+class Agent:
+    """A running host. ``http`` speaks to it."""
+
+    model: ModelDouble
+    runs: Runs
+    http: httpx.AsyncClient
+    toolbox: Toolbox
+
+    async def rpc(self, method: str, params: Any, version: str = "1.0", **extra: Any) -> Any:
+        body = {"jsonrpc": "2.0", "id": "r1", "method": method, "params": params}
+        response = await self.http.post("/", json=body, headers={"A2A-Version": version}, timeout=30, **extra)
+        return response.json()
+
+    async def ask(self, text: str, **message: Any) -> Any:
+        answer = await self.rpc("SendMessage", {"message": user_message(text) | message})
+        return answer["result"]["task"]
+
+    async def events(self, method: str, params: Any, version: str = "1.0") -> list[Any]:
+        body = {"jsonrpc": "2.0", "id": "r1", "method": method, "params": params}
+        found: list[Any] = []
+        async with self.http.stream("POST", "/", json=body, headers={"A2A-Version": version}, timeout=30) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    found.append(json.loads(line[6:])["result"])
+        return found
+
+
+def user_message(text: str) -> dict[str, Any]:
+    return {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": text}]}
+
+
+def answer_of(task: Any) -> str:
+    return "".join(part["text"] for artifact in task["artifacts"] for part in artifact["parts"])
+
+
+@pytest.fixture
+async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., Any]]:
+    """``await start(*answers, **config)`` gives a running Agent."""
+
+    async def headers() -> list[Header]:
+        return []
+
+    database = await Database.open(str(tmp_path / "server.db"))
+    kagent = Server(KagentApi(database, cast(Identity, _Caller())).router().handle)
+    _, state_port = await kagent.listen("127.0.0.1", 0)
+    pool = Pool()
+    started: list[tuple[Agent, Server]] = []
+
+    async def make(*answers: Answer, **overrides: Any) -> Agent:
+        double = ModelDouble(list(answers))
+        provider = Server(double)
+        _, port = await provider.listen("127.0.0.1", 0)
+        config = AgentConfig.model_validate(
+            {
+                "model": {"model": "double", "base_url": f"http://127.0.0.1:{port}/v1"},
+                "instruction": "Be brief.",
+                "http_tools": [{"params": {"url": tools_url, "timeout": 20}}],
+            }
+            | overrides
+        )
+        toolbox = Toolbox(pool, config, headers)
+        model = ChatModel(pool, config.model, headers)
+        runs = Runs(config, model, toolbox, ControlPlaneState(pool, f"http://127.0.0.1:{state_port}", headers))
+
+        transport = httpx.ASGITransport(app=build({"name": "a", "capabilities": {}, "skills": []}, runs))
+        agent = Agent(double, runs, httpx.AsyncClient(transport=transport, base_url="http://agent"), toolbox)
+        started.append((agent, provider))
+        return agent
+
+    yield make
+    for agent, provider in started:
+        await agent.runs.stop()
+        await agent.http.aclose()
+        await provider.stop(0)
+    pool.close()
+    await kagent.stop(0)
+    await database.close()
