@@ -43,7 +43,9 @@ class McpTool:
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
         del context
         result = await self.client.call_tool(self.upstream, arguments)
-        return Outcome(_text(result), bool(result.get("isError")))
+        text, failed = _text(result), bool(result.get("isError"))
+        # Chat completions have no error flag for tool results: every failure starts with the same word.
+        return Outcome(f"Error: {text}" if failed and not text.startswith("Error") else text, failed)
 
 
 class Server:
