@@ -68,7 +68,11 @@ def test_exact_and_not_older_than(api: Any, ten: str) -> None:
     ("params", "code", "text"),
     [
         ({"resourceVersionMatch": "Exact"}, 422, "resourceVersionMatch is forbidden unless resourceVersion"),
-        ({"resourceVersionMatch": "Exact", "resourceVersion": "0"}, 422, '"exact" is forbidden for resourceVersion "0"'),
+        (
+            {"resourceVersionMatch": "Exact", "resourceVersion": "0"},
+            422,
+            '"exact" is forbidden for resourceVersion "0"',
+        ),
         ({"resourceVersionMatch": "Newest", "resourceVersion": "1"}, 422, 'Unsupported value: "Newest"'),
         ({"resourceVersion": "x"}, 422, 'Invalid value: "x"'),
         ({"resourceVersion": "999999999"}, 504, "Too large resource version: 999999999"),

@@ -39,7 +39,7 @@ from quarterdeck.apiserver.security import (
     write_kubeconfig,
 )  # fmt: skip
 from quarterdeck.apiserver.security.browser import LOCAL_HOSTS
-from quarterdeck.apiserver.security.identity import MASTERS
+from quarterdeck.apiserver.security.identity import NODE_PREFIX, NODES
 from quarterdeck.apiserver.store import Event, Retention, Store, storage_key
 from quarterdeck.apiserver.subresources import Subresources
 from quarterdeck.apiserver.watch import MAX_PENDING
@@ -137,7 +137,7 @@ class ApiServer:
         self.authenticator = Authenticator(tokens, admin, authorizer)
         writes, crds, bootstrap = self._writes(store, authorizer)
         deletion = Deletion(writes)
-        verbs = ResourceVerbs(store, writes, deletion, max_pending=config.watch_pending)
+        verbs = ResourceVerbs(store, writes, deletion, max_pending=config.watch_pending, authorizer=authorizer)
         self._proxy = PodProxy(store, pki.kubelet_client_context())
         self.routes = Routes(
             registry=self.registry, verbs=verbs, subresources=Subresources(verbs, tokens, self._proxy),
@@ -178,12 +178,15 @@ class ApiServer:
         return known if known is not None and admin.matches(known) else admin.renew()
 
     def client_config(self, user: str = "admin") -> dict[str, Any]:
-        """Arguments of ``kube.ClientConfig`` for ``admin`` or a user name such as ``system:node:local``."""
+        """Arguments of ``kube.ClientConfig`` for ``admin`` or a user name such as ``system:node:local``.
+
+        Users other than ``admin`` have what their name is given by RBAC or the node authorizer, and no more.
+        """
         if user == "admin":
             token = self.admin_token
         else:
             assert self.authenticator is not None, "the API server is not started"
-            groups = ("system:nodes",) if user.startswith("system:node:") else (MASTERS,)
+            groups = (NODES,) if user.startswith(NODE_PREFIX) else ()
             token = self.authenticator.grant(User(user, groups))
         return {"base_url": self.url, "token": token, "ca_file": str(self.config.data_dir / "pki" / "ca.crt")}
 

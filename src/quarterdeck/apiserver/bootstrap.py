@@ -7,6 +7,7 @@ from quarterdeck.apiserver.namespaces import SYSTEM, new_namespace
 from quarterdeck.apiserver.objects import new_metadata
 from quarterdeck.apiserver.options import WriteOptions
 from quarterdeck.apiserver.security.bootstrap import aggregated_updates, bootstrap_policy, reconciled
+from quarterdeck.apiserver.security.controllers import PLATFORM
 from quarterdeck.apiserver.store import storage_key
 from quarterdeck.apiserver.writes import Writes
 from quarterdeck.errors import ApiError, InternalError
@@ -26,7 +27,7 @@ class Bootstrap:
         """Idempotent; runs before the first request is served. ``host:port`` is where the API server listens."""
         for name in SYSTEM:
             await self._ensure(NAMESPACE, "", new_namespace(name))
-        for resource, wanted in bootstrap_policy():
+        for resource, wanted in bootstrap_policy(PLATFORM):
             stored = self._writes.store.get(resource, None, wanted["metadata"]["name"])
             merged = reconciled(wanted, stored)
             if merged is not None:

@@ -20,7 +20,6 @@ from quarterdeck.apiserver.versions import served_bytes, to_served
 from quarterdeck.errors import BadRequest, Cause, Expired, GatewayTimeout, Invalid
 from quarterdeck.kube.resource import Object
 
-
 _INCONSISTENT = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
     "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "

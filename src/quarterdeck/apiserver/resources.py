@@ -14,8 +14,9 @@ from quarterdeck.apiserver.kinds import Kind
 from quarterdeck.apiserver.lists import check_reached, parse_version
 from quarterdeck.apiserver.options import WriteOptions, delete_options, write_options
 from quarterdeck.apiserver.patch import json_patch, merge_patch, strategic_merge
-from quarterdeck.apiserver.requests import ApiRequest
+from quarterdeck.apiserver.requests import ApiRequest, authorization_attributes
 from quarterdeck.apiserver.respond import send_bytes, success
+from quarterdeck.apiserver.security import Attributes, Authorizer, forbidden
 from quarterdeck.apiserver.selectors import Selection, selection
 from quarterdeck.apiserver.store import Store
 from quarterdeck.apiserver.versions import served_bytes, to_served
@@ -38,6 +39,7 @@ class ResourceVerbs:
     deletion: Deletion
     now: Callable[[], float] = time
     max_pending: int = watch.MAX_PENDING
+    authorizer: Authorizer | None = None  # for applies that turn out to be creates
     _watchers: set[watch.Watcher] = field(default_factory=set[watch.Watcher])
 
     async def handle(self, request: ApiRequest, kind: Kind) -> None:
@@ -128,6 +130,8 @@ class ResourceVerbs:
         namespace = self._namespace(request, kind)
         if media in _APPLY:
             config = self.apply_body(request, kind, options)
+            if self.store.entry(kind.key, namespace, request.name) is None:
+                self._may_create(request)
             done = await self.writes.apply(kind, namespace, request.name, config, options, request.subresource)
         else:
             change = self.patch_change(request, kind, media, options)
@@ -237,6 +241,15 @@ class ResourceVerbs:
         send_bytes(request.exchange, status, body, accept, options.warnings)
 
     # -- inside
+    def _may_create(self, request: ApiRequest) -> None:
+        """Raises Forbidden: an apply of something new needs the right to create besides the one to patch."""
+        if self.authorizer is None:
+            return
+        asked = Attributes(request.user, **{**authorization_attributes(request), "verb": "create"})
+        decision = self.authorizer.decide(asked)
+        if not decision.allowed:
+            raise forbidden(asked, decision.reason)
+
     def _duplicates(self, kind: Kind, duplicates: list[str], obj: Object, options: WriteOptions) -> None:
         if not duplicates or options.validation == "Ignore":
             return

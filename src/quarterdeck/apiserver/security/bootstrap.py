@@ -45,16 +45,25 @@ _OIDC = ("/.well-known/openid-configuration", "/.well-known/openid-configuration
 
 @dataclass(frozen=True, slots=True)
 class ControllerPolicy:
-    """Least privilege of one of our own ServiceAccounts: becomes a ClusterRole ``name`` and its binding."""
+    """Least privilege of one of our own identities: becomes a ClusterRole ``name`` and its binding.
+
+    The subject is a ServiceAccount, or without one the user ``name``.
+    """
 
     name: str
-    namespace: str
-    service_account: str
     rules: tuple[Rule, ...]
+    namespace: str = ""
+    service_account: str = ""
 
     @property
     def user(self) -> str:
-        return service_account_name(self.namespace, self.service_account)
+        return service_account_name(self.namespace, self.service_account) if self.service_account else self.name
+
+    @property
+    def subject(self) -> Object:
+        if self.service_account:
+            return {"kind": "ServiceAccount", "name": self.service_account, "namespace": self.namespace}
+        return {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": self.name}
 
 
 def bootstrap_policy(controllers: Sequence[ControllerPolicy] = ()) -> list[tuple[Resource, Object]]:
@@ -63,8 +72,7 @@ def bootstrap_policy(controllers: Sequence[ControllerPolicy] = ()) -> list[tuple
     objects += [(CLUSTER_ROLE, _role(c.name, *c.rules)) for c in controllers]
     objects += [(CLUSTER_ROLE_BINDING, binding) for binding in _bindings()]
     for c in controllers:
-        subject = {"kind": "ServiceAccount", "name": c.service_account, "namespace": c.namespace}
-        objects.append((CLUSTER_ROLE_BINDING, _binding(c.name, c.name, subject)))
+        objects.append((CLUSTER_ROLE_BINDING, _binding(c.name, c.name, c.subject)))
     return objects
 
 
@@ -238,6 +246,6 @@ def _bindings() -> list[Object]:
         _binding(
             "system:service-account-issuer-discovery",
             "system:service-account-issuer-discovery",
-            _group("system:serviceaccounts"),
+            *everyone,  # public keys: who verifies our tokens (gateways, peers) has no account here
         ),
     ]

@@ -1,0 +1,65 @@
+"""What the platform's own processes may do: one least-privilege policy for each identity, as data.
+
+``system:kube-controller-manager`` runs the built-in workload controllers. Its garbage collector and its namespace
+controller work on kinds nobody knows beforehand, so their verbs are on everything, as in Kubernetes' own policy.
+"""
+
+from __future__ import annotations
+
+from .bootstrap import ControllerPolicy
+from .rules import Rule
+
+_READ = ("get", "list", "watch")
+_APPLY = ("create", "patch")
+_EVENTS = Rule(("create", "patch"), ("", "events.k8s.io"), ("events",))
+_OIDC = Rule(("get",), urls=("/.well-known/openid-configuration", "/openid/v1/jwks"))
+
+KUBE_CONTROLLER_MANAGER = ControllerPolicy(
+    "system:kube-controller-manager",
+    rules=(
+        # garbage collector and namespace controller
+        Rule((*_READ, "patch", "delete", "deletecollection"), ("*",), ("*",)),
+        Rule(("update",), ("",), ("namespaces/finalize", "namespaces/status")),
+        # what the workload controllers make
+        Rule(("create",), ("",), ("pods", "pods/binding", "endpoints", "serviceaccounts", "configmaps")),
+        Rule(("create",), ("apps",), ("replicasets",)),
+        Rule(("create",), ("batch",), ("jobs",)),
+        Rule(("create",), ("discovery.k8s.io",), ("endpointslices",)),
+        # what they replace
+        Rule(("update",), ("",), ("endpoints", "pods/status", "nodes/status")),
+        Rule(("update",), ("apps",), ("deployments/status", "replicasets/status")),
+        Rule(("update",), ("batch",), ("jobs/status", "cronjobs/status")),
+        Rule(("update",), ("discovery.k8s.io",), ("endpointslices",)),
+        Rule(("update",), ("policy",), ("poddisruptionbudgets/status",)),
+        Rule(("update",), ("autoscaling",), ("horizontalpodautoscalers/status",)),
+        Rule(("get",), urls=("/api", "/api/*", "/apis", "/apis/*")),
+        _EVENTS,
+    ),
+)
+
+QUARTERDECK_CONTROLLER = ControllerPolicy(
+    "quarterdeck-controller",
+    rules=(
+        Rule(_READ, ("kagent.dev", "quarterdeck.dev"), ("*",)),
+        Rule(("patch",), ("kagent.dev", "quarterdeck.dev"), ("*/status",)),
+        # what an Agent, MCPServer or ModelConfig consists of; deleted by the garbage collector through its owner
+        Rule((*_READ, *_APPLY), ("",), ("services", "secrets", "configmaps", "serviceaccounts")),
+        Rule((*_READ, *_APPLY), ("apps",), ("deployments",)),
+        Rule(_READ, ("",), ("namespaces", "pods", "endpoints")),
+        Rule(_READ, ("apps",), ("replicasets",)),
+        Rule(_READ, ("discovery.k8s.io",), ("endpointslices",)),
+        Rule(_READ, ("autoscaling",), ("horizontalpodautoscalers",)),
+        _EVENTS,
+        _OIDC,
+    ),
+)
+
+QUARTERDECK_SERVER = ControllerPolicy(
+    "quarterdeck-server",
+    rules=(
+        Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
+        Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
+    ),
+)
+
+PLATFORM = (KUBE_CONTROLLER_MANAGER, QUARTERDECK_CONTROLLER, QUARTERDECK_SERVER)
