@@ -208,10 +208,11 @@ class McpClient:
         error = _rpc_error(detail)
         if response.status == 404 and self._session is not None and self._ready:
             raise SessionEnded(f"{self.url}: the session has ended")
+        if response.status in (401, 403):
+            said = str(error) if error is not None else f"credentials are needed: {detail}"
+            raise Denied(f"{self.url}: HTTP {response.status}: {said}")
         if error is not None:
             raise error
-        if response.status in (401, 403):
-            raise Denied(f"{self.url}: HTTP {response.status}: credentials are needed: {detail}")
         if response.status in (400, 404, 405):
             raise RpcError(0, f"{self.url}: HTTP {response.status}: is this the path of an MCP endpoint? {detail}")
         raise UpstreamError(f"{self.url}: HTTP {response.status}: {detail}")
