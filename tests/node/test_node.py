@@ -70,6 +70,10 @@ def state(p: dict[str, Any] | None, index: int = 0) -> dict[str, Any]:
     return statuses[index].get("state") or {}
 
 
+def restarted(p: dict[str, Any] | None) -> bool:
+    return bool(p and p.get("status") and p["status"]["containerStatuses"][0]["restartCount"])
+
+
 async def test_job_like_pod_succeeds(api: FakeApi, node: Node) -> None:
     await api.create(
         POD, pod("job", shell("echo hello $WHO; exit 0", env=[{"name": "WHO", "value": "you"}]), restartPolicy="Never")
@@ -102,8 +106,7 @@ async def test_missing_config_map_is_named(api: FakeApi, node: Node) -> None:
 
 async def test_crash_restarts_and_delete_ends_everything(api: FakeApi, node: Node) -> None:
     await api.create(POD, pod("crash", shell("exit 3"), shell("sleep 1000 & sleep 1000", "other")))
-    crashed = await api.wait("crash", lambda p: (p["status"]["containerStatuses"][0]["restartCount"] if p.get("status") else 0) >= 1
-                             and "waiting" in state(p))  # fmt: skip
+    crashed = await api.wait("crash", lambda p: restarted(p) and "waiting" in state(p))
     assert crashed["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3
     assert state(crashed)["waiting"]["reason"] == "CrashLoopBackOff"
     worker = node.worker("default", "crash")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Usage:
 
     cpu_nanoseconds: int
     memory: int
+
+
+def group_of(data_dir: Path) -> str:
+    """The name of a node's subtree, the same whenever it starts on its data directory."""
+    return "quarterdeck-" + hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
 
 
 class Cgroups:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from quarterdeck.node.process import ProcessId, children, inner, kill, launch, wait
-from quarterdeck.node.sandbox.isolation import enter
+from quarterdeck.node.process import LAUNCHER, ProcessId, inner, kill, launch, wait
 
 _OUTPUT_LIMIT = 64 * 1024
 
@@ -21,34 +21,57 @@ def environ_of(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in items}
 
 
-def inside(process: ProcessId) -> int:
-    """The process whose namespaces and environment a command joins: below bubblewrap's init, if there is one."""
-    pid = inner(process.pid)
-    below = children(pid)
-    own = os.readlink("/proc/self/ns/pid")
-    return below[0] if below and os.readlink(f"/proc/{pid}/ns/pid") != own else pid
+_STARTING_SECONDS = 5.0
 
 
-def start(
-    process: ProcessId, argv: Sequence[str], stdin: int, stdout: int, stderr: int, *, tty: bool = False
+async def first_process(process: ProcessId, *, joined: bool) -> int:
+    """The container's own first process, once its confinement is in place; ``joined``: it has own namespaces.
+
+    Raises OSError when the container has ended, or has not come so far in a few seconds.
+    """
+    deadline = asyncio.get_running_loop().time() + _STARTING_SECONDS
+    while True:
+        pid = inner(process.pid)
+        if not process.alive():
+            raise ProcessLookupError("the container is not running")
+        with contextlib.suppress(OSError):
+            launching = str(LAUNCHER).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            outside = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            if not launching and name != "bwrap" and not (joined and outside):
+                return pid
+        if asyncio.get_running_loop().time() >= deadline:
+            raise TimeoutError("the container is still being started")
+        await asyncio.sleep(0.01)
+
+
+async def start(
+    process: ProcessId,
+    confinement: Mapping[str, Any],
+    argv: Sequence[str],
+    stdio: tuple[int, int, int],
+    *,
+    tty: bool = False,
 ) -> ProcessId:
-    """Start ``argv`` in the container of ``process``. Raises OSError when the container is gone."""
-    pid = inside(process)
-    env = environ_of(pid)
-    cwd = os.readlink(f"/proc/{pid}/cwd")
-    line = enter(pid, argv, cwd)
-    started = launch(stdin, stdout, stderr)
-    joined = line[0].endswith("nsenter") and len(line) > len(argv)
-    started.release({"argv": line, "env": env, "cwd": "/" if joined else cwd, "tty": tty})
+    """Start ``argv`` in the container of ``process``, confined like it. Raises OSError when the container is gone."""
+    joined = bool(confinement.get("joined"))
+    pid = await first_process(process, joined=joined)
+    spec: dict[str, Any] = {**confinement, "argv": list(argv), "env": environ_of(pid), "tty": tty}
+    if joined:
+        spec |= {"join": pid, "drop_caps": True}
+    started = launch(*stdio)
+    started.release(spec)
     return started.process
 
 
-async def run_in(process: ProcessId, argv: Sequence[str], timeout: float) -> tuple[int, bytes]:
+async def run_in(
+    process: ProcessId, confinement: Mapping[str, Any], argv: Sequence[str], timeout: float
+) -> tuple[int, bytes]:
     """Run to the end: (exit code, start of the output). Raises TimeoutError after ``timeout`` seconds."""
     read, write = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        child = start(process, argv, null, write, write)
+        child = await start(process, confinement, argv, (null, write, write))
     except OSError as error:
         os.close(read)
         return 126, str(error).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from quarterdeck.kube.clock import parse_timestamp
@@ -20,10 +21,22 @@ class Mounts:
         self._runtime = runtime
         self._files = files
         self._tokens: dict[tuple[str, int], tuple[str, float]] = {}
+        self._lock = asyncio.Lock()
+        self._made = False
         self.paths: dict[str, Path] = {}
+
+    async def first(self, pod: Object, ip: str) -> None:
+        """:meth:`refresh`, unless that has succeeded before."""
+        if not self._made:
+            await self.refresh(pod, ip)
 
     async def refresh(self, pod: Object, ip: str) -> None:
         """Make or update every volume. Raises VolumeError, ConfigurationError or ApiError."""
+        async with self._lock:
+            await self._refresh(pod, ip)
+            self._made = True
+
+    async def _refresh(self, pod: Object, ip: str) -> None:
         runtime = self._runtime
         facts = NodeFacts(ip, runtime.config.host_ip, runtime.cpu, runtime.memory)
         policy = VolumePolicy(runtime.config.data_dir / "claims", runtime.config.allow_host_path)

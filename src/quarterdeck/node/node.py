@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import platform
@@ -17,7 +16,7 @@ from quarterdeck.kube.events import EventRecorder
 from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.resource import ENDPOINT_SLICE, LEASE, NODE, POD, Object
 from quarterdeck.node.addresses import Addresses
-from quarterdeck.node.cgroups import Cgroups
+from quarterdeck.node.cgroups import Cgroups, group_of
 from quarterdeck.node.egress import EgressProxy
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import kill
@@ -51,14 +50,13 @@ class Node:
         """Register and begin to run Pods. Raises StorageError when the data directory cannot be used."""
         config = self.config
         config.data_dir.mkdir(parents=True, exist_ok=True)
-        key = hashlib.sha256(str(config.data_dir.resolve()).encode()).hexdigest()[:12]
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.runtime = Runtime(
             config=config,
             client=config.client,
             clock=SystemClock(),
             addresses=await asyncio.to_thread(Addresses, config.data_dir, config.pod_cidr),
-            cgroups=Cgroups(f"quarterdeck-{key}"),
+            cgroups=Cgroups(group_of(config.data_dir)),
             images=ImageStore(config.data_dir / "images", config.package_cache),
             sandbox=config.sandbox or await asyncio.to_thread(Sandbox.best),
             events=EventRecorder(config.client, "quarterdeck-node"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,6 +88,33 @@ class PodFiles:
 
     def log(self, name: str, attempt: int) -> Path:
         return self.container(name) / f"{attempt}.log"
+
+    def stdin(self, name: str) -> Path:
+        """The named pipe a container with ``stdin: true`` reads."""
+        return self.container(name) / "stdin"
+
+    def exit_record(self, name: str) -> Path:
+        """Where bubblewrap writes its JSON status, which ends with the exit code."""
+        return self.container(name) / "exit.json"
+
+    def exit_code(self, name: str) -> int | None:
+        """The exit code of the container's last run as bubblewrap recorded it; None when it did not."""
+        path = self.exit_record(name)
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                return int(json.loads(line)["exit-code"])
+        return None
+
+    def save_confinement(self, name: str, confinement: dict[str, Any]) -> None:
+        """What a command joining the container must be confined by; see :mod:`quarterdeck.node.execute`."""
+        path = self.container(name) / "confinement.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(confinement))
+        fresh.replace(path)
+
+    def confinement(self, name: str) -> dict[str, Any]:
+        """Raises OSError when the container has never been started."""
+        return json.loads((self.container(name) / "confinement.json").read_text())
 
     def save(self, container: Container, process: ProcessId | None) -> None:
         """Write the state atomically; what is on disk is what a restarted node believes."""

@@ -8,7 +8,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from quarterdeck.errors import QuarterdeckError
@@ -36,12 +36,14 @@ class PortConflict(QuarterdeckError):
 
 @dataclass(slots=True)
 class Plan:
-    """A container ready to be launched."""
+    """A container ready to be launched. ``stdin_writer``: the end of a ``stdinOnce`` pipe that keeps it open."""
 
     request: Request
     image: ImageSpec
     limits: Limits
     ports: list[int] = field(default_factory=list[int])
+    stdin: Literal["", "open", "once"] = ""
+    stdin_writer: int | None = None
 
 
 def limits_of(container: Object) -> Limits:
@@ -76,9 +78,11 @@ class Starter:
         mounts = self._mounts(container, volumes)
         mounts += [Mount(path, path, True) for path in image.binds]
         await self._shim(argv, container["name"], mounts, env)
-        return Plan(
-            self._request(pod, container, image, argv, env, mounts), image, limits_of(container), _ports(container)
-        )
+        request = self._request(pod, container, image, argv, env, mounts)
+        plan = Plan(request, image, limits_of(container), _ports(container))
+        if container.get("stdin"):
+            plan.stdin = "once" if container.get("stdinOnce") else "open"
+        return plan
 
     def _base_env(self, pod: Object) -> dict[str, str]:
         url = urlsplit(self._runtime.client.config.base_url)
@@ -186,9 +190,14 @@ class Starter:
                 request.rlimits["RLIMIT_DATA"] = [plan.limits.memory * 2, plan.limits.memory * 2]
             out = log.open()
             stack.callback(os.close, out)
-            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, null)
-            started = launch(null, out, out, tuple(request.listen.values()))
+            stdin = self._stdin(plan, name)
+            stack.callback(os.close, stdin)
+            self._files.save_confinement(name, runtime.sandbox.confinement(request))
+            request.status_fd = os.open(
+                self._files.exit_record(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            )
+            stack.callback(os.close, request.status_fd)
+            started = launch(stdin, out, out, (*request.listen.values(), request.status_fd))
             try:
                 record(started.process)
             except BaseException:
@@ -196,6 +205,21 @@ class Starter:
                 raise
             started.release(runtime.sandbox.instructions(request))
             return started.process
+
+    def _stdin(self, plan: Plan, name: str) -> int:
+        """Standard input: nothing, or a named pipe. It stays open while the container holds it open for writing too,
+        which it does unless ``stdinOnce`` asks for an end of file after the first attach."""
+        if not plan.stdin:
+            return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        path = self._files.stdin(name)
+        if not path.exists():
+            os.mkfifo(path, 0o600)
+        if plan.stdin == "open":
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        read = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        plan.stdin_writer = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.set_blocking(read, True)
+        return read
 
     def _listen(self, plan: Plan, ip: str) -> dict[int, socket.socket]:
         """Listening sockets on the Pod's address, for a container in its own network namespace."""

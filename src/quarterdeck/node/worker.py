@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Coroutine
 from pathlib import Path
@@ -29,7 +30,7 @@ from quarterdeck.node.images.spec import ImageNotRunnable
 from quarterdeck.node.logs import LogFile
 from quarterdeck.node.mounts import Mounts
 from quarterdeck.node.probes import Counter, ask, http_get
-from quarterdeck.node.process import ProcessId, kill, terminate, wait
+from quarterdeck.node.process import Ended, ProcessId, kill, terminate, wait
 from quarterdeck.node.runtime import EGRESS, PodFiles, Runtime
 from quarterdeck.node.starter import PortConflict, Starter
 from quarterdeck.node.status import Placement, pod_status
@@ -62,6 +63,7 @@ class PodWorker:
         self._published: Object | None = None
         self._log_sizes: dict[str, int] = {}
         self._halted = False
+        self._stdin_writers: dict[str, int] = {}
 
     # -- what others call
     async def fetch(self, res: Resource, name: str) -> Object:
@@ -71,6 +73,12 @@ class PodWorker:
         """A newer version of the Pod was seen."""
         self.pod = pod
         self._wake.set()
+
+    def end_stdin(self, name: str) -> None:
+        """End of file on the standard input of a container with ``stdinOnce``."""
+        writer = self._stdin_writers.pop(name, None)
+        if writer is not None:
+            os.close(writer)
 
     def spec_of(self, name: str) -> Object | None:
         return next((s for s, _ in all_specs(self.pod) if s["name"] == name), None)
@@ -124,7 +132,8 @@ class PodWorker:
         await self._publish(decision)
         delay = None if decision.wake_at is None else max(0.05, decision.wake_at - self.runtime.clock.time())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), delay)
+            async with asyncio.timeout(delay):  # wait_for of Python 3.11 may swallow a cancellation
+                await self._wake.wait()
 
     def _spawn(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` as the one task of that name; every task is owned by this worker."""
@@ -163,26 +172,26 @@ class PodWorker:
             if process is not None and process.alive():
                 self._adopt(container, process)
             else:
-                message = "the container ended while the node was not running; its exit code is unknown"
-                container.end(UNKNOWN_EXIT, self.runtime.clock.time(), reason="ContainerStatusUnknown", message=message)
-                self.files.save(container, None)
+                self._ended(container, Ended(None))
+        if self.processes:
+            self._mounted = True
+            self._spawn("volumes", self._refresh_volumes())
 
     def _adopt(self, container: Container, process: ProcessId) -> None:
         self.processes[container.name] = process
         container.stopping, container.unhealthy = False, ""
         log.info("pod %s: adopted container %s, process %d", self._name(), container.name, process.pid)
-        self._spawn(f"egress {container.name}", self._open_egress())
+        self._spawn("egress", self._open_egress())
         self._watch(container, process)
 
     # -- starting
     async def _prepare(self) -> None:
+        await self._mounts.first(self.pod, self.ip)
         if self._mounted:
             return
-        await self._mounts.refresh(self.pod, self.ip)
         await self._open_egress()
         self._mounted = True
-        if any(v for v in self.pod["spec"].get("volumes") or () if "emptyDir" not in v):
-            self._spawn("volumes", self._refresh_volumes())
+        self._spawn("volumes", self._refresh_volumes())
 
     async def _open_egress(self) -> None:
         if self.runtime.sandbox.network and not self.pod["spec"].get("hostNetwork"):
@@ -190,12 +199,13 @@ class PodWorker:
             await self.runtime.egress.open(self.files.root / "egress.sock", self._name(), mode)
 
     async def _refresh_volumes(self) -> None:
-        while True:
-            await asyncio.sleep(self.runtime.config.refresh)
+        """Keep ConfigMaps, Secrets and tokens current; also right after adoption, when tokens may be old."""
+        while any(v for v in self.pod["spec"].get("volumes") or () if "emptyDir" not in v):
             try:
                 await self._mounts.refresh(self.pod, self.ip)
             except (QuarterdeckError, OSError) as error:
                 log.warning("pod %s: volumes keep their content: %s", self._name(), error)
+            await asyncio.sleep(self.runtime.config.refresh)
 
     async def _start(self, name: str) -> None:
         container = self.containers[name]
@@ -252,6 +262,9 @@ class PodWorker:
             self.files.save(container, None)
             return
         self._problem = None
+        self.end_stdin(container.name)
+        if plan.stdin_writer is not None:
+            self._stdin_writers[container.name] = plan.stdin_writer
         self.processes[container.name] = process
         LogFile(self.files.log(container.name, attempt - _KEPT_LOGS)).remove()
         self._event("Normal", "Started", f"Started container {container.name}")
@@ -273,14 +286,25 @@ class PodWorker:
         if self.processes.get(container.name) != process:
             return
         del self.processes[container.name]
-        reason, message = "", ""
+        self.end_stdin(container.name)
+        self._ended(container, ended)
+
+    def _ended(self, container: Container, ended: Ended) -> None:
+        """Record how a run ended. Of an adopted process only bubblewrap's own record knows the exit code."""
+        group = f"{self.uid}/{container.name}"
+        reason, message, code = "", "", ended.code
+        if code is None:
+            code = self.files.exit_code(container.name)
+        if code is None:
+            code, reason = UNKNOWN_EXIT, "ContainerStatusUnknown"
+            message = "the container was started by an earlier node process; its exit code is unknown"
         if self.runtime.cgroups.oom_killed(group):
             reason = "OOMKilled"
-        if ended.code is None:
-            reason = "ContainerStatusUnknown"
-            message = "the container was started by an earlier node process; its exit code is unknown"
-        code = UNKNOWN_EXIT if ended.code is None else ended.code
-        container.end(code, self.runtime.clock.time(), reason=reason, message=message, signal=ended.signal)
+        signal = ended.signal or (code - 128 if 128 < code <= 192 and not message else 0)
+        now = self.runtime.clock.time()
+        container.end(code, now, reason=reason, message=message, signal=signal)
+        if self._halted:  # we ended it ourselves; the next start of the node goes on without delay
+            container.backoff, container.not_before = 0.0, now
         self.files.save(container, None)
         self.runtime.cgroups.remove(group)
         if code != 0 and not self.pod["metadata"].get("deletionTimestamp"):
@@ -332,7 +356,7 @@ class PodWorker:
             process = self.processes.get(name)
             if process is None:
                 return 1, b"container is not running"
-            return await run_in(process, argv, timeout)
+            return await run_in(process, self.files.confinement(name), argv, timeout)
 
         return run
 

@@ -35,7 +35,8 @@ class ImageStore:
         Raises ImageNotRunnable with the waiting reason and the remedy.
         """
         if repository(image) == OWN_REPOSITORY:
-            return self._own(image), _own_command(command)
+            argv = _own_command(command)
+            return self._own(image, ours=argv[1:2] == ["-m"] and argv[2:3] != [] and _ours(argv[2])), argv
         descriptor = self.layout.find(image) if image else None
         if descriptor is not None:
             return await asyncio.to_thread(self.layout.load, descriptor), list(command)
@@ -46,7 +47,11 @@ class ImageStore:
             folder, argv = await self.packages.resolve(package)
             env = {"PATH": f"{Path(argv[0]).parent}:/usr/local/bin:/usr/bin:/bin"}
             return ImageSpec(env=env, digest=f"{package.tool}:{package.key}", binds=(str(folder),)), wrapped[:at] + argv
-        if not image and command:
+        bridged = (
+            bool(command) and Path(command[0]).name == "quarterdeck-bridge" and repository(image) in _PACKAGE_IMAGES
+        )
+        if bridged or (not image and command):
+            # A bridge in a uvx or npx image: the package its configuration names is resolved by prepare_command.
             return ImageSpec(digest="machine"), list(command)
         raise ImageNotRunnable(
             "ImageNotRunnable",
@@ -62,16 +67,21 @@ class ImageStore:
         folder, argv = await self.packages.resolve(package)
         return argv, str(folder)
 
-    def _own(self, image: str) -> ImageSpec:
+    def _own(self, image: str, *, ours: bool) -> ImageSpec:
+        """Our image; only with our own programs it is trusted to bind the Pod's address in the shared network."""
         if image != own_image():
             raise ImageNotRunnable(
                 "ImageVersionMismatch",
                 f"image {image!r} is not this node's version {own_image()!r}: use that tag or upgrade the node",
             )
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        return ImageSpec(own=True, digest=image, env={"PATH": path})
+        return ImageSpec(own=ours, digest=image, env={"PATH": path})
 
 
 def _own_command(command: Sequence[str]) -> list[str]:
     argv = list(command) or ["python", "-m", "quarterdeck"]
     return [sys.executable, *argv[1:]] if argv[0] in ("python", "python3") else argv
+
+
+def _ours(module: str) -> bool:
+    return module == "quarterdeck" or module.startswith("quarterdeck.")

@@ -4,64 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from quarterdeck.errors import BadRequest
 from quarterdeck.node.kubelet import spdy
+from quarterdeck.node.kubelet.channel import Channel, RawChannel
 from quarterdeck.node.kubelet.websocket import WebSocket
 from quarterdeck.node.worker import PodWorker
 from quarterdeck.wire.http import Exchange
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _PROTOCOL = b"portforward.k8s.io"
-
-
-class Channel(Protocol):
-    """Bytes both ways: a WebSocket, or the upgraded connection itself."""
-
-    async def receive(self) -> bytes | None: ...
-    async def send(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
-
-
-class RawChannel(asyncio.Protocol):
-    """The upgraded connection as a :class:`Channel`."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._transport, install, rest = exchange.hijack()
-        self._transport.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
-            b"X-Stream-Protocol-Version: %b\r\n\r\n" % _PROTOCOL
-        )
-        if rest:
-            self._queue.put_nowait(rest)
-        install(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._queue.put_nowait(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._writable.set()
-        self._queue.put_nowait(None)
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    async def receive(self) -> bytes | None:
-        return await self._queue.get()
-
-    async def send(self, data: bytes) -> None:
-        self._transport.write(data)
-        await self._writable.wait()
-
-    def close(self) -> None:
-        self._transport.close()
 
 
 async def serve_forward(exchange: Exchange, worker: PodWorker) -> None:
@@ -71,7 +23,7 @@ async def serve_forward(exchange: Exchange, worker: PodWorker) -> None:
     if upgrade == b"websocket":
         channel = WebSocket(exchange, (TUNNEL,))
     elif upgrade == b"spdy/3.1":
-        channel = RawChannel(exchange)
+        channel = RawChannel(exchange, _PROTOCOL)
     else:
         raise BadRequest(f"port-forward needs an upgrade to SPDY/3.1 or a WebSocket with {TUNNEL}")
     session = _Forward(channel, worker)
@@ -118,7 +70,7 @@ class _Forward:
     async def _frame(self, frame: spdy.Frame) -> None:
         if frame.kind == spdy.SYN_STREAM:
             await self._open(frame)
-        elif frame.kind == 0 and (pair := self._streams.get(frame.stream)) is not None:
+        elif frame.kind == spdy.DATA and (pair := self._streams.get(frame.stream)) is not None:
             await self._deliver(pair, frame)
         elif frame.kind == spdy.PING:
             await self._channel.send(spdy.ping_frame(frame.data))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from quarterdeck.errors import ApiError, BadRequest, NotFound, Unauthorized
 from quarterdeck.kube.clock import parse_timestamp
-from quarterdeck.node.kubelet.exec import serve_attach, serve_exec
+from quarterdeck.node.kubelet.attach import serve_attach
+from quarterdeck.node.kubelet.exec import serve_exec
 from quarterdeck.node.kubelet.forward import serve_forward
 from quarterdeck.node.logs import LogFile, LogOptions, stream
 from quarterdeck.node.worker import PodWorker

@@ -1,4 +1,5 @@
-"""SPDY/3.1 framing as kubectl and kube-apiserver use it for port-forward: streams, data, ping, flow windows unused.
+"""SPDY/3.1 framing as kubectl and kube-apiserver use it for exec, attach and port-forward: streams, data, ping; its
+flow-control windows are unused there.
 
 Header blocks are zlib streams with the protocol's dictionary, one compressor per direction and connection.
 """
@@ -81,13 +82,14 @@ _TAIL = (
 )
 DICTIONARY = b"".join(struct.pack(">I", len(w)) + w.encode() for w in _WORDS) + _TAIL
 
+DATA = 0
 SYN_STREAM, SYN_REPLY, RST_STREAM, SETTINGS, PING, GOAWAY, HEADERS, WINDOW_UPDATE = 1, 2, 3, 4, 6, 7, 8, 9
 FIN = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """``kind`` 0 is data; ``headers`` for SYN_STREAM, SYN_REPLY and HEADERS."""
+    """``headers`` are those of SYN_STREAM, SYN_REPLY and HEADERS."""
 
     kind: int
     stream: int

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +76,8 @@ class Mount:
 @dataclass(slots=True)
 class Request:
     """One container process. ``listen``: container port → listening socket; ``connect``: TCP ports that may be dialled
-    (None: any). ``own_network`` asks for a network namespace."""
+    (None: any). ``own_network`` asks for a network namespace; ``status_fd`` takes bubblewrap's record of the exit
+    code."""
 
     argv: list[str]
     env: dict[str, str]
@@ -95,6 +96,7 @@ class Request:
     gid: int | None = None
     cgroups: list[str] = field(default_factory=list[str])
     rlimits: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    status_fd: int | None = None
 
 
 class Sandbox:
@@ -121,12 +123,21 @@ class Sandbox:
             return spec | {"argv": self._bwrap_argv(request), "env": env, "cwd": "/"}
         return spec | self._plain(request)
 
+    def confinement(self, request: Request) -> dict[str, Any]:
+        """What of :meth:`instructions` also holds for a command that joins the container later."""
+        spec = self.instructions(request)
+        keys = ("cgroups", "rlimits", "landlock", "uid", "gid", "groups", "drop_caps")
+        kept = {key: spec[key] for key in keys if key in spec}
+        joined = self.level == "bwrap"
+        return {**kept, "cwd": request.cwd if joined else spec["cwd"], "joined": joined}
+
     def _bwrap_argv(self, request: Request) -> list[str]:
         own_network = request.own_network and self.network
         argv = [str(self._bwrap), "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
         argv += ["--hostname", request.hostname[:63], "--cap-drop", "ALL"]
         argv += ["--uid", str(request.uid or 0), "--gid", str(request.gid or 0)] if request.uid is not None else []
         argv += ["--unshare-net"] if own_network else []
+        argv += ["--json-status-fd", str(request.status_fd)] if request.status_fd is not None else []
         argv += _root(request.image_root)
         argv += ["--proc", "/proc", "--dev", "/dev", "--bind", str(request.tmp), "/tmp"]  # noqa: S108
         for path in readable():
@@ -225,17 +236,3 @@ def rewrite(text: str, moves: Mapping[str, str]) -> str:
             else:
                 position = text.find(prefix, position + len(prefix))
     return text
-
-
-def enter(pid: int, argv: Sequence[str], cwd: str) -> list[str]:
-    """A command line that runs ``argv`` in the namespaces of process ``pid``."""
-    base = f"/proc/{pid}/ns"
-    own = "/proc/self/ns"
-    flags: list[str] = []
-    for kind, flag in (("user", "-U"), ("mnt", "-m"), ("pid", "-p"), ("ipc", "-i"), ("uts", "-u"), ("net", "-n")):
-        if os.readlink(f"{base}/{kind}") != os.readlink(f"{own}/{kind}"):
-            flags.append(flag)
-    if not flags:
-        return list(argv)
-    nsenter = shutil.which("nsenter") or "/usr/bin/nsenter"
-    return [nsenter, "-t", str(pid), *flags, "--preserve-credentials", f"--wdns={cwd}", "--", *argv]

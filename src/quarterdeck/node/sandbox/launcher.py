@@ -3,7 +3,8 @@
 The instructions are one JSON object read from FD until end of file. A node that dies before it has written them leaves
 a launcher that reads nothing whole and exits, so no container starts that the node has not recorded.
 Keys: argv, env, cwd, cgroups (cgroup.procs files), rlimits {name: [soft, hard]}, landlock {read, write, connect}, uid,
-gid, groups, drop_caps, tty (make standard input the controlling terminal).
+gid, groups, drop_caps, tty (make standard input the controlling terminal), join (enter the namespaces of this process
+first; then no uid is set, since the container's user namespace has one already).
 """
 
 import json
@@ -36,7 +37,7 @@ def _drop_capabilities() -> None:
     ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
 
 
-def _confine(spec: dict[str, Any]) -> None:
+def _limit(spec: dict[str, Any]) -> None:
     for path in spec.get("cgroups", ()):
         with open(path, "w") as procs:
             procs.write(str(os.getpid()))
@@ -45,6 +46,9 @@ def _confine(spec: dict[str, Any]) -> None:
         ceiling = resource.getrlimit(kind)[1]
         soft, hard = (value if ceiling == resource.RLIM_INFINITY else min(value, ceiling) for value in limits)
         resource.setrlimit(kind, (soft, hard))
+
+
+def _confine(spec: dict[str, Any]) -> None:
     if spec.get("tty"):
         import fcntl
         import termios
@@ -52,27 +56,22 @@ def _confine(spec: dict[str, Any]) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     rules = spec.get("landlock")
     if rules:
-        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
         import landlock  # pyright: ignore[reportMissingImports]
 
         landlock.restrict(rules.get("read"), rules.get("write", ()), rules.get("connect"))
-    if os.getuid() == 0:
+    if os.getuid() == 0 and "join" not in spec:
         if spec.get("gid") is not None or spec.get("groups"):
             os.setgroups(spec.get("groups", []))
             if spec.get("gid") is not None:
                 os.setgid(spec["gid"])
         if spec.get("uid"):
             os.setuid(spec["uid"])
-        if spec.get("drop_caps"):
-            _drop_capabilities()
+    if spec.get("drop_caps"):
+        _drop_capabilities()
     _prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
 
 
-def main() -> None:
-    try:
-        spec = json.loads(_read(int(sys.argv[1])))
-    except ValueError:
-        os._exit(120)
+def _execute(spec: dict[str, Any]) -> None:
     env = {k: v for k, v in spec["env"].items() if "\0" not in v}
     try:
         _confine(spec)
@@ -80,10 +79,34 @@ def main() -> None:
         os.chdir(spec["cwd"])
         os.execvpe(spec["argv"][0], spec["argv"], env)  # noqa: S606
     except OSError as error:
-        what = error.filename or spec["argv"][0]
-        sys.stderr.write(f"quarterdeck: cannot start {spec['argv'][0]!r}: {what}: {error.strerror}\n")
-        sys.stderr.flush()
-        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+        _fail(spec, error)
+
+
+def _fail(spec: dict[str, Any], error: OSError) -> None:
+    what = error.filename or spec["argv"][0]
+    sys.stderr.write(f"quarterdeck: cannot start {spec['argv'][0]!r}: {what}: {error.strerror}\n")
+    sys.stderr.flush()
+    os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def main() -> None:
+    try:
+        spec = json.loads(_read(int(sys.argv[1])))
+    except ValueError:
+        os._exit(120)
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    try:
+        _limit(spec)
+        if "join" in spec:
+            for name in ("fcntl", "termios", "landlock"):  # while our own file system is still in view
+                __import__(name)
+            import join  # pyright: ignore[reportMissingImports]
+
+            if join.enter(spec["join"]):
+                join.in_child(lambda: _execute(spec))
+    except OSError as error:
+        _fail(spec, error)
+    _execute(spec)
 
 
 if __name__ == "__main__":
