@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from quarterdeck.errors import QuarterdeckError, StorageError, TimedOut
+from quarterdeck.node.remains import end_remains
 from quarterdeck.server.endpoints import Endpoints, endpoints_path
 
 from .home import endpoints, kubeconfig_path
@@ -22,6 +23,8 @@ RESTARTS = 5
 """Deaths within :data:`WINDOW` seconds after which we give up and say why."""
 WINDOW = 60.0
 STOP_GRACE = 45.0
+MINIMUM_FREE = 32 * 1024 * 1024
+"""Bytes of free space below which nothing is started: a full disk would also swallow the log that says so."""
 
 
 class ControlPlaneFailed(QuarterdeckError):
@@ -68,6 +71,7 @@ class Supervisor:
         run = self.directory / "run"
         try:
             run.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._check_space()
             lock = (run / "up.lock").open("a+")
         except OSError as error:
             raise StorageError(
@@ -86,6 +90,15 @@ class Supervisor:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
+
+    def _check_space(self) -> None:
+        disk = os.statvfs(self.directory)
+        free = disk.f_bavail * disk.f_frsize
+        if free < MINIMUM_FREE:
+            raise StorageError(
+                f"data directory {self.directory}: only {free // 1024} KiB are free on its disk, "
+                f"{MINIMUM_FREE // 1024} KiB are needed; free some space or set QUARTERDECK_HOME to another disk"
+            )
 
     def start(self) -> None:
         endpoints_path(self.directory).unlink(missing_ok=True)
@@ -142,15 +155,19 @@ class Supervisor:
         """End the control plane, and with it the Pods; kill it only when it does not end by itself."""
         self._stopping = True
         child = self._child
-        if child is None or child.poll() is not None:
+        if child is None:
             return
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(timeout=STOP_GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(timeout=STOP_GRACE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
         endpoints_path(self.directory).unlink(missing_ok=True)
+        left = end_remains(self.directory / "node")
+        if left:
+            self.say(f"ended {left} processes that a control plane had left behind")
 
     def last_words(self, lines: int = 12) -> str:
         try:

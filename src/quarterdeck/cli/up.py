@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quarterdeck.errors import QuarterdeckError, TimedOut
+from quarterdeck.node.remains import end_remains
 from quarterdeck.server.endpoints import Endpoints
 
 from .home import NotRunning, endpoints, home, kubeconfig_path
@@ -60,7 +61,8 @@ def down() -> None:
         try:
             pid = endpoints(directory).pid
         except NotRunning:
-            print(f"nothing runs on {directory}")
+            left = end_remains(directory / "node")
+            print(f"nothing runs on {directory}" + (f"; ended {left} processes left behind" if left else ""))
             return
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_GRACE + 10

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import secrets
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,15 @@ from quarterdeck.apiserver.crd.conversion import InProcess
 from quarterdeck.apiserver.security import write_kubeconfig
 from quarterdeck.apiserver.workloads import controllers as workload_controllers
 from quarterdeck.controllers import ControllerOptions, GatewayConfig, build
-from quarterdeck.controllers.bootstrap import GATEWAY_SERVICE, SYSTEM_NAMESPACE, GatewayListeners, gateway, namespaces
-from quarterdeck.errors import QuarterdeckError, StorageError
+from quarterdeck.controllers.bootstrap import (
+    GATEWAY,
+    GATEWAY_SERVICE,
+    SYSTEM_NAMESPACE,
+    GatewayListeners,
+    gateway,
+    namespaces,
+)
+from quarterdeck.errors import NotFound, StorageError
 from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.resource import (
@@ -44,6 +50,7 @@ from .kagent import KagentApi
 from .management import ManagementApi
 from .metrics import PodMetrics
 from .options import ServerOptions
+from .ports import gateway_runs, listeners_of, port_taken, reserve
 
 log = logging.getLogger(__name__)
 NODE_NAME = "local"
@@ -77,7 +84,7 @@ class ControlPlane:
             write_kubeconfig(options.kubeconfig, api.url, api.ca_pem, api.admin_token)
         admin = self._client("admin")
         await self._install(admin)
-        ports = _reserve(options)
+        ports = await self._ports(admin)
         sandbox = await asyncio.to_thread(Sandbox.best)
         await self._start_controllers(ports, sandbox)
         await self._start_node(ports, sandbox)
@@ -182,6 +189,14 @@ class ControlPlane:
         await self.node.start()
         self._measuring = asyncio.get_running_loop().create_task(self._metrics.run(), name="metrics")
 
+    async def _ports(self, admin: KubeClient) -> dict[str, int]:
+        try:
+            deployed = await admin.get(DEPLOYMENT, GATEWAY, SYSTEM_NAMESPACE)
+        except NotFound:
+            deployed = None
+        runs = await asyncio.to_thread(gateway_runs, self.options.home / "node")
+        return reserve(self.options, listeners_of(deployed), gateway_runs=runs)
+
     async def _install_gateway(self, admin: KubeClient, ports: dict[str, int]) -> None:
         listeners = GatewayListeners(
             control_plane=f"http://127.0.0.1:{ports['api']}",
@@ -209,44 +224,7 @@ async def _listening(start: Any, flag: str, port: int) -> None:
     try:
         await start
     except OSError as error:
-        raise _port_taken(port, flag, error) from error
-
-
-def _port_taken(port: int, flag: str, error: OSError) -> QuarterdeckError:
-    return QuarterdeckError(
-        f"port {port} on 127.0.0.1 cannot be used: {error.strerror}; choose another with {flag} (0 takes a free one)"
-    )
-
-
-def _reserve(options: ServerOptions) -> dict[str, int]:
-    """Ports of everything that is told its port by us; 0 becomes a free one. Raises for one that is taken."""
-    wanted = {
-        "api": options.api_port,
-        "kagent": options.kagent_port,
-        "local": options.gateway_port,
-        "workloads": options.workloads_port,
-        "stats": 0,
-        "ready": 0,
-        "admin": 0,
-    }
-    flags = {"local": "--gateway-port"}
-    held: list[socket.socket] = []
-    found: dict[str, int] = {}
-    try:
-        for name, port in wanted.items():
-            sock = socket.socket()
-            held.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError as error:
-                flag = flags.get(name, f"--{name}-port")
-                raise _port_taken(port, flag, error) from error
-            found[name] = int(sock.getsockname()[1])
-    finally:
-        for sock in held:
-            sock.close()
-    return found
+        raise port_taken(port, flag, error.strerror or str(error)) from error
 
 
 def _link_audit(home: Path) -> None:
