@@ -85,7 +85,10 @@ class DirectoryLock:
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        os.close(self._file)
+        """Safe to repeat: a start that fails gives the lock back, the stop after it finds nothing to do."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
 
 class Database:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     DDL,
     Column,
     Connection,
+    Engine,
     Integer,
     MetaData,
     String,
@@ -120,11 +121,12 @@ class Database:
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(_migrate)
+        except StorageError:
+            await engine.dispose()
+            raise
         except SQLAlchemyError as error:
             await engine.dispose()
-            raise StorageError(
-                f"database {engine.url!r} cannot be used: {error.args[0] if error.args else error}"
-            ) from error
+            raise StorageError(f"{_named(engine)} cannot be used: {_cause(error)}") from error
         return database
 
     async def close(self) -> None:
@@ -284,13 +286,26 @@ def _sqlite_pragmas(connection: Any, record: object) -> None:
     cursor.close()
 
 
+def _named(engine: AsyncEngine | Engine) -> str:
+    """A file by its path, a server by its URL without password."""
+    return str(engine.url.database) if engine.dialect.name == "sqlite" else f"database {engine.url!r}"
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    text = str(getattr(error, "orig", None) or error)
+    if "not a database" in text or "malformed" in text:
+        return f"{text}; restore it from a backup, or move it away to start without conversations"
+    return text
+
+
 def _migrate(connection: Connection) -> None:
     """Bring an empty or older database to :data:`VERSION`."""
     schema_version.create(connection, checkfirst=True)
     found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
     if found is not None and found > VERSION:
         raise StorageError(
-            f"the database has schema {found}, this release knows {VERSION}; run the newer release again"
+            f"{_named(connection.engine)} has schema {found} of a newer Quarterdeck, this release knows {VERSION}; "
+            "run the newer release again"
         )
     if found is None:
         _meta.create_all(connection)
