@@ -222,7 +222,7 @@ class Starter:
         return read
 
     def _listen(self, plan: Plan, ip: str) -> dict[int, socket.socket]:
-        """Listening sockets on the Pod's address, for a container in its own network namespace."""
+        """Sockets bound to the Pod's address, for a container in its own network namespace."""
         sockets: dict[int, socket.socket] = {}
         if not plan.request.own_network:
             return sockets
@@ -230,8 +230,7 @@ class Starter:
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                sock.bind((ip, port))
-                sock.listen(1024)
+                sock.bind((ip, port))  # not listening yet: whoever serves it says when it is ready
             except OSError as error:
                 sock.close()
                 for other in sockets.values():

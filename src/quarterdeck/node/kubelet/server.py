@@ -10,10 +10,10 @@ import asyncio
 import json
 import logging
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quarterdeck.errors import ApiError, BadRequest, NotFound, Unauthorized
-from quarterdeck.kube.clock import parse_timestamp
+from quarterdeck.kube.clock import parse_timestamp, timestamp
 from quarterdeck.node.kubelet.attach import serve_attach
 from quarterdeck.node.kubelet.exec import serve_exec
 from quarterdeck.node.kubelet.forward import serve_forward
@@ -49,6 +49,14 @@ class KubeletApi:
         await self._server.stop(grace)
 
     async def handle(self, exchange: Exchange) -> None:
+        if exchange.peer_certificate is None and exchange.path != "/healthz":
+            error = Unauthorized("the kubelet API needs a client certificate signed by the cluster's CA")
+            exchange.respond(error.status_code, f"{error}\n".encode(), _TEXT)
+            return
+        await self.serve_trusted(exchange)
+
+    async def serve_trusted(self, exchange: Exchange) -> None:
+        """Answer a caller that has shown who it is."""
         try:
             await self._route(exchange)
         except ApiError as error:
@@ -62,14 +70,14 @@ class KubeletApi:
         if parts == ["healthz"]:
             exchange.respond(200, b"ok", _TEXT)
             return
-        if exchange.peer_certificate is None:
-            raise Unauthorized("the kubelet API needs a client certificate signed by the cluster's CA")
         verb = parts[0]
         if verb == "pods":
             pods = [w.pod for w in self._node.workers.values()]
             exchange.respond(200, json.dumps({"kind": "PodList", "apiVersion": "v1", "items": pods}).encode(), _JSON)
         elif parts == ["metrics", "resource"]:
             exchange.respond(200, self._metrics().encode(), _TEXT)
+        elif parts == ["stats", "summary"]:
+            exchange.respond(200, json.dumps(self._summary()).encode(), _JSON)
         elif verb == "containerLogs" and len(parts) == 4:
             await self._logs(exchange, self._worker(parts), parts[3])
         elif verb in ("exec", "attach") and len(parts) in (4, 5):
@@ -115,6 +123,21 @@ class KubeletApi:
         async for piece in stream(LogFile(path), options, clock.time, grown):
             await exchange.send(piece)
         exchange.finish()
+
+    def _summary(self) -> dict[str, Any]:
+        """stats/v1alpha1 Summary with what this node knows: CPU and memory of each container."""
+        runtime = self._node.runtime
+        now = timestamp(runtime.clock.time()) if runtime is not None else ""
+        pods: dict[tuple[str, str], dict[str, Any]] = {}
+        for use in self._node.pod_metrics():
+            ref = {"name": use["pod"], "namespace": use["namespace"]}
+            pod = pods.setdefault((use["namespace"], use["pod"]), {"podRef": ref, "containers": []})
+            pod["containers"].append({
+                "name": use["container"],
+                "cpu": {"time": now, "usageCoreNanoSeconds": use["cpu_nanoseconds"]},
+                "memory": {"time": now, "workingSetBytes": use["memory_bytes"]},
+            })  # fmt: skip
+        return {"node": {"nodeName": self._node.config.name}, "pods": list(pods.values())}
 
     def _metrics(self) -> str:
         """The Prometheus text that metrics-server reads."""

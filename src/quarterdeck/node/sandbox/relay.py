@@ -1,6 +1,6 @@
 """First process inside a Pod's own network namespace: carries connections in and out, and supervises the command.
 
-Run as ``python -I -S relay.py JSON``; keys: argv, cwd, listen {container port: inherited listening socket}, hand_over
+Run as ``python -I -S relay.py JSON``; keys: argv, cwd, listen {container port: inherited bound socket}, hand_over
 (the command takes the sockets itself), egress (unix socket of the egress proxy, or ""), proxy_port. Standard
 library only.
 """
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _CHUNK = 64 * 1024
@@ -44,8 +45,35 @@ async def join(
         other_writer.close()
 
 
+def listening(port: int, tables: Iterable[str]) -> bool:
+    """Whether a TCP port is in LISTEN state, by the text of /proc/net/tcp and /proc/net/tcp6."""
+    ending = f":{port:04X}"
+    for table in tables:
+        for line in table.splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 3 and fields[1].endswith(ending) and fields[3] == "0A":
+                return True
+    return False
+
+
+def _tables() -> Iterator[str]:
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(path) as file:
+                yield file.read()
+        except OSError:
+            continue
+
+
 async def serve_inbound(sock: socket.socket, port: int) -> asyncio.Server:
-    """Forward connections on an inherited listening socket to 127.0.0.1:port of this namespace."""
+    """Forward connections on an inherited, bound socket to 127.0.0.1:port of this namespace.
+
+    Until the command itself listens connections are refused, as they would be without us: probes depend on it.
+    """
+    delay = 0.01
+    while not listening(port, _tables()):
+        await asyncio.sleep(delay)
+        delay = min(delay * 1.5, 0.25)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -75,14 +103,13 @@ async def serve_outbound(port: int, path: str) -> asyncio.Server:
 async def main(spec: dict[str, Any]) -> int:
     """Start the forwarders, then the command; returns its exit code."""
     listen = {int(port): int(fd) for port, fd in spec.get("listen", {}).items()}
-    servers: list[asyncio.Server] = []
+    forwarders: list[asyncio.Task[asyncio.Server]] = []
     if not spec.get("hand_over"):
         for port, fd in listen.items():
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            servers.append(await serve_inbound(sock, port))
-    if spec.get("egress"):
-        servers.append(await serve_outbound(int(spec["proxy_port"]), spec["egress"]))
+            forwarders.append(asyncio.ensure_future(serve_inbound(sock, port)))
+    outbound = await serve_outbound(int(spec["proxy_port"]), spec["egress"]) if spec.get("egress") else None
     try:
         child = await asyncio.create_subprocess_exec(
             *spec["argv"], cwd=spec["cwd"], pass_fds=tuple(listen.values()) if spec.get("hand_over") else ()
@@ -97,6 +124,10 @@ async def main(spec: dict[str, Any]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         loop.add_signal_handler(number, lambda n=number: child.returncode is None and child.send_signal(n))
     code = await child.wait()
+    for forwarder in forwarders:
+        forwarder.cancel()
+    if outbound is not None:
+        outbound.close()
     return 128 - code if code < 0 else code
 
 
