@@ -30,12 +30,12 @@ def test_a_call_that_cannot_be_made_is_told_to_the_model(victim: A2A, message: s
 @pytest.mark.parametrize(
     ("message", "pattern"),
     [
-        ("not-json", r"model"),
-        ("no-choices", r"not a chat completion"),
-        ("calls-of-the-wrong-type", r"not a chat completion"),
+        ("not-json", r"model double: "),
+        ("no-choices", r"model double: .*not a chat completion"),
+        ("calls-of-the-wrong-type", r"model double: .*not a chat completion"),
         ("http-500", r"double.*500.*out of memory"),
         ("http-429", r"double.*429.*slow down"),
-        ("breaks-off", r"double"),
+        ("breaks-off", r"model double: .*middle"),
     ],
 )
 def test_a_broken_answer_of_the_model_fails_the_task_and_says_why(victim: A2A, message: str, pattern: str) -> None:
@@ -48,9 +48,8 @@ def test_a_broken_answer_of_the_model_fails_the_task_and_says_why(victim: A2A, m
 def test_a_model_that_never_stops_calling_tools_is_ended(victim: A2A, model: ModelDouble) -> None:
     model.requests.clear()
     task = victim.send("loops")
-    assert state(task) == "FAILED"
-    assert re.search(r"25.*(steps|calls)", said(task)), said(task)
-    assert len(model.requests) <= 26
+    assert "stopped after 25 steps" in said(task)
+    assert len(model.requests) == 25
 
 
 def test_a_hanging_model_can_be_cancelled(victim: A2A, model: ModelDouble) -> None:

@@ -80,6 +80,8 @@ class ChatModel:
                     return await _collect(response, on_text)
                 finally:
                     response.close()
+        except UpstreamError as error:
+            raise UpstreamError(f"model {self._model.model}: {error}") from error
         except TimeoutError:
             raise TimedOut(f"model {self._model.model} gave no complete answer within {self._timeout:g} s") from None
 
@@ -97,8 +99,9 @@ class ChatModel:
         text = (await response.read())[:4000].decode("utf-8", "replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
             text = json.loads(text)["error"]["message"]
-        message = f"model {self._model.model}: HTTP {response.status}: {text}"
-        raise Denied(message) if response.status in (401, 403) else UpstreamError(message)
+        if response.status in (401, 403):
+            raise Denied(f"model {self._model.model}: HTTP {response.status}: {text}")
+        raise UpstreamError(f"HTTP {response.status}: {text}")
 
 
 def _parse(body: bytes) -> Reply:
@@ -110,7 +113,7 @@ def _parse(body: bytes) -> Reply:
         ]
         return Reply(message.get("content") or "", calls, _usage(document))
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise UpstreamError(f"the model's answer is not a chat completion: {type(error).__name__}: {error}") from error
+        raise UpstreamError(f"the answer is not a chat completion: {type(error).__name__}: {error}") from error
 
 
 async def _collect(response: Response, on_text: OnText) -> Reply:
@@ -133,7 +136,7 @@ async def _collect(response: Response, on_text: OnText) -> Reply:
                     call["arguments"] += function.get("arguments") or ""
                 piece = delta.get("content") or ""
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise UpstreamError(f"the model's stream holds what is no chunk: {error}") from error
+                raise UpstreamError(f"the stream holds what is no chunk: {error}") from error
             if piece:
                 text.append(piece)
                 await on_text(piece)

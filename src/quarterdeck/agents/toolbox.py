@@ -25,6 +25,8 @@ from .tool import Context, Outcome, Tool
 
 FRESH = 30.0
 """Seconds a server's tool list is used before it is asked for again."""
+MARGIN = 3.0
+"""Seconds we wait longer than the gateway and the bridge do, so that the one that knows why a tool is late says it."""
 RESULT_LIMIT = 256 * 1024
 """Characters of a tool result that reach the model; more would only fill its context."""
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -59,7 +61,7 @@ class Server:
         async def all_headers() -> list[tuple[bytes, bytes]]:
             return [*static, *await headers()]
 
-        self.client = McpClient(pool, self.url, headers=all_headers, timeout=entry.params.timeout)
+        self.client = McpClient(pool, self.url, headers=all_headers, timeout=entry.params.timeout + MARGIN)
         self._tools: list[ListedTool] = []
         self._listed_at = float("-inf")
         self._lock = asyncio.Lock()

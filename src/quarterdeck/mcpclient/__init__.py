@@ -74,6 +74,7 @@ async def no_headers() -> list[Header]:
 class McpClient:
     """One session with one server, opened on first use and opened again when the server has forgotten it.
 
+    ``timeout`` is the longest silence of the server in seconds; progress counts as a sign of life.
     ``origin`` is where to connect when that is not what the URL's authority says (a Pod behind a Service).
     """
 
@@ -177,10 +178,10 @@ class McpClient:
             params = params | {"_meta": {**params.get("_meta", {}), **_modern_meta()}}
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._timeout) as silence:
                 response = await self._post(message)
                 try:
-                    return await self._answer(response, number)
+                    return await self._answer(response, number, silence)
                 finally:
                     response.close()
         except TimeoutError:
@@ -217,9 +218,11 @@ class McpClient:
             raise RpcError(0, f"{self.url}: HTTP {response.status}: is this the path of an MCP endpoint? {detail}")
         raise UpstreamError(f"{self.url}: HTTP {response.status}: {detail}")
 
-    async def _answer(self, response: Response, number: int) -> dict[str, Any]:
+    async def _answer(self, response: Response, number: int, silence: asyncio.Timeout) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
         kind = (response.header(b"content-type") or b"").partition(b";")[0].strip()
         async for message in _messages(response, kind, self.url):
+            silence.reschedule(loop.time() + self._timeout)
             if message.get("id") == number and "method" not in message:
                 if "error" in message:
                     raise _error(message["error"])

@@ -143,10 +143,14 @@ def _key(obj: Object) -> tuple[str, str]:
     return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
+_BRIDGE_MARGIN = 1.0
+"""Seconds the gateway waits longer than a server's bridge, which can tell the server's silence from its own."""
+
+
 def hosted_server(obj: Object, services: Services) -> McpServer | None:
     try:
         spec = parse(MCPServerSpec, obj.get("spec") or {}, "MCPServer")
-        timeout = duration(spec.timeout)
+        timeout = duration(spec.timeout) + (_BRIDGE_MARGIN if spec.transport_type == "stdio" else 0.0)
     except ConfigError:
         return None
     namespace, name = _key(obj)
