@@ -104,6 +104,13 @@ async def test_missing_config_map_is_named(api: FakeApi, node: Node) -> None:
     assert state(waiting)["waiting"]["message"] == 'configmap "none" not found'
 
 
+async def test_an_image_that_cannot_run_is_said_before_missing_configuration(api: FakeApi, node: Node) -> None:
+    ref = [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]
+    await api.create(POD, pod("both", shell("true", env=ref) | {"image": "example.com/nothing:1"}))
+    waiting = await api.wait("both", lambda p: state(p).get("waiting", {}).get("reason") == "ImageNotRunnable")
+    assert "example.com/nothing:1" in state(waiting)["waiting"]["message"]
+
+
 async def test_crash_restarts_and_delete_ends_everything(api: FakeApi, node: Node) -> None:
     await api.create(POD, pod("crash", shell("exit 3"), shell("sleep 1000 & sleep 1000", "other")))
     crashed = await api.wait("crash", lambda p: restarted(p) and "waiting" in state(p))

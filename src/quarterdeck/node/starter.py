@@ -15,7 +15,7 @@ from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.kube.resource import Object
 from quarterdeck.node.cgroups import Limits
-from quarterdeck.node.environment import Fetch, NodeFacts, environment, expand
+from quarterdeck.node.environment import ConfigurationError, Fetch, NodeFacts, environment, expand
 from quarterdeck.node.images.spec import ImageSpec
 from quarterdeck.node.logs import LogFile
 from quarterdeck.node.process import ProcessId, launch
@@ -68,7 +68,13 @@ class Starter:
         """
         runtime = self._runtime
         facts = NodeFacts(ip, runtime.config.host_ip, runtime.cpu, runtime.memory)
-        env = await environment(pod, container, facts, self._fetch, self._base_env(pod))
+        try:
+            env = await environment(pod, container, facts, self._fetch, self._base_env(pod))
+        except ConfigurationError:
+            # As a kubelet, which pulls first: an image that can never run is the thing to say.
+            unexpanded = [*(container.get("command") or ()), *(container.get("args") or ())]
+            await runtime.images.resolve(container.get("image") or "", unexpanded)
+            raise
         command = [expand(str(c), env) for c in container.get("command") or ()]
         args = [expand(str(a), env) for a in container.get("args") or ()]
         image, argv = await runtime.images.resolve(container.get("image") or "", command + args)
