@@ -24,6 +24,7 @@ from quarterdeck.apiserver.namespaces import NamespaceRules
 from quarterdeck.apiserver.options import WriteOptions
 from quarterdeck.apiserver.pods import PodProxy
 from quarterdeck.apiserver.resources import ResourceVerbs
+from quarterdeck.apiserver.respond import refusal
 from quarterdeck.apiserver.routes import MetricsSource, Routes
 from quarterdeck.apiserver.schema.node import KindSchema
 from quarterdeck.apiserver.security import (
@@ -146,7 +147,7 @@ class ApiServer:
             hosts=frozenset({*LOCAL_HOSTS, config.host, *config.hosts}),
         )  # fmt: skip
         limits = Limits(body_bytes=MAX_BODY, body_timeout=60.0)
-        self._server = Server(self.routes, name="kubernetes", limits=limits, on_error=_log_error)
+        self._server = Server(self.routes, name="kubernetes", limits=limits, on_error=_log_error, error_body=refusal)
         host, port = await self._server.listen(config.host, config.port, tls=pki.serving_context())
         self.url = f"https://{host}:{port}"
         await bootstrap.ensure(host, port)

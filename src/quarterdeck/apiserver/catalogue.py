@@ -8,7 +8,7 @@ from typing import Any
 from quarterdeck.apiserver import columns
 from quarterdeck.apiserver import columns_workloads as more
 from quarterdeck.apiserver.events import convert_event, event_fields
-from quarterdeck.apiserver.kinds import Column, Kind, ScaleSpec
+from quarterdeck.apiserver.kinds import ALL_VERBS, Column, Kind, ScaleSpec
 from quarterdeck.apiserver.schema.node import KindSchema
 from quarterdeck.kube import resource as r
 from quarterdeck.kube.resource import Object, Resource
@@ -72,7 +72,7 @@ _ROWS: tuple[_Row, ...] = (
     (r.NODE, ("no",), columns.NODES, ("status",), ()),
     (
         r.POD, ("po",), columns.PODS,
-        ("status", "log", "exec", "attach", "portforward", "binding", "eviction", "ephemeralcontainers"), _ALL,
+        ("status", "log", "exec", "attach", "portforward", "binding", "eviction"), _ALL,
     ),
     (r.SERVICE, ("svc",), columns.SERVICES, ("status",), _ALL),
     (r.ENDPOINTS, ("ep",), columns.ENDPOINTS, (), ()),
@@ -119,10 +119,12 @@ def _kind(row: _Row, schema_of: SchemaOf) -> Kind:
         singular=resource.kind.lower(),
         schema=schema_of(resource),
         short_names=short,
+        verbs=tuple(v for v in ALL_VERBS if v != "deletecollection") if resource == r.NAMESPACE else ALL_VERBS,
         categories=categories,
         subresources=frozenset(subresources),
         columns=cols,
-        storage_version="v1" if event else resource.version,
+        storage_version=resource.version,
+        stored_as="v1" if event else "",
         stored_warning=warning,
         convert=convert_event if event else None,
         scale=ScaleSpec() if "scale" in subresources else None,

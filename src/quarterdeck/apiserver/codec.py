@@ -112,7 +112,17 @@ class _StrictLoader(yaml.SafeLoader):
             if key in seen:
                 self.duplicates.append(f'key "{key}" already set in map')
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        made = super().construct_mapping(node, deep)
+        return {_key_text(key): value for key, value in made.items()}
+
+
+def _key_text(key: Hashable) -> str:
+    """JSON has no other keys than texts: ``1: x`` and ``on: x`` become "1" and "true", as kube-apiserver reads them."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return "null" if key is None else str(key)
 
 
 _StrictLoader.yaml_implicit_resolvers = {
@@ -123,14 +133,15 @@ _StrictLoader.yaml_implicit_resolvers = {
 
 def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
     """As :func:`decode_json`, for one YAML document."""
-    loader = _StrictLoader(body)
-    loader.duplicates = []
     try:
-        return loader.get_single_data(), loader.duplicates
-    except yaml.YAMLError as error:
+        loader = _StrictLoader(body)
+        loader.duplicates = []
+        try:
+            return loader.get_single_data(), loader.duplicates
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes that are no text, bad numbers
         raise BadRequest(f"error parsing YAML in the request body: {error}") from error
-    finally:
-        loader.dispose()
 
 
 def decode_object(body: bytes, content_type: str, *, strict: bool = False) -> tuple[Object, list[str]]:

@@ -83,12 +83,19 @@ class CustomResources:
                 crd = entry.load()
                 made = kinds_from(crd, self._converters) if is_established(crd) else []
                 known = (entry.rv, made)
-                for kind in made[:1]:
-                    if kind.selectable:
-                        self._store.register_fields(kind.key, kind.fields_of)
+                self._follow(made)
             kinds[entry.name] = known
         self._kinds = kinds
         self._registry.replace_crds([kind for _, made in kinds.values() for kind in made])
+
+    def _follow(self, made: list[Kind]) -> None:
+        """Objects already there show the new schema's defaults, and no fields it does not know, as upstream does."""
+        for kind in made:
+            if kind.resource.api_version == kind.stored_api_version:
+                self._store.read_again(kind.key, lambda obj, kind=kind: _as_read(kind, obj))
+        for kind in made[:1]:
+            if kind.selectable:
+                self._store.register_fields(kind.key, kind.fields_of)
 
     async def clean_up(self, deletion: Deletion) -> None:
         """For ever: delete the objects of definitions that end, then let these go."""
@@ -134,6 +141,12 @@ class DefinitionSchema(BuiltinSchema):
     def validate(self, obj: Object, old: Object | None, subresource: str = "") -> list[Cause]:
         found = super().validate(obj, old, subresource)
         return [c for c in found if c.field != "metadata.finalizers" or CLEANUP_FINALIZER not in c.message]
+
+
+def _as_read(kind: Kind, obj: Object) -> None:
+    if obj.get("apiVersion") == kind.resource.api_version:
+        kind.schema.prune(obj)
+        kind.schema.default(obj)
 
 
 def _without_cleanup(live: Object) -> Object:

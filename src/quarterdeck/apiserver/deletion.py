@@ -13,6 +13,7 @@ from quarterdeck.apiserver.selectors import Selection
 from quarterdeck.apiserver.store import Entry
 from quarterdeck.apiserver.versions import to_served, to_stored
 from quarterdeck.apiserver.writes import Writes, Written, finished
+from quarterdeck.errors import NotFound
 from quarterdeck.kube.resource import NAMESPACE, POD, Object
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
@@ -58,7 +59,10 @@ class Deletion:
             current = store.entry(kind.key, entry.namespace, entry.name)
             if current is None:
                 continue
-            gone.append((await self.delete(kind, entry.namespace, entry.name, options)).obj)
+            try:
+                gone.append((await self.delete(kind, entry.namespace, entry.name, options)).obj)
+            except NotFound:
+                continue  # somebody else was faster
         return gone
 
     async def _remove(self, kind: Kind, entry: Entry, live: Object, options: DeleteOptions) -> Written:
@@ -92,7 +96,10 @@ class Deletion:
         now = self.writes.now()
         running = metadata.get("deletionTimestamp")
         if not running or grace < int(metadata.get("deletionGracePeriodSeconds") or 0):
-            metadata["deletionTimestamp"] = objects.rfc3339(now + grace)
+            asked = now
+            if running:  # the time already given counts
+                asked = objects.seconds(running) - int(metadata.get("deletionGracePeriodSeconds") or 0)
+            metadata["deletionTimestamp"] = objects.rfc3339(asked + grace)
             metadata["deletionGracePeriodSeconds"] = grace
         if kind.resource == NAMESPACE and (obj.get("spec") or {}).get("finalizers"):
             obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}

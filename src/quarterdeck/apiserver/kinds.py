@@ -53,6 +53,7 @@ class Kind:
     subresources: frozenset[str] = frozenset()
     columns: tuple[Column, ...] = ()
     storage_version: str = ""
+    stored_as: str = ""  # apiVersion in the store where that is another group's: events
     stored_warning: str = ""
     convert: Callable[[Object, str], Object] | None = None
     scale: ScaleSpec | None = None
@@ -75,6 +76,8 @@ class Kind:
 
     @property
     def stored_api_version(self) -> str:
+        if self.stored_as:
+            return self.stored_as
         version = self.storage_version or self.resource.version
         if "/" in version or not self.resource.group:
             return version

@@ -6,6 +6,7 @@ import re
 import secrets
 import uuid
 from datetime import UTC, datetime
+from types import NoneType
 
 from quarterdeck.apiserver.kinds import Kind
 from quarterdeck.errors import BadRequest, Cause
@@ -33,6 +34,11 @@ _LABEL_TEXT = (
 def rfc3339(seconds: float) -> str:
     """metav1.Time: UTC, whole seconds."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(text: str) -> float:
+    """The reverse of :func:`rfc3339`."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 def generated_name(prefix: str) -> str:
@@ -68,11 +74,48 @@ def check_type(kind: Kind, obj: Object) -> None:
         raise BadRequest(
             f"the kind in the data ({name}) does not match the expected kind of the resource ({resource.kind})"
         )
-    metadata = obj.setdefault("metadata", {})
+    check_metadata(kind, obj)
+
+
+_TEXT, _TEXTS, _LIST = "string", "map[string]string", "array"
+_METADATA_TYPES = {
+    "name": _TEXT, "generateName": _TEXT, "namespace": _TEXT, "uid": _TEXT, "resourceVersion": _TEXT,
+    "labels": _TEXTS, "annotations": _TEXTS, "finalizers": _LIST, "ownerReferences": _LIST, "managedFields": _LIST,
+}  # fmt: skip
+
+
+def check_metadata(kind: Kind, obj: Object) -> None:
+    """The types within ``metadata``, which must exist afterwards. Raises BadRequest as a decoder would."""
+    metadata = obj.get("metadata")
+    if metadata is None:
+        metadata = obj["metadata"] = {}
     if not isinstance(metadata, dict):
-        if metadata is not None:
-            raise BadRequest(f"metadata must be an object, not {type(metadata).__name__}")
-        obj["metadata"] = {}
+        raise _wrong_type(kind, "metadata", "ObjectMeta", metadata)
+    for key, wanted in _METADATA_TYPES.items():
+        value = metadata.get(key)
+        if value is None:
+            continue
+        if wanted == _TEXT:
+            good = isinstance(value, str)
+        elif wanted == _TEXTS:
+            # A null value is Go's zero value, the empty text.
+            good = isinstance(value, dict) and all(isinstance(v, (str, NoneType)) for v in value.values())
+        else:
+            items = str if key == "finalizers" else dict
+            good = isinstance(value, list) and all(isinstance(item, items) for item in value)
+        if not good:
+            raise _wrong_type(kind, f"metadata.{key}", wanted, value)
+
+
+def _wrong_type(kind: Kind, path: str, wanted: str, value: object) -> BadRequest:
+    resource, given = kind.resource, _JSON_NAMES.get(type(value), "value")
+    return BadRequest(
+        f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
+        f"unmarshal {given} into Go struct field {resource.kind}.{path} of type {wanted}"
+    )
+
+
+_JSON_NAMES = {dict: "object", list: "array", str: "string", int: "number", float: "number", bool: "bool"}
 
 
 def check_namespace(kind: Kind, obj: Object, namespace: str) -> None:

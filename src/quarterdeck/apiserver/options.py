@@ -76,6 +76,22 @@ def write_options(query: Mapping[str, str], user: User, user_agent: str, dry: li
     return WriteOptions(manager, dry_run(dry), validation, bool(flag(query, "force")), user)
 
 
+_DELETE_TYPES: dict[str, tuple[type, ...]] = {
+    "preconditions": (dict,), "propagationPolicy": (str,), "orphanDependents": (bool,), "gracePeriodSeconds": (int,),
+    "dryRun": (list,),
+}  # fmt: skip
+
+
+def _check_delete_body(body: Mapping[str, Any]) -> None:
+    for key, types in _DELETE_TYPES.items():
+        value = body.get(key)
+        if value is not None and (not isinstance(value, types) or (bool not in types and isinstance(value, bool))):
+            raise BadRequest(
+                f'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: {key} must be '
+                f"{types[0].__name__}, not {type(value).__name__}"
+            )
+
+
 @dataclass(slots=True)
 class DeleteOptions:
     """metav1.DeleteOptions of body and query together."""
@@ -93,6 +109,7 @@ _PROPAGATION = ("Foreground", "Background", "Orphan")
 def delete_options(body: Mapping[str, Any], query: Mapping[str, str], dry: list[str]) -> DeleteOptions:
     """Body wins over query, as upstream. Raises BadRequest or Invalid."""
     preconditions = cast(Mapping[str, Any], body.get("preconditions") or {})
+    _check_delete_body(body)
     propagation = str(body.get("propagationPolicy") or query.get("propagationPolicy") or "")
     orphan = body.get("orphanDependents")
     if orphan is None:

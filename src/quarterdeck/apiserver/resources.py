@@ -43,7 +43,9 @@ class ResourceVerbs:
     _watchers: set[watch.Watcher] = field(default_factory=set[watch.Watcher])
 
     async def handle(self, request: ApiRequest, kind: Kind) -> None:
-        if request.verb not in kind.verbs and not request.subresource:
+        named = request.verb in ("get", "update", "patch", "delete")
+        wrong = request.verb not in kind.verbs or (bool(request.name) is not named and request.verb != "watch")
+        if wrong and not request.subresource:
             raise MethodNotAllowed(
                 "the server does not allow this method on the requested resource", kind=kind.resource.plural
             )
@@ -111,8 +113,9 @@ class ResourceVerbs:
     async def create(self, request: ApiRequest, kind: Kind) -> None:
         accept = _accept(request)
         options = self.options(request)
+        namespace = self._namespace(request, kind)
         obj = self.body(request, kind, options)
-        done = await self.writes.create(kind, self._namespace(request, kind), obj, options)
+        done = await self.writes.create(kind, namespace, obj, options)
         self.answer(request, kind, done, options, accept)
 
     async def update(self, request: ApiRequest, kind: Kind) -> None:
@@ -153,6 +156,8 @@ class ResourceVerbs:
 
     async def delete_collection(self, request: ApiRequest, kind: Kind) -> None:
         accept = _accept(request)
+        if kind.resource.namespaced and request.namespace is None:
+            raise MethodNotAllowed(f"{kind.group_resource} are deleted namespace by namespace: the URL must name one")
         options = delete_options(_delete_body(request), request.query, request.dry_run)
         wanted = self._selection(request, kind)
         gone = await self.deletion.delete_collection(kind, self._scope(request, kind), wanted, options)
@@ -267,7 +272,9 @@ class ResourceVerbs:
                 raise faults.not_found(kind, request.name)
             return ""
         if request.namespace is None:
-            raise BadRequest(f"{kind.group_resource} are namespaced: the URL must name a namespace")
+            if request.verb != "create":
+                raise faults.not_found(kind, request.name)
+            raise MethodNotAllowed(f"{kind.group_resource} are namespaced: the URL must name a namespace")
         return request.namespace
 
     def _scope(self, request: ApiRequest, kind: Kind) -> str | None:

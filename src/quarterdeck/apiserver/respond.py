@@ -60,6 +60,15 @@ def send_error(exchange: Exchange, error: QuarterdeckError, warnings: Iterable[s
     exchange.respond(shown.status_code, encode(shown.to_status()) + b"\n", headers)
 
 
+_REFUSALS = {400: "BadRequest", 413: "RequestEntityTooLarge", 500: "InternalError"}
+
+
+def refusal(status: int, message: str) -> tuple[bytes, bytes]:
+    """Media type and Status for what the listener refuses before any handler sees it (``wire.http.Server``)."""
+    shown = ApiError(message, code=status, reason_code=_REFUSALS.get(status, ""))
+    return b"application/json", encode(shown.to_status()) + b"\n"
+
+
 def success(details: Object) -> Object:
     """The Status of a completed deletion."""
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

@@ -199,6 +199,11 @@ class Routes:
 
     def _openapi(self, exchange: Exchange, path: str) -> None:
         kinds, parts = self.registry.all(), path.strip("/").split("/")
+        document = tuple(parts[3:]) if parts[2:3] == ["apis"] else ("", *parts[3:])
+        if path.startswith("/openapi/v3/") and not any(
+            (k.resource.group, k.resource.version) == document for k in kinds
+        ):
+            raise NotFound("the server could not find the requested resource")
         if path == "/openapi/v2":
             body = self._cached(path, lambda: v2_document(kinds))
         elif path == "/openapi/v3":

@@ -179,6 +179,13 @@ class Store:
             for entry in bucket.entries.values():
                 entry.fields = fields_of(entry.load())
 
+    def read_again(self, kind: str, change: Callable[[Object], None]) -> None:
+        """Show every object of a kind as ``change`` leaves it; what is on disk stays until the next write."""
+        for entry in self.bucket(kind).entries.values():
+            obj = entry.load()
+            change(obj)
+            entry.raw = _dump(obj)
+
     # -- reading
     def bucket(self, kind: str) -> Bucket:
         found = self._buckets.get(kind)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from quarterdeck.apiserver import faults, scale
 from quarterdeck.apiserver.codec import Accept, decode_json, decode_object, encode, negotiate
 from quarterdeck.apiserver.kinds import Kind
 from quarterdeck.apiserver.objects import rfc3339
-from quarterdeck.apiserver.options import delete_options
+from quarterdeck.apiserver.options import WriteOptions, delete_options
 from quarterdeck.apiserver.patch import json_patch, merge_patch
 from quarterdeck.apiserver.requests import ApiRequest
 from quarterdeck.apiserver.resources import ResourceVerbs
@@ -17,9 +17,17 @@ from quarterdeck.apiserver.respond import send_bytes, success
 from quarterdeck.apiserver.security.tokens import ServiceAccountTokens
 from quarterdeck.apiserver.selectors import format_selector, parse_labels
 from quarterdeck.apiserver.versions import to_served
-from quarterdeck.errors import BadRequest, MethodNotAllowed, NotFound, TooManyRequests
+from quarterdeck.errors import BadRequest, Cause, InternalError, MethodNotAllowed, NotFound, TooManyRequests
 from quarterdeck.kube.resource import PDB, POD, Object
 from quarterdeck.wire.http import Exchange
+
+_VIOLATES = "Cannot evict pod as it would violate the pod's disruption budget."
+_OBJECT_VERBS = frozenset({"get", "update", "patch"})
+_VERBS = {
+    "finalize": frozenset({"update"}), "binding": frozenset({"create"}), "eviction": frozenset({"create"}),
+    "token": frozenset({"create"}), "log": frozenset({"get"}), "exec": frozenset({"get", "create"}),
+    "attach": frozenset({"get", "create"}), "portforward": frozenset({"get", "create"}),
+}  # fmt: skip
 
 
 class PodStreams(Protocol):
@@ -47,6 +55,8 @@ class Subresources:
         name = request.subresource
         if name not in kind.subresources:
             raise NotFound("the server could not find the requested resource")
+        if request.verb not in _VERBS.get(name, _OBJECT_VERBS):
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
         if name == "status":
             await self.verbs.handle(request, kind)
         elif name == "scale":
@@ -120,7 +130,7 @@ class Subresources:
     async def _bind(self, request: ApiRequest, kind: Kind) -> None:
         options = self.verbs.options(request)
         body = decode_object(request.exchange.body, request.header(b"content-type"))[0]
-        target: Object = body.get("target") or {}
+        target = _mapping(body, "target")
         node = str(target.get("name") or "")
         if not node or target.get("kind", "Node") not in ("", "Node"):
             raise BadRequest("target.name: Required value: a Binding names the Node")
@@ -150,15 +160,68 @@ class Subresources:
         pod = self.verbs.store.get(POD, namespace, request.name)
         if pod is None:
             raise faults.not_found(kind, request.name)
-        labels: dict[str, str] = pod["metadata"].get("labels") or {}
-        for budget in self.verbs.store.list(PDB, namespace):
-            selector: Object = (budget.get("spec") or {}).get("selector") or {}
-            matched = all(r.matches(labels) for r in parse_labels(format_selector(selector)))
-            if matched and not (budget.get("status") or {}).get("disruptionsAllowed"):
-                raise TooManyRequests(
-                    f"Cannot evict pod as it would violate the pod's disruption budget {budget['metadata']['name']}.",
-                    retry_after=10,
-                )
-        options = delete_options(body.get("deleteOptions") or {}, request.query, request.dry_run)
+        budget = self._budget(pod)
+        options = delete_options(_mapping(body, "deleteOptions"), request.query, request.dry_run)
+        if budget is not None and not options.dry_run:
+            await self._spend(budget, request.name)
         await self.verbs.deletion.delete(kind, namespace, request.name, options)
         send_bytes(request.exchange, 201, encode({**success({}), "code": 201}) + b"\n", Accept())
+
+    def _budget(self, pod: Object) -> Object | None:
+        """The budget an eviction of ``pod`` draws on. Raises TooManyRequests when it allows none now."""
+        status: Object = pod.get("status") or {}
+        if status.get("phase") in ("Pending", "Succeeded", "Failed") or pod["metadata"].get("deletionTimestamp"):
+            return None  # its end disrupts nothing
+        budgets = [b for b in self.verbs.store.list(PDB, pod["metadata"]["namespace"]) if _covers(b, pod)]
+        if len(budgets) > 1:
+            raise InternalError(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            )
+        if not budgets:
+            return None
+        name, now = budgets[0]["metadata"]["name"], cast(Object, budgets[0].get("status") or {})
+        healthy, desired = int(now.get("currentHealthy") or 0), int(now.get("desiredHealthy") or 0)
+        ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+        always = (budgets[0].get("spec") or {}).get("unhealthyPodEvictionPolicy") == "AlwaysAllow"
+        if not ready and (always or (healthy >= desired > 0)):
+            return None  # as upstream: it does not count as healthy, so its end takes nothing away
+        if int(now.get("disruptionsAllowed") or 0) < 1:
+            text = f"The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+            raise TooManyRequests(
+                _VIOLATES, causes=(Cause("", text, "DisruptionBudget"),), retry_after=10
+            )  # fmt: skip
+        return budgets[0]
+
+    async def _spend(self, budget: Object, pod: str) -> None:
+        """One disruption less until the controller has counted again, so that two evictions cannot share one."""
+        kind = self.verbs.writes.registry.get(PDB.group, PDB.version, PDB.plural)
+        if kind is None:
+            return
+
+        def change(live: Object) -> Object:
+            status: Object = live.setdefault("status", {})
+            left = int(status.get("disruptionsAllowed") or 0)
+            if left < 1:
+                raise TooManyRequests(_VIOLATES, retry_after=10)
+            status["disruptionsAllowed"] = left - 1
+            status["disruptedPods"] = {**(status.get("disruptedPods") or {}), pod: rfc3339(self.verbs.now())}
+            return live
+
+        metadata: Object = budget["metadata"]
+        options = WriteOptions("kube-apiserver")
+        await self.verbs.writes.modify(kind, metadata["namespace"], metadata["name"], change, options, "status")
+
+
+def _covers(budget: Object, pod: Object) -> bool:
+    """Whether a budget's selector matches; without a selector it covers nothing."""
+    selector: Object | None = (budget.get("spec") or {}).get("selector")
+    labels: dict[str, str] = pod["metadata"].get("labels") or {}
+    return selector is not None and all(r.matches(labels) for r in parse_labels(format_selector(selector)))
+
+
+def _mapping(body: Object, key: str) -> Object:
+    """A part of a body that must be an object. Raises BadRequest."""
+    value: Any = body.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise BadRequest(f"{key} must be an object, not {type(value).__name__}")
+    return cast(Object, value or {})

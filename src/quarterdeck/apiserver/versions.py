@@ -18,10 +18,14 @@ def to_served(kind: Kind, obj: Object) -> Object:
     wanted = kind.resource.api_version
     if obj.get("apiVersion") == wanted:
         return obj
-    if kind.convert is not None:
-        return kind.convert(obj, wanted)
-    obj["apiVersion"] = wanted
-    return obj
+    if kind.convert is None:
+        obj["apiVersion"] = wanted
+        return obj
+    made = kind.convert(obj, wanted)
+    if kind.custom:
+        kind.schema.prune(made)
+        kind.schema.default(made)
+    return made
 
 
 def to_stored(kind: Kind, obj: Object) -> Object:

@@ -120,6 +120,7 @@ class Writes:
                 raise faults.not_found(kind, name)
             live = to_served(kind, entry.load())
             wanted = change(copy.deepcopy(live))
+            objects.check_metadata(kind, wanted)
             return await self._replace(kind, entry, live, wanted, options, subresource, operation)
 
     async def apply(
@@ -139,6 +140,7 @@ class Writes:
             return apply(
                 live, config, manager=options.manager, force=options.force, node=kind.schema.root,
                 api_version=kind.resource.api_version, subresource=subresource, now=objects.rfc3339(self.now()),
+                reset_fields=_reset_fields(kind, subresource),
             )  # fmt: skip
 
         if self.store.entry(kind.key, namespace, name) is None:
@@ -295,13 +297,24 @@ class Writes:
     ) -> None:
         track(
             old, obj, manager=options.manager, node=kind.schema.root, api_version=kind.resource.api_version,
-            subresource=subresource, now=objects.rfc3339(self.now()),
+            subresource=subresource, now=objects.rfc3339(self.now()), reset_fields=_reset_fields(kind, subresource),
         )  # fmt: skip
 
     def _validate(self, kind: Kind, obj: Object, old: Object | None, subresource: str) -> None:
         causes = kind.schema.validate(obj, old, subresource)
         if causes:
             raise faults.invalid(kind, str(obj["metadata"].get("name") or ""), causes)
+
+
+def _reset_fields(kind: Kind, subresource: str) -> tuple[str, ...] | None:
+    """What a request cannot set of a custom resource with a status; None: built-in kinds know themselves."""
+    if not kind.custom:
+        return None
+    if "status" not in kind.subresources:
+        return ()
+    if subresource != "status":
+        return ("status",)
+    return tuple(set(kind.schema.root.properties) - {"apiVersion", "kind", "metadata", "status"})
 
 
 def finished(obj: Object) -> bool:

@@ -27,6 +27,7 @@ Handler = Callable[["Exchange"], Coroutine[Any, Any, None] | None]
 _REASONS = {s.value: s.phrase.encode() for s in HTTPStatus}
 _STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _REASONS.items()}
 _HIGH_WATER = 256 * 1024
+_CORK = 64 * 1024  # bytes of a streamed response gathered before they are written in the middle of a loop iteration
 _TICK = 0.5  # seconds between looks for connections past their deadline; a timer per request costs 3 µs
 
 
@@ -153,14 +154,14 @@ class Exchange:
         parts = self._head(status, headers)
         self._chunked = not any(k.lower() == b"content-length" for k, _ in headers)
         parts.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
-        self._connection.write(b"".join(parts))
+        self._connection.cork(b"".join(parts))
 
     def write(self, data: bytes) -> None:
-        """Send a piece of the body at once. Raises Disconnected when the client is gone."""
+        """Send a piece of the body, in this loop iteration. Raises Disconnected when the client is gone."""
         if self._connection.closed:
             raise Disconnected("client closed the connection")
         if data and self.method != "HEAD":
-            self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._connection.cork(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def send(self, data: bytes) -> None:
         """:meth:`write`, then wait while the client reads slower than we write."""
@@ -169,11 +170,13 @@ class Exchange:
 
     def finish(self) -> None:
         if self._chunked and self.method != "HEAD":
-            self._connection.write(b"0\r\n\r\n")
+            self._connection.cork(b"0\r\n\r\n")
+        self._connection.flush()
         self._finish()
 
     def abort(self) -> None:
         """Break the connection: the only way to tell the client that a started response is incomplete."""
+        self._connection.flush()
         self._connection.transport.abort()
 
     def hijack(self) -> tuple[asyncio.Transport, Callable[[asyncio.Protocol], None], bytes]:
@@ -233,6 +236,8 @@ class ServerConnection(asyncio.Protocol):
         self._upgraded: asyncio.Protocol | None = None
         self._hijacked = False
         self._backlog: list[bytes] = []
+        self._corked: list[bytes] = []
+        self._corked_bytes = 0
 
     # -- asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -327,7 +332,7 @@ class ServerConnection(asyncio.Protocol):
                 self._refuse(413, f"request body is larger than {self.server.limits.body_bytes} bytes")
                 return
             if name == b"expect" and value.lower() == b"100-continue":
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._arm(self.server.limits.body_timeout)
 
     def on_body(self, body: bytes) -> None:
@@ -360,8 +365,27 @@ class ServerConnection(asyncio.Protocol):
 
     # -- what an Exchange calls
     def write(self, data: bytes) -> None:
+        if self._corked:
+            self.flush()
         if not self.closed:
             self.transport.write(data)
+
+    def cork(self, data: bytes) -> None:
+        """Write together with what follows in this loop iteration: uvloop makes a system call of every write."""
+        if not self._corked:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._corked.append(data)
+        self._corked_bytes += len(data)
+        if self._corked_bytes >= _CORK:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._corked:
+            data = b"".join(self._corked)
+            self._corked = []
+            self._corked_bytes = 0
+            if not self.closed:
+                self.transport.write(data)
 
     async def drain(self) -> None:
         await self._writable.wait()
@@ -382,6 +406,7 @@ class ServerConnection(asyncio.Protocol):
             self._arm(self.server.limits.idle_timeout)
 
     def hijack(self) -> tuple[asyncio.Transport, Callable[[asyncio.Protocol], None], bytes]:
+        self.flush()
         self._hijacked = True
         self._disarm()
         self._current = None
@@ -431,7 +456,8 @@ class ServerConnection(asyncio.Protocol):
     def _broken(self, exchange: Exchange, error: Exception) -> None:
         self.server.on_error(exchange, error)
         if not exchange.started:
-            exchange.respond(500, b"internal error\n", [(b"content-type", b"text/plain")])
+            media, body = self.server.error_body(500, "internal error")
+            exchange.respond(500, body, [(b"content-type", media)])
         elif not exchange.finished:
             exchange.abort()
 
@@ -448,10 +474,10 @@ class ServerConnection(asyncio.Protocol):
         if self._refused or self.closed:
             return
         self._refused = True
-        body = message.encode() + b"\n"
+        media, body = self.server.error_body(status, message)
         head = b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
-        head += b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
-        self.transport.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        head += b"content-type: %b\r\nconnection: close\r\n" % media
+        self.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
         self.transport.close()
 
     def _arm(self, seconds: float) -> None:
@@ -463,6 +489,11 @@ class ServerConnection(asyncio.Protocol):
     def expire(self) -> None:
         """The peer took too long: to send its request, or to send another one."""
         self.transport.close()
+
+
+def _plain_text(status: int, message: str) -> tuple[bytes, bytes]:
+    del status
+    return b"text/plain; charset=utf-8", message.encode() + b"\n"
 
 
 def _ignore_error(exchange: Exchange, error: Exception) -> None:
@@ -479,11 +510,14 @@ class Server:
         name: str = "",
         limits: Limits | None = None,
         on_error: Callable[[Exchange, Exception], None] = _ignore_error,
+        error_body: Callable[[int, str], tuple[bytes, bytes]] = _plain_text,
     ) -> None:
+        """``error_body(status, message)`` gives media type and body of what this server itself refuses."""
         self.handler = handler
         self.name = name
         self.limits = limits or Limits()
         self.on_error = on_error
+        self.error_body = error_body
         self.draining = False
         self.connections: set[ServerConnection] = set()
         self._servers: list[asyncio.AbstractServer] = []
