@@ -24,6 +24,14 @@ async def test_a_tool_is_called_and_its_result_answered_from(start: Any) -> None
     assert kinds == ["function_call", "function_response"]
 
 
+async def test_the_log_tells_of_tasks_but_not_of_what_was_said(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "quarterdeck.agents")
+    agent = await start(call("count", {"steps": 2}), say("a private answer"))
+    task = await agent.ask("a private question")
+    assert f"task {task['id']} of context {task['contextId']}: completed, tools called: count" in caplog.text
+    assert "private" not in caplog.text
+
+
 async def test_only_granted_tools_are_offered(start: Any, tools_url: str) -> None:
     agent = await start(say("hi"), http_tools=[{"params": {"url": tools_url}, "tools": ["pid", "env"]}])
     await agent.ask("hello")

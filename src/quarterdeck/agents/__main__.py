@@ -24,6 +24,8 @@ from .runs import Runs
 from .state import ControlPlaneState
 from .toolbox import Toolbox
 
+log = logging.getLogger("quarterdeck.agents")
+
 
 async def serve(host: str, port: int, directory: Path) -> None:
     """Build the parts in order and serve until SIGTERM; what is running then gets 20 s to finish."""
@@ -37,6 +39,8 @@ async def serve(host: str, port: int, directory: Path) -> None:
     runs = Runs(config, model, toolbox, ControlPlaneState(pool, control_plane, token.headers))
 
     app = build(card, runs)
+    name = os.environ.get("KAGENT_NAME", "agent")
+    log.info("%s listens on %s:%d, model %s", name, host, port, config.model.model)
     settings = uvicorn.Config(
         app, host=host, port=port, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False,
         timeout_graceful_shutdown=20, server_header=False,

@@ -177,12 +177,24 @@ class Runs:
             await self._state.save_task(active.user, active.task)
         except QuarterdeckError as error:
             log.error("task %s: its result could not be kept: %s", active.task["id"], error)
+        log.info("task %s of context %s: %s", active.task["id"], active.task["contextId"], _outcome(active.task))
         for queue in active.watchers:
             queue.put_nowait(None)
         active.finished.set()
         self._active.pop(active.task["id"], None)
         if not context.locked():
             self._contexts.pop(active.task["contextId"], None)
+
+
+def _outcome(task: Json) -> str:
+    """State and called tools, for the Pod's log; never what was said."""
+    calls = [part["data"]["name"] for entry in task["history"] for part in entry.get("parts", ()) if _is_call(part)]
+    state = str(task["status"]["state"]).removeprefix("TASK_STATE_").lower()
+    return f"{state}, tools called: {', '.join(calls) or 'none'}"
+
+
+def _is_call(part: Json) -> bool:
+    return (part.get("metadata") or {}).get("kagent_type") == "function_call"
 
 
 async def watch(active: Active) -> AsyncGenerator[Json]:
