@@ -39,5 +39,6 @@ def seed(platform: Platform) -> Platform:
     platform.kubectl("apply", "-f", str(SEED))
     platform.wait("agent/datetime-agent")
     platform.wait("mcpserver/datetime-agent-mcp")
+    platform.wait("agent/datetime-agent", condition="ResolvedRefs")
     platform.figures["apply to Ready"] = time.monotonic() - began
     return platform

@@ -286,7 +286,8 @@ def keyed(shared: Platform) -> Iterator[Platform]:
     shared.apply(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "provider", "namespace": "kagent"},
          "data": {"KEY": encode(KEY), "HEADER": encode(HEADER)}},
-        {"apiVersion": "kagent.dev/v1alpha2", "kind": "ModelConfig", "metadata": {"name": "keyed", "namespace": "kagent"},
+        {"apiVersion": "kagent.dev/v1alpha2", "kind": "ModelConfig",
+         "metadata": {"name": "keyed", "namespace": "kagent"},
          "spec": {"provider": "OpenAI", "model": "gpt-e2e", "apiKeySecret": "provider", "apiKeySecretKey": "KEY",
                   "openAI": {"baseUrl": "http://127.0.0.1:9/v1"}}},
         {"apiVersion": "kagent.dev/v1alpha2", "kind": "RemoteMCPServer",

@@ -73,9 +73,10 @@ def pods(platform: Platform) -> dict[str, tuple[str, int]]:
 
 
 def test_a_quiet_platform_writes_nothing(seed: Platform) -> None:
-    eventually(lambda: not quiet(seed, 2), "the platform settles", 60)
+    eventually(lambda: not quiet(seed, 4), "the platform settles", 60)
     before = writes(seed)
-    assert quiet(seed, SECONDS) == []
+    written = quiet(seed, SECONDS)
+    assert not written, f"written within {SECONDS:g} s: {written}"
     # Each heartbeat is one write: a lease every ten seconds; and the retries of what cannot run.
     assert writes(seed) - before <= 6
 
