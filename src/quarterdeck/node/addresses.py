@@ -12,13 +12,14 @@ import ipaddress
 import json
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import IO
 
 from quarterdeck.errors import StorageError
 
 _CAP_NET_ADMIN = 1 << 12
+_LOCKS = Path("/tmp")  # noqa: S108 - one place for all instances, whatever their TMPDIR; the folder below is private
+_RANGE = ipaddress.ip_network("10.244.0.0/16")
 
 
 def can_add_routes() -> bool:
@@ -26,6 +27,25 @@ def can_add_routes() -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & _CAP_NET_ADMIN)
     return False
+
+
+def stale_ranges(routes: str, bound: set[str]) -> list[str]:
+    """Pod ranges in the text of ``ip route show table local`` with no socket bound in them."""
+    found: list[str] = []
+    for line in routes.splitlines():
+        words = line.split()
+        if len(words) < 2 or not words[1].endswith("/24"):
+            continue
+        network = ipaddress.ip_network(words[1], strict=False)
+        if network.subnet_of(_RANGE) and not any(ipaddress.ip_address(a) in network for a in bound):  # type: ignore[arg-type]
+            found.append(words[1])
+    return found
+
+
+def bound_addresses() -> set[str]:
+    """Local IPv4 addresses of this machine's TCP sockets, by /proc/net/tcp."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return {str(ipaddress.ip_address(bytes.fromhex(line.split()[1][:8])[::-1])) for line in lines}
 
 
 class Addresses:
@@ -54,14 +74,30 @@ class Addresses:
         candidates = [f"10.244.{(seed + step) % 256}.0/24" for step in range(256)]
         if before in candidates:
             candidates.insert(0, before)
+        self._sweep(keep=before)
         for candidate in candidates:
             if self._claim(candidate) and self._make_local(candidate, fresh=candidate != before):
                 return candidate
         raise StorageError("no free Pod address range in 10.244.0.0/16: stop another instance or set --pod-cidr")
 
+    def _sweep(self, keep: str) -> None:
+        """Take away ranges left by instances that were killed: nobody holds the lock and no socket is bound there."""
+        table = subprocess.run(
+            ["ip", "route", "show", "table", "local", "type", "local"], capture_output=True, text=True
+        )
+        for cidr in stale_ranges(table.stdout, bound_addresses()):
+            if cidr != keep and self._claim(cidr):
+                subprocess.run(["ip", "route", "del", "local", cidr, "dev", "lo"], capture_output=True)
+                self._unclaim()
+
+    def _unclaim(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def _claim(self, cidr: str) -> bool:
         """One instance per range: a lock file that dies with its holder."""
-        folder = Path(tempfile.gettempdir()) / f"quarterdeck-cidr-{os.getuid()}"
+        folder = _LOCKS / f"quarterdeck-cidr-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         handle = (folder / cidr.replace("/", "_")).open("w")
         try:
@@ -111,9 +147,7 @@ class Addresses:
         """Give the range back. ``keep_route`` while Pods go on running without us."""
         if self._route_added and not keep_route:
             subprocess.run(["ip", "route", "del", "local", self.cidr, "dev", "lo"], capture_output=True)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._unclaim()
 
     def _save(self) -> None:
         fresh = self._file.with_suffix(".new")

@@ -10,11 +10,11 @@ import shutil
 from typing import Any
 
 from quarterdeck import __version__
-from quarterdeck.errors import AlreadyExists, ApiError, Denied, NotFound, QuarterdeckError
+from quarterdeck.errors import AlreadyExists, NotFound, QuarterdeckError
 from quarterdeck.kube.clock import SystemClock, micro_timestamp, timestamp
 from quarterdeck.kube.events import EventRecorder
 from quarterdeck.kube.informer import Informer
-from quarterdeck.kube.resource import ENDPOINT_SLICE, LEASE, NODE, POD, Object
+from quarterdeck.kube.resource import LEASE, NODE, POD, Object
 from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups, group_of
 from quarterdeck.node.egress import EgressProxy
@@ -22,6 +22,7 @@ from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import kill
 from quarterdeck.node.runtime import NodeConfig, PodFiles, Runtime, read_state
 from quarterdeck.node.sandbox.isolation import Sandbox
+from quarterdeck.node.services import ServiceNames
 from quarterdeck.node.worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ _LEASE_SECONDS = 40
 _HEARTBEAT = 10.0
 _STATUS_EVERY = 30  # heartbeats between writes of an unchanged Node status
 _LOG_LOOK = 0.25
-_GATEWAY_SERVICES = {("quarterdeck-system", "quarterdeck-gateway")}
 
 
 class Node:
@@ -60,7 +60,7 @@ class Node:
             images=ImageStore(config.data_dir / "images", config.package_cache),
             sandbox=config.sandbox or await asyncio.to_thread(Sandbox.best),
             events=EventRecorder(config.client, "quarterdeck-node"),
-            egress=EgressProxy(self._resolve_service),
+            egress=EgressProxy(ServiceNames(config.client, config.egress_services).resolve),
             cpu=float(os.cpu_count() or 1),
             memory=memory,
         )
@@ -303,23 +303,3 @@ class Node:
                 "spec": spec,
             }
             await self.config.client.create(LEASE, lease)
-
-    async def _resolve_service(self, host: str, port: int) -> list[tuple[str, int]] | None:
-        """Egress: Service names lead to the gateway only. Raises Denied for other Services."""
-        parts = host.removesuffix(".cluster.local").removesuffix(".svc").split(".")
-        if len(parts) != 2 or (host.count(".") == 1 and parts[1] in ("com", "org", "net", "io", "dev")):
-            return None
-        service, namespace = parts
-        try:
-            slices = await self.config.client.list(
-                ENDPOINT_SLICE, namespace, label_selector=f"kubernetes.io/service-name={service}"
-            )
-        except ApiError:
-            return None
-        if not slices.items:
-            return None
-        if (namespace, service) not in _GATEWAY_SERVICES:
-            raise Denied(f"{host}: Pods reach other workloads through the gateway only", "service-not-gateway")
-        ports = {int(p["port"]) for s in slices.items for p in s.get("ports") or ()}
-        chosen = port if port in ports else next(iter(sorted(ports)), port)
-        return [(a, chosen) for s in slices.items for e in s.get("endpoints") or () for a in e.get("addresses") or ()]

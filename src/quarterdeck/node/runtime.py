@@ -18,6 +18,7 @@ from quarterdeck.node.egress import EgressProxy
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import ProcessId
 from quarterdeck.node.sandbox.isolation import Sandbox
+from quarterdeck.node.services import DEFAULT_ALLOWED, Allowed
 
 EGRESS = "quarterdeck.dev/egress"
 EGRESS_PORTS = "quarterdeck.dev/egress-ports"
@@ -27,7 +28,8 @@ EGRESS_PORTS = "quarterdeck.dev/egress-ports"
 class NodeConfig:
     """One node. ``connect_ports``: TCP ports that Pods of our own image may dial (None: any); ``host_ip`` is the
     address of hostNetwork Pods and of the kubelet API; ``refresh`` is the time in seconds
-    between looks at ConfigMap and Secret volumes.
+    between looks at ConfigMap and Secret volumes; ``api_address`` is what Pods are told as KUBERNETES_SERVICE_HOST and
+    _PORT (None: where ``client`` points).
 
     ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
     """
@@ -48,11 +50,13 @@ class NodeConfig:
     max_pods: int = 200
     package_cache: Path | None = None
     sandbox: Sandbox | None = None
+    egress_services: Allowed = field(default_factory=lambda: DEFAULT_ALLOWED)
+    api_address: tuple[str, int] | None = None
 
 
 @dataclass(slots=True)
 class Runtime:
-    """The parts a Pod worker uses."""
+    """The parts a Pod worker uses. ``ports``: by Pod UID, its name and the ports it declares, while it runs."""
 
     config: NodeConfig
     client: KubeClient
@@ -65,6 +69,7 @@ class Runtime:
     egress: EgressProxy
     cpu: float
     memory: int
+    ports: dict[str, tuple[str, frozenset[int]]] = field(default_factory=dict[str, tuple[str, frozenset[int]]])
 
 
 class PodFiles:

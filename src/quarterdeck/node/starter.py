@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from quarterdeck.node.volumes import sub_path
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SHIMS = "/run/quarterdeck/bin"
 _BRIDGE = "quarterdeck-bridge"
+_NONROOT = 65532
+"""The uid of containers that must not be root and name none; images here carry no user database."""
 
 
 class PortConflict(QuarterdeckError):
@@ -51,6 +54,16 @@ def limits_of(container: Object) -> Limits:
     limits = (container.get("resources") or {}).get("limits") or {}
     memory, cpu = limits.get("memory"), limits.get("cpu")
     return Limits(int(parse_quantity(memory)) if memory else 0, float(parse_quantity(cpu)) if cpu else 0.0, 4096)
+
+
+def user_of(security: Object, name: str) -> int | None:
+    """The uid a container runs as. Raises ConfigurationError when that would break ``runAsNonRoot``."""
+    uid = security.get("runAsUser")
+    if not security.get("runAsNonRoot"):
+        return uid
+    if uid == 0:
+        raise ConfigurationError(f"container's runAsUser breaks non-root policy (container: {name})")
+    return uid if uid is not None else _NONROOT
 
 
 class Starter:
@@ -92,10 +105,11 @@ class Starter:
 
     def _base_env(self, pod: Object) -> dict[str, str]:
         url = urlsplit(self._runtime.client.config.base_url)
+        host, port = self._runtime.config.api_address or (url.hostname or "127.0.0.1", url.port or 443)
         return {
             "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
-            "KUBERNETES_SERVICE_HOST": url.hostname or "127.0.0.1",
-            "KUBERNETES_SERVICE_PORT": str(url.port or 443),
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": str(port),
         }
 
     def _request(
@@ -122,8 +136,9 @@ class Starter:
             image_root=image.root,
             own_network=own_network,
             hand_over=bool(argv) and os.path.basename(argv[0]) == _BRIDGE,
-            uid=security.get("runAsUser"),
+            uid=user_of(security, container["name"]),
             gid=security.get("runAsGroup"),
+            read_only=bool(security.get("readOnlyRootFilesystem")),
             rlimits={"RLIMIT_NOFILE": [65536, 65536]} if os.getuid() == 0 else {},
         )
         if runtime.sandbox.level != "bwrap" and request.cwd == HOME:
@@ -212,6 +227,17 @@ class Starter:
             started.release(runtime.sandbox.instructions(request))
             return started.process
 
+    def _check_ports(self, plan: Plan, ip: str) -> None:
+        """Without a network namespace two Pods that bind 0.0.0.0 get in each other's way: say so before the start."""
+        for port in plan.ports if not plan.image.own else ():
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    sock.bind((ip, port))
+                except OSError as error:
+                    uid = self._files.root.name
+                    raise PortConflict(conflict(ip, port, self._runtime.ports, uid)) from error
+
     def _stdin(self, plan: Plan, name: str) -> int:
         """Standard input: nothing, or a named pipe. It stays open while the container holds it open for writing too,
         which it does unless ``stdinOnce`` asks for an end of file after the first attach."""
@@ -231,6 +257,7 @@ class Starter:
         """Sockets bound to the Pod's address, for a container in its own network namespace."""
         sockets: dict[int, socket.socket] = {}
         if not plan.request.own_network:
+            self._check_ports(plan, ip)
             return sockets
         for port in plan.ports:
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -244,6 +271,16 @@ class Starter:
                 raise PortConflict(f"{ip}:{port} cannot be bound: {error.strerror}") from error
             sockets[port] = sock
         return sockets
+
+
+def conflict(ip: str, port: int, ports: Mapping[str, tuple[str, frozenset[int]]], uid: str) -> str:
+    """What to say when ``port`` is taken: the other Pod by name where one declares it."""
+    others = sorted(name for other, (name, declared) in ports.items() if other != uid and port in declared)
+    holder = f"Pod {' or '.join(others)}" if others else "another process of this machine"
+    return (
+        f"{ip}:{port} is taken by {holder}, and this machine has no network namespaces to keep them apart: "
+        "let one of them bind $POD_IP instead of 0.0.0.0, use another port, or install bubblewrap"
+    )
 
 
 def _ports(container: Object) -> list[int]:

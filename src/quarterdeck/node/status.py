@@ -11,16 +11,23 @@ from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.kube.resource import Object
 from quarterdeck.node.core import Container, Decision, Terminated, is_sidecar, restarts
 
+ISOLATED = "quarterdeck.dev/Isolated"
+"""Pod condition: False where neither namespaces nor Landlock confine its processes."""
+
+_LEVEL_REASONS = {"bwrap": "Namespaces", "landlock": "Landlock", "rlimits": "ResourceLimitsOnly"}
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What the node knows of a Pod beside its containers. ``problem``: (condition type, reason, message)."""
+    """What the node knows of a Pod beside its containers. ``problem``: (condition type, reason, message);
+    ``isolation``: (level applied, its meaning for each container)."""
 
     started_at: float
     host_ip: str
     pod_ip: str = ""
     sandbox_ready: bool = False
     problem: tuple[str, str, str] | None = None
+    isolation: tuple[str, str] = ("", "")
 
 
 def pod_status(
@@ -110,6 +117,10 @@ def _conditions(pod: Object, containers: Mapping[str, Container], phase: str, pl
         _condition("ContainersReady", ready, *(("", "") if ready else (ready_reason, ready_message))),
         _condition("PodScheduled", True),
     ]  # fmt: skip
+    level, meaning = place.isolation
+    if level and meaning:
+        isolated = level != "rlimits"
+        conditions.append(_condition(ISOLATED, isolated, _LEVEL_REASONS.get(level, level), meaning))
     gates = [g["conditionType"] for g in spec.get("readinessGates") or ()]
     known = {c["type"]: c["status"] for c in (pod.get("status") or {}).get("conditions") or ()}
     failed = [g for g in gates if known.get(g) != "True"]

@@ -175,6 +175,7 @@ class PodWorker:
                 self._ended(container, Ended(None))
         if self.processes:
             self._mounted = True
+            self._claim_ports()
             self._spawn("volumes", self._refresh_volumes())
 
     def _adopt(self, container: Container, process: ProcessId) -> None:
@@ -262,6 +263,7 @@ class PodWorker:
             self.files.save(container, None)
             return
         self._problem = None
+        self._claim_ports()
         self.end_stdin(container.name)
         if plan.stdin_writer is not None:
             self._stdin_writers[container.name] = plan.stdin_writer
@@ -272,6 +274,18 @@ class PodWorker:
         post = (spec.get("lifecycle") or {}).get("postStart")
         if post:
             self._spawn(f"hook {container.name}", self._hook(container.name, spec, post))
+
+    def _claim_ports(self) -> None:
+        declared = (p for s, _ in all_specs(self.pod) for p in s.get("ports") or ())
+        self.runtime.ports[self.uid] = self._name(), frozenset(int(p["containerPort"]) for p in declared)
+
+    def _isolation(self) -> tuple[str, str]:
+        """(level, what it means here) as applied to the containers that run."""
+        networks: list[str] = []
+        for name in self.processes:
+            with contextlib.suppress(OSError):
+                networks.append(f"{name}: {self.files.confinement(name).get('network', 'host')} network")
+        return self.runtime.sandbox.level, "; ".join(networks)
 
     def _watch(self, container: Container, process: ProcessId) -> None:
         self._spawn(f"wait {container.name} {process.pid}", self._await_end(container, process))
@@ -331,9 +345,7 @@ class PodWorker:
                 self._event("Warning", "Unhealthy", f"{kind.capitalize()} probe failed: {result.message}")
             if verdict is not None and self._judge(kind, container, spec, verdict, result.message):
                 return
-            # Until the first success a probe is repeated quickly, so that start is not rounded up to whole periods.
-            eager = kind != "liveness" and verdict is None and not container.ready
-            await asyncio.sleep(min(period, 0.5) if eager and not result.ok and counter.run < 3 else period)
+            await asyncio.sleep(period)
 
     def _judge(self, kind: str, container: Container, spec: Object, ok: bool, message: str) -> bool:
         """Apply a verdict; True when this probe has done its work."""
@@ -426,6 +438,7 @@ class PodWorker:
     def forget(self) -> None:
         """Remove the Pod's files, address and groups."""
         self.runtime.addresses.release(self.uid)
+        self.runtime.ports.pop(self.uid, None)
         for spec, _ in all_specs(self.pod):
             self.runtime.cgroups.remove(f"{self.uid}/{spec['name']}")
         self.runtime.cgroups.remove(self.uid)
@@ -434,7 +447,8 @@ class PodWorker:
     # -- reporting
     async def _publish(self, decision: Decision) -> None:
         now = self.runtime.clock.time()
-        place = Placement(self._started_at, self.runtime.config.host_ip, self.ip, self._mounted, self._problem)
+        place = Placement(self._started_at, self.runtime.config.host_ip, self.ip, self._mounted, self._problem,
+                          self._isolation())  # fmt: skip
         status = pod_status(self.pod, self.containers, decision, place, now)
         if status == self._published:
             return

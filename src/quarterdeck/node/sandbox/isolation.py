@@ -20,13 +20,14 @@ from typing import Any, Literal
 import quarterdeck
 from quarterdeck.node.process import base_python
 from quarterdeck.node.sandbox import landlock
+from quarterdeck.node.sandbox.hidden import hidden, visible
 
 Level = Literal["bwrap", "landlock", "rlimits"]
 RELAY = Path(__file__).parent / "relay.py"
 EGRESS_SOCKET = "/run/quarterdeck/egress.sock"
 PROXY_PORT = 3128
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt")
-_MASKED = ("/etc/shadow", "/etc/gshadow", "/etc/shadow-", "/etc/gshadow-", "/etc/sudoers")
+_PRIVATE = ("/etc", "/opt")  # system folders in which administrators keep secrets, readable by root only
 HOME = "/home/app"
 
 
@@ -94,6 +95,7 @@ class Request:
     connect: tuple[int, ...] | None = None
     uid: int | None = None
     gid: int | None = None
+    read_only: bool = False
     cgroups: list[str] = field(default_factory=list[str])
     rlimits: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     status_fd: int | None = None
@@ -129,7 +131,8 @@ class Sandbox:
         keys = ("cgroups", "rlimits", "landlock", "uid", "gid", "groups", "drop_caps")
         kept = {key: spec[key] for key in keys if key in spec}
         joined = self.level == "bwrap"
-        return {**kept, "cwd": request.cwd if joined else spec["cwd"], "joined": joined}
+        network = "own" if request.own_network and self.network else "host"
+        return {**kept, "cwd": request.cwd if joined else spec["cwd"], "joined": joined, "network": network}
 
     def _bwrap_argv(self, request: Request) -> list[str]:
         own_network = request.own_network and self.network
@@ -139,15 +142,17 @@ class Sandbox:
         argv += ["--unshare-net"] if own_network else []
         argv += ["--json-status-fd", str(request.status_fd)] if request.status_fd is not None else []
         argv += _root(request.image_root)
-        argv += ["--proc", "/proc", "--dev", "/dev", "--bind", str(request.tmp), "/tmp"]  # noqa: S108
+        own = "--ro-bind" if request.read_only else "--bind"
+        argv += ["--proc", "/proc", "--dev", "/dev", own, str(request.tmp), "/tmp"]  # noqa: S108
         for path in readable():
             if not _under_system(path):
                 argv += ["--ro-bind", path, path]
-        argv += ["--dir", "/home", "--bind", str(request.home), HOME]
+        argv += ["--dir", "/home", own, str(request.home), HOME]
         if own_network and request.egress:
             argv += ["--bind", request.egress, EGRESS_SOCKET]
         for mount in request.mounts:
             argv += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.target]
+        argv += ["--remount-ro", "/"] if request.read_only else []
         argv += ["--chdir", request.cwd, "--"]
         if own_network:
             relay = {
@@ -173,9 +178,13 @@ class Sandbox:
         }
         if self.level == "landlock":
             image = [str(request.image_root)] if request.image_root is not None else []
-            read = [*_SYSTEM, "/proc", "/sys", "/dev", *readable(), *image]
+            private = [path for base in _PRIVATE for path in hidden(base)]
+            system = [path for base in _SYSTEM for path in visible(base, private)]
+            read = [*system, "/proc", "/sys", "/dev", *readable(), *image]
             read += [os.path.realpath(m.source) for m in request.mounts if m.read_only]
-            write = [str(request.home), str(request.tmp), "/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"]  # noqa: S108
+            own = [str(request.home), str(request.tmp)]
+            read += own if request.read_only else []
+            write = [*([] if request.read_only else own), "/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm"]  # noqa: S108
             write += [m.source for m in request.mounts if not m.read_only]
             connect = list(request.connect) if request.connect is not None else None
             spec["landlock"] = {"read": read, "write": write, "connect": connect}
@@ -210,9 +219,8 @@ def _root(image: Path | None) -> list[str]:
             argv += ["--symlink", os.readlink(path), base]
         elif path.is_dir():
             argv += ["--ro-bind", base, base]
-    for path in _MASKED:
-        if Path(path).exists():
-            argv += ["--ro-bind", "/dev/null", path]
+    for path in (path for base in _PRIVATE for path in hidden(base)):
+        argv += ["--tmpfs", path, "--remount-ro", path] if Path(path).is_dir() else ["--ro-bind", "/dev/null", path]
     if Path("/etc/resolv.conf").is_symlink():
         target = os.path.realpath("/etc/resolv.conf")
         argv += ["--ro-bind", target, target] if Path(target).exists() else []

@@ -16,6 +16,7 @@ _FS_EXECUTE, _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR = 1, 2, 4, 8
 _READ = _FS_EXECUTE | _FS_READ_FILE | _FS_READ_DIR
 _FILE_ONLY = _FS_EXECUTE | _FS_WRITE_FILE | _FS_READ_FILE | (1 << 14) | (1 << 15)
 _NET_BIND_TCP, _NET_CONNECT_TCP = 1, 2
+_SCOPE_ABSTRACT_UNIX, _SCOPE_SIGNAL = 1, 2
 
 
 def _syscall(number: int, *args: object) -> int:
@@ -54,7 +55,11 @@ def restrict(
     net = _NET_CONNECT_TCP if connect is not None and known >= 4 else 0
     if not handled and not net:
         return
-    attr = struct.pack("QQ", handled, net) if known >= 4 else struct.pack("Q", handled)
+    attr = struct.pack("Q", handled)
+    if known >= 4:
+        attr += struct.pack("Q", net)
+    if known >= 6:  # no signals to, and no abstract unix sockets of, processes outside
+        attr += struct.pack("Q", _SCOPE_ABSTRACT_UNIX | _SCOPE_SIGNAL)
     ruleset = _syscall(_CREATE_RULESET, attr, ctypes.c_size_t(len(attr)), 0)
     for path in read or ():
         _allow_path(ruleset, path, _READ & handled)
