@@ -167,7 +167,8 @@ async def test_port_forward_carries_connections_and_half_close(kubelet: tuple[Fa
     )
     env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     web = {"name": "main", "image": "", "command": ["python3", "-c", code], "env": env}
-    await running(api, {**web, "ports": [{"containerPort": 9000}], "readinessProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1}})  # fmt: skip
+    web |= {"ports": [{"containerPort": 9000}], "readinessProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1}}
+    await running(api, web)
     await api.wait("p", lambda p: p["status"]["containerStatuses"][0]["ready"])
     client = await SpdyClient.connect(port, "/portForward/default/p", "portforward.k8s.io")
     pairs: list[tuple[int, int]] = []

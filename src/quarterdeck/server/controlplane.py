@@ -9,6 +9,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 from quarterdeck.apiserver.crd.conversion import InProcess
@@ -184,6 +185,7 @@ class ControlPlane:
                 client_ca=str(self.options.home / "pki" / "ca.crt"),
                 connect_ports=(ports["workloads"], ports["kagent"], ports["api"]),
                 sandbox=sandbox,
+                api_address=(urlsplit(api.url).hostname or "127.0.0.1", urlsplit(api.url).port or 443),
             )
         )
         await self.node.start()
