@@ -24,6 +24,7 @@ from quarterdeck.apiserver.objects import rfc3339
 from quarterdeck.apiserver.options import DeleteOptions, WriteOptions
 from quarterdeck.apiserver.selectors import Selection
 from quarterdeck.apiserver.store import Event, Store, storage_key
+from quarterdeck.apiserver.webhooks import webhook_of
 from quarterdeck.errors import ApiError, Cause
 from quarterdeck.kube.resource import CRD, Object
 
@@ -81,12 +82,15 @@ class CustomResources:
             known = self._kinds.get(entry.name)
             if known is None or known[0] != entry.rv:
                 crd = entry.load()
-                made = kinds_from(crd, self._converters) if is_established(crd) else []
+                made = self._kinds_of(crd) if is_established(crd) else []
                 known = (entry.rv, made)
                 self._follow(made)
             kinds[entry.name] = known
         self._kinds = kinds
         self._registry.replace_crds([kind for _, made in kinds.values() for kind in made])
+
+    def _kinds_of(self, crd: Object) -> list[Kind]:
+        return kinds_from(crd, self._converters, webhook_of(crd, self._store))
 
     def _follow(self, made: list[Kind]) -> None:
         """Objects already there show the new schema's defaults, and no fields it does not know, as upstream does."""
@@ -107,7 +111,9 @@ class CustomResources:
             crd = entry.load()
             if CLEANUP_FINALIZER not in (crd["metadata"].get("finalizers") or ()):
                 continue
-            kind = next(iter(kinds_from(crd, self._converters)), None)
+            made = self._kinds_of(crd)
+            # in the stored version nothing has to be converted, which may be impossible by now
+            kind = next((k for k in made if k.resource.api_version == k.stored_api_version), next(iter(made), None))
             try:
                 if kind is not None:
                     await deletion.delete_collection(kind, None, Selection(), DeleteOptions())

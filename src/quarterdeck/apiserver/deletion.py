@@ -11,7 +11,7 @@ from quarterdeck.apiserver.namespaces import check_deletable
 from quarterdeck.apiserver.options import DeleteOptions
 from quarterdeck.apiserver.selectors import Selection
 from quarterdeck.apiserver.store import Entry
-from quarterdeck.apiserver.versions import to_served, to_stored
+from quarterdeck.apiserver.versions import ready, to_served, to_stored
 from quarterdeck.apiserver.writes import Writes, Written, finished
 from quarterdeck.errors import NotFound
 from quarterdeck.kube.resource import NAMESPACE, POD, Object
@@ -34,7 +34,8 @@ class Deletion:
             entry = store.entry(kind.key, namespace, name)
             if entry is None:
                 raise faults.not_found(kind, name)
-            live = to_served(kind, entry.load())
+            await ready(kind, [entry])
+            live = to_served(kind, entry)
             self._preconditions(kind, live, options)
             obj = self._begin(kind, live, options)
             if obj is None:
@@ -43,7 +44,7 @@ class Deletion:
                 return Written(obj)
             if live["metadata"].get("generation") and not live["metadata"].get("deletionTimestamp"):
                 obj["metadata"]["generation"] = int(live["metadata"]["generation"]) + 1
-            stored = to_stored(kind, obj)
+            stored = await to_stored(kind, obj)
             await store.put(kind.key, (namespace, name), stored)
             obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
             return Written(obj)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from quarterdeck.apiserver.schema.node import KindSchema
 from quarterdeck.apiserver.store import storage_key
@@ -34,6 +34,12 @@ class ScaleSpec:
     label_selector: str = "spec.selector"
 
 
+class Converter(Protocol):
+    """A conversion that takes time: see ``crd.conversion.Webhook``."""
+
+    async def convert(self, objects: list[Object], wanted: str) -> list[Object]: ...
+
+
 def no_fields(obj: Object) -> dict[str, str]:
     """Field selectors: only metadata.name and metadata.namespace, which every kind has."""
     del obj
@@ -56,6 +62,7 @@ class Kind:
     stored_as: str = ""  # apiVersion in the store where that is another group's: events
     stored_warning: str = ""
     convert: Callable[[Object, str], Object] | None = None
+    webhook: Converter | None = None
     scale: ScaleSpec | None = None
     list_kind: str = ""
     selectable: frozenset[str] = frozenset()

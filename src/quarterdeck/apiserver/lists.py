@@ -178,7 +178,7 @@ def render(kind: Kind, found: Page, shape: str, now: float, include: str) -> byt
     """The response body of a list."""
     metadata = found.metadata()
     if shape == "Table":
-        items = [to_served(kind, entry.load()) for entry in found.entries]
+        items = [to_served(kind, entry) for entry in found.entries]
         return encode(tables.table(kind, items, metadata, now, include))
     if shape in ("PartialObjectMetadataList", "PartialObjectMetadata"):
         partials = [tables.partial(entry.load()) for entry in found.entries]

@@ -7,6 +7,7 @@ import secrets
 import uuid
 from datetime import UTC, datetime
 from types import NoneType
+from typing import Any
 
 from quarterdeck.apiserver.kinds import Kind
 from quarterdeck.errors import BadRequest, Cause
@@ -107,7 +108,7 @@ def check_metadata(kind: Kind, obj: Object) -> None:
             raise _wrong_type(kind, f"metadata.{key}", wanted, value)
 
 
-def _wrong_type(kind: Kind, path: str, wanted: str, value: object) -> BadRequest:
+def _wrong_type(kind: Kind, path: str, wanted: str, value: Any) -> BadRequest:
     resource, given = kind.resource, _JSON_NAMES.get(type(value), "value")
     return BadRequest(
         f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: json: cannot '
@@ -115,7 +116,7 @@ def _wrong_type(kind: Kind, path: str, wanted: str, value: object) -> BadRequest
     )
 
 
-_JSON_NAMES = {dict: "object", list: "array", str: "string", int: "number", float: "number", bool: "bool"}
+_JSON_NAMES: dict[type, str] = {dict: "object", list: "array", str: "string", int: "number", float: "number", bool: "bool"}
 
 
 def check_namespace(kind: Kind, obj: Object, namespace: str) -> None:

@@ -76,7 +76,7 @@ def write_options(query: Mapping[str, str], user: User, user_agent: str, dry: li
     return WriteOptions(manager, dry_run(dry), validation, bool(flag(query, "force")), user)
 
 
-_DELETE_TYPES: dict[str, tuple[type, ...]] = {
+_DELETE_TYPES: dict[str, tuple[type[Any], ...]] = {
     "preconditions": (dict,), "propagationPolicy": (str,), "orphanDependents": (bool,), "gracePeriodSeconds": (int,),
     "dryRun": (list,),
 }  # fmt: skip

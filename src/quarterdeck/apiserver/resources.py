@@ -19,7 +19,7 @@ from quarterdeck.apiserver.respond import send_bytes, success
 from quarterdeck.apiserver.security import Attributes, Authorizer, forbidden
 from quarterdeck.apiserver.selectors import Selection, selection
 from quarterdeck.apiserver.store import Store
-from quarterdeck.apiserver.versions import served_bytes, to_served
+from quarterdeck.apiserver.versions import ready, served_bytes, to_served
 from quarterdeck.apiserver.writes import Writes, Written
 from quarterdeck.errors import BadRequest, Cause, Invalid, MethodNotAllowed, UnsupportedMediaType
 from quarterdeck.kube.resource import Object
@@ -51,9 +51,9 @@ class ResourceVerbs:
             )
         match request.verb:
             case "get":
-                self.get(request, kind)
+                await self.get(request, kind)
             case "list":
-                self.list(request, kind)
+                await self.list(request, kind)
             case "watch":
                 await self.watch(request, kind)
             case "create":
@@ -70,7 +70,7 @@ class ResourceVerbs:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
 
     # -- reading
-    def get(self, request: ApiRequest, kind: Kind) -> None:
+    async def get(self, request: ApiRequest, kind: Kind) -> None:
         accept = _accept(request)
         entry = self.store.entry(kind.key, self._namespace(request, kind), request.name)
         if entry is None:
@@ -78,16 +78,18 @@ class ResourceVerbs:
             if wanted:
                 check_reached(parse_version(wanted), self.store.visible)
             raise faults.not_found(kind, request.name)
+        await ready(kind, [entry])
         if accept.shape == "object":
             body = served_bytes(kind, entry) + b"\n"
         else:
-            body = self._render(request, kind, to_served(kind, entry.load()), accept)
+            body = self._render(request, kind, to_served(kind, entry), accept)
         send_bytes(request.exchange, 200, body, accept)
 
-    def list(self, request: ApiRequest, kind: Kind) -> None:
+    async def list(self, request: ApiRequest, kind: Kind) -> None:
         accept = _accept(request)
         query = lists.parse_list(request.query, self.store.visible)
         found = lists.page(self.store, kind, self._scope(request, kind), self._selection(request, kind), query)
+        await ready(kind, found.entries)
         body = lists.render(kind, found, accept.shape, self.now(), request.query.get("includeObject", "Metadata"))
         send_bytes(request.exchange, 200, body, accept)
 

@@ -45,6 +45,7 @@ class Entry:
     labels: Mapping[str, str]
     fields: Mapping[str, str]
     raw: bytes
+    converted: dict[str, bytes] | None = None  # by apiVersion: what a conversion webhook made of it
 
     def load(self) -> Object:
         """A fresh copy as JSON data."""
@@ -184,7 +185,7 @@ class Store:
         for entry in self.bucket(kind).entries.values():
             obj = entry.load()
             change(obj)
-            entry.raw = _dump(obj)
+            entry.raw, entry.converted = _dump(obj), None
 
     # -- reading
     def bucket(self, kind: str) -> Bucket:

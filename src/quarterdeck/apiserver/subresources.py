@@ -16,7 +16,7 @@ from quarterdeck.apiserver.resources import ResourceVerbs
 from quarterdeck.apiserver.respond import send_bytes, success
 from quarterdeck.apiserver.security.tokens import ServiceAccountTokens
 from quarterdeck.apiserver.selectors import format_selector, parse_labels
-from quarterdeck.apiserver.versions import to_served
+from quarterdeck.apiserver.versions import ready, to_served
 from quarterdeck.errors import BadRequest, Cause, InternalError, MethodNotAllowed, NotFound, TooManyRequests
 from quarterdeck.kube.resource import PDB, POD, Object
 from quarterdeck.wire.http import Exchange
@@ -90,7 +90,8 @@ class Subresources:
             entry = verbs.store.entry(kind.key, namespace, request.name)
             if entry is None:
                 raise faults.not_found(kind, request.name)
-            shown = scale.to_scale(kind, to_served(kind, entry.load()))
+            await ready(kind, [entry])
+            shown = scale.to_scale(kind, to_served(kind, entry))
             send_bytes(request.exchange, 200, encode(shown) + b"\n", accept)
             return
         options = verbs.options(request)

@@ -16,8 +16,8 @@ from quarterdeck.apiserver.lists import check_reached, parse_version
 from quarterdeck.apiserver.options import flag, number
 from quarterdeck.apiserver.selectors import Selection
 from quarterdeck.apiserver.store import EVENT_TYPES, Entry, Event, Store
-from quarterdeck.apiserver.versions import served_bytes, to_served
-from quarterdeck.errors import ApiError, Cause, Expired, Invalid
+from quarterdeck.apiserver.versions import ready, served_bytes, to_served
+from quarterdeck.errors import ApiError, Cause, Invalid
 from quarterdeck.kube.resource import Object
 from quarterdeck.wire.http import Disconnected, Exchange
 
@@ -126,12 +126,12 @@ class Watcher:
         self.bucket.listeners.add(self.offer)
         exchange.on_disconnect(self.stop)
         try:
-            first = self._first()
+            first = await self._first()
             if first:
                 await exchange.send(first)
             await self._stream(exchange, deadline)
             exchange.finish()
-        except Expired as error:
+        except ApiError as error:  # Expired, or a conversion webhook that fails
             await exchange.send(error_line(error))
             exchange.finish()
         except Disconnected:
@@ -150,6 +150,8 @@ class Watcher:
                 await self._wake.wait()
                 timer.cancel()
             lines: list[bytes] = []
+            if self.kind.webhook is not None:
+                await ready(self.kind, [event.entry for event in self._pending])
             while self._pending:
                 line = self._line(self._pending.popleft())
                 if line:
@@ -163,7 +165,7 @@ class Watcher:
                 if not self._pending:
                     await exchange.send(self._bookmark(self.store.visible))
 
-    def _first(self) -> bytes:
+    async def _first(self) -> bytes:
         """What the stream begins with: the present state, or the history since a version."""
         query = self.query
         if not query.initial:
@@ -172,10 +174,12 @@ class Watcher:
                 if self.namespace is None or event.entry.namespace == self.namespace:
                     self._pending.append(event)
             return b""
-        entries = self.bucket.range(self.namespace)
-        lines = [self._encode(ADDED, entry) for entry in entries if self.wanted.matches(entry)]
+        version = self.store.visible
+        entries = [entry for entry in self.bucket.range(self.namespace) if self.wanted.matches(entry)]
+        await ready(self.kind, entries)
+        lines = [self._encode(ADDED, entry) for entry in entries]
         if query.initial_end:
-            lines.append(self._bookmark(self.store.visible, initial_end=True))
+            lines.append(self._bookmark(version, initial_end=True))
         return b"".join(lines)
 
     def _line(self, event: Event) -> bytes:
@@ -199,6 +203,8 @@ class Watcher:
 
     def _left(self, event: Event, old: Entry) -> bytes:
         """Out of the selector: as upstream, the object as it last matched, with the version of the change."""
+        if self.kind.webhook is not None:
+            return self._encode(DELETED, event.entry)
         obj = old.load()
         obj["metadata"]["resourceVersion"] = str(event.rv)
         return self._encode(DELETED, replace(old, rv=event.rv, raw=encode(obj)))
@@ -206,7 +212,7 @@ class Watcher:
     def _encode(self, type_: int, entry: Entry) -> bytes:
         shape = self.query.shape
         if shape == "Table":
-            obj = to_served(self.kind, entry.load())
+            obj = to_served(self.kind, entry)
             metadata: Object = {"resourceVersion": str(entry.rv)}
             header = not self._header_sent
             self._header_sent = True

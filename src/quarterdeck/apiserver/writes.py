@@ -20,7 +20,7 @@ from quarterdeck.apiserver.kinds import Kind, KindRegistry
 from quarterdeck.apiserver.namespaces import check_namespace_exists, default_namespace
 from quarterdeck.apiserver.options import WriteOptions
 from quarterdeck.apiserver.store import Entry, Key, Store
-from quarterdeck.apiserver.versions import to_served, to_stored
+from quarterdeck.apiserver.versions import ready, to_served, to_stored
 from quarterdeck.errors import AlreadyExists, BadRequest, Cause
 from quarterdeck.kube.resource import Object
 
@@ -118,7 +118,8 @@ class Writes:
             entry = self.store.entry(kind.key, namespace, name)
             if entry is None:
                 raise faults.not_found(kind, name)
-            live = to_served(kind, entry.load())
+            await ready(kind, [entry])
+            live = to_served(kind, entry)
             wanted = change(copy.deepcopy(live))
             objects.check_metadata(kind, wanted)
             return await self._replace(kind, entry, live, wanted, options, subresource, operation)
@@ -202,7 +203,7 @@ class Writes:
         options.warnings.extend(kind.warnings)
         if options.dry_run:
             return Written(obj, created=True)
-        stored = to_stored(kind, obj)
+        stored = await to_stored(kind, obj)
         await self.store.put(kind.key, key, stored)
         obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
         return Written(obj, created=True)
@@ -242,7 +243,7 @@ class Writes:
         ended = finished(obj)
         if options.dry_run or (not ended and obj == live):
             return Written(obj)
-        stored = to_stored(kind, obj)
+        stored = await to_stored(kind, obj)
         if ended:
             await self.store.remove(kind.key, key, stored)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from quarterdeck.apiserver.crd import causes, jsonpath, pruning, structural
 from quarterdeck.apiserver.crd.columns import columns_of
-from quarterdeck.apiserver.crd.conversion import InProcess, converter_of
+from quarterdeck.apiserver.crd.conversion import InProcess, Webhook, converter_of
 from quarterdeck.apiserver.crd.rules import RuleTree
 from quarterdeck.apiserver.crd.values import ValueSchema
 from quarterdeck.apiserver.kinds import Kind, ScaleSpec
@@ -133,17 +133,20 @@ class CustomSchema:
         obj.update(kept)
 
 
-def kinds_from(crd: Object, registry: InProcess | None = None) -> list[Kind]:
+def kinds_from(crd: Object, registry: InProcess | None = None, webhook: Webhook | None = None) -> list[Kind]:
     """The kinds of all served versions; names are ``status.acceptedNames`` when set, else ``spec.names``.
 
-    ``registry`` holds in-process conversions by (group, kind); without one, only apiVersion changes between versions.
+    ``registry`` holds in-process conversions by (group, kind), which win over ``webhook``; without either, only
+    apiVersion changes between versions.
     """
     spec = crd["spec"]
     names = {**spec["names"], **((crd.get("status") or {}).get("acceptedNames") or {})}
     storage = next((version["name"] for version in spec["versions"] if version.get("storage")), "")
     # Without other versions nothing is ever converted, and stored bytes can be served as they are.
     convert = converter_of(crd, registry) if len(spec["versions"]) > 1 else None
-    return [_kind(spec, version, names, storage, convert) for version in spec["versions"] if version.get("served")]
+    if registry is not None and registry.get(spec["group"], spec["names"]["kind"]) is not None:
+        webhook = None
+    return [_kind(spec, version, names, storage, convert, webhook) for version in spec["versions"] if version.get("served")]
 
 
 def _kind(
@@ -152,6 +155,7 @@ def _kind(
     names: dict[str, Any],
     storage: str,
     convert: Callable[[Object, str], Object] | None,
+    webhook: Webhook | None,
 ) -> Kind:
     resource = Resource(spec["group"], version["name"], names["kind"], names["plural"], spec["scope"] == "Namespaced")
     subresources = version.get("subresources") or {}
@@ -174,6 +178,7 @@ def _kind(
         columns=columns_of(version),
         storage_version=storage,
         convert=convert,
+        webhook=webhook if convert is not None else None,
         scale=_scale(scale) if scale else None,
         list_kind=names.get("listKind") or f"{names['kind']}List",
         selectable=frozenset(path.removeprefix(".") for path in selectable),
