@@ -89,6 +89,9 @@ def writes(platform: Platform) -> int:
 
 
 def test_a_second_apply_changes_nothing(seed: Platform) -> None:
+    seed.kubectl(
+        "apply", "-f", str(SEED)
+    )  # other tests apply on the server side, after which kubectl writes its note anew
     eventually(lambda: not quiet(seed, 1), "the platform settles", 30)
     before = versions(seed)
     for name in (

@@ -39,7 +39,11 @@ def alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return not os.path.isdir("/proc/self")  # without procfs the signal's answer stands
+    return stat[stat.rindex(b")") + 2 :][:1] not in (b"Z", b"X")  # killed, only not yet collected by its parent
 
 
 def endpoints(directory: Path | None = None) -> Endpoints:

@@ -13,9 +13,9 @@ from typing import Any
 
 from quarterdeck.errors import QuarterdeckError, TimedOut
 from quarterdeck.node.remains import end_remains
-from quarterdeck.server.endpoints import Endpoints
+from quarterdeck.server.endpoints import Endpoints, endpoints_path
 
-from .home import NotRunning, endpoints, home, kubeconfig_path
+from .home import NotRunning, alive, endpoints, home, kubeconfig_path
 from .supervise import STOP_GRACE, Ports, Supervisor, supervisor_pid
 
 GATEWAY_TIMEOUT = 60.0
@@ -61,17 +61,26 @@ def down() -> None:
         try:
             pid = endpoints(directory).pid
         except NotRunning:
-            left = end_remains(directory / "node")
+            left = _clean(directory)
             print(f"nothing runs on {directory}" + (f"; ended {left} processes left behind" if left else ""))
             return
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_GRACE + 10
-    while time.monotonic() < deadline:
-        if supervisor_pid(directory) is None and not Path(f"/proc/{pid}").exists():
-            print("stopped")
-            return
+    while supervisor_pid(directory) is not None or alive(pid):
+        if time.monotonic() > deadline:
+            log = directory / "run" / "controlplane.log"
+            raise TimedOut(f"process {pid} did not end within {STOP_GRACE + 10:g} s; its log: {log}")
         time.sleep(0.05)
-    raise TimedOut(f"process {pid} did not end within {STOP_GRACE + 10:g} s; its log: {directory}/run/controlplane.log")
+    _clean(directory)
+    print("stopped")
+
+
+def _clean(directory: Path) -> int:
+    """Take away what processes that were killed could not; how many they had left running."""
+    left = end_remains(directory / "node")
+    for path in (endpoints_path(directory), directory / "run" / "kubernetes.sock"):
+        path.unlink(missing_ok=True)
+    return left
 
 
 def status() -> None:
