@@ -10,7 +10,7 @@ import quarterdeck
 from quarterdeck.apiserver import discovery
 from quarterdeck.apiserver.codec import Accept, decode_object, encode, negotiate
 from quarterdeck.apiserver.kinds import KindRegistry
-from quarterdeck.apiserver.openapi import v2_document, v3_document, v3_index
+from quarterdeck.apiserver.openapi import v2_document, v2_protobuf, v3_document, v3_index
 from quarterdeck.apiserver.requests import ApiRequest, authorization_attributes, parse_request
 from quarterdeck.apiserver.resources import ResourceVerbs
 from quarterdeck.apiserver.respond import JSON, TEXT, send, send_bytes, send_error
@@ -204,6 +204,9 @@ class Routes:
             (k.resource.group, k.resource.version) == document for k in kinds
         ):
             raise NotFound("the server could not find the requested resource")
+        if path == "/openapi/v2" and b"proto-openapi" in (exchange.header(b"accept") or b""):
+            exchange.respond(200, v2_protobuf(), [(b"content-type", b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf")])
+            return
         if path == "/openapi/v2":
             body = self._cached(path, lambda: v2_document(kinds))
         elif path == "/openapi/v3":

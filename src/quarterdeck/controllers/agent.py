@@ -337,5 +337,4 @@ def ready(state: Workload) -> Verdict:
         return Verdict("Ready", True, "DeploymentReady", "Deployment is ready")
     if state.trouble is not None:
         return Verdict("Ready", False, *state.trouble)
-    message = f"Deployment is not ready, {state.available}/{state.wanted} pods are ready"
-    return Verdict("Ready", False, "DeploymentNotReady", message)
+    return Verdict("Ready", False, "DeploymentNotReady", state.not_ready)

@@ -146,5 +146,4 @@ def ready(state: Workload) -> Verdict:
         return Verdict("Ready", False, *state.trouble)
     if state.available >= 1 and state.available >= state.wanted and state.current:
         return Verdict("Ready", True, "Available", "Deployment is ready and all pods are running")
-    message = f"Deployment is not ready, {state.available}/{state.wanted} pods are ready"
-    return Verdict("Ready", False, "PodsNotReady", message)
+    return Verdict("Ready", False, "PodsNotReady", state.not_ready)

@@ -29,6 +29,13 @@ class Workload:
     total: int
     trouble: tuple[str, str] | None
     """(reason, message) of a Pod that cannot start."""
+    log: str = ""
+    """The command that shows what its containers say."""
+
+    @property
+    def not_ready(self) -> str:
+        """The message while nothing is wrong with the Pods but that they are not ready."""
+        return f"Deployment is not ready, {self.available}/{self.wanted} pods are ready; `{self.log}` may say why"
 
 
 def workload(context: Context, namespace: str, name: str, labels: dict[str, str]) -> Workload:
@@ -46,6 +53,7 @@ def workload(context: Context, namespace: str, name: str, labels: dict[str, str]
         available,
         int(status.get("replicas") or 0),
         _trouble(context, namespace, labels),
+        f"kubectl logs -n {namespace} deploy/{name}",
     )
 
 

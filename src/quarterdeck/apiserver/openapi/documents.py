@@ -79,6 +79,19 @@ def v2_document(kinds: Sequence[ServedKind]) -> bytes:
     return document
 
 
+def v2_protobuf() -> bytes:
+    """``/openapi/v2`` for kubectl, which takes protobuf only (gnostic's openapi.v2.Document) and asks for it when the
+    v3 documents do not know a kind. Title and version only: it then goes on to say that there is no such kind.
+    """
+
+    def field(number: int, content: bytes) -> bytes:
+        assert len(content) < 128  # one byte of length
+        return bytes((number << 3 | 2, len(content))) + content
+
+    info = field(1, b"Kubernetes") + field(2, quarterdeck.__version__.encode())
+    return field(1, b"2.0") + field(2, info)
+
+
 def _keep(key: str, document: bytes) -> bytes:
     while len(_documents) >= _KEPT:
         del _documents[next(iter(_documents))]
