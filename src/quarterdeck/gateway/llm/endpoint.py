@@ -30,6 +30,15 @@ _FORWARDED_KEY = b"x-quarterdeck-forward-authorization"
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
+class _Asked(msgspec.Struct, gc=False):
+    """What of a request decides where it goes."""
+
+    model: str = ""
+
+
+_asked = msgspec.json.Decoder(_Asked)
+
+
 def answer_error(call: Call, status: int, message: str, kind: str) -> None:
     """An error in OpenAI's shape."""
     error = {"message": message, "type": kind, "param": None, "code": str(status)}
@@ -58,8 +67,7 @@ class LlmEndpoint:
 
     def _invoke(self, call: Call, table: Table, alias: str) -> None:
         try:
-            fields = _fields.decode(call.exchange.body)
-            asked = msgspec.json.decode(fields["model"], type=str) if "model" in fields else ""
+            asked = _asked.decode(call.exchange.body).model
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._refuse(call, 400, f"the body is not a request: {error}", "invalid_request_error")
             return
@@ -75,7 +83,7 @@ class LlmEndpoint:
         if route.problem:
             self._refuse(call, 503, f"ModelConfig {route.label}: {route.problem}", "service_unavailable")
             return
-        body = _complete(route, fields, asked, call.exchange.body)
+        body = _complete(route, asked, call.exchange.body)
         relay = LlmRelay(self._upstreams, call, self._observer, route)
         data = _request(call, route, body)
         self._upstreams.send(route.pool, route.origin, relay, data)
@@ -115,10 +123,13 @@ def _split(path: str) -> tuple[str, str]:
     return f"{parts[2]}/{parts[3]}", parts[4].removeprefix("v1/")
 
 
-def _complete(route: ModelRoute, fields: dict[str, Raw], asked: str, body: bytes) -> bytes:
+def _complete(route: ModelRoute, asked: str, body: bytes) -> bytes:
     """The body with the upstream's model name and the ModelConfig's defaults; the very bytes when nothing changes."""
     model = route.model
     rename = asked in ("", route.label, model.name) and asked != model.model
+    if not rename and not route.defaults:
+        return body
+    fields = _fields.decode(body)
     missing = {k: v for k, v in route.defaults.items() if k not in fields}
     if not rename and not missing:
         return body
