@@ -36,7 +36,9 @@ def widgets(api: Any) -> str:
     version = {
         "name": "v1", "served": True, "storage": True,
         "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": status}}},
-        "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}},
+        "subresources": {
+            "status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
+        },
         "selectableFields": [{"jsonPath": ".spec.color"}],
     }  # fmt: skip
     names = {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"}

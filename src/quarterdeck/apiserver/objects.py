@@ -116,7 +116,9 @@ def _wrong_type(kind: Kind, path: str, wanted: str, value: Any) -> BadRequest:
     )
 
 
-_JSON_NAMES: dict[type, str] = {dict: "object", list: "array", str: "string", int: "number", float: "number", bool: "bool"}
+_JSON_NAMES: dict[type, str] = {
+    dict: "object", list: "array", str: "string", int: "number", float: "number", bool: "bool"
+}  # fmt: skip
 
 
 def check_namespace(kind: Kind, obj: Object, namespace: str) -> None:

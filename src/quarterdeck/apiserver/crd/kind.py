@@ -146,7 +146,8 @@ def kinds_from(crd: Object, registry: InProcess | None = None, webhook: Webhook 
     convert = converter_of(crd, registry) if len(spec["versions"]) > 1 else None
     if registry is not None and registry.get(spec["group"], spec["names"]["kind"]) is not None:
         webhook = None
-    return [_kind(spec, version, names, storage, convert, webhook) for version in spec["versions"] if version.get("served")]
+    served = [version for version in spec["versions"] if version.get("served")]
+    return [_kind(spec, version, names, storage, convert, webhook) for version in served]
 
 
 def _kind(
