@@ -15,7 +15,7 @@ import pytest
 from quarterdeck.errors import Denied, NotFound, ServiceUnavailable
 from quarterdeck.kube.client import ObjectList
 from quarterdeck.kube.resource import POD, Object, Resource
-from quarterdeck.node.egress import EgressProxy, is_public
+from quarterdeck.node.egress import EgressProxy, is_ours, is_public
 from quarterdeck.node.node import Node
 from quarterdeck.node.process import launch, wait
 from quarterdeck.node.runtime import NodeConfig, PodFiles
@@ -24,6 +24,7 @@ from quarterdeck.node.sandbox.hidden import hidden, visible
 from quarterdeck.node.sandbox.isolation import Request, Sandbox
 from quarterdeck.node.services import DEFAULT_ALLOWED, ServiceNames, split_host
 from quarterdeck.node.starter import conflict
+from quarterdeck.node.volumes import VolumeError, VolumePolicy, sub_path, volume_path
 from quarterdeck.resources.images import own_image
 
 from .fake_api import FakeApi
@@ -159,7 +160,7 @@ def test_conflict_with_a_foreign_process_says_so() -> None:
         ("1.1.1.1", True), ("127.0.0.1", False), ("10.244.3.4", False), ("192.168.1.1", False), ("172.16.0.1", False),
         ("169.254.169.254", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("::1", False),
         ("fd00:ec2::254", False), ("fe80::1", False), ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", True),
-        ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False), ("2606:4700::1111", True), ("255.255.255.255", False),
+        ("64:ff9b::7f00:1", False), ("fec0::1", False), ("::7f00:1", False), ("2002:7f00:1::", False), ("2606:4700::1111", True), ("255.255.255.255", False),
     ],
 )  # fmt: skip
 def test_only_public_addresses(address: str, public: bool) -> None:
@@ -189,7 +190,8 @@ class Api:
         return ObjectList([{"ports": ports, "endpoints": [{"addresses": ["127.0.0.1"]}]}], "1")
 
 
-GATEWAY = {("quarterdeck-system", "quarterdeck-gateway"): [{"name": "local", "port": 8701}, {"name": "workloads", "port": 8702}]}  # fmt: skip
+GATEWAY_PORTS = [{"name": "local", "port": 8701}, {"name": "workloads", "port": 8702}]
+GATEWAY = {("quarterdeck-system", "quarterdeck-gateway"): GATEWAY_PORTS}
 OTHERS = {("default", "db"): [{"name": "sql", "port": 5432}]}
 
 
@@ -292,3 +294,45 @@ def test_exit_code_out_of_the_record_of_bubblewrap(tmp_path: Path) -> None:
     assert files.exit_code("c") == 7
     files.exit_record("c").write_text('{"child-pid": 3}\n{"exit')
     assert files.exit_code("c") is None
+
+
+async def test_the_machines_kernel_settings_are_read_only(node: Node) -> None:
+    # opened, never written: a node that runs as root would otherwise let a Pod name a program for core_pattern
+    script = "; ".join(
+        f"(exec 3>>{path}) 2>/dev/null && echo open {path}"
+        for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sysrq-trigger")
+    )
+    assert await finished(node, "kernel", shell(f"{script}; true")) == ""
+
+
+async def test_host_network_only_where_allowed(node: Node) -> None:
+    node.config.host_network = frozenset({"quarterdeck-system"})
+    api: FakeApi = node.config.client  # type: ignore[assignment]
+    await api.create(POD, pod("near", shell("true"), hostNetwork=True))
+
+    def waiting(p: Object | None) -> bool:
+        statuses = ((p or {}).get("status") or {}).get("containerStatuses") or [{}]
+        return "hostNetwork is not allowed" in str((statuses[0].get("state") or {}).get("waiting", {}).get("message"))
+
+    await api.wait("near", waiting)
+
+
+async def test_subpath_makes_nothing_outside_its_volume(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "out").symlink_to(tmp_path)
+    with pytest.raises(VolumeError, match="leads out"):
+        sub_path(volume, "out/made")
+    assert not (tmp_path / "made").exists()
+    assert sub_path(volume, "a/b").is_dir()
+
+
+async def test_claims_stay_in_their_folder(tmp_path: Path) -> None:
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "../../pki"}}
+    with pytest.raises(VolumeError):
+        await volume_path(pod("p"), volume, tmp_path, VolumePolicy(tmp_path / "claims"))
+
+
+def test_own_addresses_are_known() -> None:
+    assert is_ours("127.0.0.1")
+    assert not is_ours("192.0.2.1")

@@ -26,6 +26,11 @@ Resolve = Callable[[str, int], Awaitable[list[tuple[str, int]] | None]]
 """A Service name and port → where to dial; None when the name is no Service of this cluster. Raises Denied."""
 
 _HEAD_LIMIT = 64 * 1024
+_CONNECTIONS = 256
+"""At once, of one Pod: descriptors are the node's, which other Pods and the API server need too."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = (ipaddress.ip_network("::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+"""IPv4-compatible and local-use translation addresses, which :mod:`ipaddress` counts as global."""
 
 
 def is_public(address: str) -> bool:
@@ -35,9 +40,22 @@ def is_public(address: str) -> bool:
         inner = ip.ipv4_mapped or ip.sixtofour
         if inner is not None:
             return is_public(str(inner))
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
+        if ip in _NAT64:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.is_site_local or any(ip in network for network in _NOT_PUBLIC):
+            return False
     return ip.is_global and not ip.is_multicast
+
+
+def is_ours(address: str) -> bool:
+    """Whether a (public) address is one of this machine's own: what listens there is not on the Internet."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 @dataclass(slots=True)
@@ -60,8 +78,19 @@ class EgressProxy:
             return
         path.unlink(missing_ok=True)
 
+        free = _CONNECTIONS
+
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._serve(pod, mode, reader, writer)
+            nonlocal free
+            if free <= 0:
+                log.warning("egress refused pod=%s: it has %d connections open", pod, _CONNECTIONS)
+                writer.transport.abort()
+                return
+            free -= 1
+            try:
+                await self._serve(pod, mode, reader, writer)
+            finally:
+                free += 1
 
         # A socket's path has at most 107 bytes; through a descriptor of its folder it is always short.
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -118,7 +147,7 @@ class EgressProxy:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [(str(info[4][0]), port) for info in found]
         for address, _ in addresses:
-            if not is_public(address.partition("%")[0]):
+            if not is_public(address.partition("%")[0]) or is_ours(address):
                 raise Denied(f"{host}:{port} is at {address}, which is not a public address", "private-address")
         return addresses
 

@@ -21,7 +21,6 @@ from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import DEFAULT_ALLOWED, Allowed
 
 EGRESS = "quarterdeck.dev/egress"
-EGRESS_PORTS = "quarterdeck.dev/egress-ports"
 
 
 @dataclass(slots=True)
@@ -29,7 +28,8 @@ class NodeConfig:
     """One node. ``connect_ports``: TCP ports that Pods of our own image may dial (None: any); ``host_ip`` is the
     address of hostNetwork Pods and of the kubelet API; ``refresh`` is the time in seconds
     between looks at ConfigMap and Secret volumes; ``api_address`` is what Pods are told as KUBERNETES_SERVICE_HOST and
-    _PORT (None: where ``client`` points).
+    _PORT (None: where ``client`` points); ``host_network`` names the namespaces whose Pods may have the machine's
+    network (None: all).
 
     ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
     """
@@ -44,6 +44,7 @@ class NodeConfig:
     kubelet_key: str = ""
     client_ca: str = ""
     allow_host_path: bool = False
+    host_network: frozenset[str] | None = None
     connect_ports: tuple[int, ...] | None = None
     labels: dict[str, str] = field(default_factory=dict[str, str])
     refresh: float = 10.0

@@ -20,7 +20,7 @@ from quarterdeck.node.environment import ConfigurationError, Fetch, NodeFacts, e
 from quarterdeck.node.images.spec import ImageSpec
 from quarterdeck.node.logs import LogFile
 from quarterdeck.node.process import ProcessId, launch
-from quarterdeck.node.runtime import EGRESS_PORTS, PodFiles, Runtime
+from quarterdeck.node.runtime import PodFiles, Runtime
 from quarterdeck.node.sandbox.isolation import HOME, PROXY_PORT, Mount, Request
 from quarterdeck.node.volumes import sub_path
 
@@ -123,6 +123,7 @@ class Starter:
     ) -> Request:
         runtime = self._runtime
         host_network = bool(pod["spec"].get("hostNetwork"))
+        self._check_host_network(pod)
         own_network = not image.own and not host_network and runtime.sandbox.network
         security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
         request = Request(
@@ -152,10 +153,17 @@ class Starter:
             env.setdefault("no_proxy", "127.0.0.1,localhost")
             env.setdefault("NODE_USE_ENV_PROXY", "1")
         elif image.own and not host_network:
-            extra = ((pod["metadata"].get("annotations") or {}).get(EGRESS_PORTS) or "").split(",")
-            if runtime.config.connect_ports is not None:
-                request.connect = (*runtime.config.connect_ports, *(int(p) for p in extra if p.strip().isdigit()))
+            request.connect = runtime.config.connect_ports
         return request
+
+    def _check_host_network(self, pod: Object) -> None:
+        allowed = self._runtime.config.host_network
+        namespace = pod["metadata"]["namespace"]
+        if pod["spec"].get("hostNetwork") and allowed is not None and namespace not in allowed:
+            raise ConfigurationError(
+                f"hostNetwork is not allowed on this node for Pods of namespace {namespace}: processes of the "
+                "machine's network are trusted as the people at it; remove spec.hostNetwork"
+            )
 
     def _mounts(self, container: Object, volumes: dict[str, Path]) -> list[Mount]:
         mounts: list[Mount] = []

@@ -47,7 +47,10 @@ async def volume_path(pod: Object, volume: Object, root: Path, policy: VolumePol
             )
         return Path(volume["hostPath"]["path"])
     if "persistentVolumeClaim" in volume:
-        path = policy.claims / pod["metadata"]["namespace"] / volume["persistentVolumeClaim"]["claimName"]
+        claim = volume["persistentVolumeClaim"]["claimName"]
+        if _inside(volume["name"], claim) != claim or "/" in claim:
+            raise VolumeError(f'volume "{volume["name"]}": {claim!r} is not the name of a PersistentVolumeClaim')
+        path = policy.claims / pod["metadata"]["namespace"] / claim
     elif "emptyDir" in volume or "ephemeral" in volume or len(volume) == 1:
         path = root / volume["name"]
     elif any(kind in volume for kind in ("configMap", "secret", "projected", "downwardAPI")):
@@ -185,9 +188,9 @@ def sub_path(volume: Path, sub: str) -> Path:
     """A subPath inside a volume; made as a directory when missing. Symlinks may not lead out of the volume."""
     if ".." in PurePosixPath(sub).parts or PurePosixPath(sub).is_absolute():
         raise VolumeError(f"subPath {sub!r} must be relative and must not contain '..'")
-    target = volume / sub
+    target = (volume / sub).resolve()  # before anything is made: a container may have put symlinks there
+    if not target.is_relative_to(volume.resolve()):
+        raise VolumeError(f"subPath {sub!r} leads out of its volume")
     if not target.exists():
         target.mkdir(parents=True)
-    if not target.resolve().is_relative_to(volume.resolve()):
-        raise VolumeError(f"subPath {sub!r} leads out of its volume")
     return target

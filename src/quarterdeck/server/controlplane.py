@@ -184,6 +184,7 @@ class ControlPlane:
                 kubelet_key=str(serving.key),
                 client_ca=str(self.options.home / "pki" / "ca.crt"),
                 connect_ports=(ports["workloads"], ports["kagent"], ports["api"]),
+                host_network=frozenset({SYSTEM_NAMESPACE}),
                 sandbox=sandbox,
                 api_address=(urlsplit(api.url).hostname or "127.0.0.1", urlsplit(api.url).port or 443),
             )

@@ -28,6 +28,13 @@ EGRESS_SOCKET = "/run/quarterdeck/egress.sock"
 PROXY_PORT = 3128
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt")
 _PRIVATE = ("/etc", "/opt")  # system folders in which administrators keep secrets, readable by root only
+_PROC_READ_ONLY = ("/proc/sys", "/proc/fs", "/proc/irq", "/proc/bus", "/proc/sysrq-trigger")
+_PROC_HIDDEN = (
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
+    "/proc/timer_list",
+)  # fmt: skip
+"""As the OCI runtime defaults: the kernel's settings belong to the machine, and it lets its root write them by file
+permissions alone, without any capability. A container of a node that runs as root has that very uid."""
 HOME = "/home/app"
 
 
@@ -143,7 +150,7 @@ class Sandbox:
         argv += ["--json-status-fd", str(request.status_fd)] if request.status_fd is not None else []
         argv += _root(request.image_root)
         own = "--ro-bind" if request.read_only else "--bind"
-        argv += ["--proc", "/proc", "--dev", "/dev", own, str(request.tmp), "/tmp"]  # noqa: S108
+        argv += ["--proc", "/proc", *_kernel(), "--dev", "/dev", own, str(request.tmp), "/tmp"]  # noqa: S108
         for path in readable():
             if not _under_system(path):
                 argv += ["--ro-bind", path, path]
@@ -200,6 +207,19 @@ def readable() -> list[str]:
 
 def _under_system(path: str) -> bool:
     return any(path == base or path.startswith(base + "/") for base in _SYSTEM)
+
+
+def _kernel() -> list[str]:
+    """What of /proc a container reads only, and what it does not see."""
+    argv: list[str] = []
+    for path in _PROC_READ_ONLY:
+        argv += ["--ro-bind", path, path] if Path(path).exists() else []
+    for path in _PROC_HIDDEN:
+        if Path(path).is_dir():
+            argv += ["--tmpfs", path, "--remount-ro", path]
+        elif Path(path).exists():
+            argv += ["--ro-bind", "/dev/null", path]
+    return argv
 
 
 def _root(image: Path | None) -> list[str]:
