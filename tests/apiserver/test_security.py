@@ -147,6 +147,12 @@ def test_a_node_touches_only_what_is_its_own(api: Any, running: Any, api_as: Any
     node.refused(403, "GET", f"{space}/secrets/other-secret")
     node.refused(403, "GET", f"{space}/secrets")
     node.refused(403, "DELETE", f"{space}/pods/other")
+    # What a role adds to a node does not lift the restriction: admission sees deletions too.
+    grant(api, "system:node:n1", rule("delete", "nodes pods"))
+    api.ok("POST", "/api/v1/nodes", {"metadata": {"name": "n3"}})
+    assert "not allowed to modify node" in node.refused(403, "DELETE", "/api/v1/nodes/n3")["message"]
+    assert "spec.nodeName set to itself" in node.refused(403, "DELETE", f"{space}/pods/other")["message"]
+    node.ok("DELETE", f"{space}/pods/mine", gracePeriodSeconds="0")
     node.refused(403, "POST", f"{space}/pods", {"metadata": {"name": "new"}, "spec": spec})
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from quarterdeck.apiserver import faults, objects
+from quarterdeck.apiserver.admission.attributes import AdmissionAttributes
 from quarterdeck.apiserver.kinds import Kind
 from quarterdeck.apiserver.namespaces import check_deletable
 from quarterdeck.apiserver.options import DeleteOptions
@@ -37,6 +38,7 @@ class Deletion:
             await ready(kind, [entry])
             live = to_served(kind, entry)
             self._preconditions(kind, live, options)
+            await self._admit(kind, live, options)
             obj = self._begin(kind, live, options)
             if obj is None:
                 return await self._remove(kind, entry, live, options)
@@ -70,6 +72,20 @@ class Deletion:
         if not options.dry_run:
             await self.writes.store.remove(kind.key, (entry.namespace, entry.name))
         return Written(live, deleted=True)
+
+    async def _admit(self, kind: Kind, live: Object, options: DeleteOptions) -> None:
+        """The validating admission steps. Raises Forbidden."""
+        admission, metadata = self.writes.admission, cast(Object, live["metadata"])
+        if admission is None:
+            return
+        attributes = AdmissionAttributes(
+            user=options.user, operation="DELETE", resource=kind.resource, obj=live, old=live,
+            namespace=str(metadata.get("namespace") or ""), name=str(metadata["name"]), dry_run=options.dry_run,
+        )  # fmt: skip
+        try:
+            await admission.validate(attributes)
+        finally:
+            admission.release(attributes)
 
     def _preconditions(self, kind: Kind, live: Object, options: DeleteOptions) -> None:
         metadata: Object = live["metadata"]

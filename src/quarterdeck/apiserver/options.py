@@ -101,6 +101,7 @@ class DeleteOptions:
     resource_version: str = ""
     propagation: str = ""
     dry_run: bool = False
+    user: User = field(default_factory=lambda: SYSTEM)
 
 
 _PROPAGATION = ("Foreground", "Background", "Orphan")

@@ -146,6 +146,7 @@ class ResourceVerbs:
     async def delete(self, request: ApiRequest, kind: Kind) -> None:
         accept = _accept(request)
         options = delete_options(_delete_body(request), request.query, request.dry_run)
+        options.user = request.user
         done = await self.deletion.delete(kind, self._namespace(request, kind), request.name, options)
         if done.deleted and kind.resource.plural != "pods":
             uid = done.obj["metadata"].get("uid", "")
@@ -161,6 +162,7 @@ class ResourceVerbs:
         if kind.resource.namespaced and request.namespace is None:
             raise MethodNotAllowed(f"{kind.group_resource} are deleted namespace by namespace: the URL must name one")
         options = delete_options(_delete_body(request), request.query, request.dry_run)
+        options.user = request.user
         wanted = self._selection(request, kind)
         gone = await self.deletion.delete_collection(kind, self._scope(request, kind), wanted, options)
         body: Object = {

@@ -163,6 +163,7 @@ class Subresources:
             raise faults.not_found(kind, request.name)
         budget = self._budget(pod)
         options = delete_options(_mapping(body, "deleteOptions"), request.query, request.dry_run)
+        options.user = request.user
         if budget is not None and not options.dry_run:
             await self._spend(budget, request.name)
         await self.verbs.deletion.delete(kind, namespace, request.name, options)
