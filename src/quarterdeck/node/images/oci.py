@@ -1,52 +1,45 @@
-"""The local OCI image layout (image-spec v1.1): find an image by ``name:tag``, extract its layers by digest."""
+"""Images of the local OCI layout made runnable: layers extracted by digest, once, and never outside their folder."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import sys
 import tarfile
 import uuid
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from quarterdeck.errors import ConfigError, UsageError
 from quarterdeck.node.images.spec import ImageNotRunnable, ImageSpec
 from quarterdeck.node.process import base_python
+from quarterdeck.oci.layout import Image, Layout
+from quarterdeck.oci.reference import parse
 
-_REF = "org.opencontainers.image.ref.name"
 _PYTHON_LABEL = "dev.quarterdeck.python"
 
 
-class Layout:
-    """An OCI layout folder and the extracted images beside it."""
+class LocalImages:
+    """The images of a layout folder, and what was extracted of them beside it."""
 
     def __init__(self, root: Path, extracted: Path) -> None:
-        self.root = root
+        self._layout = Layout(root)
         self.extracted = extracted
 
-    def find(self, reference: str) -> dict[str, Any] | None:
-        """The newest descriptor tagged ``reference`` (``name`` means ``name:latest``)."""
+    def find(self, reference: str) -> Image | None:
+        """The image tagged ``reference`` (``name`` means ``name:latest``). Raises ImageNotRunnable when damaged."""
         try:
-            index = json.loads((self.root / "index.json").read_text())
-        except FileNotFoundError:
+            return self._layout.find(parse(reference))
+        except UsageError:  # no name the store could hold
             return None
-        wanted = with_tag(reference)
-        found = [
-            m for m in index.get("manifests", ()) if with_tag((m.get("annotations") or {}).get(_REF, "")) == wanted
-        ]
-        return found[-1] if found else None
+        except ConfigError as error:
+            raise ImageNotRunnable("ImageNotRunnable", str(error)) from error
 
-    def load(self, descriptor: dict[str, Any]) -> ImageSpec:
+    def load(self, image: Image) -> ImageSpec:
         """Extract (once) and describe. Raises ImageNotRunnable naming what is wrong with the image."""
-        manifest = json.loads(self._blob(descriptor["digest"]))
-        if "manifests" in manifest:
-            return self.load(manifest["manifests"][0])
-        config = json.loads(self._blob(manifest["config"]["digest"]))
-        run = config.get("config") or {}
+        run = image.config.get("config") or {}
         env = dict(pair.partition("=")[::2] for pair in run.get("Env") or ())
-        root = self._extract(descriptor["digest"], [layer["digest"] for layer in manifest["layers"]])
+        root = self._extract(image.digest, [layer["digest"] for layer in image.layers])
         wanted = (run.get("Labels") or {}).get(_PYTHON_LABEL, "")
         binds: tuple[str, ...] = ()
         if wanted:
@@ -58,7 +51,7 @@ class Layout:
             workdir=run.get("WorkingDir") or "/",
             entrypoint=tuple(run.get("Entrypoint") or ()),
             cmd=tuple(run.get("Cmd") or ()),
-            digest=descriptor["digest"],
+            digest=image.digest,
             binds=binds,
         )
 
@@ -78,25 +71,23 @@ class Layout:
                 link.symlink_to(base_python())
         return folder
 
-    def _blob(self, digest: str) -> bytes:
-        path = self._blob_path(digest)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise ImageNotRunnable(
-                "ImageNotRunnable", f"blob {digest} is missing from {self.root}: build the image again"
-            ) from error
-        if hashlib.sha256(data).hexdigest() != path.name:
-            raise ImageNotRunnable(
-                "ImageNotRunnable", f"blob {digest} in {self.root} is damaged: build the image again"
-            )
-        return data
-
-    def _blob_path(self, digest: str) -> Path:
+    def _layer(self, digest: str) -> Path:
+        """The file of a layer, its content checked against the digest."""
         algorithm, _, value = digest.partition(":")
         if algorithm != "sha256" or len(value) != 64 or not all(c in "0123456789abcdef" for c in value):
             raise ImageNotRunnable("ImageNotRunnable", f"digest {digest!r} is not a sha256 digest")
-        return self.root / "blobs" / algorithm / value
+        path = self._layout.blob_path(digest)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            found = ""
+        if found != value:
+            what = "damaged" if found else "missing"
+            raise ImageNotRunnable(
+                "ImageNotRunnable", f"layer {digest} is {what} in {self._layout.root}: build the image again"
+            )
+        return path
 
     def _extract(self, digest: str, layers: list[str]) -> Path:
         target = self.extracted / digest.replace(":", "-")
@@ -106,8 +97,7 @@ class Layout:
         fresh.mkdir(parents=True)
         try:
             for layer in layers:
-                self._blob(layer)
-                apply_layer(self._blob_path(layer), fresh)
+                apply_layer(self._layer(layer), fresh)
             fresh.rename(target)
         except OSError:
             if not target.is_dir():  # else another instance was faster
@@ -115,11 +105,6 @@ class Layout:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return target
-
-
-def with_tag(reference: str) -> str:
-    """``name`` → ``name:latest``; a registry's port is no tag."""
-    return reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
 
 
 def apply_layer(archive: Path, root: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quarterdeck.node.images.oci import Layout
+from quarterdeck.node.images.oci import LocalImages
 from quarterdeck.node.images.packages import PackageCache, parse
 from quarterdeck.node.images.spec import ImageNotRunnable, ImageSpec
 from quarterdeck.resources.images import OWN_REPOSITORY, own_image
@@ -26,7 +26,7 @@ class ImageStore:
     """``root`` holds the OCI layout; extracted images and packages lie beside it."""
 
     def __init__(self, root: Path, packages: Path | None = None) -> None:
-        self.layout = Layout(root, root.parent / "extracted")
+        self.local = LocalImages(root, root.parent / "extracted")
         self.packages = PackageCache(packages or root.parent / "packages")
 
     async def resolve(self, image: str, command: Sequence[str]) -> tuple[ImageSpec, list[str]]:
@@ -37,9 +37,9 @@ class ImageStore:
         if repository(image) == OWN_REPOSITORY:
             argv = _own_command(command)
             return self._own(image, ours=argv[1:2] == ["-m"] and argv[2:3] != [] and _ours(argv[2])), argv
-        descriptor = self.layout.find(image) if image else None
-        if descriptor is not None:
-            return await asyncio.to_thread(self.layout.load, descriptor), list(command)
+        found = self.local.find(image) if image else None
+        if found is not None:
+            return await asyncio.to_thread(self.local.load, found), list(command)
         wrapped = list(command)
         at = wrapped.index("--") + 1 if "--" in wrapped and not parse(wrapped) else 0
         package = parse(wrapped[at:])
