@@ -40,7 +40,7 @@ TYPES = st.sampled_from([
     "application/json", MERGE, "application/json-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml", "application/yaml", "text/plain", "application/vnd.kubernetes.protobuf", "",
 ])  # fmt: skip
-QUIET = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+QUIET = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def check(answer: Any) -> None:
