@@ -9,7 +9,16 @@ from pathlib import Path
 
 from support.platform import FREE_PORTS, Platform, embedded, eventually, processes_of
 
-from .test_quiet import pids, pods, versions
+from .test_quiet import changes, pids, pods, versions
+
+PORTS = {
+    "kubernetes": "kubernetes",
+    "api": "api",
+    "kagent": "kagent",
+    "gateway": "gateway",
+    "workloads": "gatewayWorkloads",
+}
+"""Flag of qd up → key of endpoints.json."""
 
 
 def test_a_second_start_on_one_home_is_refused(seed: Platform) -> None:
@@ -17,8 +26,8 @@ def test_a_second_start_on_one_home_is_refused(seed: Platform) -> None:
     ran = seed.qd("up", *FREE_PORTS, ok=False)
     assert ran.code == 1 and "already runs" in ran.text and str(seed.home) in ran.text, ran.text
     assert seed.endpoints() == address
-    changed = [k for k in before if versions(seed).get(k) != before[k] and k[0] not in ("Lease", "Node", "Event")]
-    assert changed == []
+    changed = changes(before, versions(seed))
+    assert [k for k in changed if k[0] not in ("Lease", "Node", "Event")] == []
 
 
 def test_status_and_kubeconfig(seed: Platform) -> None:
@@ -47,9 +56,10 @@ def test_everything_killed_is_adopted_by_the_next_start_or_ended_by_down() -> No
         assert platform.home is not None
         eventually(lambda: len(pods(platform)) == 2, "gateway and model run")
         before, ran, gateway = pods(platform), pids(platform), platform.gateway
+        same = [f"--{flag}-port={platform.endpoints()[key].rpartition(':')[2]}" for flag, key in PORTS.items()]
         kill_both(platform)
         began = time.monotonic()
-        platform.qd("up", "--detach", *FREE_PORTS)
+        platform.qd("up", "--detach", *same)
         platform.figures["start over running Pods"] = time.monotonic() - began
         assert platform.endpoints()["gateway"] == gateway, "the gateway goes on where it is"
         eventually(lambda: pods(platform) == before, "the same Pods run", 10)
