@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(150))
 
 
-def server_manifests(name: str, timeout: str = "3s") -> list[Json]:
+def server_manifests(name: str, timeout: str = "5s") -> list[Json]:
     """An MCPServer that runs the misbehaving peer out of a ConfigMap."""
     deployment = {
         "image": own_image(), "port": 3000, "cmd": "python", "args": ["/srv/server.py"],

@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,12 @@ from support.platform import (
     Platform,
     assert_nothing_left,
     audit_files,
-    embedded,
     eventually,
     own_route,
     processes_of,
 )
 
-from .conftest import A2A, agent_manifest, model_manifests, said, server_manifests, state
-from .model_double import ModelDouble
+from .conftest import A2A, said, state
 
 NAMES = {
     "control plane": r"-m quarterdeck\.server ",
@@ -39,15 +37,9 @@ NAMES = {
 }
 
 
-@pytest.fixture(scope="module")
-def platform(model: ModelDouble) -> Iterator[Platform]:
-    """A platform of our own: nothing else runs on what gets killed here."""
-    with embedded(build=False) as started:
-        started.apply(*server_manifests("faulty", "20s"), *model_manifests("double", model.base_url))
-        started.apply(agent_manifest("victim", "double", "faulty"))
-        started.wait("mcpserver/faulty")
-        started.wait("agent/victim")
-        yield started
+@pytest.fixture
+def platform(faulty: Platform) -> Platform:
+    return faulty
 
 
 def pids(platform: Platform, role: str) -> list[int]:
@@ -81,7 +73,7 @@ def call_in_background(platform: Platform, note: str) -> Callable[[], Any]:
 
     def run() -> None:
         try:
-            outcome.append(A2A(platform, "victim").send(f'call slow {{"note": "{note}", "seconds": 4}}', timeout=60))
+            outcome.append(A2A(platform, "victim").send(f'call slow {{"note": "{note}", "seconds": 3}}', timeout=60))
         except (OSError, AssertionError) as error:
             outcome.append(error)
 
@@ -140,7 +132,7 @@ def test_killed_in_the_middle_of_a_call(platform: Platform, role: str) -> None:
 def test_a_task_of_a_killed_agent_is_failed_and_its_conversation_goes_on(platform: Platform) -> None:
     eventually(lambda: healthy(platform), "the platform is healthy before", 30)
     victim = A2A(platform, "victim")
-    task = victim.send('call slow {"note": "interrupted", "seconds": 30}', wait=False)
+    task = victim.send('call slow {"note": "interrupted", "seconds": 4}', wait=False)
     eventually(lambda: began(platform, "interrupted") == 1, "the tool works")
     kill(platform, "agent")
 
@@ -186,6 +178,7 @@ def test_the_audit_chain_is_whole(platform: Platform) -> None:
     assert found.problem == "" and found.records > 10, found
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_takes_the_platform_with_it_or_leaves_it_to_the_next(tmp_path: Path) -> None:
     platform = Platform(tmp_path / "home" / "kubeconfig", "", tmp_path, tmp_path / "home")
     home = tmp_path / "home"

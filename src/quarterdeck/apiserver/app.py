@@ -45,7 +45,7 @@ from quarterdeck.apiserver.store import Event, Retention, Store, storage_key
 from quarterdeck.apiserver.subresources import Subresources
 from quarterdeck.apiserver.watch import MAX_PENDING
 from quarterdeck.apiserver.writes import Writes
-from quarterdeck.errors import ApiError
+from quarterdeck.errors import ApiError, StorageError
 from quarterdeck.kube.resource import (
     CLUSTER_ROLE,
     CLUSTER_ROLE_BINDING,
@@ -257,6 +257,11 @@ class _LazyCipher:
         return self._real().encrypt(data, aad)
 
     def decrypt(self, data: bytes, aad: bytes) -> bytes:
+        if self._cipher is None and not self._key_file.exists():  # a new key would only hide that the old one is gone
+            raise StorageError(
+                f"{self._key_file} is missing and {aad.decode(errors='replace')} was encrypted with it; "
+                "put the original back"
+            )
         return self._real().decrypt(data, aad)
 
 

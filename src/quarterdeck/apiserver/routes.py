@@ -32,6 +32,7 @@ from quarterdeck.wire.http import Exchange
 KUBERNETES_VERSION = "v1.36.3"
 _DISCOVERY = frozenset({"APIGroupDiscoveryList"})
 _HEALTH = ("/readyz", "/livez", "/healthz")
+_OPENAPI_PROTOBUF = (b"content-type", b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
 
 
 class MetricsSource(Protocol):
@@ -205,7 +206,7 @@ class Routes:
         ):
             raise NotFound("the server could not find the requested resource")
         if path == "/openapi/v2" and b"proto-openapi" in (exchange.header(b"accept") or b""):
-            exchange.respond(200, v2_protobuf(), [(b"content-type", b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf")])
+            exchange.respond(200, v2_protobuf(), [_OPENAPI_PROTOBUF])
             return
         if path == "/openapi/v2":
             body = self._cached(path, lambda: v2_document(kinds))

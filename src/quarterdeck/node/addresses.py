@@ -10,13 +10,15 @@ import fcntl
 import hashlib
 import ipaddress
 import json
+import logging
 import os
 import subprocess
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from quarterdeck.errors import StorageError
 
+log = logging.getLogger(__name__)
 _CAP_NET_ADMIN = 1 << 12
 _LOCKS = Path("/tmp")  # noqa: S108 - one place for all instances, whatever their TMPDIR; the folder below is private
 _RANGE = ipaddress.ip_network("10.244.0.0/16")
@@ -48,6 +50,18 @@ def bound_addresses() -> set[str]:
     return {str(ipaddress.ip_address(bytes.fromhex(line.split()[1][:8])[::-1])) for line in lines}
 
 
+def _saved(path: Path) -> dict[str, Any]:
+    """What was kept; a damaged file costs the Pods their old addresses, no more."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        log.warning("%s is damaged (%s); Pods get new addresses", path, error)
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 class Addresses:
     """The address book of one node; survives restarts in ``directory/addresses.json``."""
 
@@ -58,7 +72,7 @@ class Addresses:
         self.taken: dict[str, str] = {}
         self._route_added = False
         self._next = 0
-        saved = json.loads(self._file.read_text()) if self._file.exists() else {}
+        saved = _saved(self._file)
         self.taken.update(saved.get("taken", {}))
         self._next = int(saved.get("next", 0))
         self.cidr = cidr or self._choose(directory, str(saved.get("cidr", "")))
