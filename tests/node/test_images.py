@@ -24,12 +24,15 @@ Entry = tuple[str, str, bytes]
 """(path, "file" | "dir" | "link:target" | "hard:target", content)"""
 
 
+_TYPES = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}
+
+
 def layer(path: Path, *entries: Entry) -> Path:
     with tarfile.open(path, "w:gz") as tar:
         for name, kind, content in entries:
             info = tarfile.TarInfo(name)
             what, _, target = kind.partition(":")
-            info.type = {"file": tarfile.REGTYPE, "dir": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE}[what]  # fmt: skip
+            info.type = _TYPES[what]
             info.linkname, info.mode = target, 0o755
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -44,7 +47,8 @@ def test_layers_stack_and_whiteouts_delete(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     apply_layer(layer(tmp_path / "1", ("a/x", "file", b"1"), ("a/y", "file", b"1"), ("b/z", "file", b"1")), root)
-    apply_layer(layer(tmp_path / "2", ("a/.wh.x", "file", b""), ("b/.wh..wh..opq", "file", b""), ("b/n", "file", b"2"), ("h", "hard:a/y", b"")), root)  # fmt: skip
+    second = (("a/.wh.x", "file", b""), ("b/.wh..wh..opq", "file", b""), ("b/n", "file", b"2"), ("h", "hard:a/y", b""))
+    apply_layer(layer(tmp_path / "2", *second), root)
     assert tree(root) == {"a/y": "1", "b/n": "2", "h": "1"}
 
 
@@ -102,7 +106,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     found = local.find("demo")
     assert found is not None
     blob.write_bytes(b"junk")
-    with pytest.raises(ImageNotRunnable, match="is damaged in .*build the image again"):
+    with pytest.raises(ImageNotRunnable, match=r"is damaged in .*build the image again"):
         local.load(found)
     blob.unlink()
     with pytest.raises(ImageNotRunnable, match="is missing"):
@@ -168,7 +172,7 @@ async def test_package_that_does_not_exist_quotes_the_package_manager(tmp_path: 
 async def test_wrong_command_names_the_ones_there_are(tmp_path: Path) -> None:
     package = parse(["uvx", "--from", "mcp-server-time", "wrong"])
     assert package is not None
-    with pytest.raises(ImageNotRunnable, match="has no command 'wrong'; it has: .*mcp-server-time"):
+    with pytest.raises(ImageNotRunnable, match=r"has no command 'wrong'; it has: .*mcp-server-time"):
         await PackageCache(tmp_path).resolve(package)
 
 
