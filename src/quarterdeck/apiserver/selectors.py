@@ -205,7 +205,11 @@ class Selection:
         for term in self.fields:
             if (_field(entry, term.path) == term.value) is term.negated:
                 return False
-        return all(requirement.matches(entry.labels) for requirement in self.labels)
+        labels = entry.labels
+        for requirement in self.labels:  # noqa: SIM110 - a generator for every object of a list doubles its cost
+            if not requirement.matches(labels):
+                return False
+        return True
 
 
 def _field(entry: Entry, path: str) -> str:
