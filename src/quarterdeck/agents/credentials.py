@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from time import monotonic
 
 from quarterdeck.wire.http import Header
 
 TOKEN_FILE = Path("/var/run/secrets/tokens/quarterdeck-token")
-_AGE = 60.0
 
 trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
 """W3C traceparent of the request being worked on; model, tool and agent calls continue its trace."""
 
 
 class WorkloadToken:
-    """Reads the projected token again when the copy is older than a minute; the kubelet rotates the file."""
+    """Reads the projected token again when the kubelet has put a new file there.
 
-    def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = monotonic) -> None:
+    Told by the file, not by a clock: a machine that wakes up with an expired token uses the new one at once.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         self._path = path or Path(os.environ.get("QUARTERDECK_TOKEN_FILE") or TOKEN_FILE)
-        self._clock = clock
         self._token = ""
-        self._read_at = float("-inf")
+        self._seen = (0, 0)
 
     def read(self) -> str:
         """The token; empty when there is none (the gateway then says 401)."""
-        if self._clock() - self._read_at > _AGE:
-            try:
+        try:
+            found = self._path.stat()
+            if (found.st_ino, found.st_mtime_ns) != self._seen:
                 self._token = self._path.read_text().strip()
-            except OSError:
-                self._token = ""
-            self._read_at = self._clock()
+                self._seen = (found.st_ino, found.st_mtime_ns)
+        except OSError:
+            self._token, self._seen = "", (0, 0)
         return self._token
 
     async def headers(self) -> list[Header]:

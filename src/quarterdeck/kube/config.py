@@ -236,10 +236,10 @@ def in_cluster(directory: Path = SERVICE_ACCOUNT_DIR) -> ClientConfig:
 def from_kubeconfig(path: Path, *, context: str = "") -> ClientConfig:
     """One context of a kubeconfig file. Relative paths inside are relative to the file, as kubectl reads them."""
     try:
-        document: Any = yaml.safe_load(path.read_text())
+        document: Any = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"kubeconfig {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"kubeconfig {path} is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"kubeconfig {path} is not a mapping")
