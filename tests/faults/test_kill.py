@@ -37,9 +37,7 @@ NAMES = {
 }
 
 
-@pytest.fixture
-def platform(faulty: Platform) -> Platform:
-    return faulty
+pytestmark = pytest.mark.usefixtures("faulty")
 
 
 def pids(platform: Platform, role: str) -> list[int]:

@@ -20,7 +20,7 @@ class Mounts:
     def __init__(self, runtime: Runtime, files: PodFiles) -> None:
         self._runtime = runtime
         self._files = files
-        self._tokens: dict[tuple[str, int], tuple[str, float]] = {}
+        self._tokens: dict[tuple[str, int], tuple[str, float, float]] = {}
         self._lock = asyncio.Lock()
         self._made = False
         self.paths: dict[str, Path] = {}
@@ -56,10 +56,10 @@ class Mounts:
             self.paths[volume["name"]] = path
 
     async def _token(self, pod: Object, audience: str, seconds: int) -> str:
-        """A token bound to the Pod; asked for again when 80 % of its life is over."""
+        """A token bound to the Pod; asked for again when 80 % of its life is over, or when the clock was set back."""
         now = self._runtime.clock.time()
         known = self._tokens.get((audience, seconds))
-        if known is not None and now < known[1]:
+        if known is not None and known[1] <= now < known[2]:
             return known[0]
         meta = pod["metadata"]
         body: Object = {
@@ -78,5 +78,5 @@ class Mounts:
         )
         status = answer["status"]
         expires = parse_timestamp(status["expirationTimestamp"])
-        self._tokens[(audience, seconds)] = (status["token"], now + (expires - now) * _ROTATE_AT)
+        self._tokens[(audience, seconds)] = (status["token"], now, now + (expires - now) * _ROTATE_AT)
         return status["token"]
