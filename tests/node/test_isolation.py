@@ -160,7 +160,8 @@ def test_conflict_with_a_foreign_process_says_so() -> None:
         ("1.1.1.1", True), ("127.0.0.1", False), ("10.244.3.4", False), ("192.168.1.1", False), ("172.16.0.1", False),
         ("169.254.169.254", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("::1", False),
         ("fd00:ec2::254", False), ("fe80::1", False), ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", True),
-        ("64:ff9b::7f00:1", False), ("fec0::1", False), ("::7f00:1", False), ("2002:7f00:1::", False), ("2606:4700::1111", True), ("255.255.255.255", False),
+        ("64:ff9b::7f00:1", False),  ("2002:7f00:1::", False), ("2606:4700::1111", True), ("255.255.255.255", False),
+        ("fec0::1", False), ("::7f00:1", False), ("64:ff9b:1::7f00:1", False),
     ],
 )  # fmt: skip
 def test_only_public_addresses(address: str, public: bool) -> None:

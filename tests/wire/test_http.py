@@ -148,3 +148,67 @@ async def test_a_unix_socket_goes_with_its_server(tmp_path: Any) -> None:
     assert await answer.read() == b"GET /x "
     await server.stop(0)
     assert not path.exists()
+
+
+async def test_trailers_are_no_headers(serve: Any) -> None:
+    def names(exchange: Exchange) -> None:
+        exchange.respond(200, b" ".join(name for name, _ in exchange.headers))
+
+    port = await serve(names)
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    answer = await talk(port, head + b"1\r\na\r\n0\r\nx-user-id: root\r\nauthorization: Bearer x\r\n\r\n")
+    assert answer.endswith(b"host connection transfer-encoding")
+
+
+@pytest.mark.parametrize("flood", [b"1;" + b"e" * 4000 + b"\r\na\r\n", b"0\r\n" + b"t: " + b"v" * 4000 + b"\r\n"])
+async def test_framing_without_end_is_cut_off(serve: Any, flood: bytes) -> None:
+    port = await serve(echo)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+    last = flood if flood.startswith(b"1;") else flood[3:]
+    writer.write(flood)
+    with pytest.raises(ConnectionError):
+        for _ in range(10_000):
+            writer.write(last)
+            await writer.drain()
+        assert await asyncio.wait_for(reader.read(), 5) == b"", "all of it was taken"
+
+
+async def test_a_bad_request_does_not_break_into_the_answer_before_it(serve: Any) -> None:
+    ready = asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        exchange.start(200)
+        exchange.write(b"one")
+        await ready.wait()
+        exchange.write(b"two")
+        exchange.finish()
+
+    port = await serve(slow)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n\x00 nonsense\r\n\r\n")
+    await reader.readuntil(b"one\r\n")
+    ready.set()
+    assert await asyncio.wait_for(reader.read(), 5) == b"3\r\ntwo\r\n0\r\n\r\n"
+    writer.close()
+
+
+async def test_an_upgrade_nobody_takes_ends_the_connection(serve: Any) -> None:
+    port = await serve(echo)
+    ask = b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    answer = await talk(port, ask + b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n" + b"z" * 100_000)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_nothing_follows_the_head_of_an_answer_without_body(serve: Any, status: int) -> None:
+    def none(exchange: Exchange) -> None:
+        exchange.start(status)
+        exchange.write(b"body")
+        exchange.finish()
+
+    answer = await talk(await serve(none), b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"chunked" not in answer
+    assert answer.count(b"\r\n\r\n") == 1

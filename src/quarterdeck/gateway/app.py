@@ -103,6 +103,9 @@ class Gateway:
         """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
         self._router.table = Table(snapshot, self.upstreams)
         self.version = snapshot.version
+        agents = frozenset(snapshot.identities.pods.values())
+        # an agent that is gone loses what it has open, too: streams may last for ever
+        self.upstreams.cancel(lambda relay: bool(relay.agent) and relay.agent not in agents)
 
     def _accept(self, snapshot: Snapshot, line: bytes) -> None:
         if snapshot.gateway != self._options.gateway:
@@ -136,6 +139,7 @@ class Gateway:
                 f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; choose another --{name}"
             ) from error
         self._servers.append(server)
+        self.upstreams.own.add((host, port))
         self.endpoints[name] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _problem(self) -> str:

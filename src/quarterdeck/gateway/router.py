@@ -63,7 +63,7 @@ class Router:
         elif path.startswith(b"/a2a/"):
             self._a2a.handle(exchange, table, principal)
         else:
-            _refuse(exchange, 404, f"{exchange.path} is not served here; see /mcp, /llm and /a2a")
+            self._refuse(exchange, 404, f"{exchange.path} is not served here; see /mcp, /llm and /a2a", principal)
         return None
 
     def _admit(self, exchange: Exchange, table: Table, path: bytes) -> Principal | None:
@@ -72,41 +72,50 @@ class Router:
         host = headers.get(b"host", b"")
         origin = headers.get(b"origin")
         if len(headers) != len(exchange.headers) and [k for k, _ in exchange.headers].count(b"authorization") > 1:
-            _refuse(exchange, 400, "header authorization may be sent once only")
+            self._refuse(exchange, 400, "header authorization may be sent once only")
             return None
         if origin is not None and not _allowed_origin(origin, host):
-            _refuse(exchange, 403, "requests from this web origin are not allowed")
+            self._refuse(exchange, 403, "requests from this web origin are not allowed")
             return None
         try:
             principal = table.authenticator.authenticate(
                 headers.get(b"authorization"), local=exchange.listener == LOCAL, peer=exchange.peer
             )
         except Unauthenticated as error:
-            self._challenge(exchange, path, error)
+            self._challenge(exchange, error)
             return None
         if principal.anonymous and _host_name(host) not in _LOOPBACK_NAMES:
             # a page whose name was re-bound to 127.0.0.1 would otherwise act as the person at this machine
-            _refuse(exchange, 403, "without a token this gateway answers to localhost and 127.0.0.1 only")
+            text = "without a token this gateway answers to localhost and 127.0.0.1 only"
+            self._refuse(exchange, 403, text, principal)
             return None
         return principal
 
-    def _challenge(self, exchange: Exchange, path: bytes, error: Unauthenticated) -> None:
+    def _challenge(self, exchange: Exchange, error: Unauthenticated) -> None:
         text = str(error).replace('"', "'")
         value = 'Bearer realm="quarterdeck"'
         if error.error:
             value += f', error="{error.error}", error_description="{text}"'
-        header = (b"www-authenticate", value.encode("ascii", "replace"))
+        self._refuse(exchange, 401, str(error), None, (b"www-authenticate", value.encode("ascii", "replace")))
+
+    def _refuse(
+        self,
+        exchange: Exchange,
+        status: int,
+        message: str,
+        principal: Principal | None = None,
+        *headers: tuple[bytes, bytes],
+    ) -> None:
+        """Answer and record a request that reached no endpoint."""
+        path = exchange.raw_path
         kind = "a2a" if path.startswith(b"/a2a/") else "mcp" if path.startswith(b"/mcp") else "llm"
-        call = Call(exchange, kind, path.decode("latin-1")[:200])
-        call.server = ""  # the path is the caller's text: not fit for a metric label
+        call = Call(exchange, kind, "")  # the path is the caller's text: not fit for a metric label
+        if principal is not None:
+            call.principal = principal
         self._observer.begin(call)
-        self._observer.finish(call, "denied", 401, str(error))
-        _refuse(exchange, 401, str(error), header)
-
-
-def _refuse(exchange: Exchange, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
-    body = msgspec.json.encode({"error": {"message": message, "code": status}})
-    exchange.respond(status, body, [(b"content-type", b"application/json"), *headers])
+        self._observer.finish(call, "error" if status == 404 else "denied", status, message[:500])
+        body = msgspec.json.encode({"error": {"message": message, "code": status}})
+        exchange.respond(status, body, [(b"content-type", b"application/json"), *headers])
 
 
 @lru_cache(maxsize=32)

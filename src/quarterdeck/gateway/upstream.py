@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
 from quarterdeck.errors import TimedOut, UpstreamError
@@ -31,6 +32,11 @@ class Relay:
         self.finished = False
 
     # -- what subclasses implement
+    @property
+    def agent(self) -> str:
+        """The agent that called, as ``namespace/name``; empty for people."""
+        raise NotImplementedError
+
     def on_head(self, status: int, headers: list[Header]) -> None:
         raise NotImplementedError
 
@@ -110,6 +116,8 @@ class Upstreams:
 
     def __init__(self) -> None:
         self.in_flight: set[Relay] = set()
+        self.own: set[tuple[str, int]] = set()
+        """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
         self._pools: dict[tuple[bool, str, str], Pool] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
@@ -121,8 +129,18 @@ class Upstreams:
         if pool is None:
             context = client_context(insecure=insecure, ca_pem=ca_pem, where=where)
             name = authority.rpartition(":")[0] if authority.rpartition(":")[2].isdigit() else authority
-            pool = self._pools[key] = Pool(tls=context, server_hostname=name or None)
+            pool = self._pools[key] = Pool(tls=context, server_hostname=name or None, refuse=self._refuse)
         return pool
+
+    def _refuse(self, address: str, port: int) -> str:
+        """Where no resource may lead the gateway, whatever name its URL has."""
+        ip = ip_address(address.partition("%")[0])
+        plain = ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
+        if plain.is_link_local:
+            return "is a link-local address, where machines keep their metadata: the gateway does not call those"
+        if (str(plain), port) in self.own or (plain.is_loopback and ("0.0.0.0", port) in self.own):  # noqa: S104 - compared
+            return "is this gateway itself: name the server, model or agent behind it instead"
+        return ""
 
     def send(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
         """Send a request; the relay's methods are called as the answer comes."""
@@ -133,7 +151,7 @@ class Upstreams:
         connection = pool.idle(origin)
         if connection is not None:
             relay.connection = connection
-            connection.send(relay, data)
+            connection.send(relay, data, head_only=relay.exchange.method == "HEAD")
         else:
             task = asyncio.get_running_loop().create_task(self._connect(pool, origin, relay, data))
             self._connecting.add(task)
@@ -149,7 +167,7 @@ class Upstreams:
             pool.release(connection)
             return
         relay.connection = connection
-        connection.send(relay, data)
+        connection.send(relay, data, head_only=relay.exchange.method == "HEAD")
 
     def _sweep(self) -> None:
         now = monotonic()

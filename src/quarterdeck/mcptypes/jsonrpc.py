@@ -118,7 +118,7 @@ def call_params(message: Message) -> CallParams:
 
 
 def unambiguous(body: bytes, *keys: bytes) -> bool:
-    """Whether each key occurs once, in whatever letter case and with no escapes: then every JSON parser reads the same.
+    """Whether each key occurs once, in these very letters and with no escapes: then every JSON parser reads the same.
 
     Parsers differ on duplicate members and some match member names without regard to case, so a body that fails this
     must be sent on in the form :func:`canonical` gives it.
@@ -127,7 +127,7 @@ def unambiguous(body: bytes, *keys: bytes) -> bool:
         return False
     lower = body.lower()
     for key in keys:  # noqa: SIM110 - a generator costs as much as the counting
-        if lower.count(key) != 1:
+        if lower.count(key) != 1 or key not in body:
             return False
     return True
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -273,7 +273,13 @@ class Pool:
         max_idle_seconds: float = 4.0,
         connect_timeout: float = 5.0,
         body_limit: int = 64 * 1024 * 1024,
+        refuse: Callable[[str, int], str] | None = None,
     ) -> None:
+        """``refuse(address, port)`` says why an address that a connection led to may not be talked to; "" when it may.
+
+        It is asked after the connection is there, so no name can mean one address to it and another to us.
+        """
+        self._refuse = refuse
         self._tls = tls
         self._server_hostname = server_hostname
         self._max_idle = max_idle
@@ -317,6 +323,12 @@ class Pool:
             ) from None
         except (OSError, ssl.SSLError) as error:
             raise UpstreamError(f"cannot connect to {host}:{port}: {error}") from error
+        if self._refuse is not None:
+            peer: Any = protocol.transport.get_extra_info("peername")
+            reason = self._refuse(str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else "is no network address"
+            if reason:
+                protocol.transport.abort()
+                raise UpstreamError(f"{host}:{port} {reason}")
         return protocol
 
     async def request(

@@ -12,54 +12,34 @@ import contextlib
 import os
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from email.utils import formatdate
-from http import HTTPStatus
 from time import monotonic, time
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote
 
 import httptools
 
+from .limits import Disconnected as Disconnected
+from .limits import Flow as Flow
+from .limits import Limits as Limits
+from .status import STATUS_LINES, plain_text, refusal
+
 Header = tuple[bytes, bytes]
 Handler = Callable[["Exchange"], Coroutine[Any, Any, None] | None]
 
-_REASONS = {s.value: s.phrase.encode() for s in HTTPStatus}
-_STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _REASONS.items()}
 _HIGH_WATER = 256 * 1024
+_FRAMING = 1024 * 1024
+"""Bytes of chunk extensions and trailers that a request may have besides 16 for each byte of its body."""
 _CORK = 64 * 1024  # bytes of a streamed response gathered before they are written in the middle of a loop iteration
 _TICK = 0.5  # seconds between looks for connections past their deadline; a timer per request costs 3 µs
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one listener. Sizes in bytes, times in seconds; ``0`` switches a time off."""
-
-    header_bytes: int = 64 * 1024
-    body_bytes: int = 4 * 1024 * 1024
-    header_timeout: float = 15.0
-    body_timeout: float = 60.0
-    idle_timeout: float = 75.0
-    connections: int = 10_000
-
-
-class Disconnected(ConnectionError):
-    """The client went away before the response was complete."""
-
-
-class Flow(Protocol):
-    """A source of bytes that can be held back, such as an upstream connection."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
 
 
 class Exchange:
     """One request and its response. ``headers`` keys are lower case, in the order they came."""
 
     __slots__ = (
-        "_chunked", "_connection", "_on_disconnect", "body", "context", "finished", "flow", "headers", "keep_alive",
-        "method", "started", "target", "upgrade",
+        "_bodiless", "_chunked", "_connection", "_on_disconnect", "body", "context", "finished", "flow", "headers",
+        "keep_alive", "method", "started", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +61,7 @@ class Exchange:
         self.started = False
         self.finished = False
         self._chunked = False
+        self._bodiless = False
         self._on_disconnect: list[Callable[[], None]] = []
         self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
         self.flow: Flow | None = None  # paused while the client reads slower than we write
@@ -152,7 +133,11 @@ class Exchange:
     def start(self, status: int, headers: list[Header] | tuple[Header, ...] = ()) -> None:
         """Send the head of a streamed response (chunked, unless a content-length is among ``headers``)."""
         parts = self._head(status, headers)
-        self._chunked = not any(k.lower() == b"content-length" for k, _ in headers)
+        self._bodiless = status in (
+            204,
+            304,
+        )  # RFC 9112 §6.3: anything after such a head would be read as the next response
+        self._chunked = not self._bodiless and not any(k.lower() == b"content-length" for k, _ in headers)
         parts.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
         self._connection.cork(b"".join(parts))
 
@@ -160,7 +145,7 @@ class Exchange:
         """Send a piece of the body, in this loop iteration. Raises Disconnected when the client is gone."""
         if self._connection.closed:
             raise Disconnected("client closed the connection")
-        if data and self.method != "HEAD":
+        if data and self.method != "HEAD" and not self._bodiless:
             self._connection.cork(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def send(self, data: bytes) -> None:
@@ -192,7 +177,7 @@ class Exchange:
         if self.started:
             raise RuntimeError("response already started")
         self.started = True
-        parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.server.date_line()]
+        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.server.date_line()]
         parts += [b"%b: %b\r\n" % header for header in headers]
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
@@ -226,6 +211,8 @@ class ServerConnection(asyncio.Protocol):
         self._header_limit = server.limits.header_bytes
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._received = 0  # since the head of the current request was complete
+        self._upgrading = False
         self._current: Exchange | None = None
         self._queue: list[Exchange] = []
         self._task: asyncio.Task[None] | None = None
@@ -250,11 +237,8 @@ class ServerConnection(asyncio.Protocol):
         self._arm(self.server.limits.header_timeout)
 
     def data_received(self, data: bytes) -> None:
-        if self._hijacked:
-            if self._upgraded is not None:
-                self._upgraded.data_received(data)
-            else:
-                self._backlog.append(data)
+        if self._hijacked or self._upgrading:
+            self._keep_for_upgrade(data)
             return
         if self._refused:
             return
@@ -265,8 +249,12 @@ class ServerConnection(asyncio.Protocol):
                 self._head_bytes += self._chunk
                 if self._head_bytes > self._header_limit and self._target:
                     self._refuse_head()
+            else:
+                self._received += self._chunk
+                if self._received > _FRAMING + 16 * self._body_bytes:
+                    self._refuse(400, "malformed HTTP request: more framing than body")
         except httptools.HttpParserUpgrade as upgrade:
-            self._backlog.append(data[int(upgrade.args[0]) :])
+            self._keep_for_upgrade(data[int(upgrade.args[0]) :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"malformed HTTP request: {error}")
 
@@ -313,12 +301,15 @@ class ServerConnection(asyncio.Protocol):
         self._in_head = True
         self._body = []
         self._body_bytes = 0
+        self._received = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        # trailer fields are dropped: taken for headers they would get round whoever checked those (RFC 9110 §6.5.1)
+        if self._in_head:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -331,7 +322,7 @@ class ServerConnection(asyncio.Protocol):
             if name == b"content-length" and value.isdigit() and int(value) > self.server.limits.body_bytes:
                 self._refuse(413, f"request body is larger than {self.server.limits.body_bytes} bytes")
                 return
-            if name == b"expect" and value.lower() == b"100-continue":
+            if name == b"expect" and value.lower() == b"100-continue" and self._current is None:
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._arm(self.server.limits.body_timeout)
 
@@ -354,7 +345,10 @@ class ServerConnection(asyncio.Protocol):
             body,
             self._parser.should_keep_alive() and not self.server.draining,
         )
-        exchange.upgrade = self._parser.should_upgrade()
+        if self._parser.should_upgrade():
+            # what follows may be another protocol: if nobody takes the connection over, it ends with the response
+            exchange.upgrade = self._upgrading = True
+            exchange.keep_alive = False
         self._disarm()
         if self._current is not None:
             self._queue.append(exchange)
@@ -409,6 +403,7 @@ class ServerConnection(asyncio.Protocol):
         self.flush()
         self._hijacked = True
         self._disarm()
+        self.transport.resume_reading()
         self._current = None
         rest = b"".join(self._backlog)
         self._backlog = []
@@ -427,6 +422,14 @@ class ServerConnection(asyncio.Protocol):
             self.transport.close()
         elif self._current is not None:
             self._current.keep_alive = False
+
+    def _keep_for_upgrade(self, data: bytes) -> None:
+        if self._upgraded is not None:
+            self._upgraded.data_received(data)
+        else:
+            self._backlog.append(data)
+            if sum(map(len, self._backlog)) > _HIGH_WATER and not self._hijacked:
+                self.transport.pause_reading()
 
     # -- inside
     def _dispatch(self, exchange: Exchange) -> None:
@@ -474,10 +477,11 @@ class ServerConnection(asyncio.Protocol):
         if self._refused or self.closed:
             return
         self._refused = True
-        media, body = self.server.error_body(status, message)
-        head = b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
-        head += b"content-type: %b\r\nconnection: close\r\n" % media
-        self.write(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+        if self._current is not None:  # its response must not be broken into; the connection ends with it
+            self._queue.clear()
+            self._current.keep_alive = False
+            return
+        self.write(refusal(status, *self.server.error_body(status, message)))
         self.transport.close()
 
     def _arm(self, seconds: float) -> None:
@@ -489,11 +493,6 @@ class ServerConnection(asyncio.Protocol):
     def expire(self) -> None:
         """The peer took too long: to send its request, or to send another one."""
         self.transport.close()
-
-
-def _plain_text(status: int, message: str) -> tuple[bytes, bytes]:
-    del status
-    return b"text/plain; charset=utf-8", message.encode() + b"\n"
 
 
 def _ignore_error(exchange: Exchange, error: Exception) -> None:
@@ -510,7 +509,7 @@ class Server:
         name: str = "",
         limits: Limits | None = None,
         on_error: Callable[[Exchange, Exception], None] = _ignore_error,
-        error_body: Callable[[int, str], tuple[bytes, bytes]] = _plain_text,
+        error_body: Callable[[int, str], tuple[bytes, bytes]] = plain_text,
     ) -> None:
         """``error_body(status, message)`` gives media type and body of what this server itself refuses."""
         self.handler = handler

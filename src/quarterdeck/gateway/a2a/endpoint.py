@@ -96,6 +96,10 @@ class A2aRelay(Relay):
         self._card = b""
         self._status = 0
 
+    @property
+    def agent(self) -> str:
+        return self.call.principal.agent
+
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.touch()
         self._status = status

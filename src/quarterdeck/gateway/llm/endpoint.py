@@ -165,6 +165,10 @@ class LlmRelay(Relay):
         self._head = b""
         self._tail = b""
 
+    @property
+    def agent(self) -> str:
+        return self.call.principal.agent
+
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.touch()
         if status in (401, 403):

@@ -82,6 +82,7 @@ class McpEndpoint:
             call.method = method
             return True
         call.exchange.respond(405, b"", [(b"allow", b"POST" if call.modern else b"GET, POST, DELETE")])
+        self._observer.finish(call, "error", 405, f"{method[:16]} is not served here")
         return False
 
     def _read_message(self, call: McpCall) -> bool:
@@ -96,7 +97,8 @@ class McpEndpoint:
             if message.method == protocol.TOOLS_CALL:
                 self._read_tool_call(call, message)
             elif not jsonrpc.unambiguous(call.body, b'"method"'):
-                call.body = jsonrpc.canonical(call.body) if message.method else call.body
+                # an answer too: a server that ignores letter case would read "Method" in it as a call
+                call.body = jsonrpc.canonical(call.body)
             return self._check_modern(call, message) if call.modern else True
         except jsonrpc.FramingError as error:
             return self._invalid(call, str(error), error.code)
@@ -106,7 +108,7 @@ class McpEndpoint:
         call.tool = params.name
         if params.arguments is not UNSET:
             call.arguments_hash = sha256(params.arguments).hexdigest()
-        if not jsonrpc.unambiguous(call.body, b'"method"', b'"name"', b'"params"'):
+        if not jsonrpc.unambiguous(call.body, b'"method"', b'"name"', b'"params"', b'"arguments"'):
             call.body = jsonrpc.canonical(call.body)
 
     def _check_modern(self, call: McpCall, message: jsonrpc.Message) -> bool:

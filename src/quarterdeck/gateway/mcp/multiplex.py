@@ -54,6 +54,7 @@ _CAPABILITIES = {"tools": {}, "prompts": {}, "resources": {}}
 _INFO = {"name": "quarterdeck", "title": "Quarterdeck gateway", "version": __version__}
 _INSTRUCTIONS = "Tools of several MCP servers; the name of each begins with its server's name."
 _OWN_RULE = Decision("allow", "gateway/multiplex")
+_TOLD = frozenset({"DELETE", protocol.CANCELLED, protocol.INITIALIZED, "notifications/progress"})
 
 
 class State:
@@ -120,6 +121,7 @@ class MultiplexEndpoint:
             self._end_session(call)
         elif not message.method:
             exchange.respond(202)  # an answer to a request that we never make
+            self._finish_own(call, 202)
         elif message.id is UNSET:
             return self._notified(call)
         elif message.method == protocol.TOOLS_CALL or message.method == protocol.PROMPTS_GET:
@@ -140,6 +142,7 @@ class MultiplexEndpoint:
             return self._invalid(call, f"header {repeated} may be sent once only")
         if exchange.method not in ("POST", "DELETE") or (call.modern and exchange.method == "DELETE"):
             exchange.respond(405, b"", [(b"allow", b"POST" if call.modern else b"POST, DELETE")])
+            self._observer.finish(call, "error", 405, f"{exchange.method[:16]} is not served here")
             return False
         version = call.headers.get(protocol.H_VERSION, b"").decode("latin-1")
         if version and version not in SUPPORTED_VERSIONS:
@@ -229,6 +232,7 @@ class MultiplexEndpoint:
     async def _notified(self, call: MuxCall) -> None:
         """Cancellations go to every server of the session: the one that runs the request knows its id."""
         call.exchange.respond(202)
+        self._finish_own(call, 202)
         if call.method != protocol.CANCELLED or call.modern:
             return
         for route in call.table.servers:
@@ -248,6 +252,14 @@ class MultiplexEndpoint:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         call.exchange.respond(204)
+        call.method = "DELETE"
+        self._finish_own(call, 204)
+
+    def _finish_own(self, call: MuxCall, status: int) -> None:
+        call.decision = _OWN_RULE
+        # of what a client only tells us, the name is its own text: it must not become a metric label
+        call.method = call.method if call.method in _TOLD else "other"
+        self._observer.finish(call, "ok", status)
 
     # -- lists
     def _routes(self, call: MuxCall, method: str) -> list[tuple[str, McpRoute]]:

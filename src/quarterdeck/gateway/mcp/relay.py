@@ -73,6 +73,10 @@ class McpRelay(Relay):
         self._outcome: Outcome | None = None
         self._resumable = False
 
+    @property
+    def agent(self) -> str:
+        return self.call.principal.agent
+
     def on_head(self, status: int, headers: list[Header]) -> None:
         if self.timeout:
             self.touch()

@@ -132,7 +132,7 @@ class Authenticator:
         try:
             payload: Any = jws.deserialize_compact(token, self._keys, algorithms=_ALGORITHMS).payload
             return msgspec.json.decode(payload, type=_Claims)
-        except (JoseError, ValueError, msgspec.DecodeError) as error:
+        except (JoseError, ValueError, TypeError, msgspec.DecodeError) as error:  # TypeError: "crit" that is no list
             raise Unauthenticated(f"the token cannot be verified: {error}", "invalid_token") from error
 
 

@@ -1,0 +1,143 @@
+"""What an attacker at, in front of or behind the gateway tries."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from quarterdeck import snapshot as s
+from quarterdeck.wire.http import Exchange, Server
+
+from .conftest import Rig, grant, snapshot, token
+
+PATH = "/mcp/kagent/peer"
+CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}'
+
+
+class Upstream:
+    """An MCP server that remembers what it is sent and never ends a GET."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.asked = asyncio.Event()
+        self.server = Server(self.handle)
+        self.port = 0
+
+    def handle(self, exchange: Exchange) -> None:
+        self.bodies.append(exchange.body)
+        if exchange.method == "GET":
+            exchange.start(200, [(b"content-type", b"text/event-stream")])
+            exchange.write(b": hello\n\n")
+            self.asked.set()
+        else:
+            body = b'{"jsonrpc":"2.0","id":1,"result":{}}'
+            exchange.respond(200, body, [(b"content-type", b"application/json")])
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    _, upstream.port = await upstream.server.listen("127.0.0.1", 0)
+    yield upstream
+    await upstream.server.stop(0)
+
+
+def remote(host: str, port: int) -> s.McpServer:
+    return s.McpServer("kagent", "remote", "RemoteMCPServer", "/mcp", endpoints=(s.Endpoint(host, port),))
+
+
+async def test_a_token_whose_crit_is_no_list_is_refused(rig: Rig) -> None:
+    header = urlsafe_b64encode(b'{"alg":"ES256","kid":"k1","crit":5}').rstrip(b"=").decode()
+    response = await rig.request(PATH, {}, bearer=f"{header}.e30.AAAA")
+    assert response.status == 401
+
+
+async def test_an_answer_cannot_carry_a_call_in_other_letters(bare: Rig, upstream: Upstream) -> None:
+    policies = (s.AgentPolicy("kagent", "b", (grant(approval=("echo",)),)),)
+    bare.gateway.use(snapshot(upstream.port, policies=policies))
+    body = b'{"jsonrpc":"2.0","id":1,"result":{},"Method":"tools/call","params":{"name":"echo"}}'
+    response = await bare.request(PATH, body, bearer=token("pod-b"))
+    assert response.status == 400
+    assert upstream.bodies == []
+
+
+async def test_the_arguments_that_are_recorded_are_those_sent(bare: Rig, upstream: Upstream) -> None:
+    bare.gateway.use(snapshot(upstream.port))
+    await (
+        await bare.request(PATH, CALL % b'{"name":"x","arguments":{"a":1},"arguments":{"a":2}}', bearer=token("pod-b"))
+    ).read()
+    assert upstream.bodies[-1].count(b'"arguments"') == 1
+    for name in (b"Arguments", b"ARGUMENTS"):
+        only = await bare.request(PATH, CALL % (b'{"name":"x","%b":{"a":2}}' % name), bearer=token("pod-b"))
+        assert only.status == 400
+    alias = await bare.request(
+        PATH, CALL % b'{"name":"x","arguments":{"a":1},"Arguments":{"a":2}}', bearer=token("pod-b")
+    )
+    assert alias.status == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "2130706433"])
+async def test_no_resource_leads_back_into_the_gateway(bare: Rig, host: str) -> None:
+    own = bare.origin("local")[1]
+    bare.gateway.use(snapshot(1, mcp=(remote(host, own),)))
+    answer = await bare.rpc("/mcp/kagent/remote", "tools/list", listener="local")
+    assert "is this gateway itself" in answer["error"]["message"] or "cannot connect" in answer["error"]["message"]
+    if host in ("127.0.0.1", "localhost"):
+        assert "is this gateway itself" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(("address", "refused"), [("169.254.169.254", True), ("fe80::1", True), ("10.0.0.1", False)])
+def test_metadata_addresses_are_not_called(bare: Rig, address: str, refused: bool) -> None:
+    assert bool(bare.gateway.upstreams._refuse(address, 80)) is refused  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status", "decision"),
+    [
+        ("/nothing", {"bearer": "a"}, 404, "allow"),
+        ("/mcp/kagent/other", {"bearer": "a"}, 404, "allow"),
+        (PATH, {"listener": "local", "headers": {"origin": "http://evil.example"}}, 403, "deny"),
+        (PATH, {"listener": "local", "headers": {"host": "evil.example"}}, 403, "deny"),
+        (PATH, {"bearer": "a", "method": "PUT"}, 405, "allow"),
+        ("/mcp", {"bearer": "a", "method": "PUT"}, 405, "allow"),
+    ],
+)
+async def test_every_refusal_is_one_record(
+    rig: Rig, path: str, options: dict[str, Any], status: int, decision: str
+) -> None:
+    if options.get("bearer"):
+        options = {**options, "bearer": token()}
+    response = await rig.request(path, {}, **options)
+    await response.read()
+    assert response.status == status
+    records = rig.records()
+    assert [(r["status"], r["decision"]) for r in records] == [(status, decision)]
+
+
+async def test_told_things_on_the_aggregated_endpoint_are_recorded(rig: Rig) -> None:
+    session = await rig.initialize("/mcp", bearer=token())
+    headers = {"mcp-session-id": session}
+    await (await rig.request("/mcp", method="DELETE", bearer=token(), headers=headers)).read()
+    assert [r["method"] for r in rig.records()] == ["initialize", "notifications/initialized", "DELETE"]
+
+
+async def test_an_agent_that_is_gone_loses_its_streams(bare: Rig, upstream: Upstream) -> None:
+    bare.gateway.use(snapshot(upstream.port))
+    response = await bare.request(PATH, method="GET", bearer=token("pod-b"))
+    await upstream.asked.wait()
+    gone = msgspec.structs.replace(snapshot(upstream.port).identities, pods={"pod-a": "kagent/a"})
+    bare.gateway.use(snapshot(upstream.port, version="v2", identities=gone))
+    with pytest.raises(Exception, match="closed the connection"):
+        await asyncio.wait_for(response.read(), 5)
+
+
+async def test_head_of_an_agent_ends(bare: Rig, upstream: Upstream) -> None:
+    agent = s.Agent("kagent", "x", (s.Endpoint("127.0.0.1", upstream.port),))
+    bare.gateway.use(snapshot(upstream.port, agents=(agent,)))
+    response = await bare.request("/a2a/kagent/x", method="HEAD", listener="local")
+    assert response.status == 200
