@@ -158,6 +158,16 @@ async def test_restarted_node_adopts_and_starts_nothing_twice(api: FakeApi, tmp_
     await third.stop()
 
 
+async def test_memory_limit_ends_the_container_as_oom_killed(api: FakeApi, node: Node) -> None:
+    if node.runtime is None or not node.runtime.cgroups.version:
+        pytest.skip("no writable cgroup")
+    hungry = {"name": "main", "image": "", "command": ["python3", "-c", "x = b'x' * (200 << 20); print('alive')"]}
+    await api.create(POD, pod("oom", {**hungry, "resources": {"limits": {"memory": "40Mi"}}}, restartPolicy="Never"))
+    ended = await api.wait("oom", lambda p: ((p or {}).get("status") or {}).get("phase") == "Failed")
+    assert state(ended)["terminated"]["reason"] == "OOMKilled"
+    assert state(ended)["terminated"]["exitCode"] == 137
+
+
 async def test_two_servers_on_one_port(api: FakeApi, node: Node) -> None:
     if node.runtime is None or not node.runtime.sandbox.network:
         pytest.skip("needs network namespaces")

@@ -94,13 +94,13 @@ def rfc3339_nano(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
 
 
-def read_lines(log: LogFile, options: LogOptions, now: float) -> list[bytes]:
-    """What the file holds, with tail, since and timestamps applied."""
+def read_lines(log: LogFile, options: LogOptions, now: float, *, size: int | None = None) -> list[bytes]:
+    """What the file holds (of the newest part the first ``size`` bytes), with tail, since and timestamps applied."""
     lines: list[bytes] = []
     for path, index in log.parts():
         times = Times(index, now)
         offset = 0
-        for line in path.read_bytes().splitlines(keepends=True):
+        for line in path.read_bytes()[: size if path == log.path else None].splitlines(keepends=True):
             at = times.at(offset)
             offset += len(line)
             if at >= options.since:
@@ -117,7 +117,7 @@ async def stream(
     """The log in pieces; with follow until ``grown`` (wait for more) says that the container has ended."""
     left = options.limit_bytes if options.limit_bytes >= 0 else None
     position = log.path.stat().st_size if log.path.exists() else 0
-    for piece in _chunks(read_lines(log, options, clock())):
+    for piece in _chunks(read_lines(log, options, clock(), size=position)):
         piece, left = _limit(piece, left)
         if piece:
             yield piece
