@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,14 +54,14 @@ def newer(path: Path, statement: str) -> None:
         database.commit()
 
 
-DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
+DAMAGE: list[Any] = [
     ("pki/ca.crt", noise, "restore"),
-    ("pki/ca.key", noise, "restore"),
-    ("pki/sa.key", noise, "restore"),
-    ("pki/apiserver.crt", noise, "remove"),
-    ("pki/secrets.key", noise, "original"),
+    pytest.param("pki/ca.key", noise, "restore", marks=pytest.mark.slow),
+    pytest.param("pki/sa.key", noise, "restore", marks=pytest.mark.slow),
+    pytest.param("pki/apiserver.crt", noise, "remove", marks=pytest.mark.slow),
+    pytest.param("pki/secrets.key", noise, "original", marks=pytest.mark.slow),
     ("pki/secrets.key", lambda path: path.unlink(), "missing"),
-    ("kubeconfig", noise, "remove it"),
+    pytest.param("kubeconfig", noise, "remove it", marks=pytest.mark.slow),
     ("state.db", noise, "move"),
     ("state.db", lambda path: newer(path, "PRAGMA user_version=99"), "newer"),
     ("server.db", noise, "move"),
@@ -127,9 +128,10 @@ def test_a_second_platform_on_one_home_changes_nothing(home: Path) -> None:
     assert platform.qd("status").code == 0
 
 
-@pytest.mark.parametrize(
-    "flag", ["--kubernetes-port", "--api-port", "--kagent-port", "--gateway-port", "--workloads-port"]
-)
+_slowly = [pytest.param(flag, marks=pytest.mark.slow) for flag in ("--api-port", "--kagent-port", "--workloads-port")]
+
+
+@pytest.mark.parametrize("flag", ["--kubernetes-port", "--gateway-port", *_slowly])
 def test_a_port_in_use_is_named_with_its_flag(tmp_path: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
