@@ -337,3 +337,7 @@ async def test_claims_stay_in_their_folder(tmp_path: Path) -> None:
 def test_own_addresses_are_known() -> None:
     assert is_ours("127.0.0.1")
     assert not is_ours("192.0.2.1")
+
+
+async def test_other_users_of_the_machine_cannot_list_the_nodes_data(node: Node) -> None:
+    assert node.config.data_dir.stat().st_mode & 0o066 == 0

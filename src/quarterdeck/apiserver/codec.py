@@ -15,6 +15,9 @@ from quarterdeck.errors import BadRequest, NotAcceptable, UnsupportedMediaType
 from quarterdeck.kube.resource import Object
 
 MAX_BODY = 3 * 1024 * 1024
+_DEPTH = 400
+_EXPANDED = 2_000_000
+"""Nodes (and 64-byte pieces of text) of a YAML document with every alias written out: more than any honest body has."""
 
 encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder()
@@ -47,9 +50,7 @@ def negotiate(header: str, shapes: frozenset[str] = frozenset()) -> Accept:
                 return Accept(yaml=kind == "application/yaml")
             if wanted in shapes:
                 return Accept(cast(Shape, wanted), values.get("v", "v1"), kind == "application/yaml")
-    raise NotAcceptable(
-        "only the following media types are accepted: application/json, application/yaml", code=406
-    )
+    raise NotAcceptable("only the following media types are accepted: application/json, application/yaml", code=406)
 
 
 class _Duplicates:
@@ -100,7 +101,39 @@ def decode_json(body: bytes, *, strict: bool = False) -> tuple[Any, list[str]]:
     return value, duplicates
 
 
-class _StrictLoader(yaml.SafeLoader):
+def _require_shallow(body: bytes) -> None:
+    """Refuse deep nesting before libyaml's composer recurses into it, on a C stack without limit. Raises BadRequest."""
+    depth = 0
+    for event in yaml.parse(body, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEPTH:
+                raise BadRequest(f"error parsing YAML in the request body: exceeded max depth of {_DEPTH}")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _require_small(root: yaml.Node | None) -> None:
+    """Refuse a document whose aliases make more of it than was sent, or that contains itself. Raises BadRequest."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.get(id(node))
+        if known is not None:
+            return known
+        sizes[id(node)] = _EXPANDED  # until it is known: a node below itself is without end
+        children = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        total = 1 + (sum(map(size, children)) if isinstance(node, yaml.CollectionNode) else len(node.value) // 64)
+        if total > _EXPANDED:
+            raise BadRequest("error parsing YAML in the request body: document contains excessive aliasing")
+        sizes[id(node)] = total
+        return total
+
+    if root is not None:
+        size(root)
+
+
+class _StrictLoader(yaml.CSafeLoader):
     """SafeLoader that notes keys given twice and leaves timestamps as text."""
 
     duplicates: list[str]
@@ -134,10 +167,13 @@ _StrictLoader.yaml_implicit_resolvers = {
 def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
     """As :func:`decode_json`, for one YAML document."""
     try:
+        _require_shallow(body)
         loader = _StrictLoader(body)
         loader.duplicates = []
         try:
-            return loader.get_single_data(), loader.duplicates
+            root = loader.get_single_node()
+            _require_small(root)
+            return (None if root is None else loader.construct_document(root)), loader.duplicates
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes that are no text, bad numbers

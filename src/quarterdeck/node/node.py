@@ -50,6 +50,9 @@ class Node:
         """Register and begin to run Pods. Raises StorageError when the data directory cannot be used."""
         config = self.config
         config.data_dir.mkdir(parents=True, exist_ok=True)
+        sandbox = config.sandbox or await asyncio.to_thread(Sandbox.best)
+        # volumes are open to any uid inside; other users of the machine stop here (setuid containers pass through)
+        config.data_dir.chmod(0o711 if os.getuid() == 0 and sandbox.level != "bwrap" else 0o700)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self.runtime = Runtime(
             config=config,
@@ -58,7 +61,7 @@ class Node:
             addresses=await asyncio.to_thread(Addresses, config.data_dir, config.pod_cidr),
             cgroups=Cgroups(group_of(config.data_dir)),
             images=ImageStore(config.data_dir / "images", config.package_cache),
-            sandbox=config.sandbox or await asyncio.to_thread(Sandbox.best),
+            sandbox=sandbox,
             events=EventRecorder(config.client, "quarterdeck-node"),
             egress=EgressProxy(ServiceNames(config.client, config.egress_services).resolve),
             cpu=float(os.cpu_count() or 1),
