@@ -24,7 +24,7 @@ async def test_streams_of_0_3_end_with_a_final_event(start: Any) -> None:
     agent = await start(say("hello"))
     message = {"messageId": "m", "kind": "message", "role": "user", "parts": [{"kind": "text", "text": "hi"}]}
     events = await agent.events("message/stream", {"message": message}, version="")
-    assert [e["kind"] for e in events][0] == "task"
+    assert events[0]["kind"] == "task"
     assert events[-1]["kind"] == "status-update" and events[-1]["final"] is True
     assert [e["final"] for e in events if e["kind"] == "status-update"].count(True) == 1
 

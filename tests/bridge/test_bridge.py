@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError
 
+from quarterdeck.errors import QuarterdeckError
 from quarterdeck.wire.client import Pool
 
 SERVER = Path(__file__).parent.parent / "peers" / "stdio_server.py"
@@ -52,7 +53,8 @@ class Bridge:
 @asynccontextmanager
 async def bridge(tmp_path: Path, ready: bool = True, **overrides: Any) -> AsyncIterator[Bridge]:
     port = free_port()
-    config = {"listen": {"port": port}, "command": sys.executable, "args": [str(SERVER)], "name": "support", **overrides}
+    command = {"command": sys.executable, "args": [str(SERVER)]}
+    config = {"listen": {"port": port}, "name": "support", **command, **overrides}
     path = tmp_path / "bridge.json"
     path.write_text(json.dumps(config))
     log = tmp_path / "stderr.log"
@@ -75,7 +77,7 @@ async def bridge(tmp_path: Path, ready: bool = True, **overrides: Any) -> AsyncI
 async def is_ready(running: Bridge) -> bool:
     try:
         return (await running.http("GET", "/ready"))[0] == 200
-    except Exception:
+    except QuarterdeckError:
         return False
 
 
@@ -112,9 +114,12 @@ async def test_each_legacy_session_has_its_own_process(tmp_path: Path) -> None:
 
 
 async def test_shared_mode_serves_all_sessions_from_one_process(tmp_path: Path) -> None:
-    async with bridge(tmp_path, mode="shared") as running:
-        async with Client(running.url, mode="legacy") as one, Client(running.url, mode="legacy") as two:
-            assert text(await one.call_tool("pid", {})) == text(await two.call_tool("pid", {}))
+    async with (
+        bridge(tmp_path, mode="shared") as running,
+        Client(running.url, mode="legacy") as one,
+        Client(running.url, mode="legacy") as two,
+    ):
+        assert text(await one.call_tool("pid", {})) == text(await two.call_tool("pid", {}))
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
@@ -146,7 +151,7 @@ async def test_a_crash_is_a_clear_error_and_the_next_session_works(tmp_path: Pat
 
 async def test_a_hanging_tool_times_out_with_the_field_to_change(tmp_path: Path) -> None:
     async with bridge(tmp_path, timeout=0.5) as running, Client(running.url, mode="legacy") as client:
-        with pytest.raises(MCPError, match="spec.timeout"):
+        with pytest.raises(MCPError, match=r"spec\.timeout"):
             await client.call_tool("hang", {})
         assert text(await client.call_tool("env", {"name": "SUPPORT_ENV"})) == "visible"
 
@@ -189,7 +194,7 @@ async def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
         async def told() -> bool:
             try:
                 status, body, _ = await running.http("GET", "/ready")
-            except Exception:
+            except QuarterdeckError:
                 return False
             return status == 503 and b"no-such-command-here" in body and b"spec.deployment.cmd" in body
 
@@ -210,11 +215,8 @@ async def test_requests_out_of_order_are_refused(tmp_path: Path) -> None:
 
 async def test_pretty_printed_json_is_one_line_to_the_server(tmp_path: Path) -> None:
     async with bridge(tmp_path) as running:
-        init = json.dumps(
-            {"jsonrpc": "2.0", "id": "a", "method": "initialize",
-             "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}},
-            indent=2,
-        )  # fmt: skip
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        init = json.dumps({"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": params}, indent=2)
         status, body, response = await running.http("POST", "/mcp", init.encode(), [(b"accept", b"application/json")])
         assert status == 200
         assert json.loads(body)["id"] == "a"

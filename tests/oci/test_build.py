@@ -100,5 +100,5 @@ def test_bad_references_are_usage_errors(text: str) -> None:
 
 def test_a_lock_with_hashes_is_what_gets_installed(tmp_path: Path, project: Path) -> None:
     (project / "requirements.lock").write_text(f"tomli-w==1.2.0 --hash=sha256:{'0' * 64}\n")
-    with pytest.raises(ConfigError, match="[Hh]ash"):
+    with pytest.raises(ConfigError, match=r"[Hh]ash"):
         build(project, parse("demo"), Layout(tmp_path / "images"), lambda line: None)
