@@ -163,9 +163,9 @@ class Stage:
         try:
             while waiting:
                 for (kind, name), resource in list(waiting.items()):
-                    condition = ready_condition(await client.get(resource, name, NAMESPACE))
-                    last = f"{kind}/{name}: {condition.get('reason', '')} {condition.get('message', '')}"
-                    if condition.get("status") == "True":
+                    missing = not_true(await client.get(resource, name, NAMESPACE))
+                    last = f"{kind}/{name}: {missing}"
+                    if not missing:
                         print(f"  {kind}/{name} is Ready after {time.monotonic() - began:.1f} s", flush=True)
                         del waiting[kind, name]
                 if waiting and time.monotonic() - began > _READY:
@@ -247,9 +247,14 @@ class Stage:
         print("\nStopped; no process and no file is left.")
 
 
-def ready_condition(obj: dict[str, Any]) -> dict[str, Any]:
-    conditions = obj.get("status", {}).get("conditions", [])
-    return next((c for c in conditions if c["type"] == "Ready"), {})
+def not_true(obj: dict[str, Any]) -> str:
+    """What keeps an object from use (Ready, and for agents its tools found); empty when nothing does."""
+    conditions = {c["type"]: c for c in obj.get("status", {}).get("conditions", [])}
+    for wanted in ("Ready", "ResolvedRefs"):
+        condition = conditions.get(wanted)
+        if condition is None or condition["status"] != "True":
+            return f"{wanted}: {condition['message'] if condition else 'not known yet'}"
+    return ""
 
 
 def registry_reachable(environment: dict[str, str]) -> bool:
