@@ -141,3 +141,18 @@ async def test_head_of_an_agent_ends(bare: Rig, upstream: Upstream) -> None:
     bare.gateway.use(snapshot(upstream.port, agents=(agent,)))
     response = await bare.request("/a2a/kagent/x", method="HEAD", listener="local")
     assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([(b"host", b"evil.example"), (b"host", b"localhost")], 400),
+        ([(b"host", b"localhost"), (b"origin", b"http://evil.example"), (b"origin", b"http://localhost")], 400),
+        ([(b"host", b"localhost"), (b"sec-fetch-site", b"cross-site")], 403),
+        ([(b"host", b"localhost"), (b"sec-fetch-site", b"none")], 200),
+    ],
+)
+async def test_what_a_browser_says_counts_once(rig: Rig, lines: list[tuple[bytes, bytes]], status: int) -> None:
+    response = await rig.pool.request("GET", rig.origin("local"), "/v1/models", lines)
+    await response.read()
+    assert response.status == status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any
@@ -24,7 +25,23 @@ from .table import Table
 LOCAL = "local"
 WORKLOADS = "workloads"
 
+_ONCE = (b"authorization", b"host", b"origin", b"sec-fetch-site")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+HOLD = 2.0
+"""Seconds a call waits for a known server or agent that has no ready endpoint."""
+
+
+def _unready(table: Table, path: bytes) -> bool:
+    """Whether the path names a server or agent that we know and that has no endpoint at the moment."""
+    route = table.mcp.get(path)
+    if route is not None:
+        return not route.server.endpoints
+    if not path.startswith(b"/a2a/"):
+        return False
+    agent = table.agents.get("/".join(path.decode("latin-1").split("/", 4)[2:4]))
+    return agent is not None and not agent.endpoints
 
 
 class Router:
@@ -52,6 +69,25 @@ class Router:
         principal = self._admit(exchange, table, path)
         if principal is None:
             return None
+        if _unready(table, path):
+            return self._hold(exchange, path, principal)
+        return self._dispatch(exchange, table, path, principal)
+
+    async def _hold(self, exchange: Exchange, path: bytes, principal: Principal) -> None:
+        """Wait a moment for an endpoint: what the API calls Ready reaches us a little later than its other watchers."""
+        for _ in range(int(HOLD / 0.1)):
+            await asyncio.sleep(0.1)
+            if exchange.disconnected:
+                return
+            if not _unready(self.table, path):
+                break
+        rest = self._dispatch(exchange, self.table, path, principal)
+        if rest is not None:
+            await rest
+
+    def _dispatch(
+        self, exchange: Exchange, table: Table, path: bytes, principal: Principal
+    ) -> Coroutine[Any, Any, None] | None:
         route = table.mcp.get(path)
         if route is not None:
             self._mcp.handle(exchange, route, principal)
@@ -71,8 +107,15 @@ class Router:
         headers = exchange.context = dict(exchange.headers)
         host = headers.get(b"host", b"")
         origin = headers.get(b"origin")
-        if len(headers) != len(exchange.headers) and [k for k, _ in exchange.headers].count(b"authorization") > 1:
-            self._refuse(exchange, 400, "header authorization may be sent once only")
+        if len(headers) != len(exchange.headers):
+            names = [name for name, _ in exchange.headers]
+            twice = next((name for name in _ONCE if names.count(name) > 1), None)
+            if twice is not None:
+                self._refuse(exchange, 400, f"header {twice.decode()} may be sent once only")
+                return None
+        site = headers.get(b"sec-fetch-site")
+        if origin is None and site is not None and site not in (b"same-origin", b"none"):
+            self._refuse(exchange, 403, "requests from pages of other sites are not allowed")
             return None
         if origin is not None and not _allowed_origin(origin, host):
             self._refuse(exchange, 403, "requests from this web origin are not allowed")
