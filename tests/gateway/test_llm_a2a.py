@@ -163,3 +163,21 @@ async def test_agents_are_called_under_policy(models: Rig, backend: Backend) -> 
     assert backend.seen[-1].target == b"/tasks?pageSize=1"
     records = [(r["method"], r["decision"]) for r in models.records()]
     assert records == [("SendMessage", "allow"), ("SendMessage", "deny"), ("GET", "allow")]
+
+
+async def test_a_call_waits_a_moment_for_an_agent_that_is_just_becoming_ready(models: Rig, backend: Backend) -> None:
+    whole = models.gateway.snapshot
+    none = msgspec.structs.replace(whole.agents[0], endpoints=())
+    models.gateway.use(msgspec.structs.replace(whole, agents=(none, *whole.agents[1:])))
+    waiting = asyncio.create_task(models.rpc("/a2a/kagent/b", "SendMessage", bearer=token("pod-a")))
+    await asyncio.sleep(0.05)
+    assert not waiting.done() and not backend.seen
+    models.gateway.use(whole)
+    assert (await waiting)["result"] == {}
+
+
+async def test_a_call_to_an_agent_that_stays_away_says_so(models: Rig) -> None:
+    whole = models.gateway.snapshot
+    models.gateway.use(msgspec.structs.replace(whole, agents=(msgspec.structs.replace(whole.agents[0], endpoints=()),)))
+    answer = await models.rpc("/a2a/kagent/b", "SendMessage", bearer=token("pod-a"))
+    assert "no ready endpoint; see: kubectl describe agent b -n kagent" in answer["error"]["message"]

@@ -99,6 +99,11 @@ class Gateway:
         self.upstreams.close()
         self.audit.close()
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is served now."""
+        return self._router.table.snapshot
+
     def use(self, snapshot: Snapshot) -> None:
         """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
         self._router.table = Table(snapshot, self.upstreams)
