@@ -159,7 +159,7 @@ async def test_the_datetime_pair_from_yaml_to_ready(platform: Platform) -> None:
         refs = await platform.eventually(
             lambda: (
                 (c := platform.condition(k.AGENT, "datetime-agent", "ResolvedRefs"))
-                and "get_datetime" in c["message"]
+                and "offers no get_datetime" in c["message"]
                 and c
             )
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.template import foreign_template_fields
 from quarterdeck.translate.options import Options
 
 from . import agent, mcp_server, model_config, model_provider_config, remote_mcp_server, service
@@ -29,6 +31,7 @@ class ControllerOptions(Options):
 def build(client: KubeClient, options: ControllerOptions) -> tuple[ControllerSet, GatewayConfig]:
     """All controllers, ready to run, and the gateway configuration they feed."""
     controllers = ControllerSet(client)
+    controllers.informer(k.DEPLOYMENT).keep_managed_fields = foreign_template_fields
     context = Context(controllers, options)
     discovery = Discovery(controllers.clock.monotonic, options.discovery_interval)
     controllers.add(agent.controller(context))

@@ -9,12 +9,19 @@ from typing import Any
 
 from quarterdeck.errors import ConfigError
 from quarterdeck.kube import resource as k
-from quarterdeck.kube.apply import APPLIED_HASH, apply_if_changed, apply_status_if_changed, with_applied_hash
+from quarterdeck.kube.apply import (
+    APPLIED_HASH,
+    apply_if_changed,
+    apply_status_if_changed,
+    restore_template,
+    with_applied_hash,
+)
 from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.conditions import get_condition, set_condition
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.owner import is_controlled_by
 from quarterdeck.kube.resource import Key, Object, Resource
+from quarterdeck.kube.template import additions
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.snapshot import Values
@@ -59,6 +66,11 @@ class Context:
         default_factory=dict[tuple[str, str, str], tuple[str, str]]
     )
 
+    _templates: dict[tuple[str, str, str], tuple[str, str]] = field(
+        default_factory=dict[tuple[str, str, str], tuple[str, str]]
+    )
+    """(digest of the pod template, applied hash) after a restore: what stays then is the server's own."""
+
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
         return self.set.informer(res).get(namespace, name)
 
@@ -100,7 +112,8 @@ class Context:
         wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
         if live is not None and self._settled.get(slot) == (live["metadata"].get("resourceVersion"), wanted):
             return
-        written = await apply_if_changed(self.set.client, res, desired, live)
+        written = await self._restore(res, slot, desired, live, wanted)
+        written = written or await apply_if_changed(self.set.client, res, desired, live)
         if written is None:
             return
         self.set.informer(res).observe(written)
@@ -108,6 +121,19 @@ class Context:
         self._settled[slot] = (written["metadata"].get("resourceVersion", ""), wanted)
         if live is not None and (live["metadata"].get("annotations") or {}).get(APPLIED_HASH) == wanted:
             self._tell_restored(owner, res, live, written)
+
+    async def _restore(
+        self, res: Resource, slot: tuple[str, str, str], desired: Object, live: Object | None, wanted: str
+    ) -> Object | None:
+        """Take what others added out of an owned workload's pod template; None when there is nothing of it."""
+        if res is not k.DEPLOYMENT or live is None or not additions(desired, live):
+            return None
+        if self._templates.get(slot) == (digest(live["spec"]["template"]), wanted):
+            return None
+        written = await restore_template(self.set.client, res, desired)
+        if written is not None:
+            self._templates[slot] = (digest(written["spec"]["template"]), wanted)
+        return written
 
     def _tell_restored(self, owner: Object, res: Resource, live: Object, written: Object) -> None:
         """An Event when somebody else's change to an owned Deployment was put back."""

@@ -15,6 +15,7 @@ import msgspec
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.kube.resource import Object, Resource
+from quarterdeck.kube.template import additions, with_restart
 
 APPLIED_HASH = "quarterdeck.dev/applied-hash"
 
@@ -46,6 +47,24 @@ async def apply_if_changed(
     if live is not None and covers(marked, live):
         return None
     return await client.apply(res, marked, field_manager=field_manager, force=force)
+
+
+async def restore_template(
+    client: KubeClient, res: Resource, desired: Object, *, field_manager: str = "quarterdeck"
+) -> Object | None:
+    """Replace the workload's pod template by the desired one where others added to it; None when nobody did.
+
+    A restart's stamp stays. The template is replaced first, so that one rollout undoes everything; the apply after it
+    changes no value, but makes us the manager that can take the fields out again.
+    """
+    metadata = desired["metadata"]
+    live = await client.get(res, metadata["name"], metadata["namespace"])
+    if not additions(desired, live, field_manager):
+        return None
+    template = with_restart(desired["spec"]["template"], live["spec"]["template"])
+    patch = [{"op": "replace", "path": "/spec/template", "value": template}]
+    await client.patch(res, metadata["name"], patch, metadata["namespace"], kind="json", field_manager=field_manager)
+    return await client.apply(res, with_applied_hash(desired), field_manager=field_manager)
 
 
 async def apply_status_if_changed(

@@ -141,9 +141,10 @@ class KubeClient:
         *,
         kind: PatchKind = "merge",
         subresource: str | None = None,
+        field_manager: str = "",
     ) -> Object:
-        path = res.path(namespace, name, subresource)
-        return await self.request("PATCH", path, body=body, content_type=_PATCH_TYPES[kind])
+        path, params = res.path(namespace, name, subresource), _params(fieldManager=field_manager)
+        return await self.request("PATCH", path, params=params, body=body, content_type=_PATCH_TYPES[kind])
 
     async def apply(
         self,

@@ -1,8 +1,8 @@
 """A live copy of one kind: list, then watch, for as long as it runs.
 
 Missed changes cannot happen: after a gap (410, or a lost connection that cannot resume) the new list is compared with
-the cache and the differences, deletions included, are delivered. ``metadata.managedFields`` is dropped: it is often
-half of an object, and no reader of a cache needs it.
+the cache and the differences, deletions included, are delivered. ``metadata.managedFields`` is often half of an object:
+only what a reader asked for is kept of it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Informer:
         self.metadata_only = metadata_only
         self.synced = asyncio.Event()
         self.relists = 0
+        self.keep_managed_fields: Callable[[list[Object]], list[Object]] | None = None
+        """Picks the entries of ``managedFields`` that readers need; none when unset."""
         self._clock = clock or SystemClock()
         self._objects: dict[Key, Object] = {}
         self._indexes: dict[str, tuple[IndexFunction, dict[str, dict[Key, Object]]]] = {}
@@ -169,7 +171,9 @@ class Informer:
 
     def _put(self, obj: Object) -> None:
         key = key_of(obj)
-        obj["metadata"].pop("managedFields", None)
+        managed = obj["metadata"].pop("managedFields", None)
+        if managed and self.keep_managed_fields is not None and (kept := self.keep_managed_fields(managed)):
+            obj["metadata"]["managedFields"] = kept
         old = self._objects.get(key)
         if old is not None:
             same = old["metadata"].get("resourceVersion") == obj["metadata"].get("resourceVersion")
