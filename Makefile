@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "setup: cannot create $(VENV); on Debian: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@command -v bwrap >/dev/null || echo "setup: no system bubblewrap; using the one in $(VENV) (for the fixed 0.12+: apt-get install bubblewrap)"
 	@touch $@

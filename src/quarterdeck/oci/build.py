@@ -55,7 +55,7 @@ def build(directory: Path, reference: Reference, store: Layout, say: Callable[[s
         if project.language == "python":
             say("installing dependencies")
             _python_dependencies(project, work / "site-packages")
-            layers.append(_layer(work, work / "site-packages", DEPENDENCIES, lambda path: "__pycache__" not in path))
+            layers.append(_layer(work, work / "site-packages", DEPENDENCIES, lambda path: True))
             say("packing the project")
             layers.append(_layer(work, directory, "app", project.keeps))
         else:
@@ -118,6 +118,20 @@ def _python_dependencies(project: Project, target: Path) -> None:
         _run([*command, "-r", "pyproject.toml"], directory)
     else:
         _run([*command, "-r", "requirements.txt"], directory)
+    _compile(target)
+
+
+def _compile(target: Path) -> None:
+    """Bytecode into the image: its folder is read-only where it runs, so each start would compile anew.
+
+    Unchecked and with the paths it has in the image, so that it comes out the same each time. Files that are no valid
+    Python of this version (templates, tests of syntax errors) are left as they are.
+    """
+    for stale in target.rglob("__pycache__"):
+        shutil.rmtree(stale)
+    command = [base_python(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    command += ["-s", str(target), "-p", f"/{DEPENDENCIES}", str(target)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def _node_tree(project: Project, target: Path) -> Path:
