@@ -103,3 +103,43 @@ async def test_v1alpha1_agents_are_served_in_both_versions(client: KubeClient) -
     )
     new = await client.get(k.AGENT, "o", "kagent")
     assert new["spec"]["declarative"]["systemMessage"] == "Old."
+
+
+async def test_a_v1alpha1_file_reaches_its_tools_and_reads_back_as_it_was_written(client: KubeClient) -> None:
+    old = k.Resource("kagent.dev", "v1alpha1", "Agent", "agents")
+    spec = {
+        "systemMessage": "Old.",
+        "modelConfig": "default-model-config",
+        "tools": [{"type": "McpServer", "mcpServer": {"toolServer": "datetime-agent-mcp", "toolNames": ["get_time"]}}],
+    }
+    written = {"kind": "Agent", "metadata": {"name": "o", "namespace": "kagent"}, "spec": spec}
+    for obj in yaml.safe_load_all((SEED / "datetime-agent.yaml").read_text()):
+        if obj["kind"] == "MCPServer":
+            await client.create(k.MCP_SERVER, obj)
+    await client.apply(old, written, "kagent", field_manager="kubectl")
+    stored = (await client.get(k.AGENT, "o", "kagent"))["spec"]["declarative"]
+    assert stored["tools"][0]["mcpServer"]["name"] == "datetime-agent-mcp"
+    assert stored["runtime"] == "go", "defaults of the stored version are there"
+    read = (await client.get(old, "o", "kagent"))["spec"]
+    assert read["tools"][0]["mcpServer"]["toolServer"] == "datetime-agent-mcp"
+    assert read["systemMessage"] == "Old."
+
+    controllers, config = build(client, ControllerOptions(discovery_interval=3600))
+    await controllers.start()
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                status = (await client.get(k.AGENT, "o", "kagent")).get("status") or {}
+                if (get_condition(status.get("conditions"), "Accepted") or {}).get("status") == "True":
+                    break
+                await asyncio.sleep(0.02)
+        await settled(client, controllers)
+        assert config.snapshot is not None
+        grants = next(p for p in config.snapshot.policies if p.name == "o").tools
+        assert [(grant.kind, grant.name) for grant in grants] == [("MCPServer", "datetime-agent-mcp")]
+
+        spec["systemMessage"] = "New."
+        await client.apply(old, written, "kagent", field_manager="kubectl")
+        assert (await client.get(k.AGENT, "o", "kagent"))["spec"]["declarative"]["systemMessage"] == "New."
+    finally:
+        await controllers.stop()

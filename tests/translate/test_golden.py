@@ -43,7 +43,7 @@ def inputs_of(obj: Object, documents: list[Object]) -> AgentInputs:
         sources = {s.alias or s.name: config_maps[s.name] for s in declarative.prompt_template.data_sources or ()}
         names = [n for t in declarative.tools or () if t.mcp_server for n in t.mcp_server.tool_names or ()]
         text = prompt.render(text, sources, prompt.PromptContext(name, namespace, spec.description or "", names))
-    targets = [ToolTarget(tool, *tool_target_key(namespace, tool)) for tool in declarative.tools or ()]
+    targets = [ToolTarget(tool, *tool_target_key(namespace, tool, lambda _: True)) for tool in declarative.tools or ()]
     model = ResolvedModel(namespace, declarative.model_config_ or "default-model-config", "gpt-4.1-mini")
     embedding = ResolvedModel(namespace, declarative.memory.model_config_, "embed") if declarative.memory else None
     return AgentInputs(obj, spec, model, text, targets, embedding)

@@ -15,7 +15,7 @@ from quarterdeck.translate import prompt
 from quarterdeck.translate.agent import selector, translate_agent
 from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolTarget
 from quarterdeck.translate.objects import duration
-from quarterdeck.translate.reference import allowed, model_key, tool_target_key
+from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
 
 from .context import Context, Verdict, references_in_pod
 from .workload import Workload, workload
@@ -93,7 +93,7 @@ def references(obj: Object, context: Context) -> set[str]:
     declarative = spec.declarative
     for tool in (declarative.tools if declarative else None) or ():
         try:
-            found.add("/".join(tool_target_key(namespace, tool)))
+            found.update("/".join(key) for key in tool_target_keys(namespace, tool))
         except ConfigError:
             continue
     if declarative is not None:
@@ -215,12 +215,20 @@ class AgentReconciler:
             raise ConfigError(f"ModelConfig {'/'.join(key)} not found; create it or name another in modelConfig")
         return ResolvedModel(*key, model_spec({"kind": "ModelConfig"} | found).model)
 
+    def _exists(self, key: Target) -> bool:
+        return self.context.get(_TARGETS[key[0]], key[1], key[2]) is not None
+
     def _target(self, namespace: str, tool: Tool) -> ToolTarget:
-        kind, target_namespace, name = tool_target_key(namespace, tool)
+        kind, target_namespace, name = tool_target_key(namespace, tool, self._exists)
         if tool.type == "Agent" and tool.agent is not None and tool.agent.kind == "SandboxAgent":
             raise ConfigError(f"tools: SandboxAgent {name} cannot be called yet; use an Agent")
         found = self.context.get(_TARGETS[kind], target_namespace, name)
         where = f"{kind} {target_namespace}/{name}"
+        if found is None and tool.mcp_server is not None and tool.mcp_server.kind == "ToolServer":
+            raise ConfigError(
+                f"tools: there is neither a RemoteMCPServer nor an MCPServer {target_namespace}/{name}, and a ToolServer "
+                "of that name is stored only; create one of them"
+            )
         if found is None:
             raise ConfigError(
                 f"tools: {where} not found; create it, or correct the name and kind in spec.declarative.tools"

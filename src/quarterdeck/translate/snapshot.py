@@ -34,7 +34,7 @@ from .mcp_server import mcp_path
 from .model import SecretReader, gateway_model, tls_settings
 from .objects import duration
 from .options import Options
-from .reference import allowed, model_key, tool_target_key
+from .reference import Target, allowed, model_key, tool_target_key
 from .resolve import Services, resolve
 from .service import service_endpoint
 
@@ -58,6 +58,11 @@ class World:
     replica_sets: Sequence[Object] = ()
     namespaces: Sequence[Object] = ()
     identities: Identities = field(default_factory=Identities)
+
+    def has_server(self, target: Target) -> bool:
+        """Whether a RemoteMCPServer or MCPServer exists."""
+        servers = self.remote_mcp_servers if target[0] == "RemoteMCPServer" else self.mcp_servers
+        return any(_key(obj) == target[1:] for obj in servers)
 
 
 def compile_snapshot(world: World, options: Options, gateway: str = "quarterdeck-system/quarterdeck") -> Snapshot:
@@ -266,7 +271,7 @@ def _grant(namespace: str, tool: Tool, world: World, values: Values) -> ToolGran
         return None
     server = tool.mcp_server
     try:
-        kind, target_namespace, name = tool_target_key(namespace, tool)
+        kind, target_namespace, name = tool_target_key(namespace, tool, world.has_server)
         headers = tuple(values.header(namespace, ref) for ref in tool.headers_from or ())
     except ConfigError:
         return None
@@ -286,7 +291,7 @@ def _grant(namespace: str, tool: Tool, world: World, values: Values) -> ToolGran
 def _agent_target(namespace: str, tool: Tool, world: World) -> str | None:
     if tool.type != "Agent" or tool.agent is None:
         return None
-    kind, target_namespace, name = tool_target_key(namespace, tool)
+    kind, target_namespace, name = tool_target_key(namespace, tool, world.has_server)
     if target_namespace != namespace and not _admits(kind, target_namespace, name, namespace, world):
         return None
     return f"{target_namespace}/{name}"

@@ -147,7 +147,32 @@ def kinds_from(crd: Object, registry: InProcess | None = None, webhook: Webhook 
     if registry is not None and registry.get(spec["group"], spec["names"]["kind"]) is not None:
         webhook = None
     served = [version for version in spec["versions"] if version.get("served")]
+    defaulters: dict[str, pruning.Defaulter] = {}
+    if convert is not None:
+        convert = _defaulting(convert, spec["group"], defaulters)
+        defaulters |= {version["name"]: pruning.Defaulter(structural.build(_schema(version))) for version in served}
     return [_kind(spec, version, names, storage, convert, webhook) for version in served]
+
+
+def _schema(version: dict[str, Any]) -> dict[str, Any]:
+    return (version.get("schema") or {}).get("openAPIV3Schema") or _OPEN
+
+
+def _defaulting(
+    convert: Callable[[Object, str], Object], group: str, defaulters: dict[str, pruning.Defaulter]
+) -> Callable[[Object, str], Object]:
+    """Conversion gives the other version's defaults too: what is stored is sent to its readers as it is."""
+
+    def converted(obj: Object, wanted: str) -> Object:
+        out = convert(obj, wanted)
+        defaulter = defaulters.get(wanted.removeprefix(f"{group}/"))
+        if defaulter is None or obj.get("apiVersion") == out.get("apiVersion"):
+            return out
+        out = pruning.copy(out)
+        defaulter.apply(out)
+        return out
+
+    return converted
 
 
 def _kind(
@@ -162,7 +187,7 @@ def _kind(
     subresources = version.get("subresources") or {}
     has_status = subresources.get("status") is not None
     scale = subresources.get("scale")
-    schema = (version.get("schema") or {}).get("openAPIV3Schema") or _OPEN
+    schema = _schema(version)
     if spec.get("preserveUnknownFields"):
         schema = {**schema, "x-kubernetes-preserve-unknown-fields": True}
     selectable = tuple(field["jsonPath"] for field in version.get("selectableFields") or ())
