@@ -109,6 +109,9 @@ class LocalImages:
 
 def apply_layer(archive: Path, root: Path) -> None:
     """Unpack one layer over ``root``: whiteouts delete, nothing may land outside. Raises ImageNotRunnable."""
+    # Folders already walked, by their path in the layer: nearly all members lie in one of them. Whatever could turn a
+    # folder into something else (links, whiteouts) makes us walk anew.
+    walked: dict[tuple[str, ...], Path] = {}
     with tarfile.open(archive) as tar:
         for member in tar:
             pure = PurePosixPath(member.name)
@@ -118,7 +121,13 @@ def apply_layer(archive: Path, root: Path) -> None:
                 )
             if not pure.parts:
                 continue
-            target = _parent(root, pure) / pure.name
+            above = pure.parts[:-1]
+            parent = walked.get(above)
+            if parent is None:
+                parent = walked[above] = _parent(root, pure)
+            target = parent / pure.name
+            if not (member.isreg() or member.isdir()) or pure.name.startswith(".wh.") or target.is_symlink():
+                walked.clear()
             if pure.name == ".wh..wh..opq":
                 for entry in target.parent.iterdir():
                     _remove(entry)
@@ -161,7 +170,8 @@ def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, root: Pa
         target.mkdir(exist_ok=True)
         target.chmod((member.mode & 0o777) | 0o700)
         return
-    _remove(target)
+    if os.path.lexists(target):
+        _remove(target)
     if member.issym():
         target.symlink_to(member.linkname)
     elif member.islnk():
@@ -171,7 +181,7 @@ def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, root: Pa
         os.link(source, target, follow_symlinks=False)
     elif member.isfile():
         content = tar.extractfile(member)
-        with target.open("wb") as out:
+        with open(target, "xb") as out:
             if content is not None:
                 shutil.copyfileobj(content, out)
-        target.chmod(member.mode & 0o777)
+            os.fchmod(out.fileno(), member.mode & 0o777)
