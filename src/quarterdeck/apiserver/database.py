@@ -102,10 +102,15 @@ class Database:
         self._thread: threading.Thread | None = None
         self._compact_to = 0
         try:
+            # made before SQLite does: it gives its journals the mode of the database
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            os.chmod(path, 0o600)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._open()
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error.strerror}; make it writable for you") from error
 
     def _open(self) -> None:
         db = self._db
@@ -120,7 +125,6 @@ class Database:
         db.execute("PRAGMA synchronous=FULL")
         if version == 0:
             db.executescript(f"BEGIN;{_LAYOUT}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        os.chmod(self.path, 0o600)
 
     # -- reading, before start
     def last_version(self) -> int:

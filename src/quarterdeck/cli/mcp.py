@@ -31,9 +31,11 @@ def build(
 ) -> None:
     """Build a project into an image of the local store, without Docker."""
     from quarterdeck.errors import UsageError
+    from quarterdeck.node.images.oci import LocalImages
     from quarterdeck.oci.build import build as build_image
     from quarterdeck.oci.layout import Layout
     from quarterdeck.oci.reference import parse
+    from quarterdeck.server.directory import close_to_others
 
     from .home import home
 
@@ -46,8 +48,14 @@ def build(
         raise UsageError(f"--push: {tag} names no registry; write -t REGISTRY/NAME:TAG")
     if bool(username) != password_stdin:
         raise UsageError("--username and --password-stdin go together")
+    close_to_others(home())
     store = Layout(home() / "node" / "images")
     built = build_image(project_dir, reference, store, _say)
+    _say("unpacking")
+    images = LocalImages(store.root, store.root.parent / "extracted")
+    found = images.find(str(reference))
+    assert found is not None, "the image was stored just now"
+    images.load(found)  # the node would do it at the first start, while somebody waits
     print(
         f"{built.reference} {built.digest[:19]} {built.size / 1e6:.1f} MB, "
         f"command: {' '.join(built.command) or '(none)'}"

@@ -45,6 +45,7 @@ from quarterdeck.wire.http import Exchange, Server
 
 from . import default_model
 from .database import Database
+from .directory import close_to_others
 from .endpoints import Endpoints, write_endpoints
 from .identity import Identity
 from .kagent import KagentApi
@@ -77,6 +78,7 @@ class ControlPlane:
     async def start(self) -> None:
         """Raises StorageError (data directory) or QuarterdeckError (a port that is taken, named)."""
         options = self.options
+        close_to_others(options.home)
         api = self._api = ApiServer(
             ApiServerConfig(options.home, port=options.kubernetes_port, metrics=self._metrics, converters=_converters())
         )
@@ -87,6 +89,8 @@ class ControlPlane:
         await self._install(admin)
         ports = await self._ports(admin)
         sandbox = await asyncio.to_thread(Sandbox.best)
+        if os.getuid() == 0 and sandbox.level != "bwrap":
+            options.home.chmod(0o711)  # containers of other uids pass through to node/, where their volumes are
         await self._start_controllers(ports, sandbox)
         await self._start_node(ports, sandbox)
         await default_model.ensure(admin, await default_model.choose(os.environ))
