@@ -32,9 +32,11 @@ def tail(
 
 
 @group.command()
-def verify(file: File = None) -> None:
+def verify(
+    file: File = None, output: Annotated[str, typer.Option("--output", "-o", help="json or yaml.")] = ""
+) -> None:
     """Check that no record was changed or removed; exit code 1 when one was."""
     from .records import check
 
-    if not check(file):
+    if not check(file, output):
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ from typing import IO, Any
 from quarterdeck.errors import StorageError, UsageError
 
 from .home import home
-from .output import emit, note, table
+from .output import emit, note, table, to_json, to_yaml
 
 _HEADER = ["TIME", "PRINCIPAL", "KIND", "SERVER", "TOOL", "DECISION", "OUTCOME", "MS", "TRACE", "DETAIL"]
 _POLL = 0.2
@@ -62,13 +62,19 @@ def show(file: Path | None, wanted: Filter, *, lines: int, follow: bool, output:
                 time.sleep(_POLL)
 
 
-def check(file: Path | None) -> bool:
+def check(file: Path | None, output: str) -> bool:
     """Verify the chain of hashes and say what was found."""
     from quarterdeck.telemetry.audit import verify
 
+    if output not in ("", "json", "yaml"):
+        raise UsageError(f"--output={output}: must be json or yaml")
     path = file or default_path()
     result = verify(path)
-    if result.ok:
+    if output:
+        document = {"file": str(path), "ok": result.ok, "records": result.records, "line": result.line,
+                    "problem": result.problem}  # fmt: skip
+        emit(to_json(document) if output == "json" else to_yaml(document))
+    elif result.ok:
         emit(f"{path}: {result.records} records, none changed or removed\n")
     else:
         note(f"error: {path}: line {result.line}: {result.problem}")
