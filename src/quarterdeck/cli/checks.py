@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .home import NotRunning, endpoints, home, kubeconfig_path
+from .home import NotRunning, Starting, endpoints, home, kubeconfig_path
 
 Level = Literal["ok", "info", "warning", "error"]
 _MARKS: dict[Level, str] = {"ok": "ok", "info": "info", "warning": "warn", "error": "FAIL"}
@@ -117,6 +117,8 @@ def platform(directory: Path) -> Finding:
         found = endpoints(directory)
     except NotRunning:
         return ports()
+    except Starting as error:
+        return Finding("platform", "warning", str(error), "qd status")
     import urllib.request
 
     try:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import time
 from pathlib import Path
 
-from quarterdeck.errors import QuarterdeckError
+from quarterdeck.errors import ConfigError, QuarterdeckError
 from quarterdeck.server.endpoints import Endpoints, read_endpoints
+
+RESTART_SECONDS = 10.0
+"""How long a command waits for a control plane that its supervisor is starting."""
 
 
 class NotRunning(QuarterdeckError):
     """Nothing answers for this data directory."""
 
     reason = "NotRunning"
+
+
+class Starting(QuarterdeckError):
+    """The supervisor lives and its control plane is not back yet."""
+
+    reason = "Starting"
 
 
 def home() -> Path:
@@ -46,13 +58,55 @@ def alive(pid: int) -> bool:
     return stat[stat.rindex(b")") + 2 :][:1] not in (b"Z", b"X")  # killed, only not yet collected by its parent
 
 
-def endpoints(directory: Path | None = None) -> Endpoints:
-    """Raises NotRunning when no platform runs on the data directory."""
-    directory = directory or home()
+def supervisor_pid(directory: Path) -> int | None:
+    """The process of the ``qd up`` that holds the data directory; None when there is none."""
+    path = directory / "run" / "up.lock"
     try:
-        result = read_endpoints(directory)
-    except FileNotFoundError:
-        raise NotRunning(f"nothing runs on {directory}; start it with: qd up") from None
-    if not alive(result.pid):
-        raise NotRunning(f"the platform on {directory} has ended (process {result.pid} is gone); start it with: qd up")
+        with path.open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask are no supervisor
+            except BlockingIOError:
+                return int(lock.read().strip() or 0) or None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return None
+
+
+def endpoints(directory: Path | None = None, wait: float = RESTART_SECONDS) -> Endpoints:
+    """The addresses of what runs; a control plane that starts again is waited for, ``wait`` seconds at most.
+
+    Raises NotRunning when no platform runs on the data directory, Starting when it was not back in time.
+    """
+    directory = directory or home()
+    deadline = time.monotonic() + wait
+    while (result := _published(directory)) is None or not alive(result.pid):
+        supervisor = supervisor_pid(directory)
+        if supervisor is None:
+            raise _not_running(directory, result)
+        if time.monotonic() > deadline:
+            raise Starting(
+                f"the control plane on {directory} is starting again (supervisor {supervisor}); try again, "
+                f"or look at its log: {directory / 'run' / 'controlplane.log'}"
+            )
+        time.sleep(0.05)
     return result
+
+
+def await_restart(directory: Path) -> None:
+    """Wait for a control plane that is being started again; nothing to do when no supervisor runs. Raises Starting."""
+    if supervisor_pid(directory) is not None:
+        with contextlib.suppress(NotRunning, ConfigError):  # a damaged address book is no reason to refuse
+            endpoints(directory)
+
+
+def _published(directory: Path) -> Endpoints | None:
+    try:
+        return read_endpoints(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _not_running(directory: Path, last: Endpoints | None) -> NotRunning:
+    if last is None:
+        return NotRunning(f"nothing runs on {directory}; start it with: qd up")
+    return NotRunning(f"the platform on {directory} has ended (process {last.pid} is gone); start it with: qd up")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,15 +14,17 @@ def register(app: typer.Typer) -> None:
     app.command()(kubeconfig)
 
 
+def _port(name: str, help: str | None = None) -> Any:
+    return typer.Option(envvar=f"QUARTERDECK_{name}_PORT", min=0, max=65535, help=help)
+
+
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is up; qd down ends it.")] = False,
-    kubernetes_port: Annotated[
-        int, typer.Option(envvar="QUARTERDECK_KUBERNETES_PORT", help="0 takes a free port.")
-    ] = 8703,
-    api_port: Annotated[int, typer.Option(envvar="QUARTERDECK_API_PORT")] = 8700,
-    kagent_port: Annotated[int, typer.Option(envvar="QUARTERDECK_KAGENT_PORT")] = 8083,
-    gateway_port: Annotated[int, typer.Option(envvar="QUARTERDECK_GATEWAY_PORT")] = 8701,
-    workloads_port: Annotated[int, typer.Option(envvar="QUARTERDECK_WORKLOADS_PORT")] = 8702,
+    kubernetes_port: Annotated[int, _port("KUBERNETES", "0 takes a free port.")] = 8703,
+    api_port: Annotated[int, _port("API")] = 8700,
+    kagent_port: Annotated[int, _port("KAGENT")] = 8083,
+    gateway_port: Annotated[int, _port("GATEWAY")] = 8701,
+    workloads_port: Annotated[int, _port("WORKLOADS")] = 8702,
 ) -> None:
     """Start the platform and show what it does; Ctrl-C ends it."""
     from .supervise import Ports
@@ -38,11 +40,15 @@ def down() -> None:
     end()
 
 
-def status() -> None:
-    """Show what runs, where it listens and what is not ready."""
+def status(
+    output: Annotated[str, typer.Option("--output", "-o", help="json or yaml.")] = "",
+    wait: Annotated[str, typer.Option("--wait", help="Wait until it is ready, this long at most.")] = "0",
+) -> None:
+    """Show what runs, where it listens and what is not ready; exit code 1 when something is not."""
+    from .durations import seconds
     from .up import status as show
 
-    show()
+    show(output, seconds(wait, "--wait"))
 
 
 def kubeconfig() -> None:

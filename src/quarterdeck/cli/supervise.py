@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import IO
 
 from quarterdeck.errors import QuarterdeckError, StorageError, TimedOut
-from quarterdeck.node.remains import end_remains
-from quarterdeck.server.endpoints import Endpoints, endpoints_path
+from quarterdeck.server.directory import close_to_others
+from quarterdeck.server.endpoints import Endpoints, endpoints_path, read_endpoints
 
-from .home import endpoints, kubeconfig_path
+from .home import kubeconfig_path
 
 RESTARTS = 5
 """Deaths within :data:`WINDOW` seconds after which we give up and say why."""
@@ -25,6 +26,11 @@ WINDOW = 60.0
 STOP_GRACE = 45.0
 MINIMUM_FREE = 32 * 1024 * 1024
 """Bytes of free space below which nothing is started: a full disk would also swallow the log that says so."""
+
+
+LOG_TAIL = 64 * 1024
+"""Characters at the end of the log in which its last line is looked for."""
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)+(?=[A-Z]\w*(?::|$))")
 
 
 class ControlPlaneFailed(QuarterdeckError):
@@ -69,8 +75,8 @@ class Supervisor:
     def acquire(self) -> None:
         """Become the one supervisor of the data directory. Raises StorageError naming the other one."""
         run = self.directory / "run"
+        close_to_others(self.directory)
         try:
-            run.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._check_space()
             lock = (run / "up.lock").open("a+")
         except OSError as error:
@@ -121,9 +127,9 @@ class Supervisor:
             assert self._child is not None
             code = self._child.poll()
             if code is not None:
-                raise ControlPlaneFailed(f"the control plane ended with code {code}:\n{self.last_words()}")
+                raise ControlPlaneFailed(f"the control plane ended with code {code}: {self.last_words()}")
             if endpoints_path(self.directory).exists():
-                found = endpoints(self.directory)
+                found = read_endpoints(self.directory)
                 if found.pid == self._child.pid:
                     self.ports = _ports_of(found)
                     return found
@@ -145,7 +151,7 @@ class Supervisor:
             if len(self._deaths) > RESTARTS:
                 raise ControlPlaneFailed(
                     f"the control plane died {len(self._deaths)} times within {WINDOW:g} s, "
-                    f"last with code {code}:\n{self.last_words()}"
+                    f"last with code {code}: {self.last_words()}"
                 )
             self.say(f"the control plane ended with code {code}; starting it again")
             time.sleep(min(0.1 * 2 ** len(self._deaths), 3.0))
@@ -165,30 +171,27 @@ class Supervisor:
                 child.kill()
                 child.wait()
         endpoints_path(self.directory).unlink(missing_ok=True)
+        from quarterdeck.node.remains import end_remains  # only at the end: small until then
+
         left = end_remains(self.directory / "node")
         if left:
             self.say(f"ended {left} processes that a control plane had left behind")
 
-    def last_words(self, lines: int = 12) -> str:
+    def last_words(self) -> str:
+        """What the control plane said last, in one line, and where the rest is."""
         try:
-            text = self.log_path.read_text(errors="replace").splitlines()
-        except OSError:
-            return "  (no log)"
-        return "\n".join(f"  {line}" for line in text[-lines:])
+            text = self.log_path.read_text(errors="replace")
+        except OSError as error:
+            return f"{self.log_path}: {error.strerror}"
+        return f"{last_line(text[-LOG_TAIL:])}; its log: {self.log_path}"
 
 
-def supervisor_pid(directory: Path) -> int | None:
-    """The process of the ``qd up`` that holds the data directory; None when there is none."""
-    path = directory / "run" / "up.lock"
-    try:
-        with path.open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(lock.read().strip() or 0) or None
-    except (FileNotFoundError, ValueError):
-        return None
-    return None
+def last_line(log: str) -> str:
+    """The last line that is not part of a traceback's frames; an exception's own line without its module path."""
+    lines = [line for line in log.splitlines() if line.strip() and not line[0].isspace()]
+    if not lines:
+        return "it said nothing"
+    return _EXCEPTION.sub("", lines[-1].removeprefix("control plane: ")).strip()
 
 
 def _ports_of(found: Endpoints) -> Ports:

@@ -30,10 +30,12 @@ def find_config(kubeconfig: str = "", context: str = "", as_user: str = "") -> C
     """
     from quarterdeck.kube.config import load_config
 
-    from .home import home, kubeconfig_path
+    from .home import await_restart, home, kubeconfig_path
 
     local = kubeconfig_path(home())
     named = kubeconfig or os.environ.get("KUBECONFIG")
+    if not named and local.is_file():
+        await_restart(home())
     config = load_config(kubeconfig or (None if named or not local.is_file() else local), context=context)
     if as_user:
         config.impersonate = as_user

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,25 +12,49 @@ import time
 from pathlib import Path
 from typing import Any
 
-from quarterdeck.errors import QuarterdeckError, TimedOut
-from quarterdeck.node.remains import end_remains
+from quarterdeck.errors import ConfigError, QuarterdeckError, TimedOut, UsageError
+from quarterdeck.server.directory import close_to_others
 from quarterdeck.server.endpoints import Endpoints, endpoints_path
 
-from .home import NotRunning, alive, endpoints, home, kubeconfig_path
-from .supervise import STOP_GRACE, Ports, Supervisor, supervisor_pid
+from .home import NotRunning, alive, endpoints, home, kubeconfig_path, supervisor_pid
+from .supervise import STOP_GRACE, Ports, Supervisor
 
 GATEWAY_TIMEOUT = 60.0
+_LABELS = {
+    "kubernetes": "Kubernetes API", "api": "management API", "gateway": "gateway",
+    "gatewayWorkloads": "gateway for workloads", "kagent": "kagent API", "kubeconfig": "kubeconfig",
+    "gatewayState": "gateway", "model": "model", "agents": "agents", "mcpServers": "mcpServers", "pods": "pods",
+}  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """A signal asked ``qd up`` to end; like KeyboardInterrupt no error to be handled on the way."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 def run(ports: Ports, *, detach: bool) -> None:
     """``qd up``: in the foreground until a signal, or handed to a background process."""
-    directory = home()
     if detach:
-        _detach(directory, ports)
+        _detach(home(), ports)
         return
+    sys.stdout.flush()
+    os.execv(sys.executable, _supervising(ports))  # noqa: S606 - the same program, without the command line's libraries
+
+
+def _supervising(ports: Ports) -> list[str]:
+    return [sys.executable, "-m", "quarterdeck.cli.up", *ports.arguments()]
+
+
+def supervise(ports: Ports) -> None:
+    """Start the platform and keep it running until a signal, whose number makes the exit code."""
+    directory = home()
     supervisor = Supervisor(directory, ports, say)
     supervisor.acquire()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
     try:
         say(f"starting on {directory}")
         supervisor.start()
@@ -37,18 +62,23 @@ def run(ports: Ports, *, detach: bool) -> None:
         announce(found, directory)
         say("Ctrl-C ends it")
         supervisor.run()
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         say("stopping")
+        supervisor.stop()
+        say("stopped")
+        sys.exit(128 + interrupted.signum)
     finally:
         supervisor.stop()
-    say("stopped")
 
 
 def announce(found: Endpoints, directory: Path) -> None:
     """Print where things are, as they come up."""
     say(f"Kubernetes API   {found.kubernetes}   export KUBECONFIG={kubeconfig_path(directory)}")
     say(f"management API   {found.api}")
-    state = asyncio.run(_wait_gateway(directory))
+    # asked by a process of its own: the client's libraries would stay in this one's memory as long as it runs
+    command = [sys.executable, "-m", "quarterdeck.cli", "status", f"--wait={GATEWAY_TIMEOUT:g}s", "--output=json"]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=2 * GATEWAY_TIMEOUT, check=False)
+    state = json.loads(asked.stdout) if asked.stdout else {"gateway": asked.stderr.strip(), "model": "not known"}
     say(f"gateway          {found.gateway}/mcp   {state['gateway']}")
     say(f"model            {state['model']}")
 
@@ -60,7 +90,7 @@ def down() -> None:
     if pid is None:
         try:
             pid = endpoints(directory).pid
-        except NotRunning:
+        except (NotRunning, ConfigError):
             left = _clean(directory)
             print(f"nothing runs on {directory}" + (f"; ended {left} processes left behind" if left else ""))
             return
@@ -77,28 +107,37 @@ def down() -> None:
 
 def _clean(directory: Path) -> int:
     """Take away what processes that were killed could not; how many they had left running."""
+    from quarterdeck.node.remains import end_remains
+
     left = end_remains(directory / "node")
     for path in (endpoints_path(directory), directory / "run" / "kubernetes.sock"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
     return left
 
 
-def status() -> None:
-    """Print addresses and readiness; exit code 1 when something is not ready."""
+def status(output: str, wait: float) -> None:
+    """Print addresses and readiness, after ``wait`` seconds at most; exit code 1 when something is not ready."""
+    import asyncio
+
+    if output not in ("", "json", "yaml"):
+        raise UsageError(f"--output={output}: must be json or yaml")
     directory = home()
     found = endpoints(directory)
-    for label, url in (
-        ("Kubernetes API", found.kubernetes),
-        ("management API", found.api),
-        ("gateway", found.gateway),
-        ("gateway for workloads", found.gateway_workloads),
-        ("kagent API", found.kagent),
-    ):
-        print(f"{label:22} {url}")
-    print(f"{'kubeconfig':22} {kubeconfig_path(directory)}")
-    state = asyncio.run(platform_state(directory))
-    for label in ("gateway", "model", "agents", "mcpServers", "pods"):
-        print(f"{label:22} {state[label]}")
+    state = asyncio.run(_wait_ready(directory, wait) if wait else platform_state(directory))
+    urls = {
+        "kubernetes": found.kubernetes, "api": found.api, "gateway": found.gateway,
+        "gatewayWorkloads": found.gateway_workloads, "kagent": found.kagent,
+    }  # fmt: skip
+    document = {"home": str(directory), "kubeconfig": str(kubeconfig_path(directory)), "pid": found.pid, "urls": urls}
+    if output:
+        from .output import to_json, to_yaml
+
+        sys.stdout.write((to_json if output == "json" else to_yaml)(document | state))
+    else:
+        shown = document | state | urls | {"gatewayState": state["gateway"]}
+        for name, label in _LABELS.items():
+            print(f"{label:22} {shown[name]}")
     if not state["ready"]:
         sys.exit(1)
 
@@ -140,30 +179,31 @@ def _ready_of(items: list[dict[str, Any]]) -> str:
     return f"{ready}/{len(items)} ready"
 
 
-async def _wait_gateway(directory: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + GATEWAY_TIMEOUT
-    state: dict[str, Any] = {"gateway": "not ready", "model": "none yet"}
-    while time.monotonic() < deadline:
+async def _wait_ready(directory: Path, seconds: float) -> dict[str, Any]:
+    import asyncio
+
+    deadline = time.monotonic() + seconds
+    while True:
         try:
             state = await platform_state(directory)
-        except QuarterdeckError as error:
-            state = {"gateway": str(error), "model": "none yet", "ready": False}
-        if state["ready"]:
-            break
+        except QuarterdeckError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            if state["ready"] or time.monotonic() > deadline:
+                return state
         await asyncio.sleep(0.1)
-    return state
 
 
 def _detach(directory: Path, ports: Ports) -> None:
     """Start ``qd up`` in a session of its own and wait until it is up or has failed."""
     if supervisor_pid(directory) is not None:
         Supervisor(directory, ports, say).acquire()  # raises, naming the one that runs
+    close_to_others(directory)
     log = directory / "run" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    flags = [argument.replace("=", " ", 1).split(" ") for argument in ports.arguments()]
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "quarterdeck.cli", "up", *(part for pair in flags for part in pair)],
+            _supervising(ports),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -186,5 +226,18 @@ def say(line: str) -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    del signum, frame
-    raise KeyboardInterrupt
+    del frame
+    raise Interrupted(signum)
+
+
+def main(arguments: list[str]) -> None:
+    try:
+        supervise(Ports(*(int(argument.partition("=")[2]) for argument in arguments)))
+    except Exception as error:  # noqa: BLE001 - the outermost frame: every error becomes a message and an exit code
+        from .main import fail
+
+        fail(error)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
