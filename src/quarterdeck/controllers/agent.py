@@ -141,10 +141,8 @@ class AgentReconciler:
             return None
         verdicts: list[Verdict] = []
         failure: ApiError | None = None
-        warnings = ""
         try:
             inputs = self._resolve(obj)
-            warnings = unsupported(inputs.spec)
             release = self.context.autoscaled(key.namespace, key.name)
             objects = translate_agent(inputs, self.context.options, release_replicas=release)
             if release:
@@ -157,12 +155,9 @@ class AgentReconciler:
             failure = error if isinstance(error, ApiError) else None
         state = workload(self.context, key.namespace, key.name, selector(key.name))
         verdicts.append(ready(state))
-        if warnings:
-            verdicts.append(Verdict("UnsupportedFeatures", True, "UnsupportedFeatures", warnings))
         labels = ",".join(f"{name}={value}" for name, value in selector(key.name).items())
         fields = {"replicas": state.total, "selector": labels}
-        drop = "" if warnings else "UnsupportedFeatures"
-        await self.context.set_status(k.AGENT, obj, verdicts, fields, drop=drop)
+        await self.context.set_status(k.AGENT, obj, verdicts, fields)
         if failure is not None:
             raise failure
         return None if verdicts[0].status else Result(_RETRY)
@@ -226,8 +221,8 @@ class AgentReconciler:
         where = f"{kind} {target_namespace}/{name}"
         if found is None and tool.mcp_server is not None and tool.mcp_server.kind == "ToolServer":
             raise ConfigError(
-                f"tools: there is neither a RemoteMCPServer nor an MCPServer {target_namespace}/{name}, and a ToolServer "
-                "of that name is stored only; create one of them"
+                f"tools: there is no RemoteMCPServer and no MCPServer {target_namespace}/{name}, and a ToolServer of "
+                "that name is stored only; create one of them"
             )
         if found is None:
             raise ConfigError(
@@ -326,16 +321,6 @@ class AgentReconciler:
             names = self.context.tools.get((target.kind, target.namespace, target.name))
             return set(names) if names is not None else None
         return {tool["name"] for tool in (obj.get("status") or {}).get("discoveredTools") or ()}
-
-
-def unsupported(spec: AgentSpec) -> str:
-    """What the spec asks for that has no effect here."""
-    notes: list[str] = []
-    if spec.declarative is not None and spec.declarative.execute_code_blocks:
-        notes.append("declarative.executeCodeBlocks is deprecated and ignored")
-    if spec.skills is not None:
-        notes.append("skills are not loaded yet")
-    return "; ".join(notes)
 
 
 def ready(state: Workload) -> Verdict:

@@ -26,6 +26,8 @@ from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.snapshot import Values
 
+from .unsupported import unsupported
+
 log = logging.getLogger(__name__)
 
 _CHILDREN = {
@@ -36,6 +38,7 @@ _CHILDREN = {
     ("apps/v1", "Deployment"): k.DEPLOYMENT,
 }
 COMPONENT = "quarterdeck"
+_UNSUPPORTED = "UnsupportedFeatures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +152,20 @@ class Context:
         self.event(owner, "Warning", "Restored", message)
 
     async def set_status(
-        self, res: Resource, obj: Object, verdicts: Sequence[Verdict], fields: Object | None = None, *, drop: str = ""
+        self, res: Resource, obj: Object, verdicts: Sequence[Verdict], fields: Object | None = None
     ) -> None:
-        """Write conditions and fields of the status; flips are told as Events too. Other fields are kept."""
+        """Write conditions and fields of the status; flips are told as Events too. Other fields are kept.
+
+        What the spec asks for in vain is a condition of every kind.
+        """
         generation = obj["metadata"].get("generation", 1)
         now = timestamp(self.set.clock.time())
         before: Object = obj.get("status") or {}
-        conditions = [c for c in before.get("conditions") or () if c.get("type") != drop]
+        conditions = list(before.get("conditions") or ())
+        if notes := unsupported(res.kind, obj.get("spec") or {}):
+            verdicts = [*verdicts, Verdict(_UNSUPPORTED, True, _UNSUPPORTED, notes)]
+        else:
+            conditions = [c for c in conditions if c.get("type") != _UNSUPPORTED]
         for verdict in verdicts:
             old = get_condition(conditions, verdict.type)
             conditions = set_condition(

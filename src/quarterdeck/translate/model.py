@@ -18,6 +18,8 @@ SecretReader = Callable[[str, str], str]
 
 _ANTHROPIC = "https://api.anthropic.com/v1"
 _GEMINI = "https://generativelanguage.googleapis.com/v1beta/openai"
+OLLAMA_OPTIONS = {"temperature": "temperature", "top_p": "top_p", "seed": "seed", "num_predict": "max_tokens"}
+"""Options that Ollama's OpenAI-compatible endpoint knows, by the request field they become."""
 _NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 
 
@@ -37,11 +39,13 @@ def _model(namespace: str, name: str, spec: ModelConfigSpec, read_secret: Secret
     if spec.api_key_secret and not spec.api_key_passthrough:
         headers += _credentials(spec, read_secret(spec.api_key_secret, spec.api_key_secret_key or ""))
     insecure, ca = tls_settings(spec.tls, read_secret)
+    # Azure's v1 API is OpenAI-compatible and takes the deployment as the model's name.
+    deployment = spec.azure_open_ai.azure_deployment if spec.azure_open_ai else None
     return Model(
         namespace,
         name,
         spec.provider,
-        spec.model,
+        deployment or spec.model,
         base_url,
         tuple(headers),
         request_defaults(spec),
@@ -78,8 +82,9 @@ def _address(namespace: str, name: str, spec: ModelConfigSpec, services: Service
             host = host if "://" in host else f"http://{host}"
             return _direct(_with_version(host), services, namespace), []
         case "AzureOpenAI" if spec.azure_open_ai is not None:
-            # Azure's v1 API is OpenAI-compatible and takes the deployment as the model's name.
-            return f"{spec.azure_open_ai.azure_endpoint.rstrip('/')}/openai/v1", []
+            token = spec.azure_open_ai.azure_ad_token
+            headers = [HeaderValue("Authorization", f"Bearer {token}", secret=True)] if token else []
+            return f"{spec.azure_open_ai.azure_endpoint.rstrip('/')}/openai/v1", headers
         case "Scripted":
             ready = services.endpoints(namespace, name, scripted.PORT)
             if not ready:
@@ -138,12 +143,11 @@ def request_defaults(spec: ModelConfigSpec) -> dict[str, Any]:
 
 def _ollama_options(options: Mapping[str, str]) -> dict[str, Any]:
     """The options that Ollama's OpenAI-compatible endpoint knows."""
-    names = {"temperature": "temperature", "top_p": "top_p", "seed": "seed", "num_predict": "max_tokens"}
     out: dict[str, Any] = {}
     for option, value in options.items():
-        if option in names:
+        if (name := OLLAMA_OPTIONS.get(option)) is not None:
             parsed = number(value, f"ollama.options.{option}")
-            out[names[option]] = int(parsed) if names[option] in ("seed", "max_tokens") else parsed
+            out[name] = int(parsed) if name in ("seed", "max_tokens") else parsed
     return out
 
 

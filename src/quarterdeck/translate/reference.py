@@ -30,25 +30,25 @@ Target = tuple[str, str, str]
 def tool_target_key(namespace: str, tool: Tool, exists: Callable[[Target], bool]) -> Target:
     """What a tool refers to; the best candidate when none exists. Raises ConfigError for a kind that is no tool."""
     candidates = tool_target_keys(namespace, tool)
-    return next((key for key in candidates if exists(key)), candidates[0]) if len(candidates) > 1 else candidates[0]
+    return next((key for key in candidates if len(candidates) == 1 or exists(key)), candidates[0])
 
 
-def tool_target_keys(namespace: str, tool: Tool) -> tuple[Target, ...]:
+def tool_target_keys(namespace: str, tool: Tool) -> list[Target]:
     """All a tool may refer to, best first: one, but for ToolServers. Raises ConfigError for a kind that is no tool."""
     if tool.type == "Agent" and tool.agent is not None:
-        return (("Agent", tool.agent.namespace or namespace, tool.agent.name),)
+        return [("Agent", tool.agent.namespace or namespace, tool.agent.name)]
     server = tool.mcp_server
     if server is None:
         raise ConfigError(f"tools: type {tool.type} without its block")
     if server.kind == "ToolServer" and server.api_group in (None, "", "kagent.dev"):
-        return tuple((kind, server.namespace or namespace, server.name) for kind in _TOOL_SERVER)
+        return [(kind, server.namespace or namespace, server.name) for kind in _TOOL_SERVER]
     kind = _MCP_KINDS.get((server.api_group or "", server.kind or ""))
     if kind is None:
         raise ConfigError(
             f"tools: {server.api_group or ''}/{server.kind or ''} {server.name} is not a kind of MCP server; "
             "use MCPServer or RemoteMCPServer of kagent.dev, or a core Service"
         )
-    return ((kind, server.namespace or namespace, server.name),)
+    return [(kind, server.namespace or namespace, server.name)]
 
 
 def model_key(namespace: str, wanted: str, existing: Collection[tuple[str, str]], options: Options) -> tuple[str, str]:
