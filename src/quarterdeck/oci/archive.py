@@ -31,7 +31,7 @@ def pack(tree: Path, prefix: str, target: Path, keep: Callable[[str], bool] = la
 
     with (
         target.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=6) as packed,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=2) as packed,
         tarfile.open(fileobj=Tee(packed), mode="w|", format=tarfile.PAX_FORMAT) as tar,  # type: ignore[arg-type]
     ):
         for parent in _parents(prefix):
