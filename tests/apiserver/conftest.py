@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,12 @@ import pytest
 
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 
-KUBECTL = Path(__file__).parents[2] / ".venv" / "bin" / "kubectl"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from support import kubectls
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_line(kubectls.summary())
 
 
 class Running:
@@ -49,21 +55,24 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="session")
-def kubectl(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    """``kubectl(*args, input="", ok=True)`` against the session's server."""
+@pytest.fixture(scope="session", params=kubectls.params())
+def kubectl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    """``kubectl(*args, input="", ok=True)`` of each release against a server of its own."""
+    binary = kubectls.kubectl(request.param)
     home = tmp_path_factory.mktemp("kube")
+    started = Running(tmp_path_factory.mktemp("home"))
+    env = {"KUBECONFIG": str(started.server.kubeconfig), "HOME": str(home), "PATH": "/usr/bin:/bin"}
 
     def run(*args: str, input: str = "", ok: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        env = {"KUBECONFIG": str(running.server.kubeconfig), "HOME": str(home), "PATH": "/usr/bin:/bin"}
         done = subprocess.run(
-            [str(KUBECTL), *args], input=input, capture_output=True, text=True, timeout=timeout, env=env, check=False
+            [str(binary), *args], input=input, capture_output=True, text=True, timeout=timeout, env=env, check=False
         )
         if ok:
             assert done.returncode == 0, f"kubectl {' '.join(args)}\n{done.stdout}\n{done.stderr}"
         return done
 
-    return run
+    yield run
+    started.stop()
 
 
 class Api:

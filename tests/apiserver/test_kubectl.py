@@ -1,9 +1,11 @@
-"""What a person types: real kubectl over TLS."""
+"""What a person types: real kubectl of three releases over TLS."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+import pytest
 
 CRD = """
 apiVersion: apiextensions.k8s.io/v1
@@ -41,8 +43,10 @@ spec: {cronSpec: "0 3 * * *"}
 """
 
 
-def test_version_and_api_resources(kubectl: Any) -> None:
-    assert "v1.36.3+quarterdeck" in kubectl("version").stdout
+def test_version_and_api_resources(kubectl: Any, request: pytest.FixtureRequest) -> None:
+    shown = kubectl("version").stdout
+    assert f"Client Version: v{request.node.callspec.params['kubectl']}\n" in shown
+    assert "v1.36.3+quarterdeck" in shown
     found = kubectl("api-resources").stdout
     assert "deployments                 deploy" in found or "deploy " in found
 
@@ -75,6 +79,19 @@ def test_create_scale_label_annotate_delete(kubectl: Any) -> None:
     assert "web" in kubectl("describe", "deploy", "web").stdout
     assert 'deployment.apps "web" deleted' in kubectl("delete", "deploy", "web").stdout
     assert 'deployments.apps "web" not found' in kubectl("get", "deploy", "web", ok=False).stderr
+
+
+def test_deployments_change_by_typed_commands(kubectl: Any) -> None:
+    kubectl("create", "deployment", "changed", "--image=x")
+    kubectl("set", "image", "deploy/changed", "x=y")
+    patch = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}}
+    kubectl("patch", "deploy", "changed", "-p", json.dumps(patch))
+    pod = json.loads(kubectl("get", "deploy", "changed", "-o", "json").stdout)["spec"]["template"]["spec"]
+    assert (pod["containers"][0]["image"], pod["terminationGracePeriodSeconds"]) == ("y", 1)
+    assert "terminationGracePeriodSeconds" in kubectl("explain", "pod.spec").stdout
+    assert "Replicas:" in kubectl("describe", "deploy", "changed").stdout
+    kubectl("delete", "deploy", "--all")
+    assert "No resources found" in kubectl("get", "deploy").stderr
 
 
 def test_strict_validation_names_the_field(kubectl: Any) -> None:

@@ -1,7 +1,9 @@
-"""Build the real Kubernetes control plane that tests and benchmarks measure against: `python tests/cluster/build.py`.
+"""Build from published Go modules what tests and benchmarks need of Kubernetes, once, kept outside the checkout.
 
-One Go binary out of published modules (kube-apiserver, kube-controller-manager, kube-scheduler, etcd), kept outside the
-checkout and built once: about four minutes of CPU, 3 GB of Go caches. Prints the folder that holds the commands.
+`python tests/cluster/build.py`: the control plane (kube-apiserver, kube-controller-manager, kube-scheduler, etcd) as
+one binary; about four minutes of CPU, 3 GB of Go caches. Prints the folder that holds the commands.
+`python tests/cluster/build.py kubectl`: the kubectl of a release that PyPI does not carry; two minutes of CPU. Prints
+its path.
 """
 
 from __future__ import annotations
@@ -15,23 +17,33 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 VERSION = "v1.36.3"
 COMMANDS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-SOURCE = Path(__file__).parent / "testplane"
+KUBECTL_VERSION = "v1.34.13"
+SOURCE = Path(__file__).parent
 
 
 class NoToolchain(RuntimeError):
-    """Go is missing, so the control plane cannot be built here."""
+    """Go is missing, so nothing can be built here."""
 
 
 def folder() -> Path:
     """Where the commands are, or will be."""
+    return _cached(VERSION)
+
+
+def kubectl_path() -> Path:
+    """Where the older kubectl is, or will be."""
+    return _cached(f"kubectl-{KUBECTL_VERSION}")
+
+
+def _cached(name: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    return cache / "quarterdeck" / "testplane" / f"{VERSION}-{sys.platform}-{machine}"
+    return cache / "quarterdeck" / "testplane" / f"{name}-{sys.platform}-{machine}"
 
 
 def built() -> Path | None:
@@ -47,21 +59,56 @@ def build() -> Path:
     with _locked(place.parent / f"{place.name}.lock"):
         if built():
             return place
-        go = shutil.which("go")
-        if go is None:
-            raise NoToolchain("no Go toolchain: install Go 1.26 or newer (https://go.dev/dl) to build kube-apiserver")
+        go = _go("kube-apiserver")
         with tempfile.TemporaryDirectory(prefix="testplane-") as temporary:
             module = Path(temporary)
-            shutil.copy(SOURCE / "main.go", module)
+            shutil.copy(SOURCE / "testplane" / "main.go", module)
             _write_module(go, module)
             _run(go, "mod", "tidy", cwd=module)
-            fresh = str(place / "testplane.new")
-            _run(go, "build", "-trimpath", "-ldflags", _linker_flags(), "-o", fresh, ".", cwd=module)
-        (place / "testplane.new").replace(place / "testplane")
+            _compile(go, module, VERSION, place / "testplane")
         for command in COMMANDS:
             with contextlib.suppress(FileExistsError):
                 (place / command).symlink_to("testplane")
     return place
+
+
+def build_kubectl() -> Path:
+    """The same for kubectl, whose module is published by itself, with the versions of what it needs.
+
+    Raises NoToolchain, CalledProcessError.
+    """
+    binary = kubectl_path()
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(binary.parent / f"{binary.name}.lock"):
+        if binary.exists():
+            return binary
+        go = _go(f"kubectl {KUBECTL_VERSION}")
+        with tempfile.TemporaryDirectory(prefix="testplane-kubectl-") as temporary:
+            module = Path(temporary)
+            shutil.copy(SOURCE / "kubectl" / "main.go", module)
+            required = f"k8s.io/kubectl {_module_version(KUBECTL_VERSION)}"
+            (module / "go.mod").write_text(f"module kubectl\ngo 1.24.0\nrequire {required}\n")
+            _compile(go, module, KUBECTL_VERSION, binary)
+    return binary
+
+
+def _go(what: str) -> str:
+    found = shutil.which("go")
+    if found is None:
+        raise NoToolchain(f"no Go toolchain: install Go 1.26 or newer (https://go.dev/dl) to build {what}")
+    return found
+
+
+def _compile(go: str, module: Path, version: str, binary: Path) -> None:
+    """Build beside the target and rename, so that a build cut short is never taken for a complete one."""
+    fresh = binary.with_name(f"{binary.name}.new")
+    _run(go, "build", "-trimpath", "-ldflags", _linker_flags(version), "-o", str(fresh), ".", cwd=module)
+    fresh.replace(binary)
+
+
+def _module_version(version: str) -> str:
+    """Kubernetes v1.x.y publishes its libraries as v0.x.y."""
+    return version.replace("v1.", "v0.", 1)
 
 
 def _write_module(go: str, module: Path) -> None:
@@ -72,26 +119,26 @@ def _write_module(go: str, module: Path) -> None:
     staging = re.findall(r"^\s*(k8s\.io/[a-z-]+) v0\.0\.0$", upstream, re.MULTILINE)
     language = re.search(r"^go (\S+)$", upstream, re.MULTILINE)
     lines = ["module testplane", f"go {language[1] if language else '1.26.0'}", f"require k8s.io/kubernetes {VERSION}"]
-    lines += [f"replace {name} => {name} {VERSION.replace('v1.', 'v0.', 1)}" for name in staging]
+    lines += [f"replace {name} => {name} {_module_version(VERSION)}" for name in staging]
     (module / "go.mod").write_text("\n".join(lines) + "\n")
 
 
-def _linker_flags() -> str:
+def _linker_flags(version: str) -> str:
     package = "k8s.io/component-base/version"
-    major, minor, _ = VERSION.removeprefix("v").split(".")
-    values = {"gitVersion": VERSION, "gitMajor": major, "gitMinor": minor}
+    major, minor, _ = version.removeprefix("v").split(".")
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     return " ".join(["-s -w", *(f"-X {package}.{key}={value}" for key, value in values.items())])
 
 
 def _run(*command: str, cwd: Path) -> str:
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOWORK": "off"}
     return subprocess.run(
-        ["nice", "-n", "10", *command], cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        ["nice", "-n", "15", *command], cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None, None, None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -99,6 +146,6 @@ def _locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     try:
-        print(build())
+        print(build_kubectl() if sys.argv[1:] == ["kubectl"] else build())
     except NoToolchain as error:
         sys.exit(f"build: {error}")

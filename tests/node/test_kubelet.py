@@ -154,6 +154,34 @@ async def test_attach_gives_output_and_takes_input(kubelet: tuple[FakeApi, Node,
     assert json.loads(client.received[error])["status"] == "Success"
 
 
+@pytest.mark.parametrize(
+    ("offered", "answer"),
+    [
+        ("SPDY/3.1+portforward.k8s.io", b"HTTP/1.1 101"),
+        ("base64url.bearer.x, SPDY/3.1+portforward.k8s.io", b"HTTP/1.1 101"),
+        ("portforward.k8s.io", b"HTTP/1.1 400"),
+        ("", b"HTTP/1.1 400"),
+    ],
+)
+async def test_port_forward_tunnels_in_a_web_socket(
+    kubelet: tuple[FakeApi, Node, int], offered: str, answer: bytes
+) -> None:
+    """The name of the tunnel's protocol has a slash, which RFC 6455 does not allow and kubectl sends all the same."""
+    api, _, port = kubelet
+    await running(api, shell("sleep 1000"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    protocol = f"Sec-WebSocket-Protocol: {offered}\r\n" if offered else ""
+    writer.write(
+        "GET /portForward/default/p HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n".encode()
+    )
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(answer), head
+    chosen = b"\r\nsec-websocket-protocol: spdy/3.1+portforward.k8s.io\r\n"
+    assert (chosen in head.lower()) is (answer == b"HTTP/1.1 101")
+    writer.close()
+
+
 async def test_port_forward_carries_connections_and_half_close(kubelet: tuple[FakeApi, Node, int]) -> None:
     api, node, port = kubelet
     code = (

@@ -9,27 +9,38 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from quarterdeck.errors import BadRequest
 from quarterdeck.wire.http import Exchange
 
+_SUBPROTOCOL = b"sec-websocket-protocol"
+
 
 class WebSocket(asyncio.Protocol):
-    """Binary messages both ways. ``receive()`` gives None when the peer has closed."""
+    """Binary messages both ways. ``receive()`` gives None when the peer has closed.
+
+    The first of ``protocols`` that the peer offers is spoken; raises BadRequest when it offers none. It is chosen here
+    because Kubernetes' ``SPDY/3.1+portforward.k8s.io`` is no token of RFC 6455, so ``websockets`` refuses the header.
+    """
 
     def __init__(self, exchange: Exchange, protocols: Sequence[str]) -> None:
         head = [b"%b %b HTTP/1.1" % (exchange.method.encode(), exchange.target)]
-        head += [b"%b: %b" % pair for pair in exchange.headers]
-        self._protocol = ServerProtocol(subprotocols=[Subprotocol(p) for p in protocols], max_size=16 << 20)
+        head += [b"%b: %b" % pair for pair in exchange.headers if pair[0] != _SUBPROTOCOL]
+        offered = {p.strip() for k, v in exchange.headers if k == _SUBPROTOCOL for p in v.decode("latin-1").split(",")}
+        self.subprotocol = next((p for p in protocols if p in offered), "")
+        if not self.subprotocol:
+            raise BadRequest(
+                f"WebSocket handshake: offer one of the subprotocols {', '.join(protocols)} in Sec-WebSocket-Protocol"
+            )
+        self._protocol = ServerProtocol(max_size=16 << 20)
         self._protocol.receive_data(b"\r\n".join(head) + b"\r\n\r\n")
         events = self._protocol.events_received()
         if not events or not isinstance(events[0], Request):
             raise BadRequest("malformed WebSocket handshake")
         response = self._protocol.accept(events[0])
-        self.subprotocol = str(self._protocol.subprotocol or "")
         if response.status_code != 101:
             raise BadRequest(f"WebSocket handshake: {(response.body or b'').decode(errors='replace')}")
+        response.headers["Sec-WebSocket-Protocol"] = self.subprotocol
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._queued = 0
         self._writable = asyncio.Event()
