@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from quarterdeck.apiserver.crd.definitions import validate_crd
-from quarterdeck.apiserver.crd.kind import CustomSchema
+from quarterdeck.apiserver.crd.kind import CustomSchema, kinds_from
 from quarterdeck.resources import crd
 
 ROOT = Path(__file__).parents[2]
@@ -110,3 +110,14 @@ def test_rules_refuse_with_kagents_words(base: dict[str, Any], spec: dict[str, A
     schema.default(obj)
     causes = schema.validate(obj, None, "")
     assert any(message in cause.message for cause in causes), causes
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_what_is_stored_only_says_so(kind: str) -> None:
+    """As a deprecation: the one warning a definition can give to somebody who applies a file."""
+    document = DOCUMENTS[kind]
+    stored_only = kind in ("ToolServer", "Memory", "SandboxAgent", "AgentHarness")
+    for version in document["spec"]["versions"]:
+        assert version.get("deprecated", False) is stored_only
+    for served in kinds_from(document):
+        assert any("stored but not acted on" in text for text in served.warnings) is stored_only

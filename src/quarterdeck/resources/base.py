@@ -168,6 +168,8 @@ class Version:
     columns: tuple[Column, ...] = ()
     storage: bool = True
     deprecated: str = ""
+    """What the API server warns of when an object is written. Kinds that are stored only use it too: a definition has
+    no other way to tell somebody who applies a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,6 +163,7 @@ def _version(kind: Kind, version: Version) -> dict[str, Any]:
         "name": version.name,
         "served": True,
         "storage": version.storage,
+        **({"deprecated": True, "deprecationWarning": version.deprecated} if version.deprecated else {}),
         "schema": {"openAPIV3Schema": schema},
         "subresources": subresources,
     }

@@ -45,4 +45,9 @@ class Memory(Model):
     status: Status | None = Field(None, description="Observed state.")
 
 
-KIND = Kind("Memory", "memories", (Version("v1alpha1", Memory, (Column("Provider", ".spec.provider"),)),))
+_STORED_ONLY = "Memory is stored but not acted on by Quarterdeck"
+KIND = Kind(
+    "Memory",
+    "memories",
+    (Version("v1alpha1", Memory, (Column("Provider", ".spec.provider"),), deprecated=_STORED_ONLY),),
+)

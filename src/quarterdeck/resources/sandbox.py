@@ -58,7 +58,14 @@ class AgentHarness(Model):
 SANDBOX_AGENT = Kind(
     "SandboxAgent",
     "sandboxagents",
-    (Version("v1alpha2", SandboxAgent, (condition_column("Ready"), condition_column("Accepted"))),),
+    (
+        Version(
+            "v1alpha2",
+            SandboxAgent,
+            (condition_column("Ready"), condition_column("Accepted")),
+            deprecated="SandboxAgent is stored but not acted on by Quarterdeck; use Agent",
+        ),
+    ),
 )
 AGENT_HARNESS = Kind(
     "AgentHarness",
@@ -73,6 +80,7 @@ AGENT_HARNESS = Kind(
                 Column("ID", ".status.backendRef.id"),
                 AGE,
             ),
+            deprecated="AgentHarness is stored but not acted on by Quarterdeck; use Agent with type BYO",
         ),
     ),
     short_names=("ahr",),

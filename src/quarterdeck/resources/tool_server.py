@@ -77,4 +77,7 @@ class ToolServer(Model):
     status: ToolServerStatus | None = Field(None, description="Observed state.")
 
 
-KIND = Kind("ToolServer", "toolservers", (Version("v1alpha1", ToolServer),), short_names=("ts",))
+_STORED_ONLY = "ToolServer is stored but not acted on by Quarterdeck; use MCPServer or RemoteMCPServer"
+KIND = Kind(
+    "ToolServer", "toolservers", (Version("v1alpha1", ToolServer, deprecated=_STORED_ONLY),), short_names=("ts",)
+)
