@@ -13,7 +13,7 @@ import pytest
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 from quarterdeck.apiserver.workloads import controllers
 from quarterdeck.kube.client import ClientConfig, KubeClient
-from quarterdeck.kube.resource import NODE
+from quarterdeck.kube.resource import NODE, POD
 
 from .test_controllers import Kubelet
 
@@ -108,3 +108,19 @@ async def test_orphan_namespace_and_jobs(cluster: Cluster) -> None:
     await kubectl("wait", "--for=condition=Complete", "job/now", "-n", "team", "--timeout=20s")
     assert "kube-root-ca.crt" in await kubectl("get", "configmaps", "-n", "team", "-o", "name")
     await kubectl("delete", "namespace", "team", "--timeout=20s")
+
+
+async def test_a_budget_follows_its_pods(cluster: Cluster) -> None:
+    kubectl = cluster.kubectl
+    await cluster.create("pdb", "web", "--selector=app=web", "--min-available=1")
+    expected = "jsonpath={.status.expectedPods}"
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.observedGeneration}=1", "--timeout=10s")
+    assert await kubectl("get", "pdb", "web", "-o", expected) == "0", "without Pods the zeros are there too"
+    await cluster.create("deployment", "web", "--image=web:1", "--replicas=3")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.disruptionsAllowed}=2", "--timeout=15s")
+    await kubectl("scale", "deploy/web", "--replicas=1")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.disruptionsAllowed}=0", "--timeout=15s")
+    pod = (await kubectl("get", "pods", "-o", "name")).split()[0].removeprefix("pod/")
+    await cluster.client.patch(POD, pod, {"metadata": {"labels": {"app": "other"}}}, "default")
+    await kubectl("delete", "deploy", "web")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.expectedPods}=0", "--timeout=15s")
