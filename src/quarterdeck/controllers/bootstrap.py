@@ -58,44 +58,7 @@ def scripted_model() -> Object:
 def gateway(listeners: GatewayListeners) -> list[Object]:
     """ServiceAccount, claim, Deployment and Service of the default gateway."""
     labels = _LABELS | _SELECTOR
-    ready_host, _, ready_port = listeners.ready.rpartition(":")
-    probe = {"httpGet": {"host": ready_host, "port": int(ready_port), "path": "/healthz/ready"}, "periodSeconds": 2}
     ports = {"local": _port(listeners.local), "workloads": _port(listeners.workloads), "stats": _port(listeners.stats)}
-    args = [
-        "--local", listeners.local, "--workloads", listeners.workloads, "--stats", listeners.stats,
-        "--ready", listeners.ready, "--admin", listeners.admin, "--control-plane", listeners.control_plane,
-        "--token-file", "/var/run/secrets/tokens/quarterdeck-token", "--data-dir", "/var/lib/quarterdeck",
-        *listeners.extra_args,
-    ]  # fmt: skip
-    token = {"audience": "quarterdeck", "expirationSeconds": 3600, "path": "quarterdeck-token"}
-    pod: Object = {
-        "serviceAccountName": GATEWAY,
-        "hostNetwork": listeners.host_network,
-        "containers": [
-            {
-                "name": "gateway",
-                "image": listeners.image,
-                "command": ["python", "-m", "quarterdeck.gateway"],
-                "args": args,
-                "env": [
-                    {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                    {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-                ],
-                "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
-                "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 60},
-                "readinessProbe": probe,
-                "volumeMounts": [
-                    {"name": "tokens", "mountPath": "/var/run/secrets/tokens"},
-                    {"name": "state", "mountPath": "/var/lib/quarterdeck"},
-                ],
-            }
-        ],
-        "volumes": [
-            {"name": "tokens", "projected": {"sources": [{"serviceAccountToken": token}]}},
-            {"name": "state", "persistentVolumeClaim": {"claimName": GATEWAY_SERVICE}},
-        ],
-    }
     meta = {"namespace": SYSTEM_NAMESPACE, "labels": labels}
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": GATEWAY} | meta},
@@ -115,7 +78,7 @@ def gateway(listeners: GatewayListeners) -> list[Object]:
                 # With host networking two replicas would want the same ports, so the old one goes first.
                 "strategy": {"type": "Recreate"},
                 "selector": {"matchLabels": _SELECTOR},
-                "template": {"metadata": {"labels": labels}, "spec": pod},
+                "template": {"metadata": {"labels": labels}, "spec": _pod(listeners, ports)},
             },
         },
         {
@@ -131,6 +94,48 @@ def gateway(listeners: GatewayListeners) -> list[Object]:
             },
         },
     ]
+
+
+def _pod(listeners: GatewayListeners, ports: dict[str, int]) -> Object:
+    token = {"audience": "quarterdeck", "expirationSeconds": 3600, "path": "quarterdeck-token"}
+    return {
+        "serviceAccountName": GATEWAY,
+        "hostNetwork": listeners.host_network,
+        "containers": [_container(listeners, ports)],
+        "volumes": [
+            {"name": "tokens", "projected": {"sources": [{"serviceAccountToken": token}]}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": GATEWAY_SERVICE}},
+        ],
+    }
+
+
+def _container(listeners: GatewayListeners, ports: dict[str, int]) -> Object:
+    ready_host, _, ready_port = listeners.ready.rpartition(":")
+    probe = {"httpGet": {"host": ready_host, "port": int(ready_port), "path": "/healthz/ready"}, "periodSeconds": 2}
+    args = [
+        "--local", listeners.local, "--workloads", listeners.workloads, "--stats", listeners.stats,
+        "--ready", listeners.ready, "--admin", listeners.admin, "--control-plane", listeners.control_plane,
+        "--token-file", "/var/run/secrets/tokens/quarterdeck-token", "--data-dir", "/var/lib/quarterdeck",
+        *listeners.extra_args,
+    ]  # fmt: skip
+    return {
+        "name": "gateway",
+        "image": listeners.image,
+        "command": ["python", "-m", "quarterdeck.gateway"],
+        "args": args,
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+        ],
+        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+        "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": probe,
+        "volumeMounts": [
+            {"name": "tokens", "mountPath": "/var/run/secrets/tokens"},
+            {"name": "state", "mountPath": "/var/lib/quarterdeck"},
+        ],
+    }
 
 
 def _port(address: str) -> int:
