@@ -125,3 +125,20 @@ def test_in_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = in_cluster(tmp_path)
     assert (config.base_url, config.namespace) == ("https://[fd00::1]:6443", "ns")
     assert config.token_file == os.path.join(tmp_path, "token")
+
+
+async def test_warnings_reach_the_person(api: FakeApi) -> None:
+    heard: list[str] = []
+    original = api.collection
+
+    async def warn(request, res, namespace):  # type: ignore[no-untyped-def]
+        response = await original(request, res, namespace)
+        response.headers.add("Warning", r'299 - "say \"old\"; use new"')
+        response.headers.add("Warning", '299 - "two", 299 - "three"')
+        response.headers.add("Warning", '110 - "stale"')
+        return response
+
+    api.collection = warn  # type: ignore[method-assign]
+    async with KubeClient(api.config, on_warning=heard.append) as client:
+        await client.list(CONFIG_MAP)
+    assert heard == ['say "old"; use new', "two", "three"]

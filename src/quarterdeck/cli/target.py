@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -50,7 +50,21 @@ def connect(kubeconfig: str = "", context: str = "", as_user: str = "", namespac
     config.user_agent = "qd"
     if namespace:
         config.namespace = namespace
-    return KubeClient(config)
+    return KubeClient(config, on_warning=_warn_once())
+
+
+def _warn_once() -> Callable[[str], None]:
+    """Prints each warning of the server once, as kubectl does."""
+    from .output import note
+
+    said: set[str] = set()
+
+    def warn(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            note(f"Warning: {text}")
+
+    return warn
 
 
 def agents_namespace(namespace: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _PAGE = 500
 _ATTEMPTS = 5
 _MAX_RETRY_AFTER = 30.0
 _WATCH_SECONDS = (240, 480)
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -61,11 +63,18 @@ class KubeClient:
     """One connection pool to one API server. Safe to share between tasks of one event loop.
 
     ``on_write(method, path)`` is called for each write sent and ``writes`` counts them: a quiet controller leaves both
-    alone, and tests and the benchmark check that.
+    alone, and tests and the benchmark check that. ``on_warning(text)`` is called for each Warning header of a response.
     """
 
-    def __init__(self, config: ClientConfig, *, on_write: Callable[[str, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        on_write: Callable[[str, str], None] | None = None,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> None:
         self.config = config
+        self.on_warning = on_warning
         self.writes = 0
         self.on_write = on_write
         self._base = config.base_url.rstrip("/")
@@ -311,6 +320,9 @@ class KubeClient:
                 raise errors.UpstreamError(f"cannot reach the Kubernetes API at {self._base}: {error}") from error
             except TimeoutError as error:
                 raise errors.TimedOut(f"{method} {self._base}{path}: no answer in {timeout.total} s") from error
+            if self.on_warning is not None:
+                for text in _warnings(response):
+                    self.on_warning(text)
             if response.status < 400:
                 return response
             problem = await _problem(response, method, path)
@@ -403,6 +415,15 @@ async def _problem(response: aiohttp.ClientResponse, method: str, path: str) -> 
     if problem.retry_after is None and response.headers.get("Retry-After", "").isdigit():
         problem.retry_after = int(response.headers["Retry-After"])
     return problem
+
+
+def _warnings(response: aiohttp.ClientResponse) -> list[str]:
+    """Texts of ``Warning: 299 - "…"`` (RFC 9111 §5.5 quoting); other codes are not for people."""
+    found: list[str] = []
+    for header in response.headers.getall("Warning", ()):
+        for text in _WARNING.findall(header):
+            found.append(re.sub(r"\\(.)", r"\1", text))
+    return found
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
