@@ -11,7 +11,7 @@ import pytest
 
 from quarterdeck.cli.output import table, to_yaml
 
-from .conftest import BIN, Run
+from .conftest import BIN, Run, runner
 
 OBJECTS = """
 apiVersion: v1
@@ -179,3 +179,25 @@ def test_completion_of_kinds_and_names(environment: dict[str, str], objects: Non
     assert "modelconfigs" in complete("qd get modelc")
     assert "seen" in complete("qd get cm -n se")
     assert time.monotonic() - started < 20
+
+
+def test_warnings_and_a_second_apply(qd: Run, kubectl: Run) -> None:
+    """What is stored but not acted on is said as kubectl says it; an apply that changes nothing says so."""
+    claim = json.dumps({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "quiet", "namespace": "default"},
+        "spec": {"defaultBackend": {"service": {"name": "x", "port": {"number": 80}}}},
+    })  # fmt: skip
+    theirs = kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", input=claim).stderr
+    said = qd("apply", "-f", "-", input=claim).stderr
+    assert said.startswith("Warning: ") and said == theirs
+    named = json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "twice"}})
+    assert [qd("apply", "-f", "-", input=named).stdout.split()[-1] for _ in range(3)] == [
+        "created", "unchanged", "unchanged",
+    ]  # fmt: skip
+
+
+def test_no_colours_are_forced_on_anybody(environment: dict[str, str]) -> None:
+    for words in (["--help"], ["get", "pods", "-A"], ["get", "nosuch"], ["get", "--nosuch"], ["doctor"]):
+        for extra in ({"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}):
+            done = runner("qd", environment | extra)(*words, ok=False)
+            assert "\x1b" not in done.stdout + done.stderr

@@ -134,15 +134,17 @@ async def _apply_one(
 
 
 def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """A dry run gives no new resourceVersion, so the content decides; of metadata all but the bookkeeping."""
+    """The content decides, of metadata all but the bookkeeping.
+
+    A first apply of no fields (a Namespace by its name) leaves no manager, so the second one, as kube-apiserver has it,
+    records the owners of what is there: a new resourceVersion, and nothing that the person wrote has changed.
+    """
     quiet = ("resourceVersion", "managedFields", "generation")
 
     def content(obj: dict[str, Any]) -> dict[str, Any]:
         return obj | {"metadata": {k: v for k, v in obj["metadata"].items() if k not in quiet}}
 
-    return before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion") and content(
-        before
-    ) == content(after)
+    return content(before) == content(after)
 
 
 def scope_of(client: KubeClient, kind: Kind, manifest: Manifest, namespace: str) -> str | None:
