@@ -22,6 +22,7 @@ _PORTS = {8700: "--api-port", 8701: "--gateway-port", 8702: "--workloads-port", 
 _SAFE_BWRAP = (0, 12, 0)
 _DISK_ERROR, _DISK_WARNING = 200e6, 2e9
 _COMMAND_SECONDS = 5.0
+_STORAGE, _ISOLATION = "docs/limits.md#embedded-api-server", "docs/limits.md#node-and-isolation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,12 @@ def data_directory(directory: Path) -> Finding:
     there = directory
     while not there.exists():
         there = there.parent
+    if not there.is_dir():
+        return Finding("data directory", "error", f"{there} is a file",
+                       f"move it, or set QUARTERDECK_HOME (now {directory})", _STORAGE)  # fmt: skip
     if not os.access(there, os.W_OK | os.X_OK):
         return Finding("data directory", "error", f"{there} cannot be written",
-                       f"chown it, or set QUARTERDECK_HOME (now {directory})", "docs/limits.md")  # fmt: skip
+                       f"chown it, or set QUARTERDECK_HOME (now {directory})", _STORAGE)  # fmt: skip
     return Finding("data directory", "ok", str(directory))
 
 
@@ -91,7 +95,7 @@ def disk(directory: Path) -> Finding:
     free = shutil.disk_usage(there).free
     cause = f"{free / 1e9:.1f} GB free at {there}"
     if free < _DISK_ERROR:
-        return Finding("disk", "error", f"only {cause}; writes will fail", "free some space", "docs/limits.md")
+        return Finding("disk", "error", f"only {cause}; writes will fail", "free some space", _STORAGE)
     if free < _DISK_WARNING:
         return Finding("disk", "warning", f"only {cause}", "free some space: images and packages need it")
     return Finding("disk", "ok", cause)
@@ -107,7 +111,7 @@ def kubeconfig(path: Path) -> Finding:
         return Finding("kubeconfig", "error", f"{path}: {error.strerror}", "make it readable for you")
     if mode & 0o077:
         return Finding("kubeconfig", "error", f"{path} has mode {mode:04o}: others can read the administrator's token",
-                       f"chmod 600 {path}", "docs/limits.md")  # fmt: skip
+                       f"chmod 600 {path}", _STORAGE)  # fmt: skip
     return Finding("kubeconfig", "ok", f"{path}, mode {mode:04o}")
 
 
@@ -149,19 +153,20 @@ def ports() -> Finding:
 
 def bubblewrap() -> Finding:
     """Foreign MCP servers are confined by it."""
+    from quarterdeck.node.sandbox.isolation import find_bwrap
+
     name, why = "bubblewrap", "foreign commands and images run in its sandbox"
-    beside = Path(sys.executable).parent / "bwrap"
-    path = shutil.which("bwrap") or (str(beside) if beside.exists() else "")
-    if not path:
+    path = find_bwrap()
+    if path is None:
         return Finding(name, "warning", f"not installed; {why}, without it only by landlock",
-                       "apt-get install bubblewrap", "docs/limits.md")  # fmt: skip
+                       "apt-get install bubblewrap", _ISOLATION)  # fmt: skip
     version = _version([path, "--version"])
     if version is None:
-        return Finding(name, "warning", f"{path} does not run; {why}", "install it again", "docs/limits.md")
+        return Finding(name, "warning", f"{path} does not run; {why}", "install it again", _ISOLATION)
     text = ".".join(map(str, version))
     if version < _SAFE_BWRAP:
-        return Finding(name, "warning", f"{path} {text} lacks the fix for CVE-2026-87766",
-                       "upgrade bubblewrap to 0.12.0 or newer", "docs/limits.md")  # fmt: skip
+        return Finding(name, "warning", f"{path} {text} lacks the fix for CVE-2026-87766 (mounts through symlinks)",
+                       "install bubblewrap 0.12.0 or newer on PATH, which goes first", _ISOLATION)  # fmt: skip
     return Finding(name, "ok", f"{path} {text}")
 
 
@@ -175,7 +180,7 @@ def user_namespaces() -> Finding:
         why = done.stderr.strip() if done else "no answer"
         return Finding("user namespaces", "warning", f"not permitted ({why}); sandboxes without root need them",
                        "sysctl kernel.unprivileged_userns_clone=1, or the AppArmor profile of bwrap",
-                       "docs/limits.md")  # fmt: skip
+                       _ISOLATION)  # fmt: skip
     return Finding("user namespaces", "ok", "permitted")
 
 
@@ -185,7 +190,7 @@ def landlock() -> Finding:
     version = abi()
     if version == 0:
         return Finding("landlock", "warning", "the kernel has none: files of other Pods are kept apart by modes only",
-                       "use Linux 5.13 or newer with lsm=landlock", "docs/limits.md")  # fmt: skip
+                       "use Linux 5.13 or newer with lsm=landlock", _ISOLATION)  # fmt: skip
     if version < 4:
         return Finding("landlock", "info", f"ABI {version} knows files but not TCP ports; those need Linux 6.7")
     return Finding("landlock", "ok", f"ABI {version}")
@@ -200,7 +205,7 @@ def cgroups() -> Finding:
     if version == 0:
         return Finding("cgroup", "info", "not writable: memory and CPU limits fall back to rlimits",
                        "run in a delegated scope: systemd-run --user --scope -p Delegate=yes qd up",
-                       "docs/limits.md")  # fmt: skip
+                       _ISOLATION)  # fmt: skip
     return Finding("cgroup", "ok", f"version {version}, writable: limits are enforced")
 
 
@@ -238,9 +243,9 @@ def containers() -> Finding:
     if present:
         return Finding("containers", "info", f"{' and '.join(present)} installed but not working; "
                        "images that are not Python or Node projects cannot run",
-                       f"see what it says: {present[0]} info", "docs/limits.md")  # fmt: skip
+                       f"see what it says: {present[0]} info", _ISOLATION)  # fmt: skip
     return Finding("containers", "info", "neither podman nor docker; images that are not Python or Node projects "
-                   "show ImageNotRunnable", "apt-get install podman", "docs/limits.md")  # fmt: skip
+                   "show ImageNotRunnable", "apt-get install podman", _ISOLATION)  # fmt: skip
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str] | None:
