@@ -76,11 +76,13 @@ def test_chat_keeps_its_session(platform: Run) -> None:
     ("words", "code", "message"),
     [
         (["agent", "invoke", "nobody", "hello"], 1, "kagent/nobody"),
+        (["agent", "invoke", "nobody", "hello"], 1, "qd get agents -A"),
+        (["tools", "call", "nosuch", "x"], 1, "MCP server kagent/nosuch is not served"),
         (["agent", "invoke", "datetime-agent", "hello", "--timeout", "1ms"], 5, "no answer within 0.001 s"),
         (["agent", "invoke", "datetime-agent", " "], 2, "the question is empty"),
         (["tools", "call", "datetime-agent-mcp", "get_tim"], 2, "did you mean get_time?"),
         (["tools", "call", "datetime-agent-mcp", "get_time", "--arg", "x=1"], 2, "takes no arguments"),
-        (["tools", "list", "nosuch"], 1, "nosuch"),
+        (["tools", "list", "nosuch"], 1, "qd get mcpservers,remotemcpservers -A"),
         (["logs", "nosuch"], 1, 'pods "nosuch" not found'),
         (["logs"], 2, "name a Pod"),
     ],
@@ -101,6 +103,8 @@ def test_tools_logs_audit_doctor_version(platform: Run) -> None:
     assert platform("logs", "mcpserver/datetime-agent-mcp").stdout.count("\n") > 0
     assert "[pod/quarterdeck-" in platform("logs", "deploy/quarterdeck", "-n", "quarterdeck-system", "--prefix").stdout
     assert "none changed or removed" in platform("audit", "verify").stdout
+    assert json.loads(platform("audit", "verify", "-o", "json").stdout)["ok"] is True
+    assert "ok: true" in platform("audit", "verify", "-o", "yaml").stdout
     findings = json.loads(platform("doctor", "-o", "json").stdout)
     assert {f["check"]: f["level"] for f in findings}["platform"] == "ok"
     assert "serverVersion" in json.loads(platform("version", "-o", "json").stdout)

@@ -119,13 +119,15 @@ def failure(status: int, body: bytes, url: str) -> QuarterdeckError:
     """The error of an HTTP status, with the JSON error's message when there is one."""
     try:
         error = json.loads(body)["error"]
-        return _error(int(error.get("code", 0)), str(error["message"]))
+        text = str(error["message"])
+        if status != 404:
+            return _error(int(error.get("code", 0)), text)
     except (ValueError, KeyError, TypeError, AttributeError):
         text = body.decode("utf-8", "replace").strip()
     if status in (401, 403):
         return Denied(f"{url}: HTTP {status}: {text}")
     if status == 404:
-        return NotFound(f"{url}: {text or 'not found'}")
+        return NotFound(f"{text or f'{url}: not found'}; see which there are: qd get agents -A")
     return UpstreamError(f"{url}: HTTP {status}: {text}")
 
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from quarterdeck.errors import UsageError
-from quarterdeck.mcpclient import McpClient, Tool
+from quarterdeck.errors import NotFound, UsageError
+from quarterdeck.mcpclient import McpClient, RpcError, Tool
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Header
 
@@ -21,6 +21,8 @@ from .target import agents_namespace
 
 T = TypeVar("T")
 _TEXT_WIDTH = 80
+_NOT_SERVED = "is not served here"
+"""In the gateway's answer for a path that leads to no server."""
 
 
 def show_tools(server: str, namespace: str, output: str) -> None:
@@ -169,7 +171,8 @@ def _with_client(server: str, namespace: str, limit: float, work: Callable[[McpC
     where, slash, rest = server.partition("/")
     if slash:
         namespace, server = where, rest
-    path = f"/mcp/{part(agents_namespace(namespace))}/{part(server)}" if server else "/mcp"
+    namespace = agents_namespace(namespace)
+    path = f"/mcp/{part(namespace)}/{part(server)}" if server else "/mcp"
     url = gateway_url() + path
 
     async def headers() -> list[Header]:
@@ -180,6 +183,13 @@ def _with_client(server: str, namespace: str, limit: float, work: Callable[[McpC
         client = McpClient(pool, url, headers=headers, timeout=limit)
         try:
             return await work(client)
+        except RpcError as error:
+            if server and _NOT_SERVED in str(error):
+                raise NotFound(
+                    f"MCP server {namespace}/{server} is not served by the gateway; "
+                    "see which there are: qd get mcpservers,remotemcpservers -A"
+                ) from error
+            raise
         finally:
             await client.close()
             pool.close()
