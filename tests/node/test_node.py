@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.kube.resource import CONFIG_MAP, POD
+from quarterdeck.apiserver.routes import version_info
+from quarterdeck.kube.resource import CONFIG_MAP, NODE, POD
 from quarterdeck.node.node import Node
 from quarterdeck.node.process import start_ticks
 from quarterdeck.node.runtime import NodeConfig
@@ -72,6 +73,11 @@ def state(p: dict[str, Any] | None, index: int = 0) -> dict[str, Any]:
 
 def restarted(p: dict[str, Any] | None) -> bool:
     return bool(p and p.get("status") and p["status"]["containerStatuses"][0]["restartCount"])
+
+
+async def test_the_node_is_as_old_as_its_api_server(api: FakeApi, node: Node) -> None:
+    shown = (await api.get(NODE, "n1"))["status"]["nodeInfo"]["kubeletVersion"]
+    assert shown == version_info()["gitVersion"]
 
 
 async def test_job_like_pod_succeeds(api: FakeApi, node: Node) -> None:

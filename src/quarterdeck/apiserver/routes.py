@@ -27,9 +27,9 @@ from quarterdeck.apiserver.security.browser import LOCAL_HOSTS
 from quarterdeck.apiserver.subresources import Subresources
 from quarterdeck.errors import MethodNotAllowed, NotFound, QuarterdeckError, ServiceUnavailable
 from quarterdeck.kube.resource import Object
+from quarterdeck.kube.version import KUBERNETES_VERSION, SERVER_VERSION
 from quarterdeck.wire.http import Exchange
 
-KUBERNETES_VERSION = "v1.36.3"
 _DISCOVERY = frozenset({"APIGroupDiscoveryList"})
 _HEALTH = ("/readyz", "/livez", "/healthz")
 _OPENAPI_PROTOBUF = (b"content-type", b"application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
@@ -231,7 +231,7 @@ def version_info() -> Object:
     """``GET /version``."""
     major, minor = KUBERNETES_VERSION[1:].split(".")[:2]
     return {
-        "major": major, "minor": minor, "gitVersion": f"{KUBERNETES_VERSION}+quarterdeck",
+        "major": major, "minor": minor, "gitVersion": SERVER_VERSION,
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": f"quarterdeck {quarterdeck.__version__}", "compiler": "cpython", "platform": "linux/amd64",
     }  # fmt: skip

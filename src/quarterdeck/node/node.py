@@ -15,6 +15,7 @@ from quarterdeck.kube.clock import SystemClock, micro_timestamp, timestamp
 from quarterdeck.kube.events import EventRecorder
 from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.resource import LEASE, NODE, POD, Object
+from quarterdeck.kube.version import SERVER_VERSION
 from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups, group_of
 from quarterdeck.node.egress import EgressProxy
@@ -273,7 +274,7 @@ class Node:
             "nodeInfo": {
                 "machineID": self.config.name, "systemUUID": self.config.name, "bootID": "",
                 "kernelVersion": machine.release, "osImage": f"Linux {machine.release}",
-                "containerRuntimeVersion": f"quarterdeck://{__version__}", "kubeletVersion": "v1.37.0",
+                "containerRuntimeVersion": f"quarterdeck://{__version__}", "kubeletVersion": SERVER_VERSION,
                 "kubeProxyVersion": "", "operatingSystem": "linux",
                 "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine, machine.machine),
             },
