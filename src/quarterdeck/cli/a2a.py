@@ -16,6 +16,7 @@ from quarterdeck.wire.http import Header
 from quarterdeck.wire.sse import SseParser
 
 _CODES: dict[int, type[QuarterdeckError]] = {4001: NeedsApproval, 4003: Denied, 4008: TimedOut}
+_NOT_SERVED = "is not served by this gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,15 @@ class Status:
     message: str
 
 
-Event = Text | ToolCalled | ToolAnswered | Answer | Status
+@dataclass(frozen=True, slots=True)
+class ToolsMissing:
+    """A tool server that the agent could not ask for its tools."""
+
+    server: str
+    reason: str
+
+
+Event = Text | ToolCalled | ToolAnswered | Answer | Status | ToolsMissing
 
 
 class A2aClient:
@@ -119,19 +128,19 @@ def failure(status: int, body: bytes, url: str) -> QuarterdeckError:
     """The error of an HTTP status, with the JSON error's message when there is one."""
     try:
         error = json.loads(body)["error"]
-        text = str(error["message"])
-        if status != 404:
-            return _error(int(error.get("code", 0)), text)
+        return _error(int(error.get("code", 0)), str(error["message"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         text = body.decode("utf-8", "replace").strip()
     if status in (401, 403):
         return Denied(f"{url}: HTTP {status}: {text}")
     if status == 404:
-        return NotFound(f"{text or f'{url}: not found'}; see which there are: qd get agents -A")
+        return NotFound(f"{url}: {text or 'not found'}")
     return UpstreamError(f"{url}: HTTP {status}: {text}")
 
 
 def _error(code: int, message: str) -> QuarterdeckError:
+    if _NOT_SERVED in message:  # JSON-RPC has no code for it
+        return NotFound(f"{message}; see which there are: qd get agents -A")
     return _CODES.get(code, UpstreamError)(message)
 
 
@@ -159,11 +168,12 @@ def events_of(result: dict[str, Any]) -> list[Event]:
     if "task" in result:
         task = result["task"]
         found: list[Event] = [Answer(_text(artifact)) for artifact in task.get("artifacts") or []]
+        found += _missing(task)
         return [*found, _status(task.get("id", ""), task.get("contextId", ""), task.get("status") or {})]
     update = result.get("statusUpdate") or {}
     status = update.get("status") or {}
     message = status.get("message") or {}
-    events: list[Event] = []
+    events: list[Event] = _missing(update)
     partial = bool((message.get("metadata") or {}).get("quarterdeck.dev/partial"))
     for part in message.get("parts") or []:
         kind = (part.get("metadata") or {}).get("kagent_type") or (part.get("metadata") or {}).get("adk_type")
@@ -178,6 +188,11 @@ def events_of(result: dict[str, Any]) -> list[Event]:
         elif "text" in part and partial:
             events.append(Text(str(part["text"])))
     return [*events, _status(update.get("taskId", ""), update.get("contextId", ""), status)]
+
+
+def _missing(holder: dict[str, Any]) -> list[Event]:
+    servers: dict[str, Any] = (holder.get("metadata") or {}).get("unavailable") or {}
+    return [ToolsMissing(url.partition("/mcp/")[2] or url, str(reason)) for url, reason in servers.items()]
 
 
 def _status(task: str, session: str, status: dict[str, Any]) -> Status:
