@@ -102,6 +102,10 @@ async def test_a_server_that_is_down_costs_its_tools_only(start: Any, tools_url:
     assert task["status"]["state"] == "TASK_STATE_COMPLETED"
     assert "pid" in {t["function"]["name"] for t in agent.model.requests[0]["tools"]}
     assert "http://127.0.0.1:9/mcp" in task["metadata"]["unavailable"]
+    told = agent.model.requests[0]["messages"][0]
+    assert told["role"] == "system"
+    assert "The tools of server http://127.0.0.1:9/mcp are not available now: " in told["content"]
+    assert tools_url not in told["content"], "the one that answers is not named"
 
 
 async def test_two_servers_with_the_same_tools_get_names_of_their_own(start: Any, tools_url: str) -> None:

@@ -29,6 +29,8 @@ from .toolbox import Toolbox
 log = logging.getLogger("quarterdeck.agents")
 _QUEUE = 10_000
 _DETAIL = 4000
+UNAVAILABLE = "unavailable"
+"""Metadata of a task and its updates: URL of a tool server that could not be asked, to the reason."""
 
 
 @dataclass(eq=False, slots=True)
@@ -49,9 +51,11 @@ class Active:
             except asyncio.QueueFull:
                 self.watchers.discard(queue)
 
-    def set_status(self, state: str, message: Json | None = None) -> None:
+    def set_status(self, state: str, message: Json | None = None, metadata: Json | None = None) -> None:
         self.task["status"] = types.status(state, message)
         update = {"taskId": self.task["id"], "contextId": self.task["contextId"], "status": self.task["status"]}
+        if metadata:
+            update["metadata"] = metadata
         self.publish({"statusUpdate": update})
 
 
@@ -149,10 +153,16 @@ class Runs:
         history = _repaired(await self._state.conversation(active.user, session))
         asked: Message = {"role": "user", "content": types.text_of(message)}
         await self._state.append(active.user, session, asked)
-        instruction = [{"role": "system", "content": self._config.instruction}] if self._config.instruction else []
+        tools = await self._toolbox.load()
+        missing = self._toolbox.missing()
+        if missing:
+            task["metadata"][UNAVAILABLE] = dict(self._toolbox.unavailable)
+            active.set_status(types.WORKING, metadata={UNAVAILABLE: task["metadata"][UNAVAILABLE]})
+        said = "\n\n".join(text for text in (self._config.instruction, missing) if text)
+        instruction = [{"role": "system", "content": said}] if said else []
         turn = graph.Turn(
             model=self._model,
-            tools=await self._toolbox.load(),
+            tools=tools,
             context=Context(active.user, session),
             observer=_Observer(active, self._state, session),
             max_steps=self._config.max_steps,
@@ -164,8 +174,6 @@ class Runs:
         update = {"taskId": task["id"], "contextId": session, "artifact": artifact, "append": False, "lastChunk": True}
         active.publish({"artifactUpdate": update})
         task["metadata"]["usage"] = turn.usage
-        if self._toolbox.unavailable:
-            task["metadata"]["unavailable"] = dict(self._toolbox.unavailable)
         active.set_status(types.COMPLETED)
 
     def _fail(self, active: Active, text: str) -> None:

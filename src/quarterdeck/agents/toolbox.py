@@ -102,6 +102,14 @@ class Toolbox:
             found[_unused(agent.name, agent.url, found)] = agent
         return found
 
+    def missing(self) -> str:
+        """What the model has to know about servers that could not be asked; empty when all could."""
+        lines = [
+            f"The tools of server {server_name(url)} are not available now: {reason}"
+            for url, reason in sorted(self.unavailable.items())
+        ]
+        return "\n".join([*lines, "If the request needs them, say so and why."]) if lines else ""
+
     async def close(self) -> None:
         await asyncio.gather(*(server.client.close() for server in self._servers))
 
@@ -138,6 +146,12 @@ def described(tools: dict[str, Tool]) -> list[dict[str, Any]]:
         }
         for name, tool in tools.items()
     ]
+
+
+def server_name(url: str) -> str:
+    """``namespace/server`` of a server behind the gateway; any other URL as it is."""
+    _, gateway, name = url.partition("/mcp/")
+    return name if gateway and name else url
 
 
 def _unused(name: str, url: str, taken: dict[str, Tool]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from quarterdeck.errors import NeedsApproval, QuarterdeckError, TimedOut, UpstreamError, UsageError
 from quarterdeck.wire.client import Pool
 
-from .a2a import A2aClient, Answer, Event, Status, Text, ToolAnswered, ToolCalled
+from .a2a import A2aClient, Answer, Event, Status, Text, ToolAnswered, ToolCalled, ToolsMissing
 from .durations import seconds
 from .local import gateway_headers, gateway_url, part
 from .output import emit, note, to_json
@@ -53,7 +53,7 @@ class Turn:
                     call.update(result=event.text, isError=event.failed)
         elif isinstance(event, Answer):
             self.answer = event.text or self.answer
-        else:
+        elif isinstance(event, Status):
             self.session, self.task = event.session or self.session, event.task or self.task
             self.state, self.message = event.state or self.state, event.message
 
@@ -71,7 +71,7 @@ def ask_once(name: str, question: str, namespace: str, *, output: str, session: 
         pool = Pool()
         client = A2aClient(pool, _url(name, namespace), gateway_headers())
         try:
-            return await _turn(client, text, session, limit, _quiet if output else _show_tools), client.trace_id
+            return await _turn(client, text, session, limit, _quiet if output else show_tools), client.trace_id
         finally:
             pool.close()
 
@@ -186,19 +186,23 @@ async def _cancel(client: A2aClient, turn: Turn) -> None:
 
 
 def _quiet(event: Event) -> None:
-    del event
+    """Only what a script's log should have too."""
+    if isinstance(event, ToolsMissing):
+        note(f"warning: the tools of {event.server} are not available now: {event.reason}")
 
 
-def _show_tools(event: Event) -> None:
+def show_tools(event: Event) -> None:
     if isinstance(event, ToolCalled):
         note(f"→ {event.name} {json.dumps(event.arguments, ensure_ascii=False)}")
     elif isinstance(event, ToolAnswered):
         text = event.text if len(event.text) <= _RESULT_LIMIT else event.text[:_RESULT_LIMIT] + " …"
         note(f"← {'error: ' if event.failed else ''}{text}")
+    else:
+        _quiet(event)
 
 
 def _show_all(event: Event) -> None:
     if isinstance(event, Text):
         emit(event.text)
     elif not isinstance(event, Answer | Status):
-        _show_tools(event)
+        show_tools(event)
