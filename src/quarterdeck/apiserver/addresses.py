@@ -98,6 +98,4 @@ def _addresses(service: Object) -> list[str]:
 
 
 def _invalid(field: str, message: str) -> Invalid:
-    return Invalid(
-        f'Service "" is invalid: {field}: {message}', kind="Service", causes=(Cause(field, message),)
-    )
+    return Invalid(f'Service "" is invalid: {field}: {message}', kind="Service", causes=(Cause(field, message),))

@@ -82,7 +82,8 @@ def _service(port: int) -> Object:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": "kubernetes", "namespace": "default",
+            "name": "kubernetes",
+            "namespace": "default",
             "labels": {"component": "apiserver", "provider": "kubernetes"},
         },
         "spec": {"type": "ClusterIP", "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
@@ -94,7 +95,9 @@ def _endpoint_slice(host: str, port: int) -> Object:
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": "IPv4",
         "endpoints": [{"addresses": [host], "conditions": {"ready": True}}],

@@ -81,9 +81,7 @@ def col(name: str, value: Cell, type_: str = "string", *, wide: bool = False, de
     return Column(name, type_, value, description, 1 if wide else 0)
 
 
-NAME = Column(
-    "Name", "string", at("metadata.name", ""), "Name must be unique within a namespace.", 0, "name"
-)
+NAME = Column("Name", "string", at("metadata.name", ""), "Name must be unique within a namespace.", 0, "name")
 AGE = Column(
     "Age", "string", _age,
     "CreationTimestamp is a timestamp representing the server time when this object was created.",

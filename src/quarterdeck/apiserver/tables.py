@@ -54,7 +54,6 @@ def renderer(kind: Kind, shape: str, now: float, include: str) -> Callable[[Obje
     """How one object is shown in a response of one object."""
     if shape == "Table":
 
-
         def as_table(obj: Object) -> Object:
             version = obj["metadata"].get("resourceVersion", "")
             return table(kind, [obj], {"resourceVersion": version}, now, include)

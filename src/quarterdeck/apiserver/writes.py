@@ -93,9 +93,7 @@ class Writes:
         objects.check_namespace(kind, obj, namespace)
         given = obj["metadata"].setdefault("name", name)
         if given != name:
-            raise BadRequest(
-                f"the name of the object ({given}) does not match the name on the URL ({name})"
-            )
+            raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({name})")
         self.strict(kind, obj, [], options)
         if kind.custom and not obj["metadata"].get("resourceVersion"):
             text = "Invalid value: 0: must be specified for an update"
@@ -293,9 +291,7 @@ class Writes:
         for hook in self.hooks:
             hook.prepare(kind, obj, old)
 
-    def _track(
-        self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str
-    ) -> None:
+    def _track(self, kind: Kind, old: Object | None, obj: Object, options: WriteOptions, subresource: str) -> None:
         track(
             old, obj, manager=options.manager, node=kind.schema.root, api_version=kind.resource.api_version,
             subresource=subresource, now=objects.rfc3339(self.now()), reset_fields=_reset_fields(kind, subresource),
@@ -326,4 +322,3 @@ def finished(obj: Object) -> bool:
     if metadata.get("deletionGracePeriodSeconds"):
         return False
     return not (obj.get("kind") == "Namespace" and (obj.get("spec") or {}).get("finalizers"))
-

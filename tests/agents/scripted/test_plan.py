@@ -190,3 +190,9 @@ def test_long_requests_take_bounded_work(piece: str) -> None:
     decide(Turn(piece * (LONGEST // len(piece))), offered)
     assert process_time() - before < 10
     assert "fewer" in decide(Turn(piece * (LONGEST + 1)), offered).text
+
+
+def test_tools_that_are_away_are_named_instead_of_denied() -> None:
+    note = "The tools of server kagent/clock are not available now: no answer"
+    turn = read([{"role": "system", "content": f"Be brief.\n{note}"}, {"role": "user", "content": "What time is it?"}])
+    assert note in decide(turn, []).text

@@ -21,8 +21,10 @@ _NOUN = re.compile(
 )
 
 
-def no_tool(tools: Sequence[Tool]) -> str:
-    """Nothing fits: say so and what there is."""
+def no_tool(tools: Sequence[Tool], missing: str = "") -> str:
+    """Nothing fits: say so and what there is, and what there would be if it could be reached."""
+    if missing:
+        return f"None of the tools I have now fits this request, so I called none. {missing}"
     if not tools:
         return (
             "I am Quarterdeck's scripted model: I plan by rules and answer by calling tools, "

@@ -13,10 +13,14 @@ from .results import Done
 
 @dataclass(frozen=True)
 class Turn:
-    """``text``: the request, completed by an earlier one when the user answers a question of ours."""
+    """``text``: the request, completed by an earlier one when the user answers a question of ours.
+
+    ``missing``: what the system messages say of tools that are not available now.
+    """
 
     text: str
     done: list[Done] = field(default_factory=list[Done])
+    missing: str = ""
 
 
 def text_of(content: Any) -> str:
@@ -36,7 +40,13 @@ def read(messages: list[Any]) -> Turn:
     last = max((i for i, m in enumerate(entries) if m.get("role") == "user"), default=-1)
     if last < 0:
         return Turn("")
-    return Turn(_completed(entries, last), _done(entries[last + 1 :]))
+    return Turn(_completed(entries, last), _done(entries[last + 1 :]), _missing(entries))
+
+
+def _missing(entries: list[dict[str, Any]]) -> str:
+    """The lines in which the agent's host says that a server could not be asked for its tools."""
+    said = (text_of(m.get("content")) for m in entries if m.get("role") == "system")
+    return " ".join(line for text in said for line in text.splitlines() if " not available now: " in line)
 
 
 def _completed(entries: list[dict[str, Any]], last: int) -> str:

@@ -59,7 +59,7 @@ def decide(turn: Turn, tools: Sequence[Tool], *, forced: str | None = None, para
     """What to do next. ``forced``: None, ``*`` for any tool, or the one tool that must be called."""
     offered = [t for t in tools if forced in (None, "*", t.name)]
     if not offered or not turn.text.strip():
-        return Decision(text=answer.final(turn.done, tools) if turn.done else answer.no_tool(tools))
+        return Decision(text=answer.final(turn.done, tools) if turn.done else answer.no_tool(tools, turn.missing))
     if len(turn.text) > LONGEST:
         return Decision(text=f"I plan by rules and read requests of up to {LONGEST} characters; please ask in fewer.")
     made = {(d.tool, json.dumps(d.arguments, sort_keys=True)): d for d in turn.done}
@@ -82,7 +82,7 @@ def decide(turn: Turn, tools: Sequence[Tool], *, forced: str | None = None, para
             break
     if turn.done:
         return Decision(text=answer.final(turn.done, tools))
-    return Decision(text=answer.no_tool(tools))
+    return Decision(text=answer.no_tool(tools, turn.missing))
 
 
 def _reported(turn: Turn, tools: Sequence[Tool]) -> list[str]:
