@@ -29,7 +29,7 @@ from .conftest import A2A, said, state
 
 NAMES = {
     "control plane": r"-m quarterdeck\.server ",
-    "supervisor": r"-m quarterdeck\.cli up",
+    "supervisor": r"-m quarterdeck\.cli(\.up| up)",
     "gateway": r"-m quarterdeck\.gateway",
     "agent": r"-m quarterdeck\.agents ",
     "bridge": r"-m quarterdeck\.bridge",

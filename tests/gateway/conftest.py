@@ -29,7 +29,7 @@ def token(pod: str = "pod-a", **changes: Any) -> str:
         "iss": ISSUER,
         "sub": "system:serviceaccount:kagent:shared",
         "aud": ["quarterdeck"],
-        "exp": int(time.time()) + 600,
+        "exp": int(time.time()) + 7200,  # tables are made when tests are collected; the whole suite takes minutes
         "kubernetes.io": {"namespace": "kagent", "pod": {"name": pod, "uid": pod}},
     }
     claims.update(changes)
