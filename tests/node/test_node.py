@@ -33,7 +33,7 @@ async def api() -> FakeApi:
 
 @pytest.fixture
 async def node(api: FakeApi, tmp_path: Path, level: str):
-    node = Node(NodeConfig(api, "n1", tmp_path / "node", sandbox=LEVELS[level], refresh=0.1))  # type: ignore[arg-type]
+    node = Node(NodeConfig(api, "n1", tmp_path / "node", sandbox=LEVELS[level], refresh=0.1, engines=()))  # type: ignore[arg-type]
     await node.start()
     yield node
     await node.stop(2)

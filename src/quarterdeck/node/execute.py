@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quarterdeck.node.foreign import exec_line
+from quarterdeck.node.images.engine import client_environment
 from quarterdeck.node.process import LAUNCHER, ProcessId, inner, kill, launch, wait
 
 _OUTPUT_LIMIT = 64 * 1024
@@ -54,6 +56,11 @@ async def start(
     tty: bool = False,
 ) -> ProcessId:
     """Start ``argv`` in the container of ``process``, confined like it. Raises OSError when the container is gone."""
+    through_engine = exec_line(confinement, argv, tty=tty)
+    if through_engine is not None:
+        started = launch(*stdio)
+        started.release({"argv": through_engine, "env": client_environment(), "cwd": "/", "tty": tty, "client": True})
+        return started.process
     joined = bool(confinement.get("joined"))
     pid = await first_process(process, joined=joined)
     spec: dict[str, Any] = {**confinement, "argv": list(argv), "env": environ_of(pid), "tty": tty}

@@ -19,6 +19,8 @@ from quarterdeck.kube.version import SERVER_VERSION
 from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups, group_of
 from quarterdeck.node.egress import EgressProxy
+from quarterdeck.node.foreign import engine_at
+from quarterdeck.node.images.engine import Engines, remove
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import kill
 from quarterdeck.node.runtime import NodeConfig, PodFiles, Runtime, read_state
@@ -46,6 +48,8 @@ class Node:
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._informer = Informer(config.client, POD, field_selector=f"spec.nodeName={config.name}")
         self._server: Any = None
+        self._engines = Engines(config.engines)
+        self._engine = ""
 
     async def start(self) -> None:
         """Register and begin to run Pods. Raises StorageError when the data directory cannot be used."""
@@ -61,13 +65,14 @@ class Node:
             clock=SystemClock(),
             addresses=await asyncio.to_thread(Addresses, config.data_dir, config.pod_cidr),
             cgroups=Cgroups(group_of(config.data_dir)),
-            images=ImageStore(config.data_dir / "images", config.package_cache),
+            images=ImageStore(config.data_dir / "images", config.package_cache, self._engines),
             sandbox=sandbox,
             events=EventRecorder(config.client, "quarterdeck-node"),
             egress=EgressProxy(ServiceNames(config.client, config.egress_services).resolve),
             cpu=float(os.cpu_count() or 1),
             memory=memory,
         )
+        await self._look_for_engine()
         await self._serve_kubelet()
         await self._register()
         self._informer.on_change(self._changed)
@@ -178,6 +183,8 @@ class Node:
                 if process is not None and process.alive():
                     log.warning("ending orphan process %d of pod %s", process.pid, folder.name)
                     kill(process, self.runtime.cgroups.procs(f"{folder.name}/{state.parent.name}"))
+                if (found := engine_at(state.parent)) is not None:
+                    await remove(found.engine, found.run)
             self.runtime.addresses.release(folder.name)
             shutil.rmtree(PodFiles(self.config.data_dir, folder.name).root, ignore_errors=True)
 
@@ -213,16 +220,24 @@ class Node:
         try:
             await self.config.client.create(NODE, node)
         except AlreadyExists:
-            body = {"metadata": {"labels": node["metadata"]["labels"], "annotations": node["metadata"]["annotations"]}}
+            gone = {"quarterdeck.dev/engine": None}
+            meta = node["metadata"]
+            body = {"metadata": {"labels": gone | meta["labels"], "annotations": gone | meta["annotations"]}}
             await self.config.client.patch(NODE, self.config.name, body)
         await self._report()
+
+    async def _look_for_engine(self) -> bool:
+        """True when the engine is another one than the Node says."""
+        found = await self._engines.find()
+        before, self._engine = self._engine, found.kind if found is not None else ""
+        return before != self._engine
 
     async def _report(self) -> None:
         await self.config.client.patch(NODE, self.config.name, {"status": self._status()}, subresource="status")
 
     def _facts(self) -> dict[str, str]:
         assert self.runtime is not None
-        return {
+        return ({"quarterdeck.dev/engine": self._engine} if self._engine else {}) | {
             "quarterdeck.dev/isolation": self.runtime.sandbox.level,
             "quarterdeck.dev/limits": "cgroup" if self.runtime.cgroups.version else "rlimits",
         }
@@ -286,6 +301,8 @@ class Node:
             try:
                 await self._renew_lease()
                 if beats % _STATUS_EVERY == 0 and beats:
+                    if await self._look_for_engine():
+                        await self._register()
                     await self._report()
             except QuarterdeckError as error:
                 log.warning("node %s: heartbeat: %s", self.config.name, error)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups, group_of
+from quarterdeck.node.foreign import engine_at
+from quarterdeck.node.images.engine import remove_now
 from quarterdeck.node.process import ProcessId, kill, terminate
 from quarterdeck.node.runtime import read_state
 
@@ -31,6 +33,9 @@ def end_remains(data_dir: Path, grace: float = 5.0) -> int:
         kill(process, cgroups.procs(group))
     while any(process.alive() for process, _ in left):
         time.sleep(0.02)
+    for state in data_dir.glob("pods/*/containers/*/state.json"):
+        if (found := engine_at(state.parent)) is not None:
+            remove_now(found.engine, found.run)
     cgroups.remove_tree()
     if (data_dir / "addresses.json").exists():
         Addresses(data_dir).close(keep_route=False)

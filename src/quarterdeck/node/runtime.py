@@ -20,8 +20,6 @@ from quarterdeck.node.process import ProcessId
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import DEFAULT_ALLOWED, Allowed
 
-EGRESS = "quarterdeck.dev/egress"
-
 
 @dataclass(slots=True)
 class NodeConfig:
@@ -29,7 +27,7 @@ class NodeConfig:
     address of hostNetwork Pods and of the kubelet API; ``refresh`` is the time in seconds
     between looks at ConfigMap and Secret volumes; ``api_address`` is what Pods are told as KUBERNETES_SERVICE_HOST and
     _PORT (None: where ``client`` points); ``host_network`` names the namespaces whose Pods may have the machine's
-    network (None: all).
+    network (None: all); ``engines`` are the container engines to look for, best first.
 
     ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
     """
@@ -50,6 +48,7 @@ class NodeConfig:
     refresh: float = 10.0
     max_pods: int = 200
     package_cache: Path | None = None
+    engines: tuple[str, ...] = ("podman", "docker")
     sandbox: Sandbox | None = None
     egress_services: Allowed = field(default_factory=lambda: DEFAULT_ALLOWED)
     api_address: tuple[str, int] | None = None

@@ -17,6 +17,8 @@ from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.kube.resource import Object
 from quarterdeck.node.cgroups import Limits
 from quarterdeck.node.environment import ConfigurationError, Fetch, NodeFacts, environment, expand
+from quarterdeck.node.foreign import Foreign, foreign
+from quarterdeck.node.images.engine import run_name
 from quarterdeck.node.images.spec import ImageSpec
 from quarterdeck.node.logs import LogFile
 from quarterdeck.node.process import ProcessId, launch
@@ -39,7 +41,8 @@ class PortConflict(QuarterdeckError):
 
 @dataclass(slots=True)
 class Plan:
-    """A container ready to be launched. ``stdin_writer``: the end of a ``stdinOnce`` pipe that keeps it open."""
+    """A container ready to be launched. ``stdin_writer``: the end of a ``stdinOnce`` pipe that keeps it open;
+    ``foreign``: a container engine runs it, and ``request`` goes unused."""
 
     request: Request
     image: ImageSpec
@@ -47,6 +50,7 @@ class Plan:
     ports: list[int] = field(default_factory=list[int])
     stdin: Literal["", "open", "once"] = ""
     stdin_writer: int | None = None
+    foreign: Foreign | None = None
 
 
 def limits_of(container: Object) -> Limits:
@@ -86,19 +90,32 @@ class Starter:
         except ConfigurationError:
             # As a kubelet, which pulls first: an image that can never run is the thing to say.
             unexpanded = [*(container.get("command") or ()), *(container.get("args") or ())]
-            await runtime.images.resolve(container.get("image") or "", unexpanded)
+            await runtime.images.resolve(
+                container.get("image") or "", unexpanded, container.get("imagePullPolicy") or ""
+            )
             raise
         command = [expand(str(c), env) for c in container.get("command") or ()]
         args = [expand(str(a), env) for a in container.get("args") or ()]
-        image, argv = await runtime.images.resolve(container.get("image") or "", command + args)
+        image, argv = await runtime.images.resolve(
+            container.get("image") or "", command + args, container.get("imagePullPolicy") or ""
+        )
         if not command and (image.entrypoint or image.cmd):
             argv = [*image.entrypoint, *(args or image.cmd)]
+        given = dict(env)
         env = dict(image.env) | env if "PATH" in env else {"PATH": _DEFAULT_PATH} | image.env | env
         mounts = self._mounts(container, volumes)
         mounts += [Mount(path, path, True) for path in image.binds]
-        await self._shim(argv, container["name"], mounts, env)
+        if image.engine is None:
+            await self._shim(argv, container["name"], mounts, env)
         request = self._request(pod, container, image, argv, env, mounts)
         plan = Plan(request, image, limits_of(container), _ports(container))
+        if image.engine is not None:
+            bridge = _bridge_config(argv, mounts)
+            plan.foreign = foreign(
+                pod, container, image, command=command, args=args, env=given, mounts=mounts, limits=plan.limits,
+                ports=plan.ports, pod_ip=ip, uid=request.uid, bridge=bridge,
+            )  # fmt: skip
+            plan.limits = Limits(0, 0.0, plan.limits.pids)  # the engine limits the container, not its client
         if container.get("stdin"):
             plan.stdin = "once" if container.get("stdinOnce") else "open"
         return plan
@@ -124,7 +141,7 @@ class Starter:
         runtime = self._runtime
         host_network = bool(pod["spec"].get("hostNetwork"))
         self._check_host_network(pod)
-        own_network = not image.own and not host_network and runtime.sandbox.network
+        own_network = not image.own and image.engine is None and not host_network and runtime.sandbox.network
         security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
         request = Request(
             argv=argv,
@@ -176,14 +193,8 @@ class Starter:
 
     async def _shim(self, argv: list[str], name: str, mounts: list[Mount], env: dict[str, str]) -> None:
         """A stdio server started by uvx or npx: resolve it now, and let the bridge find a script of that name."""
-        if not argv or os.path.basename(argv[0]) != _BRIDGE or "--config" not in argv:
-            return
-        inside = argv[argv.index("--config") + 1]
-        for mount in mounts:
-            if inside.startswith(mount.target + "/"):
-                config: dict[str, Any] = json.loads((Path(mount.source) / inside[len(mount.target) + 1 :]).read_text())
-                break
-        else:
+        config = _bridge_config(argv, mounts)
+        if config is None:
             return
         command = str(config.get("command", ""))
         prepared = await self._runtime.images.prepare_command(command, [str(a) for a in config.get("args") or ()])
@@ -217,11 +228,16 @@ class Starter:
             request.cgroups = runtime.cgroups.create(group, plan.limits) if runtime.cgroups.version else []
             if not runtime.cgroups.version and plan.limits.memory:
                 request.rlimits["RLIMIT_DATA"] = [plan.limits.memory * 2, plan.limits.memory * 2]
+            foreign = plan.foreign
+            run = run_name(pod["metadata"]["uid"], name, attempt)
             out = log.open()
             stack.callback(os.close, out)
             stdin = self._stdin(plan, name)
             stack.callback(os.close, stdin)
-            self._files.save_confinement(name, runtime.sandbox.confinement(request))
+            line = foreign.write(self._files.container(name), run) if foreign is not None else []
+            self._files.save_confinement(
+                name, foreign.confinement(run) if foreign is not None else runtime.sandbox.confinement(request)
+            )
             request.status_fd = os.open(
                 self._files.exit_record(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
             )
@@ -232,7 +248,11 @@ class Starter:
             except BaseException:
                 started.abandon()
                 raise
-            started.release(runtime.sandbox.instructions(request))
+            started.release(
+                foreign.instructions(line, request.cgroups)
+                if foreign is not None
+                else runtime.sandbox.instructions(request)
+            )
             return started.process
 
     def _check_ports(self, plan: Plan, ip: str) -> None:
@@ -289,6 +309,17 @@ def conflict(ip: str, port: int, ports: Mapping[str, tuple[str, frozenset[int]]]
         f"{ip}:{port} is taken by {holder}, and this machine has no network namespaces to keep them apart: "
         "let one of them bind $POD_IP instead of 0.0.0.0, use another port, or install bubblewrap"
     )
+
+
+def _bridge_config(argv: list[str], mounts: list[Mount]) -> dict[str, Any] | None:
+    """The configuration a bridge's command line names, read from the volume it is in; None: no bridge."""
+    if not argv or os.path.basename(argv[0]) != _BRIDGE or "--config" not in argv:
+        return None
+    inside = argv[argv.index("--config") + 1]
+    for mount in mounts:
+        if inside.startswith(mount.target + "/"):
+            return json.loads((Path(mount.source) / inside[len(mount.target) + 1 :]).read_text())
+    return None
 
 
 def _ports(container: Object) -> list[int]:

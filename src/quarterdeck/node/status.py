@@ -14,7 +14,12 @@ from quarterdeck.node.core import Container, Decision, Terminated, is_sidecar, r
 ISOLATED = "quarterdeck.dev/Isolated"
 """Pod condition: False where neither namespaces nor Landlock confine its processes."""
 
-_LEVEL_REASONS = {"bwrap": "Namespaces", "landlock": "Landlock", "rlimits": "ResourceLimitsOnly"}
+_LEVEL_REASONS = {
+    "bwrap": "Namespaces",
+    "landlock": "Landlock",
+    "rlimits": "ResourceLimitsOnly",
+    "container": "Container",
+}
 
 
 @dataclass(frozen=True, slots=True)

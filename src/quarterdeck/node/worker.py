@@ -26,12 +26,14 @@ from quarterdeck.node.core import (
 )
 from quarterdeck.node.environment import ConfigurationError
 from quarterdeck.node.execute import run_in
+from quarterdeck.node.foreign import EGRESS, EngineRun, engine_at
+from quarterdeck.node.images import engine as engines
 from quarterdeck.node.images.spec import ImageNotRunnable
 from quarterdeck.node.logs import LogFile
 from quarterdeck.node.mounts import Mounts
 from quarterdeck.node.probes import Counter, ask, http_get
 from quarterdeck.node.process import Ended, ProcessId, kill, terminate, wait
-from quarterdeck.node.runtime import EGRESS, PodFiles, Runtime
+from quarterdeck.node.runtime import PodFiles, Runtime
 from quarterdeck.node.starter import PortConflict, Starter
 from quarterdeck.node.status import Placement, pod_status
 from quarterdeck.node.volumes import VolumeError
@@ -172,6 +174,7 @@ class PodWorker:
             if process is not None and process.alive():
                 self._adopt(container, process)
             else:
+                self._spawn(f"remove {container.name}", self._remove_engines(container.name))
                 self._ended(container, Ended(None))
         if self.processes:
             self._mounted = True
@@ -282,10 +285,32 @@ class PodWorker:
     def _isolation(self) -> tuple[str, str]:
         """(level, what it means here) as applied to the containers that run."""
         networks: list[str] = []
+        foreign: list[bool] = []
         for name in self.processes:
             with contextlib.suppress(OSError):
-                networks.append(f"{name}: {self.files.confinement(name).get('network', 'host')} network")
-        return self.runtime.sandbox.level, "; ".join(networks)
+                confinement = self.files.confinement(name)
+                foreign.append("engine" in confinement)
+                network = confinement.get("network", "host")
+                networks.append(f"{name}: {network}" if foreign[-1] else f"{name}: {network} network")
+        level = "container" if foreign and all(foreign) else self.runtime.sandbox.level
+        return level, "; ".join(networks)
+
+    def _engine(self, name: str) -> EngineRun | None:
+        """The newest run of a container, where an engine runs it."""
+        return engine_at(self.files.container(name))
+
+    async def _stop_engine(self, process: ProcessId, name: str, grace: float) -> None:
+        """The engine stops the container, and its client ends with it; a bridge is told itself."""
+        found = self._engine(name)
+        if found is not None and not (found.bridge or await engines.stop(found.engine, found.run, grace)):
+            found = None  # the client has not come so far as to have a container
+        if found is None or found.bridge:
+            terminate(process)
+
+    async def _remove_engines(self, name: str) -> None:
+        """The client has ended: nothing of its container may stay in the engine."""
+        if (found := self._engine(name)) is not None:
+            await engines.remove(found.engine, found.run)
 
     def _watch(self, container: Container, process: ProcessId) -> None:
         self._spawn(f"wait {container.name} {process.pid}", self._await_end(container, process))
@@ -297,6 +322,7 @@ class PodWorker:
         ended = await wait(process)
         group = f"{self.uid}/{container.name}"
         kill(process, self.runtime.cgroups.procs(group))
+        await self._remove_engines(container.name)
         if self.processes.get(container.name) != process:
             return
         del self.processes[container.name]
@@ -406,13 +432,17 @@ class PodWorker:
                 await asyncio.wait_for(self._hook(name, spec, pre), grace)
         procs = self.runtime.cgroups.procs(f"{self.uid}/{name}")
         if grace > 0:
-            terminate(process)
+            if self._engine(name) is None:
+                terminate(process)
+            else:
+                self._spawn(f"engine {name}", self._stop_engine(process, name, max(0.0, deadline - loop.time())))
             while process.alive() and loop.time() < deadline:  # noqa: ASYNC110 - adopted processes have no other sign
                 await asyncio.sleep(0.02)
         if process.alive():
             kill(process, procs)
         while process.alive():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        await self._remove_engines(name)
 
     async def _finalize(self, decision: Decision) -> None:
         """Last status, then remove what is on disk, then the API object: nothing is left when it is gone."""

@@ -9,8 +9,17 @@ from quarterdeck.errors import QuarterdeckError
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """A container engine that works: ``podman`` or ``docker``, and where its client is."""
+
+    kind: str
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """A runnable image. ``root`` holds extracted layers (None: the machine's own system); ``own`` is our image."""
+    """A runnable image. ``root`` holds extracted layers (None: the machine's own system); ``own`` is our image;
+    ``engine`` runs it when nothing else can, and knows it as ``reference``."""
 
     root: Path | None = None
     env: dict[str, str] = field(default_factory=dict[str, str])
@@ -20,6 +29,8 @@ class ImageSpec:
     digest: str = ""
     own: bool = False
     binds: tuple[str, ...] = ()
+    engine: Engine | None = None
+    reference: str = ""
 
 
 class ImageNotRunnable(QuarterdeckError):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from quarterdeck.node.images.engine import Engines, ensure
 from quarterdeck.node.images.oci import LocalImages
 from quarterdeck.node.images.packages import PackageCache, parse
 from quarterdeck.node.images.spec import ImageNotRunnable, ImageSpec
@@ -23,14 +24,16 @@ def repository(image: str) -> str:
 
 
 class ImageStore:
-    """``root`` holds the OCI layout; extracted images and packages lie beside it."""
+    """``root`` holds the OCI layout; extracted images and packages lie beside it. Without ``engines``: no engine."""
 
-    def __init__(self, root: Path, packages: Path | None = None) -> None:
+    def __init__(self, root: Path, packages: Path | None = None, engines: Engines | None = None) -> None:
         self.local = LocalImages(root, root.parent / "extracted")
         self.packages = PackageCache(packages or root.parent / "packages")
+        self.engines = engines or Engines(())
 
-    async def resolve(self, image: str, command: Sequence[str]) -> tuple[ImageSpec, list[str]]:
+    async def resolve(self, image: str, command: Sequence[str], policy: str = "") -> tuple[ImageSpec, list[str]]:
         """(image, command line); the command is the container's command and args, both already expanded.
+        ``policy``: imagePullPolicy, for images of a container engine.
 
         Raises ImageNotRunnable with the waiting reason and the remedy.
         """
@@ -53,10 +56,13 @@ class ImageStore:
         if bridged or (not image and command):
             # A bridge in a uvx or npx image: the package its configuration names is resolved by prepare_command.
             return ImageSpec(digest="machine"), list(command)
+        engine = await self.engines.find() if image else None
+        if engine is not None:
+            return await ensure(engine, image, policy), list(command)
         raise ImageNotRunnable(
             "ImageNotRunnable",
             f"image {image!r} cannot run on this node: no image of that name in its store and no container engine; "
-            "build it with qd mcp build -t NAME:TAG, or use a uvx or npx command",
+            "build it with qd mcp build -t NAME:TAG, use a uvx or npx command, or install podman or docker",
         )
 
     async def prepare_command(self, command: str, args: Sequence[str]) -> tuple[list[str], str] | None:

@@ -3,7 +3,8 @@
 The instructions are one JSON object read from FD until end of file. A node that dies before it has written them leaves
 a launcher that reads nothing whole and exits, so no container starts that the node has not recorded.
 Keys: argv, env, cwd, cgroups (cgroup.procs files), rlimits {name: [soft, hard]}, landlock {read, write, connect}, uid,
-gid, groups, drop_caps, tty (make standard input the controlling terminal), join (enter the namespaces of this process
+gid, groups, drop_caps, client (a container engine's client: it confines the container, and may need setuid programs
+to do so), tty (make standard input the controlling terminal), join (enter the namespaces of this process
 first; then no uid is set, since the container's user namespace has one already).
 """
 
@@ -77,6 +78,8 @@ def _confine(spec: dict[str, Any]) -> None:
             os.setuid(spec["uid"])
     if spec.get("drop_caps"):
         _drop_capabilities()
+    if spec.get("client"):
+        return
     _new_keyring()
     _prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
 
