@@ -17,9 +17,11 @@ import httpx
 import pytest
 
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
+from quarterdeck.apiserver.security.pki import Pki, ensure_pki
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from support import kubectls
+from support.objects import Objects
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -152,3 +154,13 @@ def api_as(running: Running) -> Iterator[Callable[..., Api]]:
 def space(api: Api) -> str:
     """URL prefix of a fresh namespace: ``/api/v1/namespaces/test-x``."""
     return api.namespace()
+
+
+@pytest.fixture
+def objects() -> Objects:
+    return Objects()
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return ensure_pki(Path(tmp_path_factory.mktemp("data")))

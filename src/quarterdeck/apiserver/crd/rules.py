@@ -12,37 +12,14 @@ from quarterdeck import cel
 from quarterdeck.apiserver.crd import causes
 from quarterdeck.apiserver.crd.values import Schema, correlate
 from quarterdeck.cel import types
+from quarterdeck.cel.lexer import RESERVED
 from quarterdeck.cel.types import Type
 from quarterdeck.errors import Cause
 
 View = Callable[[Any], Any]
 _OUT_OF_BUDGET = "validation failed due to running out of cost budget, no further validation rules will be run"
 _LIMITS = cel.Limits(steps=2_000_000)
-_KEYWORDS = frozenset(
-    [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ]
-)
+_KEYWORDS = RESERVED | {"true", "false", "null", "in"}
 _NAMEABLE = re.compile(r"[A-Za-z_./-][A-Za-z0-9_./-]*")
 _PATH_PART = re.compile(r"""\.([^.\[\]]+)|\[['"]([^'"]+)['"]\]""")
 _ROOT_FIELDS = {

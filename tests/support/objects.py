@@ -1,11 +1,8 @@
+"""Objects in memory, for what only reads them (``ObjectReader``)."""
+
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-from quarterdeck.apiserver.security.pki import Pki, ensure_pki
 
 
 class Objects:
@@ -35,13 +32,3 @@ class Objects:
             for (group, plural, ns, _), obj in self.store.items()
             if (group, plural) == (resource.group, resource.plural) and (namespace is None or ns == namespace)
         ]
-
-
-@pytest.fixture
-def objects() -> Objects:
-    return Objects()
-
-
-@pytest.fixture(scope="session")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return ensure_pki(Path(tmp_path_factory.mktemp("data")))
