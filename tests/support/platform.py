@@ -169,7 +169,7 @@ def processes_of(home: Path) -> dict[int, str]:
         except OSError:
             continue
         if command and any(needle in part for part in parts):
-            found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")[:160]
+            found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
 
 
