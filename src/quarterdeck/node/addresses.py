@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import IO, Any
@@ -20,15 +21,30 @@ from quarterdeck.errors import StorageError
 
 log = logging.getLogger(__name__)
 _CAP_NET_ADMIN = 1 << 12
+_NS_GET_USERNS = 0xB701
+"""ioctl_ns(2)"""
 _LOCKS = Path("/tmp")  # noqa: S108 - one place for all instances, whatever their TMPDIR; the folder below is private
 _RANGE = ipaddress.ip_network("10.244.0.0/16")
 
 
 def can_add_routes() -> bool:
+    """CAP_NET_ADMIN over this network namespace, and the command that uses it (Debian: iproute2)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) & _CAP_NET_ADMIN)
+            return (
+                bool(int(line.split()[1], 16) & _CAP_NET_ADMIN) and _owns_network() and shutil.which("ip") is not None
+            )
     return False
+
+
+def _owns_network() -> bool:
+    """Root of a user namespace has the capability, but not over the network of the machine around it."""
+    with Path("/proc/self/ns/net").open() as network:
+        try:
+            os.close(fcntl.ioctl(network, _NS_GET_USERNS))
+        except OSError:  # EPERM: the owner is outside our user namespace; ENOTTY: a kernel before 4.9 cannot tell
+            return False
+    return True
 
 
 def stale_ranges(routes: str, bound: set[str]) -> list[str]:
