@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quarterdeck.kube.resource import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Object, Resource
+from quarterdeck.resources.roles import cluster_roles
 
 from .identity import AUTHENTICATED, MASTERS, UNAUTHENTICATED, service_account_name
 from .rules import Rule, effective_rules, read_rules, uncovered
@@ -33,8 +34,8 @@ _CORE_READ = (
     "persistentvolumeclaims/status", "services/status", "events", "limitranges", "namespaces", "namespaces/status",
     "pods/log", "pods/status", "resourcequotas", "resourcequotas/status",
 )  # fmt: skip
-_PRODUCT_GROUPS = ("kagent.dev", "quarterdeck.dev", "gateway.networking.k8s.io", "gateway.kgateway.dev",
-                   "agentgateway.dev", "inference.networking.k8s.io", "inference.networking.x-k8s.io")  # fmt: skip
+_GATEWAY_GROUPS = ("gateway.networking.k8s.io", "gateway.kgateway.dev", "agentgateway.dev",
+                   "inference.networking.k8s.io", "inference.networking.x-k8s.io")  # fmt: skip
 _REVIEWS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews")
 _DISCOVERY = ("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz",
               "/version", "/version/")  # fmt: skip
@@ -230,8 +231,12 @@ def _aggregated() -> list[Object]:
             _rule(_ALL, "rbac.authorization.k8s.io", ("rolebindings", "roles")),
             labels=admin,
         ),
-        _role("quarterdeck:aggregate-to-view", _rule(_READ, _PRODUCT_GROUPS, ("*",)), labels=view),
-        _role("quarterdeck:aggregate-to-edit", _rule(_WRITE, _PRODUCT_GROUPS, ("*",)), labels=edit),
+        _role("quarterdeck:gateway-view", _rule(_READ, _GATEWAY_GROUPS, ("*",)), labels=view),
+        _role("quarterdeck:gateway-edit", _rule(_WRITE, _GATEWAY_GROUPS, ("*",)), labels=edit),
+        *(
+            _role(role["metadata"]["name"], *read_rules(role), labels=role["metadata"]["labels"])
+            for role in cluster_roles()
+        ),
     ]  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""The roles for people cover every kind, and status stays the controllers' word."""
+
+from __future__ import annotations
+
+import pytest
+
+from quarterdeck.resources.crd import KINDS
+from quarterdeck.resources.roles import cluster_roles
+
+ROLES = {role["metadata"]["name"]: role for role in cluster_roles({"app.kubernetes.io/part-of": "quarterdeck"})}
+
+
+def may(role: str, verb: str, group: str, resource: str) -> bool:
+    return any(
+        verb in rule["verbs"] and group in rule["apiGroups"] and resource in rule["resources"]
+        for rule in ROLES[role]["rules"]
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_every_kind_can_be_seen_by_all_and_written_by_editors(kind) -> None:
+    for role in ROLES:
+        assert may(role, "watch", kind.group, kind.plural)
+        assert may(role, "get", kind.group, f"{kind.plural}/status")
+        assert not may(role, "patch", kind.group, f"{kind.plural}/status")
+        assert may(role, "get", kind.group, f"{kind.plural}/scale") == kind.scale
+        assert may(role, "delete", kind.group, kind.plural) == (role != "quarterdeck-view")
+    assert may("quarterdeck-edit", "patch", kind.group, f"{kind.plural}/scale") == kind.scale
+
+
+def test_only_admins_hand_out_roles_and_nobody_reads_secrets() -> None:
+    for role in ROLES:
+        assert may(role, "create", "rbac.authorization.k8s.io", "rolebindings") == (role == "quarterdeck-admin")
+        assert not may(role, "get", "", "secrets")
+        assert "*" not in str(ROLES[role]["rules"])
+
+
+def test_each_is_aggregated_into_the_role_of_its_name_and_carries_the_charts_labels() -> None:
+    for name, role in ROLES.items():
+        assert role["metadata"]["labels"] == {
+            "app.kubernetes.io/part-of": "quarterdeck",
+            f"rbac.authorization.k8s.io/aggregate-to-{name.rpartition('-')[2]}": "true",
+        }
