@@ -143,3 +143,31 @@ async def test_a_v1alpha1_file_reaches_its_tools_and_reads_back_as_it_was_writte
         assert (await client.get(k.AGENT, "o", "kagent"))["spec"]["declarative"]["systemMessage"] == "New."
     finally:
         await controllers.stop()
+
+
+async def test_kagents_replicas_seed_the_scale_and_then_yield_to_it(client: KubeClient) -> None:
+    controllers, _ = build(client, ControllerOptions(discovery_interval=3600))
+    await controllers.start()
+
+    async def scale(res: k.Resource, name: str) -> int:
+        return (await client.request("GET", res.path("kagent", name, "scale")))["spec"]["replicas"]
+
+    async def running(name: str) -> int:
+        await settled(client, controllers)
+        return (await client.get(k.DEPLOYMENT, name, "kagent"))["spec"]["replicas"]
+
+    try:
+        for obj in yaml.safe_load_all((SEED / "datetime-agent.yaml").read_text()):
+            deployment = obj["spec"]["deployment"] if obj["kind"] == "MCPServer" else {}
+            if obj["kind"] == "Agent":
+                obj["spec"]["declarative"]["deployment"] = deployment
+            deployment["replicas"] = 3
+            await client.create(k.AGENT if obj["kind"] == "Agent" else k.MCP_SERVER, obj)
+        for res, name in ((k.AGENT, "datetime-agent"), (k.MCP_SERVER, "datetime-agent-mcp")):
+            assert (await running(name), await scale(res, name)) == (3, 3)
+            await client.patch(res, name, {"spec": {"replicas": 1}}, "kagent", subresource="scale")
+            assert (await running(name), await scale(res, name)) == (1, 1)
+            before = client.writes
+            assert (await running(name), client.writes) == (1, before)
+    finally:
+        await controllers.stop()

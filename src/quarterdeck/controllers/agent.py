@@ -12,7 +12,7 @@ from quarterdeck.kube.resource import Key, Object, Resource
 from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
 from quarterdeck.resources.conversion import agent_spec, model_spec
 from quarterdeck.translate import prompt
-from quarterdeck.translate.agent import selector, translate_agent
+from quarterdeck.translate.agent import replicas, selector, translate_agent
 from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolTarget
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
@@ -141,6 +141,7 @@ class AgentReconciler:
             return None
         verdicts: list[Verdict] = []
         failure: ApiError | None = None
+        seeded = (obj.get("status") or {}).get("seededReplicas")
         try:
             inputs = self._resolve(obj)
             release = self.context.autoscaled(key.namespace, key.name)
@@ -148,6 +149,7 @@ class AgentReconciler:
             if release:
                 self.context.keep_replicas(objects)
             await self.context.apply(obj, objects)
+            seeded = await self.context.seed(k.AGENT, obj, replicas(inputs))
             verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
             verdicts.append(self._resolved_tools(inputs))
         except (ConfigError, ApiError) as error:
@@ -156,7 +158,7 @@ class AgentReconciler:
         state = workload(self.context, key.namespace, key.name, selector(key.name))
         verdicts.append(ready(state))
         labels = ",".join(f"{name}={value}" for name, value in selector(key.name).items())
-        fields = {"replicas": state.total, "selector": labels}
+        fields = {"replicas": state.total, "selector": labels, "seededReplicas": seeded}
         await self.context.set_status(k.AGENT, obj, verdicts, fields)
         if failure is not None:
             raise failure

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from quarterdeck.errors import ConfigError
+from quarterdeck.errors import ConfigError, Conflict
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.apply import (
     APPLIED_HASH,
@@ -22,6 +22,7 @@ from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.owner import is_controlled_by
 from quarterdeck.kube.resource import Key, Object, Resource
 from quarterdeck.kube.template import additions
+from quarterdeck.resources.replicas import Replicas
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.snapshot import Values
@@ -180,6 +181,26 @@ class Context:
         written = await apply_status_if_changed(self.set.client, res, obj, status)
         if written is not None:
             self.set.informer(res).observe(written)
+
+    async def seed(self, res: Resource, obj: Object, replicas: Replicas) -> int | None:
+        """Copy ``deployment.replicas`` to ``spec.replicas`` where that is due; gives ``status.seededReplicas``.
+
+        Through the scale subresource, as an autoscaler would, and only onto the version that was looked at: what
+        somebody sets at the same time wins.
+        """
+        if replicas.write:
+            metadata = obj["metadata"]
+            body = {
+                "metadata": {"resourceVersion": metadata["resourceVersion"]},
+                "spec": {"replicas": replicas.wanted},
+            }
+            try:
+                await self.set.client.patch(
+                    res, metadata["name"], body, metadata["namespace"], subresource="scale", field_manager=COMPONENT
+                )
+            except Conflict:
+                return (obj.get("status") or {}).get("seededReplicas")  # the newer object is looked at next
+        return replicas.seed
 
     def event(self, obj: Object, kind: Any, reason: str, message: str) -> None:
         self.set.recorder(COMPONENT).event(obj, kind, reason, message)

@@ -11,7 +11,7 @@ from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.mcp_server import MCPServerSpec
-from quarterdeck.translate.mcp_server import selector, translate_mcp_server
+from quarterdeck.translate.mcp_server import replicas, selector, translate_mcp_server
 from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.snapshot import hosted_server
 
@@ -82,6 +82,7 @@ class MCPServerReconciler:
             return None
         failure: ApiError | None = None
         verdicts: list[Verdict] = []
+        seeded = (obj.get("status") or {}).get("seededReplicas")
         try:
             spec = parse(MCPServerSpec, obj.get("spec") or {}, f"MCPServer {key}")
             release = self.context.autoscaled(key.namespace, key.name)
@@ -94,6 +95,7 @@ class MCPServerReconciler:
             if release:
                 self.context.keep_replicas(objects)
             await self.context.apply(obj, objects)
+            seeded = await self.context.seed(k.MCP_SERVER, obj, replicas(obj, spec))
             verdicts.append(Verdict("Programmed", True, "Programmed", "All resources created successfully"))
         except ConfigError as error:
             reason = "DeploymentFailed" if verdicts else "InvalidConfig"
@@ -104,7 +106,8 @@ class MCPServerReconciler:
         labels = selector(key.name)
         state = workload(self.context, key.namespace, key.name, labels)
         verdicts.append(ready(state))
-        fields = {"replicas": state.total, "selector": ",".join(f"{n}={v}" for n, v in labels.items())}
+        shown = ",".join(f"{n}={v}" for n, v in labels.items())
+        fields = {"replicas": state.total, "selector": shown, "seededReplicas": seeded}
         await self.context.set_status(k.MCP_SERVER, obj, verdicts, fields)
         if failure is not None:
             raise failure

@@ -31,6 +31,7 @@ from .base import (
     condition_column,
     rules,
 )
+from .replicas import DEFAULT as DEFAULT_REPLICAS
 
 
 def enum(*values: str) -> Any:
@@ -335,11 +336,11 @@ class AgentSpec(Model):
     skills: Skills | None = Field(None, description="Skills the agent loads.")
     declarative: Declarative | None = Field(None, description="The agent, for type Declarative.")
     byo: Byo | None = Field(None, description="The agent, for type BYO.")
-    replicas: int | None = Field(
-        None,
+    replicas: int = Field(
+        DEFAULT_REPLICAS,
         ge=0,
         json_schema_extra={"format": "int32"},
-        description="Pods to run; what `kubectl scale agent` sets. deployment.replicas, else 1, when unset.",
+        description="Pods to run; what `kubectl scale agent` sets. Seeded from deployment.replicas.",
     )
 
 
@@ -365,6 +366,9 @@ class AgentSpecV1Alpha1(AgentSpec):
 
 class AgentStatus(Status):
     replicas: int | None = Field(None, json_schema_extra={"format": "int32"}, description="Pods that exist.")
+    seeded_replicas: int | None = Field(
+        None, json_schema_extra={"format": "int32"}, description="The deployment.replicas last copied to spec.replicas."
+    )
     selector: str | None = Field(None, description="Label selector of the Pods, for autoscalers.")
     config_hash: str | None = Field(None, description="Hash of the configuration the Pods run with.")
 

@@ -193,7 +193,12 @@ def crd(kind: Kind) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{kind.group}", "labels": {"app.kubernetes.io/part-of": "quarterdeck"}},
+        "metadata": {
+            "name": f"{kind.plural}.{kind.group}",
+            "labels": {"app.kubernetes.io/part-of": "quarterdeck"},
+            # Helm deletes what a release installed; people's agents would go with the definition
+            "annotations": {"helm.sh/resource-policy": "keep"},
+        },
         "spec": {
             "group": kind.group,
             "names": names,

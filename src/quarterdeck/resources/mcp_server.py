@@ -27,6 +27,7 @@ from .base import (
     rules,
 )
 from .remote_mcp_server import DiscoveredTool
+from .replicas import DEFAULT as DEFAULT_REPLICAS
 
 PullPolicy = Annotated[str, Field(json_schema_extra={"enum": ["Always", "Never", "IfNotPresent"]})]
 
@@ -103,17 +104,20 @@ class MCPServerSpec(Model):
     stdio_transport: StdioTransport | None = Field(None, description="Settings of transport stdio.")
     http_transport: HTTPTransport | None = Field(None, description="Settings of transport http.")
     timeout: str = Field("30s", description="Longest silence of a call, as a duration.")
-    replicas: int | None = Field(
-        None,
+    replicas: int = Field(
+        DEFAULT_REPLICAS,
         ge=0,
         json_schema_extra={"format": "int32"},
-        description="Pods to run; what `kubectl scale mcpserver` sets. deployment.replicas, else 1, when unset.",
+        description="Pods to run; what `kubectl scale mcpserver` sets. Seeded from deployment.replicas.",
     )
 
 
 class MCPServerStatus(Status):
     discovered_tools: list[DiscoveredTool] | None = Field(None, description="Tools the server offered when last asked.")
     replicas: int | None = Field(None, json_schema_extra={"format": "int32"}, description="Pods that exist.")
+    seeded_replicas: int | None = Field(
+        None, json_schema_extra={"format": "int32"}, description="The deployment.replicas last copied to spec.replicas."
+    )
     selector: str | None = Field(None, description="Label selector of the Pods, for autoscalers.")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.agent import ByoDeployment, DeclarativeDeployment, SharedDeployment
 from quarterdeck.resources.images import OWN_REPOSITORY
+from quarterdeck.resources.replicas import Replicas, settle
 
 from .agent_config import AgentInputs, agent_card, agent_config
 from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata, present
@@ -41,12 +42,10 @@ def settings(inputs: AgentInputs) -> SharedDeployment:
     return (spec.declarative.deployment if spec.declarative else None) or DeclarativeDeployment.model_validate({})
 
 
-def replicas(inputs: AgentInputs) -> int:
+def replicas(inputs: AgentInputs) -> Replicas:
     """Pods wanted: ``spec.replicas``, seeded from ``deployment.replicas``."""
-    if inputs.spec.replicas is not None:
-        return inputs.spec.replicas
-    seeded = settings(inputs).replicas
-    return 1 if seeded is None else seeded
+    seeded = (inputs.obj.get("status") or {}).get("seededReplicas")
+    return settle(inputs.spec.replicas, settings(inputs).replicas, seeded)
 
 
 def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: bool = False) -> list[Object]:
@@ -59,7 +58,7 @@ def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: 
     hashed = {"config": config, "card": card, "mounted": dict(sorted(inputs.mounted.items()))}
     deployment = _deployment(inputs, options, shared, digest(hashed)[:32])
     if not release_replicas:
-        deployment["spec"]["replicas"] = replicas(inputs)
+        deployment["spec"]["replicas"] = replicas(inputs).wanted
     return [*objects, deployment, _service(inputs)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from quarterdeck.errors import ConfigError
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.mcp_server import MCPServerDeployment, MCPServerSpec
+from quarterdeck.resources.replicas import Replicas, settle
 
 from .objects import POD_IP, RESTRICTED, digest, duration, http_probe, metadata, present
 from .options import Options
@@ -27,11 +28,9 @@ def labels(name: str) -> dict[str, str]:
     return selector(name) | {"app.kubernetes.io/managed-by": "kmcp"}
 
 
-def replicas(spec: MCPServerSpec) -> int:
+def replicas(obj: Object, spec: MCPServerSpec) -> Replicas:
     """Pods wanted: ``spec.replicas``, seeded from ``deployment.replicas``."""
-    if spec.replicas is not None:
-        return spec.replicas
-    return 1 if spec.deployment.replicas is None else spec.deployment.replicas
+    return settle(spec.replicas, spec.deployment.replicas, (obj.get("status") or {}).get("seededReplicas"))
 
 
 def validate(spec: MCPServerSpec) -> None:
@@ -87,7 +86,7 @@ def translate_mcp_server(
     config_hash = digest({"bridge": bridge, "mounted": dict(sorted((mounted or {}).items()))})[:32]
     deployment = _deployment(obj, spec, options, config_hash)
     if not release_replicas:
-        deployment["spec"]["replicas"] = replicas(spec)
+        deployment["spec"]["replicas"] = replicas(obj, spec).wanted
     return [*objects, deployment, _service(obj, spec)]
 
 
