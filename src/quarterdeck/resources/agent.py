@@ -32,6 +32,7 @@ from .base import (
     rules,
 )
 from .replicas import DEFAULT as DEFAULT_REPLICAS
+from .rollout import Rollout, RolloutStatus, ScaleToZero
 
 
 def enum(*values: str) -> Any:
@@ -342,6 +343,8 @@ class AgentSpec(Model):
         json_schema_extra={"format": "int32"},
         description="Pods to run; what `kubectl scale agent` sets. Seeded from deployment.replicas.",
     )
+    rollout: Rollout | None = Field(None, description="How a new spec takes the place of the old one.")
+    scale_to_zero: ScaleToZero | None = Field(None, description="End the Pods while nobody calls the agent.")
 
 
 class LegacyDeployment(SharedDeployment):
@@ -371,6 +374,7 @@ class AgentStatus(Status):
     )
     selector: str | None = Field(None, description="Label selector of the Pods, for autoscalers.")
     config_hash: str | None = Field(None, description="Hash of the configuration the Pods run with.")
+    rollout: RolloutStatus | None = Field(None, description="A canary, or how the last one ended.")
 
 
 class Agent(Model):

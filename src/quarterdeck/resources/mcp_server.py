@@ -28,6 +28,7 @@ from .base import (
 )
 from .remote_mcp_server import DiscoveredTool
 from .replicas import DEFAULT as DEFAULT_REPLICAS
+from .rollout import ScaleToZero
 
 PullPolicy = Annotated[str, Field(json_schema_extra={"enum": ["Always", "Never", "IfNotPresent"]})]
 
@@ -110,6 +111,7 @@ class MCPServerSpec(Model):
         json_schema_extra={"format": "int32"},
         description="Pods to run; what `kubectl scale mcpserver` sets. Seeded from deployment.replicas.",
     )
+    scale_to_zero: ScaleToZero | None = Field(None, description="End the Pods while nobody calls the server.")
 
 
 class MCPServerStatus(Status):
