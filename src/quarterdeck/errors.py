@@ -11,7 +11,13 @@ QuarterdeckError
 ├── NeedsApproval              a person must approve first                   exit 4
 ├── TimedOut                   a deadline passed                             exit 5
 ├── ConfigError                a file or resource cannot be used as written (names file, line, field)
+│   ├── RefNotFound            an object, or a key in it, that it names is not there
+│   ├── RefNotPermitted        what it names may not be used from its namespace
+│   ├── InvalidName            names made from its name would not be valid
+│   ├── ConfigTooLarge         what is made of it does not fit into the object that carries it
+│   └── NameConflict           a name it needs is held by an object that is not its own
 ├── StorageError               the data directory cannot be used
+├── NotLeader                  another replica leads, or may: nothing was sent
 └── UpstreamError              a peer failed: unreachable, closed early, or broke its protocol
 """
 
@@ -68,8 +74,38 @@ class ConfigError(QuarterdeckError):
     http_status = 400
 
 
+class RefNotFound(ConfigError):
+    reason = "RefNotFound"
+
+
+class RefNotPermitted(ConfigError):
+    reason = "RefNotPermitted"
+    http_status = 403
+
+
+class InvalidName(ConfigError):
+    reason = "InvalidName"
+
+
+class ConfigTooLarge(ConfigError):
+    reason = "ConfigTooLarge"
+    http_status = 413
+
+
+class NameConflict(ConfigError):
+    reason = "NameConflict"
+    http_status = 409
+
+
 class StorageError(QuarterdeckError):
     reason = "StorageUnavailable"
+    http_status = 503
+
+
+class NotLeader(QuarterdeckError):
+    """A write was held back because our lease may have run out."""
+
+    reason = "NotLeader"
     http_status = 503
 
 

@@ -18,11 +18,13 @@ class FakeTimer:
 class FakeClock:
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self.now = start
+        self.offset = 0.0
+        """How wrong the wall clock is."""
         self._order = count()
         self._timers: list[tuple[float, int, FakeTimer]] = []
 
     def time(self) -> float:
-        return self.now
+        return self.now + self.offset
 
     def monotonic(self) -> float:
         return self.now

@@ -78,7 +78,7 @@ async def test_one_leader_and_take_over(client: KubeClient) -> None:
     await asyncio.wait_for(working["one"].wait(), 5)
     two = asyncio.create_task(second.run(lambda: work("two")))
     async with asyncio.timeout(5):
-        while second._observed == ():  # the rival saw the lease
+        while second.holder != "one":  # the rival saw the lease
             await asyncio.sleep(0.01)
     assert not second.is_leader
     one.cancel()

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import BytesPayload
 
 from quarterdeck import errors
 from quarterdeck.kube.config import ClientConfig, CredentialSource, ExecPlugin, load_config, ssl_context
@@ -64,6 +66,8 @@ class KubeClient:
 
     ``on_write(method, path)`` is called for each write sent and ``writes`` counts them: a quiet controller leaves both
     alone, and tests and the benchmark check that. ``on_warning(text)`` is called for each Warning header of a response.
+    ``gate`` is called right before the bytes of each write leave, also of one that is repeated, and holds it back by
+    raising a QuarterdeckError (``LeaderElector.check``).
     """
 
     def __init__(
@@ -72,8 +76,10 @@ class KubeClient:
         *,
         on_write: Callable[[str, str], None] | None = None,
         on_warning: Callable[[str], None] | None = None,
+        gate: Callable[[], None] | None = None,
     ) -> None:
         self.config = config
+        self.gate = gate
         self.on_warning = on_warning
         self.writes = 0
         self.on_write = on_write
@@ -305,18 +311,21 @@ class KubeClient:
         for attempt in range(1, _ATTEMPTS + 1):
             session = self._session or await self._connect()
             headers.update(await self._authorization())
+            gated = _Gated(data or b"", self.gate) if self.gate is not None and method in _WRITES else None
             try:
                 response = await session.request(
                     method,
                     self._base + path,
                     params=params,
-                    data=data,
+                    data=data if gated is None else gated,
                     headers=headers,
                     timeout=timeout,
                     allow_redirects=False,
                     server_hostname=self.config.tls_server_name or None,
                 )
             except aiohttp.ClientError as error:
+                if gated is not None and gated.refused is not None:
+                    raise gated.refused from error
                 raise errors.UpstreamError(f"cannot reach the Kubernetes API at {self._base}: {error}") from error
             except TimeoutError as error:
                 raise errors.TimedOut(f"{method} {self._base}{path}: no answer in {timeout.total} s") from error
@@ -365,6 +374,26 @@ class KubeClient:
             return self._session
 
 
+class _Gated(BytesPayload):
+    """A request body that asks before it is written: connecting and TLS may have taken any time since the call.
+
+    aiohttp holds the head of a request back until the first bytes of its body: nothing leaves when the gate says no.
+    """
+
+    def __init__(self, data: bytes, gate: Callable[[], None]) -> None:
+        super().__init__(data)
+        self.refused: errors.QuarterdeckError | None = None
+        self._gate = gate
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        try:
+            self._gate()
+        except errors.QuarterdeckError as error:
+            self.refused = error
+            raise
+        await super().write_with_length(writer, content_length)
+
+
 def _is_local(config: ClientConfig) -> bool:
     """Loopback never goes through a proxy, whatever HTTPS_PROXY says (as Go's ProxyFromEnvironment)."""
     host = urlsplit(config.base_url).hostname or ""
@@ -381,7 +410,7 @@ def _namespace(res: Resource, obj: Object, namespace: str | None) -> str | None:
 
 def _delete_options(
     propagation: str | None, uid: str | None, resource_version: str | None, grace_seconds: int | None
-) -> Object | None:
+) -> Object:
     options: Object = {}
     if propagation:
         options["propagationPolicy"] = propagation
@@ -390,7 +419,7 @@ def _delete_options(
         options["preconditions"] = preconditions
     if grace_seconds is not None:
         options["gracePeriodSeconds"] = grace_seconds
-    return {"kind": "DeleteOptions", "apiVersion": "v1"} | options if options else None
+    return {"kind": "DeleteOptions", "apiVersion": "v1"} | options
 
 
 def _may_retry(method: str, status: int) -> bool:

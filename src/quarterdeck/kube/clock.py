@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
@@ -26,13 +28,16 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock and the running event loop's timers."""
+    """The machine's clock and the running event loop's timers.
+
+    Durations include the time the machine itself was suspended (a lease runs out then too), where the system can tell.
+    """
 
     def time(self) -> float:
         return time.time()
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_STEADY)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(delay, callback)

@@ -71,6 +71,7 @@ class ControllerSet:
         self._queues: dict[str, WorkQueue[Key]] = {}
         self._loops: list[Callable[[], Awaitable[None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._running = False
 
     def informer(
         self,
@@ -93,7 +94,7 @@ class ControllerSet:
                 metadata_only=metadata_only,
                 clock=self.clock,
             )
-            if self._tasks:
+            if self._running:
                 self._informers[key].start()
         return self._informers[key]
 
@@ -124,16 +125,42 @@ class ControllerSet:
         """All informers are in sync and no key waits or is worked on now."""
         return all(i.synced.is_set() for i in self._informers.values()) and all(q.idle for q in self._queues.values())
 
-    async def start(self) -> None:
-        """Start informers and workers; workers begin once the informers they read are in sync."""
+    async def start(self, *, workers: bool = True) -> None:
+        """Start informers, loops and workers; workers begin once the informers they read are in sync.
+
+        Without ``workers`` the set only watches (a standby, whose caches are warm when it takes over): :meth:`work`
+        runs them while this process leads.
+        """
+        self._running = True
         for informer in self._informers.values():
             informer.start()
-        for controller in self.controllers:
-            for index in range(controller.workers):
-                name = f"{controller.name} worker {index}"
-                self._tasks.append(asyncio.create_task(self._work(controller), name=name))
+        if workers:
+            self._tasks += self._start_workers()
         for loop in self._loops:
             self._tasks.append(asyncio.create_task(_own(loop), name=getattr(loop, "__qualname__", "loop")))
+
+    async def work(self) -> None:
+        """Run the workers of a started set until cancelled (``LeaderElector.run(controllers.work)``).
+
+        Begins with a look at everything: the leader before may have stopped anywhere.
+        """
+        for controller in self.controllers:
+            for obj in self.informer(controller.primary).list():
+                self._queues[controller.name].add(key_of(obj))
+        tasks = self._start_workers()
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start_workers(self) -> list[asyncio.Task[None]]:
+        return [
+            asyncio.create_task(self._work(controller), name=f"{controller.name} worker {index}")
+            for controller in self.controllers
+            for index in range(controller.workers)
+        ]
 
     async def run(self) -> None:
         """Start and run until cancelled or until a worker dies of a bug, which is raised."""
@@ -150,6 +177,7 @@ class ControllerSet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        self._running = False
         for recorder in self._recorders.values():
             await recorder.close()
         for informer in self._informers.values():
@@ -177,6 +205,12 @@ class ControllerSet:
             stats.conflicts += 1
             queue.add_rate_limited(key)
             log.debug("%s %s: %s", controller.name, key, error)
+        except errors.NotLeader as error:
+            queue.add_rate_limited(key)
+            log.debug("%s %s: %s", controller.name, key, error)
+        except asyncio.CancelledError:
+            queue.add(key)  # half done: the first thing to do when this process leads again
+            raise
         except errors.QuarterdeckError as error:
             stats.errors += 1
             delay = queue.add_rate_limited(key)
