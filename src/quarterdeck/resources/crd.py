@@ -29,6 +29,8 @@ KINDS: tuple[Kind, ...] = (
     sandbox.SANDBOX_AGENT,
     sandbox.AGENT_HARNESS,
 )
+PART_OF = {"app.kubernetes.io/part-of": "quarterdeck"}
+"""Label of a definition that is one of these."""
 _CORE = "io.k8s.api.core.v1."
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _INT_OR_STRING = {
@@ -195,7 +197,7 @@ def crd(kind: Kind) -> dict[str, Any]:
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": f"{kind.plural}.{kind.group}",
-            "labels": {"app.kubernetes.io/part-of": "quarterdeck"},
+            "labels": dict(PART_OF),
             # Helm deletes what a release installed; people's agents would go with the definition
             "annotations": {"helm.sh/resource-policy": "keep"},
         },
