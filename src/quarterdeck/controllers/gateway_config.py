@@ -139,7 +139,7 @@ class GatewayConfig:
             wait = _KEYS_REFRESH
             try:
                 discovery = await self._set.client.request("GET", "/.well-known/openid-configuration")
-                keys = await self._set.client.request("GET", "/openid/v1/jwks")
+                keys = await self._set.client.request("GET", "/openid/v1/jwks", accept="application/jwk-set+json")
             except QuarterdeckError as error:
                 log.warning("cannot read the ServiceAccount token keys, trying again: %s", error)
                 wait = _KEYS_RETRY
