@@ -12,7 +12,7 @@ from quarterdeck.resources.images import OWN_REPOSITORY
 from quarterdeck.resources.replicas import Replicas, settle
 
 from .agent_config import AgentInputs, agent_card, agent_config
-from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata, present
+from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata, present, sources_annotation
 from .options import Options
 
 PORT = 8080
@@ -105,7 +105,7 @@ def _service(inputs: AgentInputs) -> Object:
 
 
 def _deployment(inputs: AgentInputs, options: Options, shared: SharedDeployment, config_hash: str) -> Object:
-    template_annotations = (shared.annotations or {}) | {CONFIG_HASH: config_hash}
+    template_annotations = (shared.annotations or {}) | {CONFIG_HASH: config_hash} | sources_annotation(inputs.mounted)
     annotations = _annotations(inputs) | (shared.deployment_annotations or {})
     return {
         "apiVersion": "apps/v1",

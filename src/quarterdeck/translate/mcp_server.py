@@ -11,7 +11,7 @@ from quarterdeck.kube.resource import Object
 from quarterdeck.resources.mcp_server import MCPServerDeployment, MCPServerSpec
 from quarterdeck.resources.replicas import Replicas, settle
 
-from .objects import POD_IP, RESTRICTED, digest, duration, http_probe, metadata, present
+from .objects import POD_IP, RESTRICTED, digest, duration, http_probe, metadata, present, sources_annotation
 from .options import Options
 
 CONFIG_HASH = "kmcp.kagent.dev/mcpserver-config-hash"
@@ -83,8 +83,10 @@ def translate_mcp_server(
     ]
     if not spec.deployment.service_account_name:
         objects.append(_service_account(obj, spec.deployment))
-    config_hash = digest({"bridge": bridge, "mounted": dict(sorted((mounted or {}).items()))})[:32]
-    deployment = _deployment(obj, spec, options, config_hash)
+    mounted = dict(sorted((mounted or {}).items()))
+    config_hash = digest({"bridge": bridge, "mounted": mounted})[:32]
+    marks = {CONFIG_HASH: config_hash} | sources_annotation(mounted)
+    deployment = _deployment(obj, spec, options, marks)
     if not release_replicas:
         deployment["spec"]["replicas"] = replicas(obj, spec).wanted
     return [*objects, deployment, _service(obj, spec)]
@@ -128,12 +130,12 @@ def _service(obj: Object, spec: MCPServerSpec) -> Object:
     }
 
 
-def _deployment(obj: Object, spec: MCPServerSpec, options: Options, config_hash: str) -> Object:
+def _deployment(obj: Object, spec: MCPServerSpec, options: Options, marks: Mapping[str, str]) -> Object:
     name, deployment = obj["metadata"]["name"], spec.deployment
     template = {
         "metadata": {
             "labels": labels(name) | (deployment.labels or {}) | selector(name),
-            "annotations": (deployment.annotations or {}) | {CONFIG_HASH: config_hash},
+            "annotations": {**(deployment.annotations or {}), **marks},
         },
         "spec": _pod(name, spec, options),
     }

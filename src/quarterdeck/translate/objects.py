@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,9 @@ RESTRICTED: dict[str, Any] = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+PAUSED = "quarterdeck.dev/paused"
+"""Annotation on an Agent or MCPServer: ``true`` holds its roll-outs back."""
+SOURCES = "quarterdeck.dev/sources"
 POD_IP: dict[str, Any] = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
@@ -53,7 +57,24 @@ def metadata(
     return out | ({"annotations": kept} if kept else {})
 
 
-_NOT_COPIED = ("kubectl.kubernetes.io/", "deployment.kubernetes.io/", "quarterdeck.dev/applied-hash")
+_NOT_COPIED = (
+    "kubectl.kubernetes.io/", "deployment.kubernetes.io/", "quarterdeck.dev/applied-hash", PAUSED,
+    "quarterdeck.dev/revision",
+)  # fmt: skip
+
+
+def sources_annotation(mounted: Mapping[str, str]) -> dict[str, str]:
+    """The template's annotation that says which Secrets and ConfigMaps, at which content, its Pods read."""
+    return {SOURCES: json.dumps(dict(sorted(mounted.items())), separators=(",", ":"))} if mounted else {}
+
+
+def read_sources(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Hashes by ``Kind/name`` from a template's annotations; empty when there are none."""
+    try:
+        found: Any = json.loads(annotations.get(SOURCES) or "{}")
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def present(**values: Any) -> dict[str, Any]:

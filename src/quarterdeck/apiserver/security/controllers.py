@@ -45,6 +45,7 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
         # what an Agent, MCPServer or ModelConfig consists of; deleted by the garbage collector through its owner
         Rule((*_READ, *_APPLY), ("",), ("services", "secrets", "configmaps", "serviceaccounts")),
         Rule((*_READ, *_APPLY), ("apps",), ("deployments",)),
+        Rule((*_READ, *_APPLY, "delete"), ("apps",), ("controllerrevisions",)),
         Rule(_READ, ("",), ("namespaces", "pods", "endpoints")),
         Rule(_READ, ("apps",), ("replicasets",)),
         Rule(_READ, ("discovery.k8s.io",), ("endpointslices",)),
