@@ -11,6 +11,8 @@ from quarterdeck.resources.model_config import ModelConfigSpec
 SYSTEM_NAMESPACE = "quarterdeck-system"
 GATEWAY = "quarterdeck"
 GATEWAY_SERVICE = "quarterdeck-gateway"
+GATEWAY_KEY = "quarterdeck-gateway-key"
+"""Secret with the key that all replicas of the gateway share, in a cluster."""
 _LABELS = {"app.kubernetes.io/part-of": "quarterdeck", "app.kubernetes.io/managed-by": "quarterdeck"}
 _SELECTOR = {"app.kubernetes.io/name": "quarterdeck-gateway", "app.kubernetes.io/instance": GATEWAY}
 
@@ -33,10 +35,18 @@ class GatewayListeners:
 
 
 def namespaces(default_namespace: str = "kagent") -> list[Object]:
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(_LABELS)}}
-        for name in (SYSTEM_NAMESPACE, default_namespace)
-    ]
+    return [namespace_manifest(name) for name in (SYSTEM_NAMESPACE, default_namespace)]
+
+
+def namespace_manifest(name: str) -> Object:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(_LABELS)}}
+
+
+def gateway_key(namespace: str, key: str) -> Object:
+    """``key``: 32 random bytes in base64."""
+    metadata: Object = {"name": GATEWAY_KEY, "namespace": namespace, "labels": dict(_LABELS)}
+    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
+    return secret | {"data": {"gateway.key": key}}
 
 
 def default_model_config(spec: ModelConfigSpec | Object, namespace: str = "kagent") -> Object:

@@ -125,6 +125,10 @@ class ControllerSet:
         """All informers are in sync and no key waits or is worked on now."""
         return all(i.synced.is_set() for i in self._informers.values()) and all(q.idle for q in self._queues.values())
 
+    def waiting_for(self) -> list[str]:
+        """Names of the kinds that could not be listed yet: no CRD, no permission or no answer."""
+        return sorted({i.res.plural for i in self._informers.values() if not i.synced.is_set()})
+
     async def start(self, *, workers: bool = True) -> None:
         """Start informers, loops and workers; workers begin once the informers they read are in sync.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import os
 import secrets
 from pathlib import Path
@@ -15,7 +14,7 @@ from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 from quarterdeck.apiserver.crd.conversion import InProcess
 from quarterdeck.apiserver.security import write_kubeconfig
 from quarterdeck.apiserver.workloads import controllers as workload_controllers
-from quarterdeck.controllers import ControllerOptions, GatewayConfig, build
+from quarterdeck.controllers import ControllerOptions, build
 from quarterdeck.controllers.bootstrap import (
     GATEWAY,
     GATEWAY_SERVICE,
@@ -41,20 +40,15 @@ from quarterdeck.node.sandbox import landlock
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.resources.conversion import CONVERTED_KINDS, convert
 from quarterdeck.resources.crd import crds
-from quarterdeck.wire.http import Exchange, Server
 
 from . import default_model
-from .database import Database
 from .directory import close_to_others
 from .endpoints import Endpoints, write_endpoints
-from .identity import Identity
-from .kagent import KagentApi
-from .management import ManagementApi
 from .metrics import PodMetrics
 from .options import ServerOptions
-from .ports import gateway_runs, listeners_of, port_taken, reserve
+from .ports import gateway_runs, listeners_of, reserve
+from .rest import RestApis, port_taken
 
-log = logging.getLogger(__name__)
 NODE_NAME = "local"
 TCP_RULES = 4
 """Landlock ABI that knows TCP ports."""
@@ -72,8 +66,7 @@ class ControlPlane:
         self._api: ApiServer | None = None
         self._clients: list[KubeClient] = []
         self._sets: list[ControllerSet] = []
-        self._servers: list[Server] = []
-        self._database: Database | None = None
+        self._rest: RestApis | None = None
 
     async def start(self) -> None:
         """Raises StorageError (data directory) or QuarterdeckError (a port that is taken, named)."""
@@ -106,8 +99,8 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """End Pods, then controllers, then the API, in the reverse of their order."""
-        for server in self._servers:
-            await server.stop(1.0)
+        if self._rest is not None:
+            await self._rest.stop()
         if self._measuring is not None:
             self._measuring.cancel()
         if self.node is not None:
@@ -116,8 +109,8 @@ class ControlPlane:
             await controllers.stop()
         for client in self._clients:
             await client.close()
-        if self._database is not None:
-            await self._database.close()
+        if self._rest is not None:
+            await self._rest.close()
         if self._api is not None:
             await self._api.stop()
 
@@ -156,24 +149,10 @@ class ControlPlane:
         self._sets = [workloads, controllers]
         for entry in self._sets:
             await entry.start()
-        database = self._database = await Database.open(self.options.database or str(self.options.home / "server.db"))
-
-        def agent_of(uid: str) -> str | None:
-            return config.snapshot.identities.pods.get(uid) if config.snapshot is not None else None
-
-        identity = Identity(self._client("quarterdeck-server"), agent_of)
-        await self._serve(database, identity, config, ports)
-
-    async def _serve(
-        self, database: Database, identity: Identity, config: GatewayConfig, ports: dict[str, int]
-    ) -> None:
-        for name, router in (
-            ("api", ManagementApi(database, identity, config).router()),
-            ("kagent", KagentApi(database, identity).router()),
-        ):
-            server = Server(router.handle, name=name, on_error=_log_error)
-            await _listening(server.listen("127.0.0.1", ports[name]), f"--{name}-port", ports[name])
-            self._servers.append(server)
+        database = self.options.database or str(self.options.home / "server.db")
+        rest = self._rest = await RestApis.open(database, self._client("quarterdeck-server"), config)
+        for name in ("api", "kagent"):
+            await rest.listen(name, "127.0.0.1", ports[name], f"--{name}-port")
 
     async def _start_node(self, ports: dict[str, int], sandbox: Sandbox) -> None:
         api = self._api
@@ -259,7 +238,3 @@ def _local_token(path: Path) -> str:
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from error
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _log_error(exchange: Exchange, error: Exception) -> None:
-    log.error("%s %s failed", exchange.method, exchange.path, exc_info=error)

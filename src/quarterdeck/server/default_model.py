@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from quarterdeck.controllers.bootstrap import default_model_config, scripted_model
-from quarterdeck.errors import QuarterdeckError
+from quarterdeck.errors import NotFound, QuarterdeckError
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.resource import MODEL_CONFIG, SECRET, Object
 from quarterdeck.wire.client import Pool
@@ -57,23 +57,23 @@ async def choose(environment: Mapping[str, str]) -> Choice:
     return Choice(scripted_model())
 
 
-async def ensure(client: KubeClient, choice: Choice) -> None:
-    """Create or renew ``kagent/default-model-config``; one that somebody edited is left as it is."""
+async def ensure(client: KubeClient, choice: Choice, namespace: str = NAMESPACE) -> None:
+    """Create or renew ``default-model-config``; one that somebody edited is left as it is."""
     if choice.secret is not None:
         name, key, value = choice.secret
         secret: Object = {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": name, "namespace": NAMESPACE},
+            "metadata": {"name": name, "namespace": namespace},
             "type": "Opaque",
             "stringData": {key: value},
         }
         await client.apply(SECRET, secret)
-    wanted = default_model_config(choice.spec, NAMESPACE)
+    wanted = default_model_config(choice.spec, namespace)
     wanted["metadata"]["annotations"] = {CHOSEN: digest(wanted["spec"])}
     try:
-        found = await client.get(MODEL_CONFIG, "default-model-config", NAMESPACE)
-    except QuarterdeckError:
+        found = await client.get(MODEL_CONFIG, "default-model-config", namespace)
+    except NotFound:
         found = None
     if found is None:
         created = await client.apply(MODEL_CONFIG, wanted)
@@ -81,14 +81,14 @@ async def ensure(client: KubeClient, choice: Choice) -> None:
         return
     untouched = found["metadata"].get("annotations", {}).get(CHOSEN) == digest(found["spec"])
     if untouched and not covers(found["spec"], choice.spec):
-        await client.delete(MODEL_CONFIG, "default-model-config", NAMESPACE)
+        await client.delete(MODEL_CONFIG, "default-model-config", namespace)
         await _sign(client, await client.apply(MODEL_CONFIG, wanted))
 
 
 async def _sign(client: KubeClient, stored: Object) -> None:
     """Note the digest of the spec as the server defaulted it, which is what an edit would change."""
     patch = {"metadata": {"annotations": {CHOSEN: digest(stored["spec"])}}}
-    await client.patch(MODEL_CONFIG, "default-model-config", patch, NAMESPACE)
+    await client.patch(MODEL_CONFIG, "default-model-config", patch, stored["metadata"]["namespace"])
 
 
 def covers(spec: Object, wanted: Object) -> bool:

@@ -13,11 +13,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from quarterdeck.controllers.bootstrap import GATEWAY, SYSTEM_NAMESPACE
-from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube.resource import Object
 from quarterdeck.node.runtime import read_state
 
 from .options import ServerOptions
+from .rest import port_taken
 
 LISTENERS = ("local", "workloads", "stats", "ready", "admin")
 """The gateway's, by the name of their flag."""
@@ -66,12 +66,6 @@ def _bound(port: int, known: int) -> socket.socket | None:
         else:
             return sock
     return None
-
-
-def port_taken(port: int, flag: str, why: str = "Address already in use") -> QuarterdeckError:
-    return QuarterdeckError(
-        f"port {port} on 127.0.0.1 cannot be used: {why}; choose another with {flag} (0 takes a free one)"
-    )
 
 
 def listeners_of(deployment: Object | None) -> dict[str, int]:

@@ -1,0 +1,164 @@
+"""The control plane in a cluster: controllers under a Lease, REST APIs and gateway configuration on every replica."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from quarterdeck import __version__
+from quarterdeck.controllers import GatewayConfig, build
+from quarterdeck.errors import QuarterdeckError
+from quarterdeck.gateway.options import Address
+from quarterdeck.kube.client import KubeClient
+from quarterdeck.kube.config import load_config
+from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.lease import LeaderElector
+from quarterdeck.telemetry.metrics import Registry
+from quarterdeck.wire.http import Exchange, Server
+
+from .bootstrap import bootstrap
+from .operator_options import OperatorOptions
+from .rest import RestApis, log_error, port_taken
+
+log = logging.getLogger(__name__)
+LEASE_NAME = "quarterdeck-controller"
+_BACKOFF = (1.0, 60.0)
+"""Seconds between attempts to bootstrap; CRDs may be installed after us."""
+
+
+class Operator:
+    """Everything of one replica. ``start``, ``run`` until told to stop, ``stop``."""
+
+    def __init__(self, options: OperatorOptions) -> None:
+        self.options = options
+        self.registry = Registry()
+        self.addresses: dict[str, tuple[str, int]] = {}
+        """Where it listens: api, kagent, health."""
+        self._clients: list[KubeClient] = []
+        self._controllers: ControllerSet | None = None
+        self._config: GatewayConfig | None = None
+        self._rest: RestApis | None = None
+        self._health: Server | None = None
+        self._leading: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Raises ConfigError (no cluster), StorageError (database) or QuarterdeckError (a port, named)."""
+        options = self.options
+        config = load_config(options.kubeconfig or None)
+        # Not gated: it renews the lease and asks for TokenReviews, on standbys too.
+        plain = self._client(KubeClient(config))
+        self.elector = LeaderElector(plain, options.namespace, LEASE_NAME, options.identity)
+        client = self._client(KubeClient(config, gate=self.elector.check))
+        self._controllers, self._config = build(client, options.controllers)
+        self._metrics()
+        await self._listen_health(options.health)
+        rest = self._rest = await RestApis.open(options.database, plain, self._config)
+        await self._controllers.start(workers=False)
+        for name, wanted in (("api", options.api), ("kagent", options.kagent)):
+            if wanted is not None:
+                self.addresses[name] = await rest.listen(name, *wanted, f"--{name}")
+        self._leading = asyncio.create_task(self._lead(client), name="leader election")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until ``stop`` is set, then drain. Raises what a worker died of."""
+        assert self._leading is not None
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({self._leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._leading.done():
+            self._leading.result()
+        self._draining = True
+        await self._end_leading()
+        await asyncio.sleep(self.options.drain)
+
+    async def stop(self) -> None:
+        """Give up the lease, then end servers, controllers and connections."""
+        await self._end_leading()
+        if self._rest is not None:
+            await self._rest.stop()
+        if self._controllers is not None:
+            await self._controllers.stop()
+        for client in self._clients:
+            await client.close()
+        if self._rest is not None:
+            await self._rest.close()
+        if self._health is not None:
+            await self._health.stop(0)
+
+    def problem(self) -> str:
+        """Why this replica must get no requests now; empty when it may. Leading or not plays no part."""
+        if self._draining:
+            return "shutting down"
+        if self._rest is None:
+            return "the database is not open yet"
+        if self._config is None or self._config.snapshot is None:
+            waiting = self._controllers.waiting_for() if self._controllers is not None else []
+            return f"no gateway configuration yet: cannot read {', '.join(waiting) or 'the token keys'}"
+        return ""
+
+    def _client(self, client: KubeClient) -> KubeClient:
+        self._clients.append(client)
+        return client
+
+    async def _end_leading(self) -> None:
+        if self._leading is not None:
+            self._leading.cancel()
+            await asyncio.gather(self._leading, return_exceptions=True)
+
+    async def _lead(self, client: KubeClient) -> None:
+        """Candidate for as long as the process runs; a lost lease is run for again."""
+        while True:
+            await self.elector.run(lambda: self._work(client))
+
+    async def _work(self, client: KubeClient) -> None:
+        assert self._controllers is not None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._bootstrap(client))
+            group.create_task(self._controllers.work())
+
+    async def _bootstrap(self, client: KubeClient) -> None:
+        """Make what users and gateways expect to find, as often as it takes."""
+        first, limit = _BACKOFF
+        for attempt in range(1 << 30):
+            try:
+                await bootstrap(client, self.options)
+                return
+            except QuarterdeckError as error:
+                log.warning("bootstrap failed, trying again: %s", error)
+            await asyncio.sleep(min(first * 2 ** min(attempt, 10), limit) * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _listen_health(self, wanted: Address | None) -> None:
+        if wanted is None:
+            return
+        self._health = Server(self._answer, name="health", on_error=log_error)
+        try:
+            self.addresses["health"] = await self._health.listen(*wanted)
+        except OSError as error:
+            raise port_taken(wanted[1], "--health", error.strerror or str(error), host=wanted[0]) from error
+
+    def _answer(self, exchange: Exchange) -> None:
+        text = [(b"content-type", b"text/plain; charset=utf-8")]
+        if exchange.path in ("/livez", "/healthz"):
+            exchange.respond(200, b"ok\n", text)
+        elif exchange.path == "/readyz":
+            problem = self.problem()
+            exchange.respond(503 if problem else 200, (problem or "ready").encode() + b"\n", text)
+        elif exchange.path == "/metrics":
+            exchange.respond(200, self.registry.render(), [(b"content-type", self.registry.content_type)])
+        else:
+            exchange.respond(404, b"see /livez, /readyz and /metrics\n", text)
+
+    def _metrics(self) -> None:
+        elector, config = self.elector, self._config
+        assert config is not None
+        self.registry.gauge("quarterdeck_build_info", "Version.", lambda: [({"version": __version__}, 1.0)])
+        self.registry.gauge(
+            "quarterdeck_controller_leader", "1 on the replica that writes.", lambda: [({}, float(elector.is_leader))]
+        )
+        self.registry.gauge(
+            "quarterdeck_gateway_config_compilations",
+            "Snapshots compiled since the start.",
+            lambda: [({}, float(config.compilations))],
+        )

@@ -1,0 +1,138 @@
+"""Command line of the control plane in a cluster; every flag has a variable, for the chart and for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from quarterdeck.controllers import ControllerOptions
+from quarterdeck.controllers.bootstrap import scripted_model
+from quarterdeck.errors import UsageError
+from quarterdeck.gateway.options import Address, address
+from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
+from quarterdeck.kube.resource import Object
+from quarterdeck.resources.images import own_image
+
+_OTEL = "OTEL_"
+_OTEL_SECRETS = "_HEADERS"
+"""Variables of that ending carry keys of trace back ends; Deployments would show them to everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorOptions:
+    """Where the operator listens, what it watches, and what it tells the workloads."""
+
+    namespace: str
+    """Its own: leases, the gateway and its key are there."""
+    identity: str
+    """Unique among candidates and restarts."""
+    api: Address | None
+    kagent: Address | None
+    health: Address | None
+    database: str = field(repr=False, default="")
+    """SQLAlchemy URL, or a path for SQLite."""
+    kubeconfig: str = ""
+    """Empty: the Pod's own ServiceAccount."""
+    watch_namespaces: tuple[str, ...] = ()
+    """Empty: all, with a ClusterRole."""
+    default_model: Object | None = None
+    """Spec of ``default-model-config``; None leaves it to others."""
+    owner: str = ""
+    """Name of the Deployment that owns what the operator itself creates."""
+    drain: float = 0.0
+    """Seconds between the end of readiness and the end of the servers."""
+    controllers: ControllerOptions = field(default_factory=ControllerOptions)
+
+
+def parse(arguments: list[str], environment: Mapping[str, str] | None = None) -> OperatorOptions:
+    """Flags win over ``QUARTERDECK_*`` variables. Raises UsageError naming the flag."""
+    env = os.environ if environment is None else environment
+    parser = argparse.ArgumentParser(prog="python -m quarterdeck.server operator", description=__doc__)
+    pod_ip = env.get("POD_IP", "127.0.0.1")
+
+    def flag(name: str, default: str, text: str) -> None:
+        variable = "QUARTERDECK_" + name.replace("-", "_").upper()
+        parser.add_argument(f"--{name}", default=env.get(variable, default), help=f"{text} [{variable}]")
+
+    flag("namespace", env.get("POD_NAMESPACE", ""), "namespace of the control plane (default: the Pod's)")
+    flag("api", f"{pod_ip}:8700", "management API and the gateways' configuration, HOST:PORT")
+    flag("kagent", f"{pod_ip}:8083", "kagent's REST contract")
+    flag("health", f"{pod_ip}:8080", "/livez, /readyz, /metrics")
+    flag("database-url", "", "SQLAlchemy URL, or a file for SQLite; better given by the variable than by the flag")
+    flag("kubeconfig", "", "file to use instead of the Pod's ServiceAccount")
+    flag("watch-namespaces", "", "namespaces to serve, comma separated; empty: all")
+    flag("default-namespace", "kagent", "namespace whose ModelConfig default-model-config all may use")
+    flag("default-model", json.dumps(scripted_model()), "spec of default-model-config (JSON); 'off' creates none")
+    flag("gateway-url", "", "the gateway's listener for workloads, as Pods reach it")
+    flag("kagent-url", "", "this control plane's kagent API, as Pods reach it")
+    flag("image", own_image(), "image of agents, bridges and scripted models")
+    flag("discovery-interval", "60", "seconds between two questions for a server's tools")
+    flag("drain", "0", "seconds to go on serving after SIGTERM, until nobody sends new connections")
+    flag("owner", "", "Deployment that owns what the operator creates for itself")
+    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    namespace = given["namespace"] or _own_namespace()
+    if not namespace:
+        raise UsageError("--namespace is needed outside a cluster")
+    if not given["database_url"]:
+        raise UsageError("--database-url (QUARTERDECK_DATABASE_URL) is needed: a SQLAlchemy URL or a file for SQLite")
+    watched = tuple(sorted({name.strip() for name in given["watch_namespaces"].split(",") if name.strip()}))
+    return OperatorOptions(
+        namespace=namespace,
+        identity=f"{env.get('POD_NAME') or socket.gethostname()}_{uuid4()}",
+        api=address(given["api"]),
+        kagent=address(given["kagent"]),
+        health=address(given["health"]),
+        database=given["database_url"],
+        kubeconfig=given["kubeconfig"],
+        watch_namespaces=watched,
+        default_model=_model(given["default_model"]),
+        owner=given["owner"],
+        drain=_seconds(given["drain"], "--drain"),
+        controllers=ControllerOptions(
+            gateway_url=given["gateway_url"].rstrip("/") or f"http://quarterdeck-gateway.{namespace}:8702",
+            kagent_url=given["kagent_url"].rstrip("/") or f"http://kagent-controller.{namespace}:8083",
+            image=given["image"],
+            default_namespace=given["default_namespace"],
+            environment=_telemetry(env),
+            discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
+        ),
+    )
+
+
+def _telemetry(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """OTEL_* as agents get them too."""
+    return tuple(sorted((k, v) for k, v in env.items() if k.startswith(_OTEL) and not k.endswith(_OTEL_SECRETS)))
+
+
+def _own_namespace() -> str:
+    file = SERVICE_ACCOUNT_DIR / "namespace"
+    return file.read_text().strip() if Path(file).is_file() else ""
+
+
+def _model(text: str) -> Object | None:
+    if text == "off":
+        return None
+    try:
+        spec: Any = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--default-model is not JSON: {error}") from error
+    if not isinstance(spec, dict) or not spec.get("model"):
+        raise UsageError('--default-model must be the spec of a ModelConfig, e.g. {"provider":"Ollama","model":"…"}')
+    return spec
+
+
+def _seconds(text: str, flag: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{flag} {text!r} must be a number of seconds")
+    return value

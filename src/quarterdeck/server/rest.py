@@ -1,0 +1,71 @@
+"""The REST APIs of the control plane and the database behind them; the same in both modes."""
+
+from __future__ import annotations
+
+import logging
+
+from quarterdeck.controllers import GatewayConfig
+from quarterdeck.errors import QuarterdeckError
+from quarterdeck.kube.client import KubeClient
+from quarterdeck.wire.http import Exchange, Server
+
+from .database import Database
+from .identity import Identity
+from .kagent import KagentApi
+from .management import ManagementApi
+
+log = logging.getLogger(__name__)
+_GRACE = 1.0
+"""Seconds for requests in flight; the configuration streams never end by themselves."""
+
+
+class RestApis:
+    """``open``, then :meth:`listen` for each API; ``stop`` ends the servers, ``close`` the database."""
+
+    def __init__(self, database: Database, reviewer: KubeClient, config: GatewayConfig) -> None:
+        self.database = database
+        self._servers: list[Server] = []
+
+        def agent_of(uid: str) -> str | None:
+            return config.snapshot.identities.pods.get(uid) if config.snapshot is not None else None
+
+        identity = Identity(reviewer, agent_of)
+        self._routers = {
+            "api": ManagementApi(database, identity, config).router(),
+            "kagent": KagentApi(database, identity).router(),
+        }
+
+    @classmethod
+    async def open(cls, url: str, reviewer: KubeClient, config: GatewayConfig) -> RestApis:
+        """``url`` as for Database; ``reviewer`` asks for TokenReviews. Raises StorageError."""
+        return cls(await Database.open(url), reviewer, config)
+
+    async def listen(self, name: str, host: str, port: int, flag: str) -> tuple[str, int]:
+        """Serve ``api`` or ``kagent``. Returns the bound address; raises QuarterdeckError that names the flag."""
+        server = Server(self._routers[name].handle, name=name, on_error=log_error)
+        try:
+            bound = await server.listen(host, port)
+        except OSError as error:
+            raise port_taken(port, flag, error.strerror or str(error), host=host) from error
+        self._servers.append(server)
+        return bound
+
+    async def stop(self) -> None:
+        for server in self._servers:
+            await server.stop(_GRACE)
+        self._servers.clear()
+
+    async def close(self) -> None:
+        await self.database.close()
+
+
+def port_taken(
+    port: int, flag: str, why: str = "Address already in use", *, host: str = "127.0.0.1"
+) -> QuarterdeckError:
+    return QuarterdeckError(
+        f"port {port} on {host} cannot be used: {why}; choose another with {flag} (0 takes a free one)"
+    )
+
+
+def log_error(exchange: Exchange, error: Exception) -> None:
+    log.error("%s %s failed", exchange.method, exchange.path, exc_info=error)
