@@ -27,6 +27,8 @@ class Options:
     token_file: Path | None = None
     data_dir: Path = Path("gateway")
     config: Path | None = None
+    key_file: Path | None = None
+    """The key that all replicas share; None makes one in ``data_dir``."""
     audit_file: Path | None = None
     endpoints_file: Path | None = None
 
@@ -60,6 +62,7 @@ def parse(arguments: list[str]) -> Options:
     flag("gateway", "quarterdeck-system/quarterdeck", "NAMESPACE/NAME of the Gateway to serve")
     flag("token-file", "", "file with the gateway's own token")
     flag("data-dir", "gateway", "directory for the key and the last good configuration")
+    flag("key-file", "", "file with 32 random bytes that all replicas share (default: one made in DATA_DIR)")
     flag("config", "", "file with a snapshot (JSON), instead of a control plane")
     flag("audit-file", "", "file for audit records; '-' is standard output (default: DATA_DIR/audit.jsonl)")
     flag("endpoints-file", "", "file to write the bound addresses to (JSON)")
@@ -80,6 +83,7 @@ def parse(arguments: list[str]) -> Options:
         token_file=_path(given.token_file),
         data_dir=data_dir,
         config=_path(given.config),
+        key_file=_path(given.key_file),
         audit_file=audit,
         endpoints_file=_path(given.endpoints_file),
     )
