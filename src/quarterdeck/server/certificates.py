@@ -58,16 +58,17 @@ def advance(material: Material, names: tuple[str, ...], now: dt.datetime, publis
     ``published``: every client has ``material.bundle``. Renewal starts when a third of a certificate's life is left;
     a serving certificate about to end is replaced even if the bundle could not be published.
     """
+    alive = tuple(pem for pem in material.authorities if _end(pem) > now)
+    if alive != material.authorities and alive:
+        material = replace(material, authorities=alive)
     newest = x509.load_pem_x509_certificate(material.authorities[-1])
     if now >= _renewal(newest):
-        alive = tuple(pem for pem in material.authorities if _end(pem) > now)
         authority, key = _authority(now)
         return replace(material, authorities=(*alive, authority), authority_key=key)
     serving = x509.load_pem_x509_certificate(material.certificate)
     current = _issued_by(serving, newest)
     if current and _names(serving) == set(names) and now < _renewal(serving):
-        alive = tuple(pem for pem in material.authorities if _end(pem) > now)
-        return material if alive == material.authorities else replace(material, authorities=alive)
+        return material
     seen = published and now >= newest.not_valid_before_utc + _BACKDATE + OVERLAP
     ends = now >= serving.not_valid_after_utc - (serving.not_valid_after_utc - serving.not_valid_before_utc) / 10
     return _issued(material, names, now) if current or seen or ends else material
