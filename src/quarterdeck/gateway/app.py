@@ -12,13 +12,14 @@ import msgspec
 
 from quarterdeck import __version__
 from quarterdeck.errors import ConfigError, QuarterdeckError, StorageError
-from quarterdeck.snapshot import Snapshot, decode
+from quarterdeck.snapshot import Agent, McpServer, Snapshot, decode
 from quarterdeck.telemetry import names
 from quarterdeck.telemetry.audit import open_log
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Handler, Limits, Server
 
 from .a2a.endpoint import A2aEndpoint
+from .activity import tell
 from .admin import admin_handler, ready_handler, stats_handler
 from .config.lastgood import LastGood, load_key
 from .config.stream import ControlPlane, read_file
@@ -29,8 +30,10 @@ from .mcp.session import SessionSealer
 from .observe import Observer
 from .options import Address, Options
 from .router import LOCAL, WORKLOADS, Router
+from .split import Splits
 from .table import Table
 from .upstream import Upstreams
+from .wake import Sleeper, Waker
 
 _log = logging.getLogger("quarterdeck.gateway")
 
@@ -42,13 +45,15 @@ class Gateway:
         self._options = options
         self.endpoints: dict[str, str] = {}
         """Name of the listener → ``http://host:port``."""
-        key = load_key(options.data_dir / "gateway.key")
+        key = load_key(options.key_file or options.data_dir / "gateway.key")
         self._last_good = LastGood(options.data_dir / "snapshot.bin", key)
         self.registry = Registry()
         self.audit = open_log(options.audit_file, on_error=_log.error)
         self.upstreams = Upstreams()
         self._observer = Observer(self.audit, self.registry)
         self.version = ""
+        self._splits = Splits()
+        self.waker = Waker(self._ask_to_wake, self._hold, self._awake)
         sealer = SessionSealer(key)
         self._router = Router(
             Table(Snapshot(), self.upstreams),
@@ -57,10 +62,11 @@ class Gateway:
             MultiplexEndpoint(self.upstreams, self._observer, sealer),
             LlmEndpoint(self.upstreams, self._observer),
             A2aEndpoint(self.upstreams, self._observer),
+            self.waker,
         )
         self._servers: list[Server] = []
         self._control_plane: ControlPlane | None = None
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._gauges()
 
     async def start(self) -> None:
@@ -78,7 +84,8 @@ class Gateway:
                 _log.warning,
                 ca_pem=_read(options.control_plane_ca),
             )
-            self._following = asyncio.get_running_loop().create_task(self._control_plane.run())
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
         await self._listen(LOCAL, self._router.handle, options.local)
         await self._listen(WORKLOADS, self._router.handle, options.workloads)
         await self._listen("stats", stats_handler(self.registry), options.stats)
@@ -91,10 +98,10 @@ class Gateway:
 
     async def stop(self, grace: float = 10.0) -> None:
         """Stop accepting, let calls in flight end, write all audit records."""
-        if self._following is not None:
-            self._following.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+                await task
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         self.upstreams.close()
         self.audit.close()
@@ -106,8 +113,9 @@ class Gateway:
 
     def use(self, snapshot: Snapshot) -> None:
         """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
-        self._router.table = Table(snapshot, self.upstreams)
+        self._router.table = Table(snapshot, self.upstreams, self._splits)
         self.version = snapshot.version
+        self.waker.changed()
         agents = frozenset(snapshot.identities.pods.values())
         # an agent that is gone loses what it has open, too: streams may last for ever
         self.upstreams.cancel(lambda relay: bool(relay.agent) and relay.agent not in agents)
@@ -123,6 +131,39 @@ class Gateway:
             self._last_good.save(line)
         except StorageError as error:
             _log.error("%s; a restart without the control plane would begin empty", error)
+
+    async def _tell(self) -> None:
+        """Report the traffic to the control plane, for canaries and for what may be scaled to zero."""
+        plane = self._control_plane
+        assert plane is not None
+        await tell(
+            lambda: self._observer.ledger.report(self.snapshot, [relay.target for relay in self.upstreams.in_flight]),
+            lambda body: plane.post("activity", body),
+            _log.warning,
+        )
+
+    async def _ask_to_wake(self, sleeper: Sleeper) -> None:
+        kind, namespace, name = sleeper
+        if self._control_plane is None:
+            raise ConfigError("this gateway has a file for its configuration and no control plane to ask")
+        body = msgspec.json.encode({"kind": kind, "namespace": namespace, "name": name})
+        await self._control_plane.post("wake", body)
+
+    def _hold(self, sleeper: Sleeper) -> float:
+        found = self._found(sleeper)
+        return found.wake if found is not None else 0.0
+
+    def _awake(self, sleeper: Sleeper) -> bool:
+        found = self._found(sleeper)
+        return found is not None and bool(found.endpoints)
+
+    def _found(self, sleeper: Sleeper) -> Agent | McpServer | None:
+        kind, namespace, name = sleeper
+        table = self._router.table
+        if kind == "Agent":
+            return table.agents.get(f"{namespace}/{name}")
+        route = table.mcp.get(f"/mcp/{namespace}/{kind.lower()}.{name}".encode())
+        return route.server if route is not None else None
 
     def _use_last_good(self) -> None:
         line = self._last_good.load()
@@ -140,6 +181,9 @@ class Gateway:
         try:
             host, port = await server.listen(*address)
         except OSError as error:
+            if name == "admin":  # for debugging only: no reason to serve nobody
+                _log.error("no admin port: cannot listen on %s:%d: %s", *address, error.strerror or error)
+                return
             raise ConfigError(
                 f"cannot listen on {address[0]}:{address[1]}: {error.strerror or error}; choose another --{name}"
             ) from error

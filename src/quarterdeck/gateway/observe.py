@@ -10,6 +10,7 @@ from quarterdeck.telemetry.audit import AuditLog, Record
 from quarterdeck.telemetry.metrics import Counter, Histogram, Registry
 from quarterdeck.telemetry.trace import Ids
 
+from .activity import Ledger
 from .call import Call, Outcome
 
 
@@ -20,6 +21,7 @@ class Observer:
         self.audit = audit
         self.registry = registry
         self.ids = Ids()
+        self.ledger = Ledger()
         self._clock = clock
         self._requests = registry.counter(
             names.REQUESTS, "Requests by protocol, backend and status.", ("protocol", "backend", "method", "status")
@@ -60,6 +62,7 @@ class Observer:
         children[0].value += 1
         children[1].value += 1
         children[3].observe(elapsed)
+        self.ledger.used(call.kind, call.server, call.principal.agent)
         if children[2] is not None:
             children[2].value += 1
             if outcome != "ok":

@@ -19,8 +19,10 @@ from .mcp.endpoint import McpEndpoint
 from .mcp.multiplex import MultiplexEndpoint
 from .observe import Observer
 from .policy.authentication import Unauthenticated
+from .policy.authorizer import Request
 from .policy.principal import Principal
 from .table import Table
+from .wake import RETRY_AFTER, Sleeper, Waker
 
 LOCAL = "local"
 WORKLOADS = "workloads"
@@ -41,7 +43,18 @@ def _unready(table: Table, path: bytes) -> bool:
     if not path.startswith(b"/a2a/"):
         return False
     agent = table.agents.get("/".join(path.decode("latin-1").split("/", 4)[2:4]))
-    return agent is not None and not agent.endpoints
+    if agent is None or agent.endpoints:
+        return False
+    return agent.split is None or not any(backend.endpoints for backend in agent.split.backends)
+
+
+def _sleeper(table: Table, path: bytes) -> Sleeper | None:
+    """The server or agent the path names, when the control plane may be asked to start it."""
+    route = table.mcp.get(path)
+    if route is not None:
+        return route.target if route.server.wake else None
+    agent = table.agents.get("/".join(path.decode("latin-1").split("/", 4)[2:4]))
+    return ("Agent", agent.namespace, agent.name) if agent is not None and agent.wake else None
 
 
 class Router:
@@ -55,8 +68,10 @@ class Router:
         multiplex: MultiplexEndpoint,
         llm: LlmEndpoint,
         a2a: A2aEndpoint,
+        waker: Waker | None = None,
     ) -> None:
         self.table = table
+        self._waker = waker
         self._observer = observer
         self._mcp = mcp
         self._multiplex = multiplex
@@ -74,7 +89,22 @@ class Router:
         return self._dispatch(exchange, table, path, principal)
 
     async def _hold(self, exchange: Exchange, path: bytes, principal: Principal) -> None:
-        """Wait a moment for an endpoint: what the API calls Ready reaches us a little later than its other watchers."""
+        """Wait a moment for an endpoint: what the API calls Ready reaches us a little later than its other watchers.
+
+        What is scaled to zero is woken first, by callers who may use it.
+        """
+        sleeper = _sleeper(self.table, path)
+        if sleeper is not None and self._waker is not None:
+            if self.table.authorizer.decide(Request(principal, sleeper, "initialize")).allow:
+                problem = await self._waker.ready(sleeper)
+                if problem:
+                    after = (b"retry-after", b"%d" % RETRY_AFTER)
+                    self._refuse(exchange, 503, f"{problem}; try again", principal, after)
+                    return
+            rest = self._dispatch(exchange, self.table, path, principal)
+            if rest is not None:
+                await rest
+            return
         for _ in range(int(HOLD / 0.1)):
             await asyncio.sleep(0.1)
             if exchange.disconnected:
@@ -156,7 +186,7 @@ class Router:
         if principal is not None:
             call.principal = principal
         self._observer.begin(call)
-        self._observer.finish(call, "error" if status == 404 else "denied", status, message[:500])
+        self._observer.finish(call, "error" if status in (404, 503) else "denied", status, message[:500])
         body = msgspec.json.encode({"error": {"message": message, "code": status}})
         exchange.respond(status, body, [(b"content-type", b"application/json"), *headers])
 

@@ -8,6 +8,7 @@ from .llm.route import ModelRoute
 from .mcp.route import McpRoute
 from .policy.authentication import Authenticator
 from .policy.authorizer import Authorizer
+from .split import Splits
 from .upstream import Upstreams
 
 _RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2}
@@ -16,7 +17,7 @@ _RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2}
 class Table:
     """Who may call, what, and where it is."""
 
-    def __init__(self, snapshot: Snapshot, upstreams: Upstreams) -> None:
+    def __init__(self, snapshot: Snapshot, upstreams: Upstreams, splits: Splits | None = None) -> None:
         """Raises ConfigError when the snapshot cannot be served as written."""
         self.snapshot = snapshot
         self.authenticator = Authenticator(snapshot.identities)
@@ -34,6 +35,10 @@ class Table:
             f"{m.namespace}/{m.name}": ModelRoute(m, upstreams) for m in snapshot.models
         }
         self.agents: dict[str, Agent] = {f"{a.namespace}/{a.name}": a for a in snapshot.agents}
+        self.splitters = (splits or Splits()).compile(
+            {label: agent.split for label, agent in self.agents.items() if agent.split is not None}
+        )
+        """By ``namespace/name``: agents with more than one track."""
 
     @property
     def default_model(self) -> ModelRoute | None:

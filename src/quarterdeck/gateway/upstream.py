@@ -37,6 +37,11 @@ class Relay:
         """The agent that called, as ``namespace/name``; empty for people."""
         raise NotImplementedError
 
+    @property
+    def target(self) -> tuple[str, str]:
+        """Protocol and backend of the call; empty for the gateway's own requests."""
+        return "", ""
+
     def on_head(self, status: int, headers: list[Header]) -> None:
         raise NotImplementedError
 

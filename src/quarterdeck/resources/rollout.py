@@ -114,19 +114,18 @@ class RolloutStatus(Model):
     weight: int | None = Field(
         None, json_schema_extra={"format": "int32"}, description="Percent of new conversations the canary gets."
     )
-    stable_revision: int | None = Field(
-        None, json_schema_extra={"format": "int64"}, description="Revision of the spec that is served."
-    )
-    canary_revision: int | None = Field(
-        None,
-        json_schema_extra={"format": "int64"},
-        description="Revision of the spec that is on trial, or was given up.",
+    stable_revision: str | None = Field(None, description="ControllerRevision of the spec that is served.")
+    canary_revision: str | None = Field(
+        None, description="ControllerRevision of the spec that is on trial, or was given up."
     )
     started_at: str | None = Field(
         None, json_schema_extra={"format": "date-time"}, description="When the canary began."
     )
     step_started_at: str | None = Field(
         None, json_schema_extra={"format": "date-time"}, description="When the present step began."
+    )
+    waiting_since: str | None = Field(
+        None, json_schema_extra={"format": "date-time"}, description="Since when the canary has no Pod that is ready."
     )
     requests: int | None = Field(
         None, json_schema_extra={"format": "int64"}, description="Requests the canary answered in the present step."

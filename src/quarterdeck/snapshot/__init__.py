@@ -53,6 +53,8 @@ class McpServer(Struct, frozen=True, omit_defaults=True):
     """Seconds a tool call may take without any byte from the server."""
     prefixed: bool = True
     """Whether the server is part of the multiplexed ``/mcp``."""
+    wake: float = 0.0
+    """Seconds a call may be held while the control plane starts a Pod of a server scaled to zero; 0: it is not."""
 
 
 class Model(Struct, frozen=True, omit_defaults=True):
@@ -77,6 +79,41 @@ class Model(Struct, frozen=True, omit_defaults=True):
     """Why the model cannot be called; answered as 503 with this text."""
 
 
+class ValueMatch(Struct, frozen=True, omit_defaults=True):
+    """What one header or claim must be: ``exact``, else the RE2 expression ``regex`` over the whole value."""
+
+    source: Literal["header", "claim"]
+    name: str
+    """Header in lower case, or claim (``a.b``: nested)."""
+    exact: str | None = None
+    regex: str = ""
+
+
+class Backend(Struct, frozen=True, omit_defaults=True):
+    """One of several destinations of a route, e.g. a track of an agent. Weights are relative (Gateway API)."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...] = ()
+    weight: int = 1
+    """0: no request but those of ``matches`` and of conversations that began here."""
+    matches: tuple[tuple[ValueMatch, ...], ...] = ()
+    """Requests that meet all conditions of any of these come here whatever the weights are."""
+    tag: int = 0
+    """Mark of the conversations that began here (``snapshot.conversation``); 0 marks those of no other backend."""
+    epoch: str = ""
+    """When set, requests and errors are counted and reported under this name."""
+
+
+class Split(Struct, frozen=True, omit_defaults=True):
+    """Traffic of one route over several backends."""
+
+    backends: tuple[Backend, ...]
+    sticky: bool = False
+    """Whether a conversation stays with the backend it began on."""
+    strict: bool = False
+    """Whether a backend without endpoints keeps its share, as Gateway API's weights want. Else others take it over."""
+
+
 class Agent(Struct, frozen=True, omit_defaults=True):
     """An agent behind ``/a2a/{namespace}/{name}``."""
 
@@ -84,6 +121,10 @@ class Agent(Struct, frozen=True, omit_defaults=True):
     name: str
     endpoints: tuple[Endpoint, ...] = ()
     description: str = ""
+    split: Split | None = None
+    """Its tracks while a canary runs; ``endpoints`` are the stable track's."""
+    wake: float = 0.0
+    """Seconds a call may be held while the control plane starts a Pod of an agent scaled to zero; 0: it is not."""
 
 
 class ToolGrant(Struct, frozen=True, omit_defaults=True):

@@ -8,16 +8,19 @@ import msgspec
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import jsonrpc, protocol
-from quarterdeck.snapshot import Agent
+from quarterdeck.snapshot import Agent, Endpoint
 from quarterdeck.wire.http import Exchange, Header
 
+from ..activity import Epoch
 from ..call import Call
 from ..observe import Observer
 from ..policy.authorizer import Request
 from ..policy.principal import Principal
+from ..split import Destination, Splitter
 from ..table import Table
 from ..upstream import Relay, Upstreams
 from .cards import CARD_PATHS, rewrite
+from .conversation import Reading, conversations
 
 _TIMEOUT = 600.0  # seconds an agent may stay silent
 _CARD_LIMIT = 1024 * 1024
@@ -58,16 +61,22 @@ class A2aEndpoint:
             _answer(call, 403, decision.reason, protocol.DENIED)
             self._observer.finish(call, "denied", 403, decision.reason)
             return
-        self._forward(call, agent, raw.removeprefix(f"/a2a/{label}") or "/")
+        self._forward(call, agent, raw.removeprefix(f"/a2a/{label}") or "/", table.splitters.get(label))
 
-    def _forward(self, call: Call, agent: Agent, target: str) -> None:
-        if not agent.endpoints:
+    def _forward(self, call: Call, agent: Agent, target: str, splitter: Splitter | None) -> None:
+        track: Track | None = None
+        endpoint: Endpoint | None = None
+        if splitter is not None and call.exchange.method == "POST":
+            track = Track(splitter, call, target)
+            endpoint = track.destination.endpoint()
+        elif agent.endpoints:
+            endpoint = agent.endpoints[next(self._turn) % len(agent.endpoints)]
+        if endpoint is None:
             message = f"agent {call.server} has no ready endpoint; see: kubectl describe agent {agent.name}"
             message += f" -n {agent.namespace}"
             _answer(call, 503, message, protocol.UPSTREAM_FAILED)
             self._observer.finish(call, "error", 503, message)
             return
-        endpoint = agent.endpoints[next(self._turn) % len(agent.endpoints)]
         target = target if target.startswith("/") else "/" + target
         exchange = call.exchange
         parts = [f"{exchange.method} {target} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}\r\n".encode("latin-1")]
@@ -79,17 +88,47 @@ class A2aEndpoint:
         parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
         parts.append(exchange.body)
         card = exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
-        relay = A2aRelay(self._upstreams, call, self._observer, f"/a2a/{call.server}" if card else "")
+        relay = A2aRelay(self._upstreams, call, self._observer, f"/a2a/{call.server}" if card else "", track)
         self._upstreams.send(self._pool, (endpoint.host, endpoint.port, False), relay, b"".join(parts))
+
+
+class Track:
+    """The track of an agent that a call goes to, and what the answer says about it."""
+
+    __slots__ = ("_given", "_splitter", "destination", "epoch", "reading")
+
+    def __init__(self, splitter: Splitter, call: Call, target: str) -> None:
+        self._splitter = splitter
+        self._given = conversations(call.exchange.body, target)
+        claims = {"sub": call.principal.id, **call.principal.claims}
+        self.destination: Destination = splitter.choose(call.headers, claims, self._given)
+        for name in self._given:
+            splitter.began(name, self.destination)
+        namespace, _, agent = splitter.route.partition("/")
+        self.epoch: Epoch | None = None
+        if self.destination.backend.epoch:
+            self.epoch = ("Agent", namespace, agent, self.destination.backend.epoch)
+        self.reading = Reading()
+
+    def over(self, observer: Observer, status: int) -> None:
+        """The call has ended with that HTTP status."""
+        for name in self.reading.ids:
+            if name not in self._given:
+                self._splitter.began(name, self.destination)
+        if self.epoch is not None:
+            observer.ledger.count(self.epoch, status >= 500 or self.reading.failed)
 
 
 class A2aRelay(Relay):
     """Streams an agent's answer; a card (``card_path`` set) is taken whole and rewritten."""
 
-    __slots__ = ("_card", "_card_path", "_observer", "_status", "call")
+    __slots__ = ("_card", "_card_path", "_observer", "_status", "_track", "call")
 
-    def __init__(self, upstreams: Upstreams, call: Call, observer: Observer, card_path: str) -> None:
+    def __init__(
+        self, upstreams: Upstreams, call: Call, observer: Observer, card_path: str, track: Track | None = None
+    ) -> None:
         super().__init__(upstreams, call.exchange, _TIMEOUT)
+        self._track = track
         self.call = call
         self._observer = observer
         self._card_path = card_path
@@ -99,6 +138,10 @@ class A2aRelay(Relay):
     @property
     def agent(self) -> str:
         return self.call.principal.agent
+
+    @property
+    def target(self) -> tuple[str, str]:
+        return "a2a", self.call.server
 
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.touch()
@@ -116,6 +159,8 @@ class A2aRelay(Relay):
         if self.finished:
             return
         self.touch()
+        if self._track is not None:
+            self._track.reading.feed(data)
         if not self._card_path:
             self.exchange.write(data)
             return
@@ -134,11 +179,15 @@ class A2aRelay(Relay):
             self.exchange.respond(200, card, [_JSON, (b"cache-control", b"private, max-age=60")])
         else:
             self.exchange.finish()
+        if self._track is not None:
+            self._track.over(self._observer, self._status)
         self._observer.finish(self.call, "ok" if self._status < 400 else "error", self._status)
 
     def failed(self, error: UpstreamError | TimedOut) -> None:
         status = 504 if isinstance(error, TimedOut) else 502
         message = f"agent {self.call.server} failed: {error}"
+        if self._track is not None:
+            self._track.over(self._observer, status)
         if self.exchange.started:
             self.exchange.abort()
         else:
@@ -146,6 +195,8 @@ class A2aRelay(Relay):
         self._observer.finish(self.call, "error", status, message)
 
     def cancelled(self) -> None:
+        if self._track is not None and self._track.reading.failed:
+            self._track.over(self._observer, self._status)  # a client may leave as soon as it has read the failure
         self._observer.finish(self.call, "error", 499, "the client closed the connection")
 
 

@@ -136,6 +136,20 @@ class ControlPlane:
         if response.status >= 300:
             self._log(f"the control plane answered the acknowledgement of {version} with HTTP {response.status}")
 
+    async def post(self, what: str, body: bytes) -> None:
+        """Tell the control plane something about this gateway. Raises QuarterdeckError when it does not take it."""
+        # a kept connection would lead to the same replica of the control plane again, which may not be the one that leads
+        headers = [*self._headers(), (b"content-type", b"application/json"), (b"connection", b"close")]
+        path = f"{self._path.rpartition('/')[0]}/{what}"
+        try:
+            response = await self._pool.request("POST", self._origin, path, headers, body, timeout=10.0)
+            answer = await response.read()
+        except TimeoutError as error:
+            raise TimedOut(f"POST {path}: no answer") from error
+        if response.status >= 300:
+            text = answer[:300].decode("utf-8", "replace")
+            raise UpstreamError(f"POST {path} gave HTTP {response.status}: {text}")
+
     def _headers(self) -> list[Header]:
         if self._token_file is None:
             return []

@@ -77,6 +77,10 @@ class McpRelay(Relay):
     def agent(self) -> str:
         return self.call.principal.agent
 
+    @property
+    def target(self) -> tuple[str, str]:
+        return self.call.kind, self.call.server
+
     def on_head(self, status: int, headers: list[Header]) -> None:
         if self.timeout:
             self.touch()

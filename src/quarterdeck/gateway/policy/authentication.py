@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from time import time
@@ -103,7 +103,7 @@ class Authenticator:
     def _verify(self, token: bytes, local: bool, now: float) -> tuple[Principal, float]:
         if local and self._local and hashlib.sha256(token).hexdigest() in self._local:
             return LOCAL_USER, now + _CACHE_SECONDS
-        claims = self._claims(token)
+        claims, payload = self._claims(token)
         identities = self._identities
         if claims.iss != identities.issuer:
             raise Unauthenticated(f"the token's issuer is not {identities.issuer!r}", "invalid_token")
@@ -124,14 +124,14 @@ class Authenticator:
                 f"Pod {pod.name or pod.uid} of {claims.sub or 'the token'} belongs to no Agent of this gateway",
                 "invalid_token",
             )
-        return principal, claims.exp
+        return replace(principal, claims=payload), claims.exp
 
-    def _claims(self, token: bytes) -> _Claims:
+    def _claims(self, token: bytes) -> tuple[_Claims, dict[str, Any]]:
         if self._keys is None:
             raise Unauthenticated("the gateway has no token verification keys yet", "invalid_token")
         try:
             payload: Any = jws.deserialize_compact(token, self._keys, algorithms=_ALGORITHMS).payload
-            return msgspec.json.decode(payload, type=_Claims)
+            return msgspec.json.decode(payload, type=_Claims), msgspec.json.decode(payload)
         except (JoseError, ValueError, TypeError, msgspec.DecodeError) as error:  # TypeError: "crit" that is no list
             raise Unauthenticated(f"the token cannot be verified: {error}", "invalid_token") from error
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,8 @@ class Principal:
     agent: str = ""
     on_behalf_of: str = ""
     anonymous: bool = False
+    claims: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
+    """Claims of the verified token; ``sub`` is :attr:`id` where there is none."""
 
     @property
     def title(self) -> str:

@@ -1,0 +1,43 @@
+"""Ids of conversations and tasks that say on which track they began, so that every gateway agrees without state.
+
+Pods of a canary know their track's tag (``QUARTERDECK_TRACK_TAG``) and put it into the ids they make; all other Pods
+put 0. The id is a UUID of version 8 (RFC 9562 §5.8): random but for 16 bits of tag and 12 bits that mark it as ours.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from uuid import UUID, uuid4
+from zlib import crc32
+
+VARIABLE = "QUARTERDECK_TRACK_TAG"
+_MARK = 0x71D
+_LENGTH = 36
+"""Characters of a UUID in its usual form."""
+
+
+def new_id(tag: int = 0) -> str:
+    """A fresh id of a conversation or task that begins on the track with that tag (0 to 65535)."""
+    value = uuid4().int
+    value &= ~(0xFFFF << 80) & ~(0xFFF << 64) & ~(0xF << 76)
+    return str(UUID(int=value | (tag & 0xFFFF) << 80 | 0x8 << 76 | _MARK << 64))
+
+
+def tag_of(text: str) -> int | None:
+    """The tag in an id; None when it is not one of ours."""
+    if len(text) != _LENGTH or text[14:18] != f"8{_MARK:03x}":
+        return None
+    try:
+        return int(text[9:13], 16)
+    except ValueError:
+        return None
+
+
+def track_tag(revision: str, started: str) -> int:
+    """The tag of a canary (1 to 65535): of its revision and when it began, so that the next trial has another."""
+    return crc32(f"{revision}/{started}".encode()) % 0xFFFF + 1
+
+
+def point(text: str) -> float:
+    """Where a conversation lies between 0 and 1: the same everywhere, evenly spread."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
