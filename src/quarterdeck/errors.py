@@ -15,7 +15,8 @@ QuarterdeckError
 │   ├── RefNotPermitted        what it names may not be used from its namespace
 │   ├── InvalidName            names made from its name would not be valid
 │   ├── ConfigTooLarge         what is made of it does not fit into the object that carries it
-│   └── NameConflict           a name it needs is held by an object that is not its own
+│   ├── NameConflict           a name it needs is held by an object that is not its own
+│   └── NamespaceTerminating   its namespace is being deleted: nothing can be created there
 ├── StorageError               the data directory cannot be used
 ├── NotLeader                  another replica leads, or may: nothing was sent
 └── UpstreamError              a peer failed: unreachable, closed early, or broke its protocol
@@ -95,6 +96,11 @@ class ConfigTooLarge(ConfigError):
 class NameConflict(ConfigError):
     reason = "NameConflict"
     http_status = 409
+
+
+class NamespaceTerminating(ConfigError):
+    reason = "NamespaceTerminating"
+    http_status = 403
 
 
 class StorageError(QuarterdeckError):

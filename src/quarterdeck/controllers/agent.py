@@ -12,13 +12,12 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.translate.agent import replicas, selector, translate_agent
 
 from . import rollout
-from .agent_inputs import references, resolve, resolved_tools
-from .context import Context, Verdict
+from .agent_inputs import references, resolve, resolved_refs
+from .context import PROGRAMMED, Context, Verdict
 from .revisions import Revisions
 from .workload import Workload, workload
 
 _REFERENCES = "references"
-_RETRY = 60.0
 
 
 def controller(context: Context) -> Controller:
@@ -82,32 +81,40 @@ class AgentReconciler:
             inputs = resolve(self.context, obj)
             release = self.context.autoscaled(key.namespace, key.name)
             objects = translate_agent(inputs, self.context.options, release_replicas=release)
+            verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
+            verdicts.append(resolved_refs(self.context, inputs))
             objects = rollout.steered(self.context, obj, objects)
             if release:
                 await rollout.release_replicas(self.context, obj, objects)
             await self.context.apply(obj, objects)
             await self.revisions.record(obj)
             seeded = await self.context.seed(k.AGENT, obj, replicas(inputs))
-            verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
-            verdicts.append(resolved_tools(self.context, inputs))
-        except (ConfigError, ApiError) as error:
-            verdicts.append(Verdict("Accepted", False, "ReconcileFailed", str(error)))
-            failure = error if isinstance(error, ApiError) else None
-        state = workload(self.context, key.namespace, key.name, selector(key.name))
-        verdicts += [ready(state), *rollout.verdicts(obj)]
+            verdicts.append(PROGRAMMED)
+        except ConfigError as error:
+            accepted = bool(verdicts)
+            verdicts += (
+                [self.context.not_programmed(obj, error)]
+                if accepted
+                else self.context.rejected(error, "ReconcileFailed")
+            )
+        except ApiError as error:
+            verdicts.append(self.context.not_programmed(obj, error))
+            failure = error
+        state = workload(self.context, key.namespace, key.name, selector(key.name), owner=obj)
+        verdicts += [*rollout.verdicts(obj), ready(state)]
         labels = ",".join(f"{name}={value}" for name, value in selector(key.name).items())
         fields = {"replicas": state.total, "selector": labels, "seededReplicas": seeded}
         await self.context.set_status(k.AGENT, obj, verdicts, fields)
         if failure is not None:
             raise failure
-        return None if verdicts[0].status else Result(_RETRY)
+        return None
 
 
 def ready(state: Workload) -> Verdict:
     if not state.found:
         return Verdict("Ready", None, "DeploymentNotFound", "Deployment does not exist yet")
     if state.available >= 1:
-        return Verdict("Ready", True, "DeploymentReady", "Deployment is ready")
+        return Verdict("Ready", True, "DeploymentReady", f"Deployment is ready{state.yet}")
     if state.trouble is not None:
         return Verdict("Ready", False, *state.trouble)
     return Verdict("Ready", False, "DeploymentNotReady", state.not_ready)

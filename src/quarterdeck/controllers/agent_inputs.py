@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from quarterdeck.errors import ConfigError
+from collections.abc import Iterator
+
+from quarterdeck.errors import ConfigError, RefNotFound, RefNotPermitted
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
@@ -13,7 +15,7 @@ from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
 
 from .context import Context, Verdict
-from .sources import Source, hashes, sources_in_pod
+from .sources import Source, hashes, missing, sources_in_pod
 
 _TARGETS: dict[str, Resource] = {
     "MCPServer": k.MCP_SERVER,
@@ -21,7 +23,11 @@ _TARGETS: dict[str, Resource] = {
     "Service": k.SERVICE,
     "Agent": k.AGENT,
 }
+_SHAREABLE = ("Agent", "RemoteMCPServer")
+"""Kinds with ``allowedNamespaces``; others are used in their own namespace only."""
 _MAX_DEPTH = 10
+Name = tuple[str, str]
+"""namespace, name"""
 
 
 def references(obj: Object, context: Context) -> set[str]:
@@ -44,6 +50,8 @@ def references(obj: Object, context: Context) -> set[str]:
             found.update("/".join(key) for key in tool_target_keys(namespace, tool))
         except ConfigError:
             continue
+        headers = [header.value_from for header in tool.headers_from or () if header.value_from is not None]
+        found.update(f"{source.type}/{namespace}/{source.name}" for source in headers)
     if declarative is not None:
         if declarative.system_message_from is not None:
             source = declarative.system_message_from
@@ -95,7 +103,7 @@ def resolve(context: Context, obj: Object) -> AgentInputs:
     if declarative is None:
         raise ConfigError(f"Agent {obj['metadata']['name']}: spec.declarative is required for type Declarative")
     targets = [_target(context, namespace, tool) for tool in declarative.tools or ()]
-    _check_cycles(context, obj, spec)
+    _check_nesting(context, obj)
     memory = declarative.memory
     compaction = declarative.context.compaction if declarative.context else None
     summarizer = compaction.summarizer.model_config_ if compaction and compaction.summarizer else None
@@ -121,8 +129,13 @@ def _model(context: Context, namespace: str, wanted: str) -> ResolvedModel:
     )
     key = model_key(namespace, wanted, existing, options)
     found = informer.get(*key)
+    if found is None and "/" in wanted:
+        raise RefNotPermitted(
+            f"modelConfig: {wanted}: an Agent uses ModelConfigs of its own namespace; create one in {namespace} and "
+            "give its name alone"
+        )
     if found is None:
-        raise ConfigError(f"ModelConfig {'/'.join(key)} not found; create it or name another in modelConfig")
+        raise RefNotFound(f"ModelConfig {'/'.join(key)} not found; create it or name another in modelConfig")
     return ResolvedModel(*key, model_spec({"kind": "ModelConfig"} | found).model)
 
 
@@ -135,28 +148,19 @@ def _target(context: Context, namespace: str, tool: Tool) -> ToolTarget:
     if tool.type == "Agent" and tool.agent is not None and tool.agent.kind == "SandboxAgent":
         raise ConfigError(f"tools: SandboxAgent {name} cannot be called yet; use an Agent")
     found = context.get(_TARGETS[kind], target_namespace, name)
-    where = f"{kind} {target_namespace}/{name}"
+    if target_namespace != namespace and not _admitted(context, kind, found, target_namespace, namespace):
+        raise _not_permitted(kind, target_namespace, name, namespace)
     if found is None and tool.mcp_server is not None and tool.mcp_server.kind == "ToolServer":
-        raise ConfigError(
+        raise RefNotFound(
             f"tools: there is no RemoteMCPServer and no MCPServer {target_namespace}/{name}, and a ToolServer of "
             "that name is stored only; create one of them"
         )
     if found is None:
-        raise ConfigError(
-            f"tools: {where} not found; create it, or correct the name and kind in spec.declarative.tools"
+        raise RefNotFound(
+            f"tools: {kind} {target_namespace}/{name} not found; create it, or correct the name and kind in "
+            "spec.declarative.tools"
         )
     spec = found.get("spec") or {}
-    if target_namespace != namespace:
-        rule = spec.get("allowedNamespaces") if kind in ("Agent", "RemoteMCPServer") else None
-        if not allowed(rule, target_namespace, namespace, context.namespace_labels(namespace)):
-            raise ConfigError(
-                f"tools: {where} does not allow namespace {namespace}; "
-                + (
-                    "set its spec.allowedNamespaces"
-                    if kind in ("Agent", "RemoteMCPServer")
-                    else "use the same namespace"
-                )
-            )
     values = context.values() if tool.headers_from else None
     for header in tool.headers_from or ():
         if values is not None:
@@ -171,6 +175,25 @@ def _target(context: Context, namespace: str, tool: Tool) -> ToolTarget:
         duration(str(spec.get("timeout") or "") if kind in ("MCPServer", "RemoteMCPServer") else ""),
         duration(sse) if sse else None,
         bool(spec.get("terminateOnClose", True)),
+    )
+
+
+def _admitted(context: Context, kind: str, target: Object | None, target_namespace: str, namespace: str) -> bool:
+    """Whether an object of another namespace is there and lets ``namespace`` use it."""
+    if target is None or kind not in _SHAREABLE:
+        return False
+    rule = (target.get("spec") or {}).get("allowedNamespaces")
+    return allowed(rule, target_namespace, namespace, context.namespace_labels(namespace))
+
+
+def _not_permitted(kind: str, target_namespace: str, name: str, namespace: str) -> RefNotPermitted:
+    """The same words whether the object exists: whose namespace it is not, learns nothing about it."""
+    where = f"{kind} {target_namespace}/{name}"
+    if kind not in _SHAREABLE:
+        return RefNotPermitted(f"tools: {where}: a {kind} is used in its own namespace only; create one in {namespace}")
+    return RefNotPermitted(
+        f"tools: {where} is not there, or does not allow namespace {namespace}; its owner allows it in "
+        "spec.allowedNamespaces"
     )
 
 
@@ -189,47 +212,72 @@ def _instruction(context: Context, obj: Object, spec: AgentSpec, declarative: De
     for item in template.data_sources or ():
         found = context.get(k.CONFIG_MAP, namespace, item.name)
         if found is None:
-            raise ConfigError(f"promptTemplate: ConfigMap {namespace}/{item.name} not found")
+            raise RefNotFound(f"promptTemplate: ConfigMap {namespace}/{item.name} not found; create it")
         sources[item.alias or item.name] = found.get("data") or {}
     names = [n for tool in declarative.tools or () if tool.mcp_server for n in tool.mcp_server.tool_names or ()]
     return prompt.render(text, sources, prompt.PromptContext(name, namespace, spec.description or "", names))
 
 
-def _check_cycles(context: Context, obj: Object, spec: AgentSpec) -> None:
-    """Raises ConfigError when agents call each other in a circle or too deep."""
+def _check_nesting(context: Context, obj: Object) -> None:
+    """Raises ConfigError when the agent calls itself through others, or others through too many.
 
-    def visit(key: tuple[str, str], own: AgentSpec, path: tuple[tuple[str, str], ...]) -> None:
-        if key in path:
-            circle = " → ".join("/".join(item) for item in (*path[path.index(key) :], key))
-            raise ConfigError(f"tools: agents call each other in a circle: {circle}")
-        if len(path) >= _MAX_DEPTH:
-            raise ConfigError(f"tools: agents are nested deeper than {_MAX_DEPTH}")
-        for tool in (own.declarative.tools if own.declarative else None) or ():
-            if tool.type != "Agent" or tool.agent is None:
-                continue
-            target = (tool.agent.namespace or key[0], tool.agent.name)
-            found = context.get(k.AGENT, *target)
-            if found is not None:
-                visit(target, agent_spec(found), (*path, key))
+    A circle that it only reaches is the matter of the agents in it. Each agent is visited once, however many ways lead
+    to it.
+    """
+    root: Name = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+    paths: dict[Name, tuple[Name, ...]] = {root: (root,)}
+    level = [root]
+    while level:
+        following: list[Name] = []
+        for key in level:
+            called = obj if key == root else context.get(k.AGENT, *key)
+            for target in _agents_called(called, key[0]):
+                path = (*paths[key], target)
+                if target == root:
+                    raise _nested(context, obj, path, "agents call each other in a circle")
+                if target in paths:
+                    continue
+                if len(path) > _MAX_DEPTH:
+                    raise _nested(context, obj, path, f"agents are nested deeper than {_MAX_DEPTH}")
+                paths[target] = path
+                following.append(target)
+        level = following
 
-    visit((obj["metadata"]["namespace"], obj["metadata"]["name"]), spec, ())
+
+def _agents_called(obj: Object | None, namespace: str) -> Iterator[Name]:
+    declarative: Object = ((obj or {}).get("spec") or {}).get("declarative") or {}
+    for tool in declarative.get("tools") or ():
+        agent = tool.get("agent") or {}
+        if tool.get("type") == "Agent" and agent.get("name"):
+            yield agent.get("namespace") or namespace, agent["name"]
 
 
-def resolved_tools(context: Context, inputs: AgentInputs) -> Verdict:
-    """Whether every named tool is known to exist."""
-    missing: list[str] = []
+def _nested(context: Context, obj: Object, path: tuple[Name, ...], what: str) -> ConfigError:
+    """The error; whichever agent on the path changes, ``obj`` is looked at again."""
+    for key in path:
+        context.holders.wait(obj, k.AGENT, *key)
+    shown = " → ".join("/".join(key) for key in path)
+    return ConfigError(f"tools: {what}: {shown}; take one of the calls out of spec.declarative.tools")
+
+
+def resolved_refs(context: Context, inputs: AgentInputs) -> Verdict:
+    """Whether what the Pods read is there, and every named tool is known to exist."""
+    absent = missing(context, inputs.namespace, _sources(inputs.spec))
+    if absent:
+        return Verdict("ResolvedRefs", False, "RefNotFound", f"not found: {', '.join(absent)}; create them")
+    unknown: list[str] = []
     for target in inputs.targets:
         server = target.tool.mcp_server
         if server is None or not server.tool_names:
             continue
         if (known := _known_tools(context, target)) is None:
             continue
-        absent = ", ".join(name for name in server.tool_names if name not in known)
-        if absent:
+        lacking = ", ".join(name for name in server.tool_names if name not in known)
+        if lacking:
             verb = "offers no" if known else "has not been heard of yet, so these tools are missing:"
-            missing.append(f"{target.kind} {target.namespace}/{target.name} {verb} {absent}")
-    if missing:
-        return Verdict("ResolvedRefs", False, "ToolsNotFound", "; ".join(missing))
+            unknown.append(f"{target.kind} {target.namespace}/{target.name} {verb} {lacking}")
+    if unknown:
+        return Verdict("ResolvedRefs", False, "ToolsNotFound", "; ".join(unknown))
     return Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
 
 
@@ -238,7 +286,7 @@ def _known_tools(context: Context, target: ToolTarget) -> set[str] | None:
     obj = context.get(_TARGETS[target.kind], target.namespace, target.name)
     if obj is None or (obj["metadata"].get("labels") or {}).get("kagent.dev/discovery") == "disabled":
         return None
-    if target.kind == "Service":
-        names = context.tools.get((target.kind, target.namespace, target.name))
+    names = context.tools.get((target.kind, target.namespace, target.name))
+    if names is not None or target.kind == "Service":
         return set(names) if names is not None else None
     return {tool["name"] for tool in (obj.get("status") or {}).get("discoveredTools") or ()}

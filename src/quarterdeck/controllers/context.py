@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from quarterdeck.errors import ConfigError, Conflict
+from quarterdeck.errors import (
+    ApiError,
+    ConfigError,
+    Conflict,
+    NamespaceTerminating,
+    NotFound,
+    RefNotFound,
+    RefNotPermitted,
+)
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.apply import (
     APPLIED_HASH,
@@ -19,7 +27,6 @@ from quarterdeck.kube.apply import (
 from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.conditions import get_condition, set_condition
 from quarterdeck.kube.controller import ControllerSet
-from quarterdeck.kube.owner import is_controlled_by
 from quarterdeck.kube.resource import Key, Object, Resource
 from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
@@ -27,6 +34,8 @@ from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.snapshot import Values
 
+from .holders import Holders
+from .refusals import refusal
 from .unsupported import unsupported
 
 log = logging.getLogger(__name__)
@@ -40,6 +49,8 @@ _CHILDREN = {
 }
 COMPONENT = "quarterdeck"
 _UNSUPPORTED = "UnsupportedFeatures"
+_LONGEST = 4096
+"""Characters of a condition's message; the schemas allow 32,768, and an API server's answer can be longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,9 @@ class Verdict:
         return "Unknown" if self.status is None else str(self.status)
 
 
+PROGRAMMED = Verdict("Programmed", True, "Programmed", "All resources created successfully")
+
+
 @dataclass(slots=True)
 class Context:
     """Shared by the reconcilers of one ControllerSet."""
@@ -66,6 +80,7 @@ class Context:
         default_factory=dict[tuple[str, str, str], tuple[str, ...]]
     )
     """Names of discovered tools by (kind, namespace, name); absent means not known yet."""
+    holders: Holders = field(init=False)
     _settled: dict[tuple[str, str, str], tuple[str, str]] = field(
         default_factory=dict[tuple[str, str, str], tuple[str, str]]
     )
@@ -74,6 +89,9 @@ class Context:
         default_factory=dict[tuple[str, str, str], tuple[str, str]]
     )
     """(digest of the pod template, applied hash) after a restore: what stays then is the server's own."""
+
+    def __post_init__(self) -> None:
+        self.holders = Holders(self.set)
 
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
         return self.set.informer(res).get(namespace, name)
@@ -98,8 +116,13 @@ class Context:
     async def apply(self, owner: Object, objects: Iterable[Object]) -> None:
         """Make the children of ``owner`` what they should be; nothing is sent when they are.
 
-        Raises ConfigError when a child's name is taken by an object that ``owner`` does not control.
+        Raises NameConflict when a child's name is taken by an object that is not ``owner``'s, NamespaceTerminating, and
+        ApiError when the server refuses one.
         """
+        namespace = owner["metadata"]["namespace"]
+        home = self.get(k.NAMESPACE, "", namespace)
+        if home is not None and home["metadata"].get("deletionTimestamp"):
+            raise NamespaceTerminating(f"namespace {namespace} is being deleted: nothing is created in it any more")
         for desired in objects:
             res = _CHILDREN[desired["apiVersion"], desired["kind"]]
             await self._apply_one(owner, res, desired)
@@ -107,22 +130,24 @@ class Context:
     async def _apply_one(self, owner: Object, res: Resource, desired: Object) -> None:
         metadata = desired["metadata"]
         live = self.get(res, metadata["namespace"], metadata["name"])
-        if live is not None and not is_controlled_by(live, owner):
-            raise ConfigError(
-                f"{res.kind} {metadata['namespace']}/{metadata['name']} exists and is not controlled by "
-                f"{owner['kind']} {owner['metadata']['name']}; rename one of them or delete it"
-            )
+        if live is not None:
+            self.holders.refuse(owner, res, live)
         slot = (res.plural, metadata["namespace"], metadata["name"])
         wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
         if live is not None and self._settled.get(slot) == (live["metadata"].get("resourceVersion"), wanted):
             return
-        written = await self._restore(res, slot, desired, live, wanted)
-        written = written or await apply_if_changed(self.set.client, res, desired, live)
+        if live is None:
+            written = await self.holders.create(owner, res, desired)
+        else:
+            written = await self._restore(res, slot, desired, live, wanted)
+            written = written or await apply_if_changed(self.set.client, res, desired, live)
         if written is None:
             return
         self.set.informer(res).observe(written)
-        # A server may normalise what we sent beyond recognition; asking again would change nothing.
-        self._settled[slot] = (written["metadata"].get("resourceVersion", ""), wanted)
+        # A server may normalise what we sent beyond recognition; asking again would change nothing. An addition that
+        # somebody wrote between our look and our write is taken out next.
+        if self._restored(res, slot, written, wanted) or res is not k.DEPLOYMENT or not additions(desired, written):
+            self._settled[slot] = (written["metadata"].get("resourceVersion", ""), wanted)
         if live is not None and (live["metadata"].get("annotations") or {}).get(APPLIED_HASH) == wanted:
             self._tell_restored(owner, res, live, written)
 
@@ -132,12 +157,17 @@ class Context:
         """Take what others added out of an owned workload's pod template; None when there is nothing of it."""
         if res is not k.DEPLOYMENT or live is None or not additions(desired, live):
             return None
-        if self._templates.get(slot) == (digest(live["spec"]["template"]), wanted):
+        if self._restored(res, slot, live, wanted):
             return None
         written = await restore_template(self.set.client, res, desired)
         if written is not None:
             self._templates[slot] = (digest(written["spec"]["template"]), wanted)
         return written
+
+    def _restored(self, res: Resource, slot: tuple[str, str, str], live: Object, wanted: str) -> bool:
+        """Whether the template is as our last restore left it."""
+        known = self._templates.get(slot) if res is k.DEPLOYMENT else None
+        return known is not None and known == (digest(live["spec"]["template"]), wanted)
 
     def _tell_restored(self, owner: Object, res: Resource, live: Object, written: Object) -> None:
         """An Event when somebody else's change to an owned Deployment was put back."""
@@ -167,20 +197,40 @@ class Context:
             verdicts = [*verdicts, Verdict(_UNSUPPORTED, True, _UNSUPPORTED, notes)]
         else:
             conditions = [c for c in conditions if c.get("type") != _UNSUPPORTED]
+        told: dict[str, tuple[str, str]] = {}
         for verdict in verdicts:
             old = get_condition(conditions, verdict.type)
-            conditions = set_condition(
-                conditions, verdict.type, verdict.text, verdict.reason, verdict.message, generation, now
-            )
+            message = verdict.message if len(verdict.message) <= _LONGEST else f"{verdict.message[:_LONGEST]} …"
+            conditions = set_condition(conditions, verdict.type, verdict.text, verdict.reason, message, generation, now)
             changed = old is None or (old.get("status"), old.get("reason")) != (verdict.text, verdict.reason)
-            if changed and (old is not None or verdict.status is not True):
-                kind = "Normal" if verdict.status else "Warning"
-                self.event(obj, kind, verdict.reason, verdict.message)
+            news = changed and (old is not None or verdict.status is not True)
+            # One cause in several conditions is one Event, with the most exact reason: the last but for Ready's.
+            if news and (verdict.type != "Ready" or verdict.message not in told):
+                told[verdict.message] = ("Normal" if verdict.status else "Warning", verdict.reason)
+        for message, (kind, reason) in told.items():
+            self.event(obj, kind, reason, message)
         status = before | {"observedGeneration": generation, "conditions": conditions} | (fields or {})
         status = {key: value for key, value in status.items() if value is not None}
-        written = await apply_status_if_changed(self.set.client, res, obj, status)
+        try:
+            written = await apply_status_if_changed(self.set.client, res, obj, status)
+        except NotFound:
+            return  # deleted meanwhile
         if written is not None:
             self.set.informer(res).observe(written)
+
+    def rejected(self, error: ConfigError, reason: str) -> list[Verdict]:
+        """The conditions of a resource whose spec, or what it refers to, cannot be used."""
+        verdicts = [Verdict("Accepted", False, reason, str(error))]
+        if isinstance(error, RefNotFound | RefNotPermitted):
+            verdicts.append(Verdict("ResolvedRefs", False, error.reason, str(error)))
+        return verdicts
+
+    def not_programmed(self, obj: Object, error: ConfigError | ApiError) -> Verdict:
+        """The condition of an owner whose objects could not all be written; it is woken when the cause goes."""
+        reason, message = refusal(error, obj["metadata"]["namespace"])
+        if reason == "QuotaExceeded":
+            self.holders.wait(obj, k.RESOURCE_QUOTA, obj["metadata"]["namespace"])
+        return Verdict("Programmed", False, reason, message)
 
     async def seed(self, res: Resource, obj: Object, replicas: Replicas) -> int | None:
         """Copy ``deployment.replicas`` to ``spec.replicas`` where that is due; gives ``status.seededReplicas``.
@@ -221,34 +271,3 @@ class Context:
             if target.get("kind") == "Deployment" and target.get("name") == name:
                 return True
         return False
-
-    def keep_replicas(self, objects: Iterable[Object]) -> None:
-        """Take over the live number of replicas where an autoscaler owns it.
-
-        Leaving the field out would reset it to 1: we are the manager that set it first.
-        """
-        for obj in objects:
-            if obj["kind"] == "Deployment":
-                live = self.get(k.DEPLOYMENT, obj["metadata"]["namespace"], obj["metadata"]["name"])
-                if live is not None:
-                    obj["spec"]["replicas"] = (live.get("spec") or {}).get("replicas", 1)
-
-
-def references_in_pod(pod: Object) -> set[tuple[str, str]]:
-    """(kind, name) of the Secrets and ConfigMaps a Pod spec mounts or takes variables from."""
-    found: set[tuple[str, str]] = set()
-    for volume in pod.get("volumes") or ():
-        sources = [volume, *((volume.get("projected") or {}).get("sources") or ())]
-        for source in sources:
-            secret = source.get("secret") or {}
-            found.add(("Secret", secret.get("secretName") or secret.get("name") or ""))
-            found.add(("ConfigMap", (source.get("configMap") or {}).get("name") or ""))
-    for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
-        for entry in container.get("envFrom") or ():
-            found.add(("Secret", (entry.get("secretRef") or {}).get("name") or ""))
-            found.add(("ConfigMap", (entry.get("configMapRef") or {}).get("name") or ""))
-        for variable in container.get("env") or ():
-            source = variable.get("valueFrom") or {}
-            found.add(("Secret", (source.get("secretKeyRef") or {}).get("name") or ""))
-            found.add(("ConfigMap", (source.get("configMapKeyRef") or {}).get("name") or ""))
-    return {item for item in found if item[1]}

@@ -15,8 +15,11 @@ from quarterdeck.translate.mcp_server import replicas, selector, translate_mcp_s
 from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.snapshot import hosted_server
 
-from .context import Context, Verdict, references_in_pod
+from . import rollout
+from .context import PROGRAMMED, Context, Verdict
 from .discovery import DISABLED, Discovery
+from .revisions import Revisions
+from .sources import Source, hashes, missing, sources_in_pod
 from .workload import Workload, workload
 
 _REFERENCES = "references"
@@ -46,7 +49,7 @@ def controller(context: Context, discovery: Discovery) -> Controller:
     return Controller(
         "mcpserver",
         k.MCP_SERVER,
-        MCPServerReconciler(context, discovery).reconcile,
+        MCPServerReconciler(context, discovery, Revisions(context)).reconcile,
         owns=(k.DEPLOYMENT, k.SERVICE, k.CONFIG_MAP, k.SERVICE_ACCOUNT),
         maps=(
             (k.SECRET, users("Secret")),
@@ -60,21 +63,23 @@ def controller(context: Context, discovery: Discovery) -> Controller:
 
 def _references(obj: Object) -> set[str]:
     namespace = obj["metadata"]["namespace"]
-    return {f"{kind}/{namespace}/{name}" for kind, name in _mounted(obj)}
+    return {f"{source.kind}/{namespace}/{source.name}" for source in _sources(obj)}
 
 
-def _mounted(obj: Object) -> set[tuple[str, str]]:
+def _sources(obj: Object) -> set[Source]:
+    """What the Pods mount or have in their environment."""
     deployment: Object = (obj.get("spec") or {}).get("deployment") or {}
-    found = {("Secret", ref.get("name") or "") for ref in deployment.get("secretRefs") or ()}
-    found |= {("ConfigMap", ref.get("name") or "") for ref in deployment.get("configMapRefs") or ()}
-    found |= references_in_pod({"volumes": deployment.get("volumes"), "containers": deployment.get("sidecars")})
-    return {item for item in found if item[1]}
+    found = {Source("Secret", ref.get("name") or "") for ref in deployment.get("secretRefs") or ()}
+    found |= {Source("ConfigMap", ref.get("name") or "") for ref in deployment.get("configMapRefs") or ()}
+    found |= sources_in_pod({"volumes": deployment.get("volumes"), "containers": deployment.get("sidecars")})
+    return {source for source in found if source.name}
 
 
 @dataclass(slots=True)
 class MCPServerReconciler:
     context: Context
     discovery: Discovery
+    revisions: Revisions
 
     async def reconcile(self, key: Key) -> Result | None:
         obj = self.context.primary(k.MCP_SERVER, key)
@@ -86,26 +91,30 @@ class MCPServerReconciler:
         try:
             spec = parse(MCPServerSpec, obj.get("spec") or {}, f"MCPServer {key}")
             release = self.context.autoscaled(key.namespace, key.name)
-            mounted = self.context.hashes(key.namespace, _mounted(obj))
+            mounted = hashes(self.context, key.namespace, key.name, _sources(obj))
             objects = translate_mcp_server(obj, spec, self.context.options, mounted, release_replicas=release)
             verdicts += [
                 Verdict("Accepted", True, "Accepted", "MCPServer configuration is valid"),
                 self._resolved(obj, key.namespace),
             ]
+            objects = rollout.steered(self.context, obj, objects)
             if release:
-                self.context.keep_replicas(objects)
+                await rollout.release_replicas(self.context, obj, objects)
             await self.context.apply(obj, objects)
+            await self.revisions.record(obj)
             seeded = await self.context.seed(k.MCP_SERVER, obj, replicas(obj, spec))
-            verdicts.append(Verdict("Programmed", True, "Programmed", "All resources created successfully"))
+            verdicts.append(PROGRAMMED)
         except ConfigError as error:
-            reason = "DeploymentFailed" if verdicts else "InvalidConfig"
-            verdicts.append(Verdict("Programmed" if verdicts else "Accepted", False, reason, str(error)))
+            accepted = bool(verdicts)
+            verdicts += (
+                [self.context.not_programmed(obj, error)] if accepted else self.context.rejected(error, "InvalidConfig")
+            )
         except ApiError as error:
+            verdicts.append(self.context.not_programmed(obj, error))
             failure = error
-            verdicts.append(Verdict("Programmed", False, "DeploymentFailed", str(error)))
         labels = selector(key.name)
-        state = workload(self.context, key.namespace, key.name, labels)
-        verdicts.append(ready(state))
+        state = workload(self.context, key.namespace, key.name, labels, owner=obj)
+        verdicts += [*rollout.verdicts(obj), ready(state)]
         shown = ",".join(f"{n}={v}" for n, v in labels.items())
         fields = {"replicas": state.total, "selector": shown, "seededReplicas": seeded}
         await self.context.set_status(k.MCP_SERVER, obj, verdicts, fields)
@@ -132,13 +141,9 @@ class MCPServerReconciler:
         return Result(found.again_in)
 
     def _resolved(self, obj: Object, namespace: str) -> Verdict:
-        missing = [
-            f"{kind} {namespace}/{name}"
-            for kind, name in sorted(_mounted(obj))
-            if self.context.get(k.SECRET if kind == "Secret" else k.CONFIG_MAP, namespace, name) is None
-        ]
-        if missing:
-            return Verdict("ResolvedRefs", False, "RefNotFound", f"not found: {', '.join(missing)}; create them")
+        absent = missing(self.context, namespace, _sources(obj))
+        if absent:
+            return Verdict("ResolvedRefs", False, "RefNotFound", f"not found: {', '.join(absent)}; create them")
         return Verdict("ResolvedRefs", True, "ResolvedRefs", "All references resolved successfully")
 
 
@@ -148,5 +153,5 @@ def ready(state: Workload) -> Verdict:
     if state.trouble is not None and state.available == 0:
         return Verdict("Ready", False, *state.trouble)
     if state.available >= 1 and state.available >= state.wanted and state.current:
-        return Verdict("Ready", True, "Available", "Deployment is ready and all pods are running")
+        return Verdict("Ready", True, "Available", f"Deployment is ready and all pods are running{state.yet}")
     return Verdict("Ready", False, "PodsNotReady", state.not_ready)

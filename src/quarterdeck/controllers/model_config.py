@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from quarterdeck.errors import ApiError, ConfigError
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import Controller, Result
-from quarterdeck.kube.resource import Key, Object
+from quarterdeck.kube.resource import Key, Object, key_of
 from quarterdeck.resources.conversion import model_spec
 from quarterdeck.resources.model_config import ModelConfigSpec
 from quarterdeck.translate.model import gateway_model
 from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.scripted import selector, translate_scripted
 
-from .context import Context, Verdict
+from .context import PROGRAMMED, Context, Verdict
 from .workload import workload
 
 _ACCEPTED = Verdict("Accepted", True, "ModelConfigReconciled", "Model configuration accepted")
+_RESOLVED = Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
+_FAILED = "ModelConfigReconcileFailed"
 
 
 def controller(context: Context) -> Controller:
@@ -64,18 +66,22 @@ class ModelConfigReconciler:
         secrets = {item for item in _references(obj) if item[0] == "Secret"}
         hashes = self.context.hashes(key.namespace, secrets)
         fields: Object = {"secretHash": "".join(hashes.values())[:64] or None}
+        verdicts: list[Verdict] = []
         try:
             spec = model_spec(obj)
+            self._check(key.namespace, spec)
+            verdicts += [_ACCEPTED, _RESOLVED]
             if spec.provider == "Scripted":
                 await self._scripted(obj, spec)
-            verdicts = [_ACCEPTED, self._ready(key, spec)]
-            self._check(key.namespace, spec)
-        except (ConfigError, ApiError) as error:
-            failure = error if isinstance(error, ApiError) else None
-            verdicts = [
-                Verdict("Accepted", False, "ModelConfigReconcileFailed", str(error)),
-                Verdict("Ready", False, "ModelConfigReconcileFailed", str(error)),
-            ]
+                verdicts.append(PROGRAMMED)
+            verdicts.append(self._ready(obj, spec))
+        except ConfigError as error:
+            verdicts += [self.context.not_programmed(obj, error)] if verdicts else self.context.rejected(error, _FAILED)
+            verdicts.append(Verdict("Ready", False, _FAILED, str(error)))
+        except ApiError as error:
+            failure = error
+            problem = self.context.not_programmed(obj, error)
+            verdicts += [problem, Verdict("Ready", False, _FAILED, problem.message)]
         await self.context.set_status(k.MODEL_CONFIG, obj, verdicts, fields)
         if failure is not None:
             raise failure
@@ -85,15 +91,16 @@ class ModelConfigReconciler:
         script = ""
         if spec.scripted is not None and spec.scripted.script_from is not None:
             source = spec.scripted.script_from
-            namespace = obj["metadata"]["namespace"]
-            if not source.optional:
-                self.context.values().config_map(namespace, source.name, source.key)
-            script = next(iter(self.context.hashes(namespace, [("ConfigMap", source.name)]).values()))
+            found = self.context.hashes(obj["metadata"]["namespace"], [("ConfigMap", source.name)])
+            script = next(iter(found.values()))
         await self.context.apply(obj, translate_scripted(obj, spec, self.context.options, script))
 
     def _check(self, namespace: str, spec: ModelConfigSpec) -> None:
-        """Raises ConfigError for missing Secrets and keys."""
+        """Raises ConfigError for missing Secrets, ConfigMaps and keys."""
         values = self.context.values()
+        script = spec.scripted.script_from if spec.scripted is not None else None
+        if script is not None and not script.optional:
+            values.config_map(namespace, script.name, script.key)
         if spec.api_key_secret:
             secret = self.context.get(k.SECRET, namespace, spec.api_key_secret)
             if secret is None or spec.api_key_secret_key:
@@ -101,9 +108,10 @@ class ModelConfigReconciler:
         if spec.tls is not None and spec.tls.ca_cert_secret_ref:
             values.secret(namespace, spec.tls.ca_cert_secret_ref, spec.tls.ca_cert_secret_key or "")
 
-    def _ready(self, key: Key, spec: ModelConfigSpec) -> Verdict:
+    def _ready(self, obj: Object, spec: ModelConfigSpec) -> Verdict:
+        key = key_of(obj)
         if spec.provider == "Scripted":
-            state = workload(self.context, key.namespace, key.name, selector(key.name))
+            state = workload(self.context, key.namespace, key.name, selector(key.name), owner=obj)
             if state.available:
                 return Verdict("Ready", True, "Ready", "The scripted model server is ready")
             return Verdict("Ready", False, *(state.trouble or ("NotReady", "The scripted model server is starting")))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quarterdeck.kube import resource as k
+from quarterdeck.kube.conditions import get_condition
 from quarterdeck.kube.resource import Object
 
 from .context import Context
+from .holders import belongs_to
+from .refusals import refused_pods
 
 # Waiting reasons a person must act on; anything else passes by itself.
 _IMAGE_REASONS = {
@@ -37,11 +40,18 @@ class Workload:
         """The message while nothing is wrong with the Pods but that they are not ready."""
         return f"Deployment is not ready, {self.available}/{self.wanted} pods are ready; `{self.log}` may say why"
 
+    @property
+    def yet(self) -> str:
+        """What a Deployment that serves is held back by all the same: its newest Pods cannot start."""
+        return f"; but of its newest revision: {self.trouble[1]}" if self.trouble is not None else ""
 
-def workload(context: Context, namespace: str, name: str, labels: dict[str, str]) -> Workload:
-    """The Deployment of that name and its Pods (those with ``labels``)."""
+
+def workload(
+    context: Context, namespace: str, name: str, labels: dict[str, str], *, owner: Object | None = None
+) -> Workload:
+    """The Deployment of that name and its Pods (those with ``labels``); another's than ``owner``'s is as if absent."""
     obj = context.get(k.DEPLOYMENT, namespace, name)
-    if obj is None:
+    if obj is None or (owner is not None and not belongs_to(obj, owner)):
         return Workload(False, False, 0, 0, 0, None)
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     available = int(status.get("availableReplicas") or 0)
@@ -52,9 +62,17 @@ def workload(context: Context, namespace: str, name: str, labels: dict[str, str]
         1 if wanted is None else int(wanted),
         available,
         int(status.get("replicas") or 0),
-        _trouble(context, namespace, labels),
+        _refused(obj) or _trouble(context, namespace, labels),
         f"kubectl logs -n {namespace} deploy/{name}",
     )
+
+
+def _refused(deployment: Object) -> tuple[str, str] | None:
+    """(reason, message) when the API server does not let the Deployment create its Pods."""
+    failure = get_condition((deployment.get("status") or {}).get("conditions"), "ReplicaFailure") or {}
+    if failure.get("status") != "True":
+        return None
+    return refused_pods(str(failure.get("message") or "no reason is given"), deployment["metadata"]["namespace"])
 
 
 def _trouble(context: Context, namespace: str, labels: dict[str, str]) -> tuple[str, str] | None:

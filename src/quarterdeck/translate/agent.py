@@ -12,6 +12,7 @@ from quarterdeck.resources.images import OWN_REPOSITORY
 from quarterdeck.resources.replicas import Replicas, settle
 
 from .agent_config import AgentInputs, agent_card, agent_config
+from .names import check_image, check_name, check_size
 from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata, present, sources_annotation
 from .options import Options
 
@@ -49,7 +50,11 @@ def replicas(inputs: AgentInputs) -> Replicas:
 
 
 def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: bool = False) -> list[Object]:
-    """All objects of an agent, in the order to apply them. ``release_replicas``: an autoscaler owns the number."""
+    """All objects of an agent, in the order to apply them. ``release_replicas``: an autoscaler owns the number.
+
+    Raises ConfigError for names, images and sizes that no cluster would take.
+    """
+    check_name(inputs.obj)
     config, card = agent_config(inputs, options), agent_card(inputs)
     shared = settings(inputs)
     objects = [_secret(inputs, config, card)]
@@ -67,17 +72,19 @@ def _annotations(inputs: AgentInputs) -> dict[str, str]:
 
 
 def _secret(inputs: AgentInputs, config: dict[str, Any], card: dict[str, Any]) -> Object:
+    data = {"config.json": _json(config), "agent-card.json": _json(card)}
+    check_size(inputs.obj, "Secret", data, "shorten the system message (what promptTemplate includes counts too)")
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": metadata(inputs.obj, inputs.name, labels(inputs.name), _annotations(inputs)),
         "type": "Opaque",
-        "data": {"config.json": _base64(config), "agent-card.json": _base64(card)},
+        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
 
 
-def _base64(value: dict[str, Any]) -> str:
-    return base64.b64encode(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).decode()
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
 
 
 def _service_account(inputs: AgentInputs, shared: SharedDeployment) -> Object:
@@ -167,6 +174,7 @@ def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) 
     }
     container |= present(envFrom=shared.env_from, imagePullPolicy=shared.image_pull_policy)
     if isinstance(shared, ByoDeployment):
+        check_image(inputs.obj, "spec.byo.deployment.image", shared.image)
         ready = http_probe("/.well-known/agent-card.json", "http", periodSeconds=5, timeoutSeconds=5)
         container |= {"image": shared.image or "", "readinessProbe": ready}
         command = [shared.cmd] if shared.cmd else None

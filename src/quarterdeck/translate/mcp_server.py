@@ -11,6 +11,7 @@ from quarterdeck.kube.resource import Object
 from quarterdeck.resources.mcp_server import MCPServerDeployment, MCPServerSpec
 from quarterdeck.resources.replicas import Replicas, settle
 
+from .names import check_image, check_name, check_size
 from .objects import POD_IP, RESTRICTED, digest, duration, http_probe, metadata, present, sources_annotation
 from .options import Options
 
@@ -70,9 +71,14 @@ def translate_mcp_server(
     Raises ConfigError when the spec cannot be run.
     """
     validate(spec)
-    name = obj["metadata"]["name"]
+    name = check_name(obj)
+    check_image(obj, "spec.deployment.image", spec.deployment.image)
+    init = spec.deployment.init_container
+    check_image(obj, "spec.deployment.initContainer.image", init.image if init else None)
     bridge = _bridge_config(obj, spec) if spec.transport_type == "stdio" else {}
     data = {"bridge.json": json.dumps(bridge, sort_keys=True)} if bridge else {}
+    sizes = {key: value.encode() for key, value in data.items()}
+    check_size(obj, "ConfigMap", sizes, "pass what is long in a file (spec.deployment.configMapRefs)")
     objects: list[Object] = [
         {
             "apiVersion": "v1",

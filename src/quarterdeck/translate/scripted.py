@@ -7,6 +7,7 @@ from typing import Any
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.model_config import ModelConfigSpec
 
+from .names import check_name
 from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata
 from .options import Options
 
@@ -26,7 +27,7 @@ def labels(name: str) -> dict[str, str]:
 
 def translate_scripted(obj: Object, spec: ModelConfigSpec, options: Options, script_hash: str = "") -> list[Object]:
     """The server named like the ModelConfig; ``script_hash`` rolls it when its script changes."""
-    name = obj["metadata"]["name"]
+    name = check_name(obj)
     settings = spec.scripted
     args = ["--host", "$(POD_IP)", "--port", str(PORT), "--model", spec.model]
     container: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from quarterdeck.errors import ConfigError
+from quarterdeck.errors import ConfigError, RefNotFound
 from quarterdeck.kube.owner import controller_of
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.agent import AgentSpec, Tool
@@ -103,17 +103,17 @@ class Values:
         """Raises ConfigError naming what is missing."""
         obj = self._secrets.get((namespace, name))
         if obj is None:
-            raise ConfigError(f"Secret {namespace}/{name} not found; create it with key {key}")
+            raise RefNotFound(f"Secret {namespace}/{name} not found; create it with key {key}")
         return secret_value(obj, key)
 
     def config_map(self, namespace: str, name: str, key: str) -> str:
         """Raises ConfigError naming what is missing."""
         obj = self._config_maps.get((namespace, name))
         if obj is None:
-            raise ConfigError(f"ConfigMap {namespace}/{name} not found; create it with key {key}")
+            raise RefNotFound(f"ConfigMap {namespace}/{name} not found; create it with key {key}")
         data: Mapping[str, str] = obj.get("data") or {}
         if key not in data:
-            raise ConfigError(
+            raise RefNotFound(
                 f"ConfigMap {namespace}/{name} has no key {key}; it has {', '.join(sorted(data)) or 'none'}"
             )
         return data[key]
@@ -137,7 +137,7 @@ def secret_value(obj: Object, key: str) -> str:
     data: Mapping[str, str] = obj.get("data") or {}
     key = key or (next(iter(data)) if len(data) == 1 else "")
     if key not in data:
-        raise ConfigError(f"Secret {name} has no key {key or '(unnamed)'}; it has {', '.join(sorted(data)) or 'none'}")
+        raise RefNotFound(f"Secret {name} has no key {key or '(unnamed)'}; it has {', '.join(sorted(data)) or 'none'}")
     try:
         return base64.b64decode(data[key], validate=True).decode().strip()
     except (binascii.Error, UnicodeDecodeError) as error:

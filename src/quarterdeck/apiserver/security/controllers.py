@@ -46,7 +46,7 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
         Rule((*_READ, *_APPLY), ("",), ("services", "secrets", "configmaps", "serviceaccounts")),
         Rule((*_READ, *_APPLY), ("apps",), ("deployments",)),
         Rule((*_READ, *_APPLY, "delete"), ("apps",), ("controllerrevisions",)),
-        Rule(_READ, ("",), ("namespaces", "pods", "endpoints")),
+        Rule(_READ, ("",), ("namespaces", "pods", "endpoints", "resourcequotas")),
         Rule(_READ, ("apps",), ("replicasets",)),
         Rule(_READ, ("discovery.k8s.io",), ("endpointslices",)),
         Rule(_READ, ("autoscaling",), ("horizontalpodautoscalers",)),
