@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from quarterdeck import errors
 from quarterdeck.kube.client import KubeClient
-from quarterdeck.kube.clock import Clock, SystemClock
+from quarterdeck.kube.clock import Clock, SystemClock, sleep
 from quarterdeck.kube.events import EventRecorder
-from quarterdeck.kube.informer import ChangeKind, Informer
+from quarterdeck.kube.informer import ChangeKind, Informer, NotLoaded
 from quarterdeck.kube.owner import controller_of
 from quarterdeck.kube.queue import QueueClosed, WorkQueue
 from quarterdeck.kube.resource import Key, Object, Resource, key_of
+from quarterdeck.telemetry.metrics import Histogram
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,21 @@ Reconcile = Callable[[Key], Awaitable[Result | None]]
 KeyMap = Callable[[Object], Iterable[Key]]
 
 
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_LOADS = 32
+_LEAN_WAIT = 5.0
+
+
 @dataclass(slots=True)
 class Stats:
-    """Counters since the start, per controller."""
+    """Counters since the start, per controller. ``seconds``: how long its reconciles took."""
 
     reconciles: int = 0
     errors: int = 0
     conflicts: int = 0
     requeues: int = 0
+    active: int = 0
+    seconds: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
 
 
 @dataclass(slots=True)
@@ -47,7 +55,8 @@ class Controller:
     """What to reconcile and which changes ask for it.
 
     ``owns``: kinds whose ``controller: true`` owner of the primary kind is reconciled. ``maps``: other kinds, with the
-    keys that a change of one of their objects touches (called for the old and the new object).
+    keys that a change of one of their objects touches (called for the old and the new object). ``reads``: kinds that
+    it looks at without being woken by them. It starts when all these are in sync.
     """
 
     name: str
@@ -55,15 +64,20 @@ class Controller:
     reconcile: Reconcile
     owns: Sequence[Resource] = ()
     maps: Sequence[tuple[Resource, KeyMap]] = ()
+    reads: Sequence[Resource] = ()
     workers: int = 2
     stats: Stats = field(default_factory=Stats)
 
 
 class ControllerSet:
-    """Controllers of one process with their shared informers and one event recorder each component."""
+    """Controllers of one process with their shared informers and one event recorder each component.
 
-    def __init__(self, client: KubeClient, *, clock: Clock | None = None) -> None:
+    ``namespaces``: the only ones to look at; all when empty.
+    """
+
+    def __init__(self, client: KubeClient, *, clock: Clock | None = None, namespaces: Sequence[str] = ()) -> None:
         self.client = client
+        self.namespaces = tuple(namespaces)
         self.clock = clock or SystemClock()
         self.controllers: list[Controller] = []
         self._informers: dict[tuple[Resource, str | None, str, str, bool], Informer] = {}
@@ -91,6 +105,7 @@ class ControllerSet:
                 namespace,
                 label_selector,
                 field_selector,
+                namespaces=self.namespaces if namespace is None else (),
                 metadata_only=metadata_only,
                 clock=self.clock,
             )
@@ -111,6 +126,8 @@ class ControllerSet:
             _feed(self.informer(res), queue, _owner_map(controller.primary))
         for res, fn in controller.maps:
             _feed(self.informer(res), queue, fn)
+        for res in controller.reads:
+            self.informer(res)
 
     def add_loop(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A coroutine function that runs as long as the set (for work that is not keyed)."""
@@ -121,9 +138,21 @@ class ControllerSet:
         self._queues[controller].add_after(key, after)
 
     @property
+    def informers(self) -> list[Informer]:
+        return list(self._informers.values())
+
+    def depth(self, controller: str) -> int:
+        """Keys that wait for a worker."""
+        return len(self._queues[controller])
+
+    def retries(self, controller: str) -> int:
+        """Keys added again after a failure."""
+        return self._queues[controller].retries
+
+    @property
     def idle(self) -> bool:
         """All informers are in sync and no key waits or is worked on now."""
-        return all(i.synced.is_set() for i in self._informers.values()) and all(q.idle for q in self._queues.values())
+        return all(i.answered.is_set() for i in self._informers.values()) and all(q.idle for q in self._queues.values())
 
     def waiting_for(self) -> list[str]:
         """Names of the kinds that could not be listed yet: no CRD, no permission or no answer."""
@@ -137,11 +166,25 @@ class ControllerSet:
         """
         self._running = True
         for informer in self._informers.values():
-            informer.start()
+            if not informer.lean:
+                informer.start()
+        self._tasks.append(asyncio.create_task(self._start_lean(), name="lean informers"))
         if workers:
             self._tasks += self._start_workers()
         for loop in self._loops:
             self._tasks.append(asyncio.create_task(_own(loop), name=getattr(loop, "__qualname__", "loop")))
+
+    async def _start_lean(self) -> None:
+        """What is kept of Secrets depends on what refers to them, so those who refer come first."""
+        others = [i.answered.wait() for i in self._informers.values() if not i.lean]
+        waiting = asyncio.gather(*others)
+        limit = asyncio.create_task(sleep(self.clock, _LEAN_WAIT))
+        await asyncio.wait({asyncio.ensure_future(waiting), limit}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        limit.cancel()
+        await asyncio.gather(waiting, limit, return_exceptions=True)
+        for informer in list(self._informers.values()):
+            informer.start()
 
     async def work(self) -> None:
         """Run the workers of a started set until cancelled (``LeaderElector.run(controllers.work)``).
@@ -189,8 +232,10 @@ class ControllerSet:
 
     async def _work(self, controller: Controller) -> None:
         queue = self._queues[controller.name]
+        declared = {controller.primary, *controller.owns, *(res for res, _ in controller.maps), *controller.reads}
         for informer in list(self._informers.values()):
-            await informer.synced.wait()
+            # A missing definition holds up those who need it; nobody else.
+            await (informer.synced if informer.res in declared else informer.answered).wait()
         with suppress(QueueClosed):
             while True:
                 key = await queue.get()
@@ -202,8 +247,10 @@ class ControllerSet:
     async def _reconcile(self, controller: Controller, queue: WorkQueue[Key], key: Key) -> None:
         stats = controller.stats
         stats.reconciles += 1
+        stats.active += 1
+        began = self.clock.monotonic()
         try:
-            result = await controller.reconcile(key)
+            result = await _loaded(controller, key)
         except errors.Conflict as error:
             # Somebody wrote in between, or our cache is behind: the next look decides anew.
             stats.conflicts += 1
@@ -228,6 +275,19 @@ class ControllerSet:
             if result is not None and result.requeue_after is not None:
                 stats.requeues += 1
                 queue.add_after(key, result.requeue_after)
+        finally:
+            stats.active -= 1
+            stats.seconds.observe(self.clock.monotonic() - began)
+
+
+async def _loaded(controller: Controller, key: Key) -> Result | None:
+    """Reconcile, with the data that it asks for and that is not kept in memory."""
+    for _ in range(_LOADS):
+        try:
+            return await controller.reconcile(key)
+        except NotLoaded as missing:
+            await missing.load()
+    return await controller.reconcile(key)
 
 
 async def _own(loop: Callable[[], Awaitable[None]]) -> None:
@@ -235,6 +295,8 @@ async def _own(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 def _feed(informer: Informer, queue: WorkQueue[Key], fn: KeyMap) -> None:
+    informer.referrers.append(fn)
+
     def changed(kind: ChangeKind, old: Object | None, new: Object | None) -> None:
         keys = {key for obj in (old, new) if obj is not None for key in fn(obj)}
         for key in keys:

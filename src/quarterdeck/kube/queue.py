@@ -43,6 +43,7 @@ class WorkQueue(Generic[K]):
         self._timers: dict[K, tuple[float, Timer]] = {}
         self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
+        self.retries = 0
 
     def __len__(self) -> int:
         return len(self._ready)
@@ -75,6 +76,7 @@ class WorkQueue(Generic[K]):
         """Add after the key's back-off; gives the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self.retries += 1
         delay = min(self._base * 2 ** min(failures, 32), self._limit) * (0.8 + 0.4 * self._jitter())
         self.add_after(key, delay)
         return delay
