@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 UV     := 0.13.8
 STAMP  := $(VENV)/.ready
 NODE_STAMP := .cache/node/.ready
+# Most tests wait for processes, so there are more workers than cores; a file's tests stay together.
+PARALLEL := -n 3 --dist loadfile
 
 .PHONY: setup demo test test-full lint bench lock clean
 .DEFAULT_GOAL := setup
@@ -33,10 +35,10 @@ demo: setup
 	@$(BIN)/qd demo
 
 test: setup $(NODE_STAMP) lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-full: setup $(NODE_STAMP) lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 lint: setup
 	$(BIN)/ruff check .

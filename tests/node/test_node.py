@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,10 @@ async def node(api: FakeApi, tmp_path: Path, level: str):
     await node.start()
     yield node
     await node.stop(2)
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in read(p)]
-    assert not left, "processes survive the node's stop"
+    deadline = time.monotonic() + 5  # a process that was killed may still be dying
+    while left := [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in read(p)]:
+        assert time.monotonic() < deadline, f"processes survive the node's stop: {left}"
+        await asyncio.sleep(0.05)
 
 
 def read(path: Path) -> bytes:
