@@ -30,7 +30,22 @@ def options(
 
 def register() -> None:
     """Attach the command groups. Their modules import only typer at load."""
-    from . import agent, apply, audit, demo, doctor, explain, get, inspect, lifecycle, logs, mcp, tools, versions
+    from . import (
+        agent,
+        apply,
+        audit,
+        demo,
+        doctor,
+        explain,
+        get,
+        inspect,
+        lifecycle,
+        logs,
+        mcp,
+        rollout,
+        tools,
+        versions,
+    )
 
     lifecycle.register(app)
     get.register(app)
@@ -44,6 +59,7 @@ def register() -> None:
     doctor.register(app)
     versions.register(app)
     mcp.register(app)
+    rollout.register(app)
     demo.register(app)
 
 
