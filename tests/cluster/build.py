@@ -1,15 +1,16 @@
 """Build from published Go modules what tests and benchmarks need of Kubernetes, once, kept outside the checkout.
 
-`python tests/cluster/build.py`: the control plane (kube-apiserver, kube-controller-manager, kube-scheduler, etcd) as
-one binary; about four minutes of CPU, 3 GB of Go caches. Prints the folder that holds the commands.
-`python tests/cluster/build.py kubectl`: the kubectl of a release that PyPI does not carry; two minutes of CPU. Prints
-its path.
+`python tests/cluster/build.py`: the control plane (kube-apiserver, kube-controller-manager, kube-scheduler, etcd,
+metrics-server) as one binary, and helm 3 and 4. About five minutes of CPU, 3 GB of Go caches.
+`python tests/cluster/build.py kubectl`: the kubectl of a release that PyPI does not carry; two minutes of CPU.
+Either prints what it built. Where a build is there already it costs nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -19,10 +20,13 @@ import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Literal
 
 VERSION = "v1.36.3"
-COMMANDS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+METRICS_SERVER_VERSION = "v0.9.0"
+COMMANDS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "metrics-server")
 KUBECTL_VERSION = "v1.34.13"
+HELM_VERSIONS = {3: "v3.22.0", 4: "v4.3.1"}
 SOURCE = Path(__file__).parent
 
 
@@ -31,13 +35,19 @@ class NoToolchain(RuntimeError):
 
 
 def folder() -> Path:
-    """Where the commands are, or will be."""
-    return _cached(VERSION)
+    """Where the commands are, or will be. The name changes with what is built."""
+    source = (SOURCE / "testplane" / "main.go").read_bytes() + METRICS_SERVER_VERSION.encode()
+    return _cached(f"{VERSION}-{hashlib.sha256(source).hexdigest()[:8]}")
 
 
 def kubectl_path() -> Path:
     """Where the older kubectl is, or will be."""
     return _cached(f"kubectl-{KUBECTL_VERSION}")
+
+
+def helm_path(major: Literal[3, 4]) -> Path:
+    """Where that helm is, or will be."""
+    return _cached(f"helm-{HELM_VERSIONS[major]}")
 
 
 def _cached(name: str) -> Path:
@@ -60,12 +70,10 @@ def build() -> Path:
         if built():
             return place
         go = _go("kube-apiserver")
-        with tempfile.TemporaryDirectory(prefix="testplane-") as temporary:
-            module = Path(temporary)
-            shutil.copy(SOURCE / "testplane" / "main.go", module)
-            _write_module(go, module)
+        with _module("testplane") as module:
+            _write_kubernetes_module(go, module)
             _run(go, "mod", "tidy", cwd=module)
-            _compile(go, module, VERSION, place / "testplane")
+            _compile(go, module, ".", _kubernetes_flags(VERSION), place / "testplane")
         for command in COMMANDS:
             with contextlib.suppress(FileExistsError):
                 (place / command).symlink_to("testplane")
@@ -78,17 +86,32 @@ def build_kubectl() -> Path:
     Raises NoToolchain, CalledProcessError.
     """
     binary = kubectl_path()
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(binary.parent / f"{binary.name}.lock"):
-        if binary.exists():
-            return binary
-        go = _go(f"kubectl {KUBECTL_VERSION}")
-        with tempfile.TemporaryDirectory(prefix="testplane-kubectl-") as temporary:
-            module = Path(temporary)
-            shutil.copy(SOURCE / "kubectl" / "main.go", module)
-            required = f"k8s.io/kubectl {_module_version(KUBECTL_VERSION)}"
-            (module / "go.mod").write_text(f"module kubectl\ngo 1.24.0\nrequire {required}\n")
-            _compile(go, module, KUBECTL_VERSION, binary)
+    with _once(binary) as missing:
+        if missing:
+            go = _go(f"kubectl {KUBECTL_VERSION}")
+            with _module("kubectl") as module:
+                required = f"k8s.io/kubectl {_module_version(KUBECTL_VERSION)}"
+                (module / "go.mod").write_text(f"module kubectl\ngo 1.24.0\nrequire {required}\n")
+                _compile(go, module, ".", _kubernetes_flags(KUBECTL_VERSION), binary)
+    return binary
+
+
+def build_helm(major: Literal[3, 4]) -> Path:
+    """The published helm command. Both majors are one module here, so they share what they compile.
+
+    Raises NoToolchain, CalledProcessError.
+    """
+    binary, version = helm_path(major), HELM_VERSIONS[major]
+    with _once(binary) as missing:
+        if missing:
+            go = _go(f"helm {version}")
+            with tempfile.TemporaryDirectory(prefix="testplane-helm-") as temporary:
+                module = Path(temporary)
+                lines = [f"require helm.sh/helm/v{n} {v}" for n, v in HELM_VERSIONS.items()]
+                (module / "go.mod").write_text("\n".join(["module helm", "go 1.26.0", *lines]) + "\n")
+                package = f"helm.sh/helm/v{major}"
+                flags = f"-s -w -X {package}/internal/version.version={version}"
+                _compile(go, module, f"{package}/cmd/helm", flags, binary)
     return binary
 
 
@@ -99,10 +122,18 @@ def _go(what: str) -> str:
     return found
 
 
-def _compile(go: str, module: Path, version: str, binary: Path) -> None:
+@contextlib.contextmanager
+def _module(name: str) -> Generator[Path, None, None]:
+    """A temporary copy of the ``main.go`` of that name."""
+    with tempfile.TemporaryDirectory(prefix=f"testplane-{name}-") as temporary:
+        shutil.copy(SOURCE / name / "main.go", temporary)
+        yield Path(temporary)
+
+
+def _compile(go: str, module: Path, package: str, linker_flags: str, binary: Path) -> None:
     """Build beside the target and rename, so that a build cut short is never taken for a complete one."""
     fresh = binary.with_name(f"{binary.name}.new")
-    _run(go, "build", "-trimpath", "-ldflags", _linker_flags(version), "-o", str(fresh), ".", cwd=module)
+    _run(go, "build", "-trimpath", "-ldflags", linker_flags, "-o", str(fresh), package, cwd=module)
     fresh.replace(binary)
 
 
@@ -111,7 +142,7 @@ def _module_version(version: str) -> str:
     return version.replace("v1.", "v0.", 1)
 
 
-def _write_module(go: str, module: Path) -> None:
+def _write_kubernetes_module(go: str, module: Path) -> None:
     """go.mod: Kubernetes requires its staging modules at v0.0.0, to be replaced by their published versions."""
     (module / "go.mod").write_text("module testplane\n")
     downloaded = json.loads(_run(go, "mod", "download", "-json", f"k8s.io/kubernetes@{VERSION}", cwd=module))
@@ -119,11 +150,12 @@ def _write_module(go: str, module: Path) -> None:
     staging = re.findall(r"^\s*(k8s\.io/[a-z-]+) v0\.0\.0$", upstream, re.MULTILINE)
     language = re.search(r"^go (\S+)$", upstream, re.MULTILINE)
     lines = ["module testplane", f"go {language[1] if language else '1.26.0'}", f"require k8s.io/kubernetes {VERSION}"]
+    lines += [f"require sigs.k8s.io/metrics-server {METRICS_SERVER_VERSION}"]
     lines += [f"replace {name} => {name} {_module_version(VERSION)}" for name in staging]
     (module / "go.mod").write_text("\n".join(lines) + "\n")
 
 
-def _linker_flags(version: str) -> str:
+def _kubernetes_flags(version: str) -> str:
     package = "k8s.io/component-base/version"
     major, minor, _ = version.removeprefix("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
@@ -138,14 +170,30 @@ def _run(*command: str, cwd: Path) -> str:
 
 
 @contextlib.contextmanager
+def _once(binary: Path) -> Generator[bool, None, None]:
+    """Holds the lock of one binary; gives whether it still has to be built."""
+    binary.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(binary.parent / f"{binary.name}.lock"):
+        yield not binary.exists()
+
+
+@contextlib.contextmanager
 def _locked(path: Path) -> Generator[None, None, None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
+def main(arguments: list[str]) -> None:
+    if arguments == ["kubectl"]:
+        print(build_kubectl())
+        return
+    for place in (build(), build_helm(3), build_helm(4)):
+        print(place)
+
+
 if __name__ == "__main__":
     try:
-        print(build_kubectl() if sys.argv[1:] == ["kubectl"] else build())
+        main(sys.argv[1:])
     except NoToolchain as error:
         sys.exit(f"build: {error}")

@@ -47,6 +47,19 @@ def _owns_network() -> bool:
     return True
 
 
+def make_local(cidr: str) -> bool:
+    """Let every address of a range be this machine's own; False when that is not ours to do."""
+    if not can_add_routes():
+        return False
+    done = subprocess.run(["ip", "route", "add", "local", cidr, "dev", "lo"], capture_output=True)
+    return done.returncode == 0
+
+
+def drop_local(cidr: str) -> None:
+    """Undo :func:`make_local`; a range that is not local stays so."""
+    subprocess.run(["ip", "route", "del", "local", cidr, "dev", "lo"], capture_output=True)
+
+
 def stale_ranges(routes: str, bound: set[str]) -> list[str]:
     """Pod ranges in the text of ``ip route show table local`` with no socket bound in them."""
     found: list[str] = []
@@ -117,7 +130,7 @@ class Addresses:
         )
         for cidr in stale_ranges(table.stdout, bound_addresses()):
             if cidr != keep and self._claim(cidr):
-                subprocess.run(["ip", "route", "del", "local", cidr, "dev", "lo"], capture_output=True)
+                drop_local(cidr)
                 self._unclaim()
 
     def _unclaim(self) -> None:
@@ -149,9 +162,13 @@ class Addresses:
         if routes.strip():
             self._route_added = not fresh
             return not fresh
-        done = subprocess.run(["ip", "route", "add", "local", cidr, "dev", "lo"], capture_output=True, text=True)
-        self._route_added = done.returncode == 0
+        self._route_added = make_local(cidr)
         return self._route_added
+
+    @property
+    def own(self) -> str:
+        """The first address of the range: the node's own, never a Pod's."""
+        return str(self._hosts[1])
 
     def assign(self, uid: str) -> str:
         """The address of a Pod: the one it has, else the next one never used recently."""
@@ -176,7 +193,7 @@ class Addresses:
     def close(self, *, keep_route: bool) -> None:
         """Give the range back. ``keep_route`` while Pods go on running without us."""
         if self._route_added and not keep_route:
-            subprocess.run(["ip", "route", "del", "local", self.cidr, "dev", "lo"], capture_output=True)
+            drop_local(self.cidr)
         self._unclaim()
 
     def _save(self) -> None:

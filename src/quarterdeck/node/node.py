@@ -23,6 +23,7 @@ from quarterdeck.node.foreign import engine_at
 from quarterdeck.node.images.engine import Engines, remove
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import kill
+from quarterdeck.node.proxy import ServiceProxy
 from quarterdeck.node.runtime import NodeConfig, PodFiles, Runtime, read_state
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import ServiceNames
@@ -59,6 +60,7 @@ class Node:
         # volumes are open to any uid inside; other users of the machine stop here (setuid containers pass through)
         config.data_dir.chmod(0o711 if os.getuid() == 0 and sandbox.level != "bwrap" else 0o700)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        services = config.service_client or config.client
         self.runtime = Runtime(
             config=config,
             client=config.client,
@@ -68,10 +70,13 @@ class Node:
             images=ImageStore(config.data_dir / "images", config.package_cache, self._engines),
             sandbox=sandbox,
             events=EventRecorder(config.client, "quarterdeck-node"),
-            egress=EgressProxy(ServiceNames(config.client, config.egress_services).resolve),
+            egress=EgressProxy(ServiceNames(services, config.egress_services).resolve),
+            proxy=ServiceProxy(services, config.service_cidr, self._renew_hosts) if config.service_cidr else None,
             cpu=float(os.cpu_count() or 1),
             memory=memory,
         )
+        if self.runtime.proxy is not None:
+            await self.runtime.proxy.start()
         await self._look_for_engine()
         await self._serve_kubelet()
         await self._register()
@@ -96,6 +101,8 @@ class Node:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._server is not None:
             await self._server.stop(1.0)
+        if runtime.proxy is not None:
+            await runtime.proxy.stop()
         await runtime.events.close()
         runtime.addresses.close(keep_route=keep_pods)
         if not keep_pods:
@@ -155,6 +162,10 @@ class Node:
                 self.workers.pop(uid, None)
 
         task.add_done_callback(finished)
+
+    def _renew_hosts(self) -> None:
+        for worker in list(self.workers.values()):
+            worker.renew_hosts()
 
     async def _vanished(self, worker: PodWorker) -> None:
         """The object was removed without us (force delete): end its processes at once."""

@@ -17,6 +17,7 @@ from quarterdeck.node.core import Container, Terminated
 from quarterdeck.node.egress import EgressProxy
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import ProcessId
+from quarterdeck.node.proxy import ServiceProxy
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import DEFAULT_ALLOWED, Allowed
 
@@ -28,6 +29,10 @@ class NodeConfig:
     between looks at ConfigMap and Secret volumes; ``api_address`` is what Pods are told as KUBERNETES_SERVICE_HOST and
     _PORT (None: where ``client`` points); ``host_network`` names the namespaces whose Pods may have the machine's
     network (None: all); ``engines`` are the container engines to look for, best first.
+
+    ``service_cidr``: Services' addresses in this range are relayed here, and Pods know the Services' names (empty:
+    neither). Services and EndpointSlices are read by ``service_client`` (None: ``client``): a node's own identity may
+    not, kube-proxy's may.
 
     ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
     """
@@ -52,11 +57,14 @@ class NodeConfig:
     sandbox: Sandbox | None = None
     egress_services: Allowed = field(default_factory=lambda: DEFAULT_ALLOWED)
     api_address: tuple[str, int] | None = None
+    service_cidr: str = ""
+    service_client: KubeClient | None = None
 
 
 @dataclass(slots=True)
 class Runtime:
-    """The parts a Pod worker uses. ``ports``: by Pod UID, its name and the ports it declares, while it runs."""
+    """The parts a Pod worker uses. ``ports``: by Pod UID, its name and the ports it declares, while it runs.
+    ``proxy``: None where Services are not relayed."""
 
     config: NodeConfig
     client: KubeClient
@@ -69,6 +77,7 @@ class Runtime:
     egress: EgressProxy
     cpu: float
     memory: int
+    proxy: ServiceProxy | None = None
     ports: dict[str, tuple[str, frozenset[int]]] = field(default_factory=dict[str, tuple[str, frozenset[int]]])
 
 
@@ -80,6 +89,7 @@ class PodFiles:
         self.home = self.root / "home"
         self.tmp = self.root / "tmp"
         self.volumes = self.root / "volumes"
+        self.hosts = self.root / "hosts"
 
     def prepare(self) -> None:
         for path in (self.root, self.home, self.tmp, self.volumes):

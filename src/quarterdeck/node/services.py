@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from quarterdeck.errors import ApiError, Denied, NotFound, QuarterdeckError
 from quarterdeck.kube.client import KubeClient
@@ -70,12 +70,34 @@ class ServiceNames:
             )
         except QuarterdeckError as error:
             raise Denied(f"{host}: endpoints cannot be read at the moment: {error}", "services-unreadable") from error
-        return [
-            (str(address), int(p["port"]))
-            for each in slices.items
-            for p in each.get("ports") or ()
-            if (p.get("name") or "") == (declared.get("name") or "")
-            for endpoint in each.get("endpoints") or ()
-            if (endpoint.get("conditions") or {}).get("ready", True) is not False
-            for address in endpoint.get("addresses") or ()
-        ]
+        return port_endpoints(slices.items, declared.get("name") or "")
+
+
+def port_endpoints(slices: Sequence[Object], port_name: str) -> list[tuple[str, int]]:
+    """(address, port) of the endpoints that serve the Service port of that name."""
+    found: list[tuple[str, int]] = []
+    for each in slices:
+        numbers = [int(p["port"]) for p in each.get("ports") or () if (p.get("name") or "") == port_name]
+        found += [(address, number) for number in numbers for address in _serving(each, slices)]
+    return found
+
+
+def ready_addresses(slices: Sequence[Object]) -> list[str]:
+    """The endpoints' addresses, each once."""
+    return list(dict.fromkeys(address for each in slices for address in _serving(each, slices)))
+
+
+def _serving(piece: Object, slices: Sequence[Object]) -> Iterator[str]:
+    """Ready endpoints; where a Service has none, those that still serve while they terminate (KEP-1669)."""
+    any_ready = any(_condition(e, "ready") for s in slices for e in s.get("endpoints") or ())
+    for endpoint in piece.get("endpoints") or ():
+        if _condition(endpoint, "ready") or (
+            not any_ready and _condition(endpoint, "serving") and _condition(endpoint, "terminating", default=False)
+        ):
+            yield from endpoint.get("addresses") or ()
+
+
+def _condition(endpoint: Object, name: str, *, default: bool = True) -> bool:
+    """A condition that is not given is unknown, which counts as ready and serving (discovery/v1)."""
+    value = (endpoint.get("conditions") or {}).get(name)
+    return default if value is None else bool(value)

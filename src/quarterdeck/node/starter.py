@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.kube.resource import Object
+from quarterdeck.node import hosts
 from quarterdeck.node.cgroups import Limits
 from quarterdeck.node.environment import ConfigurationError, Fetch, NodeFacts, environment, expand
 from quarterdeck.node.foreign import Foreign, foreign
@@ -105,6 +106,7 @@ class Starter:
         env = dict(image.env) | env if "PATH" in env else {"PATH": _DEFAULT_PATH} | image.env | env
         mounts = self._mounts(container, volumes)
         mounts += [Mount(path, path, True) for path in image.binds]
+        mounts += self._hosts(image)
         if image.engine is None:
             await self._shim(argv, container["name"], mounts, env)
         request = self._request(pod, container, image, argv, env, mounts)
@@ -190,6 +192,15 @@ class Starter:
                 source = sub_path(source, mount["subPath"])
             mounts.append(Mount(str(source), mount["mountPath"].rstrip("/") or "/", bool(mount.get("readOnly"))))
         return sorted(mounts, key=lambda m: m.target.count("/"))
+
+    def _hosts(self, image: ImageSpec) -> list[Mount]:
+        """The Pod's /etc/hosts, where this node writes one and the sandbox can mount it."""
+        if self._runtime.proxy is None or self._runtime.sandbox.level != "bwrap":
+            return []
+        if image.root is not None and (image.root / "usr" / "bin").is_dir():  # a whole file system: its own /etc
+            (image.root / "etc").mkdir(exist_ok=True)
+            (image.root / "etc" / "hosts").touch()
+        return [Mount(str(self._files.hosts), hosts.TARGET, True)]
 
     async def _shim(self, argv: list[str], name: str, mounts: list[Mount], env: dict[str, str]) -> None:
         """A stdio server started by uvx or npx: resolve it now, and let the bridge find a script of that name."""

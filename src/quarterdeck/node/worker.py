@@ -27,6 +27,7 @@ from quarterdeck.node.core import (
 from quarterdeck.node.environment import ConfigurationError
 from quarterdeck.node.execute import run_in
 from quarterdeck.node.foreign import EGRESS, EngineRun, engine_at
+from quarterdeck.node.hosts import hosts_text, write_hosts
 from quarterdeck.node.images import engine as engines
 from quarterdeck.node.images.spec import ImageNotRunnable
 from quarterdeck.node.logs import LogFile
@@ -81,6 +82,12 @@ class PodWorker:
         writer = self._stdin_writers.pop(name, None)
         if writer is not None:
             os.close(writer)
+
+    def renew_hosts(self) -> None:
+        """Write /etc/hosts of the Pod as the Services are now; a node without service proxy has none."""
+        proxy = self.runtime.proxy
+        if proxy is not None and self.ip and not self.done.is_set():
+            write_hosts(self.files.hosts, hosts_text(self.pod, self.ip, proxy.services()))
 
     def spec_of(self, name: str) -> Object | None:
         return next((s for s, _ in all_specs(self.pod) if s["name"] == name), None)
@@ -191,6 +198,7 @@ class PodWorker:
     # -- starting
     async def _prepare(self) -> None:
         await self._mounts.first(self.pod, self.ip)
+        self.renew_hosts()
         if self._mounted:
             return
         await self._open_egress()
