@@ -14,6 +14,7 @@ from quarterdeck.node.images.engine import Engines, ensure, names_of, policy_of
 from quarterdeck.node.images.spec import Engine, ImageNotRunnable, ImageSpec
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.sandbox.isolation import Mount
+from quarterdeck.node.security import security_of
 
 PODMAN = Engine("podman", "/usr/bin/podman")
 IMAGE = ImageSpec(digest="sha256:1", engine=PODMAN, reference="docker.io/library/app:1")
@@ -24,9 +25,10 @@ def made(container: dict[str, Any] | None = None, **more: Any) -> Foreign:
     pod = {"metadata": meta, "spec": more.pop("spec", {})}
     given: dict[str, Any] = {
         "command": [], "args": [], "env": {"TOKEN": "secret"}, "mounts": [], "limits": Limits(0, 0.0, 10), "ports": [],
-        "pod_ip": "127.9.0.1", "uid": None,
+        "pod_ip": "127.9.0.1",
     }  # fmt: skip
-    return foreign(pod, {"name": "main"} | (container or {}), more.pop("image", IMAGE), **(given | more))
+    main, image = {"name": "main"} | (container or {}), more.pop("image", IMAGE)
+    return foreign(pod, main, image, security=security_of(pod, main, image), **(given | more))
 
 
 def line(*args: Any, **more: Any) -> str:
@@ -39,8 +41,12 @@ def line(*args: Any, **more: Any) -> str:
         ({"command": ["/app", "a"], "args": ["b"]}, "--entrypoint /app docker.io/library/app:1 a b"),
         ({"args": ["b"]}, "no-new-privileges docker.io/library/app:1 b"),
         ({"limits": Limits(1 << 20, 0.5, 10)}, "--memory 1048576 --cpus 0.5"),
-        ({"uid": 7}, "--user 7"),
-        ({"uid": 7, "spec": {"securityContext": {"runAsGroup": 8}}}, "--user 7:8"),
+        ({"spec": {"securityContext": {"runAsUser": 7}}}, "--user 7 "),
+        ({"spec": {"securityContext": {"runAsUser": 7, "runAsGroup": 8}}}, "--user 7:8"),
+        ({"spec": {"securityContext": {"fsGroup": 9, "supplementalGroups": [10]}}}, "--group-add 9 --group-add 10"),
+        ({"volumes_gid": 12}, "--group-add 12"),
+        ({"container": {"securityContext": {"seccompProfile": {"type": "Unconfined"}}}}, "seccomp=unconfined"),
+        ({"container": {"securityContext": {"capabilities": {"add": ["CAP_NET_RAW"]}}}}, "=ALL --cap-add=NET_RAW"),
         ({"container": {"securityContext": {"readOnlyRootFilesystem": True}}}, "--read-only"),
         ({"container": {"workingDir": "/w"}}, "--workdir /w"),
         ({"mounts": [Mount("/h", "/in", True), Mount("/x", "/y")]}, "-v /h:/in:ro -v /x:/y"),

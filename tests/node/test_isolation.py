@@ -122,7 +122,9 @@ async def test_condition_states_the_level(node: Node) -> None:
     condition = next(c for c in done["status"]["conditions"] if c["type"] == "quarterdeck.dev/Isolated")
     assert node.runtime is not None
     assert condition["reason"] == {"bwrap": "Namespaces", "landlock": "Landlock"}[node.runtime.sandbox.level]
-    assert condition["message"] == f"main: {'own' if node.runtime.sandbox.network else 'host'} network"
+    network = f"main: {'own' if node.runtime.sandbox.network else 'host'} network, uid "
+    assert condition["message"].startswith(network)
+    assert "system-call filter" in condition["message"]
 
 
 async def test_port_conflict_names_the_other_pod(node: Node) -> None:

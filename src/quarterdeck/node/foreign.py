@@ -20,6 +20,7 @@ from quarterdeck.node.environment import ConfigurationError
 from quarterdeck.node.images.engine import RUN_LABEL, client_environment
 from quarterdeck.node.images.spec import Engine, ImageSpec
 from quarterdeck.node.sandbox.isolation import Mount
+from quarterdeck.node.security import Security
 
 EGRESS = "quarterdeck.dev/egress"
 """Pod annotation: ``none`` closes the way out."""
@@ -82,7 +83,8 @@ def foreign(
     limits: Limits,
     ports: Sequence[int],
     pod_ip: str,
-    uid: int | None,
+    security: Security,
+    volumes_gid: int | None = None,
     bridge: Mapping[str, Any] | None = None,
 ) -> Foreign:
     """From a container of a Pod to its engine's options. Raises ConfigurationError."""
@@ -105,7 +107,7 @@ def foreign(
     options = [
         *_metadata(pod, container, image.engine),
         *network,
-        *_confine(pod, container, uid),
+        *_confine(security, volumes_gid),
         *(["--memory", str(limits.memory)] if limits.memory else []),
         *(["--cpus", f"{limits.cpu:g}"] if limits.cpu else []),
         *(["--workdir", container["workingDir"]] if container.get("workingDir") else []),
@@ -146,13 +148,16 @@ def _hostname(pod: Object) -> str:
     return str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:63].rstrip("-.")
 
 
-def _confine(pod: Object, container: Object, uid: int | None) -> list[str]:
-    security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
-    found = ["--cap-drop=ALL", "--security-opt", "no-new-privileges"]
-    if uid is not None:
-        gid = security.get("runAsGroup")
-        found += ["--user", f"{uid}:{gid}" if gid is not None else str(uid)]
-    return [*found, "--read-only"] if security.get("readOnlyRootFilesystem") else found
+def _confine(security: Security, volumes_gid: int | None) -> list[str]:
+    """The engine's own default system-call filter holds. ``volumes_gid``: the machine's group of the Pod's volumes."""
+    found = ["--cap-drop=ALL", *(f"--cap-add={name}" for name in security.capabilities)]
+    found += ["--security-opt", "no-new-privileges"]
+    found += [] if security.filtered else ["--security-opt", "seccomp=unconfined"]
+    if security.given:
+        found += ["--user", str(security.uid) + (f":{security.gid}" if security.gid is not None else "")]
+    groups = [*security.groups, *([volumes_gid] if volumes_gid is not None else [])]
+    found += [word for group in groups for word in ("--group-add", str(group))]
+    return [*found, "--read-only"] if security.read_only else found
 
 
 def _volume(mount: Mount) -> str:

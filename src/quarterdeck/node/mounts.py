@@ -9,6 +9,8 @@ from quarterdeck.kube.clock import parse_timestamp
 from quarterdeck.kube.resource import SERVICE_ACCOUNT, Object, Resource
 from quarterdeck.node.environment import NodeFacts
 from quarterdeck.node.runtime import PodFiles, Runtime
+from quarterdeck.node.security import group_readable
+from quarterdeck.node.uids import uid_key
 from quarterdeck.node.volumes import VolumePolicy, volume_files, volume_path, write_files
 
 _ROTATE_AT = 0.8
@@ -39,7 +41,9 @@ class Mounts:
     async def _refresh(self, pod: Object, ip: str) -> None:
         runtime = self._runtime
         facts = NodeFacts(ip, runtime.config.host_ip, runtime.cpu, runtime.memory)
-        policy = VolumePolicy(runtime.config.data_dir / "claims", runtime.config.allow_host_path)
+        owner = runtime.uids.assign(uid_key(pod)) if runtime.uids is not None else None
+        policy = VolumePolicy(runtime.config.data_dir / "claims", runtime.config.allow_host_path, owner)
+        by_group = (pod["spec"].get("securityContext") or {}).get("fsGroup") is not None
         namespace = pod["metadata"]["namespace"]
 
         async def fetch(res: Resource, name: str) -> Object:
@@ -52,7 +56,10 @@ class Mounts:
             path = await volume_path(pod, volume, self._files.volumes, policy)
             if path is None:
                 path = self._files.volumes / volume["name"]
-                write_files(path, await volume_files(pod, volume, facts, fetch, token))
+                files = await volume_files(pod, volume, facts, fetch, token)
+                if by_group:
+                    files = {name: (content, group_readable(mode)) for name, (content, mode) in files.items()}
+                write_files(path, files, owner)
             self.paths[volume["name"]] = path
 
     async def _token(self, pod: Object, audience: str, seconds: int) -> str:

@@ -25,8 +25,10 @@ from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import kill
 from quarterdeck.node.proxy import ServiceProxy
 from quarterdeck.node.runtime import NodeConfig, PodFiles, Runtime, read_state
+from quarterdeck.node.sandbox import seccomp
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import ServiceNames
+from quarterdeck.node.uids import Uids
 from quarterdeck.node.worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class Node:
             proxy=ServiceProxy(services, config.service_cidr, self._renew_hosts) if config.service_cidr else None,
             cpu=float(os.cpu_count() or 1),
             memory=memory,
+            uids=Uids(config.data_dir) if await asyncio.to_thread(sandbox.gives_uids, config.data_dir) else None,
         )
         if self.runtime.proxy is not None:
             await self.runtime.proxy.start()
@@ -197,6 +200,8 @@ class Node:
                 if (found := engine_at(state.parent)) is not None:
                     await remove(found.engine, found.run)
             self.runtime.addresses.release(folder.name)
+            if self.runtime.uids is not None:
+                self.runtime.uids.release(folder.name)
             shutil.rmtree(PodFiles(self.config.data_dir, folder.name).root, ignore_errors=True)
 
     async def _follow_logs(self) -> None:
@@ -251,6 +256,8 @@ class Node:
         return ({"quarterdeck.dev/engine": self._engine} if self._engine else {}) | {
             "quarterdeck.dev/isolation": self.runtime.sandbox.level,
             "quarterdeck.dev/limits": "cgroup" if self.runtime.cgroups.version else "rlimits",
+            "quarterdeck.dev/uids": "pod" if self.runtime.uids is not None else "node",
+            "quarterdeck.dev/seccomp": "default" if seccomp.program(platform.machine()) else "none",
         }
 
     def _node_object(self) -> Object:

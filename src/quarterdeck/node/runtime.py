@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from quarterdeck.node.process import ProcessId
 from quarterdeck.node.proxy import ServiceProxy
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import DEFAULT_ALLOWED, Allowed
+from quarterdeck.node.uids import Uids
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class NodeConfig:
 @dataclass(slots=True)
 class Runtime:
     """The parts a Pod worker uses. ``ports``: by Pod UID, its name and the ports it declares, while it runs.
-    ``proxy``: None where Services are not relayed."""
+    ``proxy``: None where Services are not relayed; ``uids``: None where Pods cannot have uids of their own."""
 
     config: NodeConfig
     client: KubeClient
@@ -78,6 +80,7 @@ class Runtime:
     cpu: float
     memory: int
     proxy: ServiceProxy | None = None
+    uids: Uids | None = None
     ports: dict[str, tuple[str, frozenset[int]]] = field(default_factory=dict[str, tuple[str, frozenset[int]]])
 
 
@@ -91,10 +94,14 @@ class PodFiles:
         self.volumes = self.root / "volumes"
         self.hosts = self.root / "hosts"
 
-    def prepare(self) -> None:
+    def prepare(self, owner: int | None = None) -> None:
+        """Make the folders; ``owner``: the Pod's uid on the machine, whose own they are then."""
         for path in (self.root, self.home, self.tmp, self.volumes):
             path.mkdir(parents=True, exist_ok=True)
         self.tmp.chmod(0o1777)
+        if owner is not None:
+            for path in (self.home, self.tmp):
+                os.chown(path, owner, owner)
 
     def container(self, name: str) -> Path:
         path = self.root / "containers" / name

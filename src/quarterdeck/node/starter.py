@@ -25,13 +25,13 @@ from quarterdeck.node.logs import LogFile
 from quarterdeck.node.process import ProcessId, launch
 from quarterdeck.node.runtime import PodFiles, Runtime
 from quarterdeck.node.sandbox.isolation import HOME, PROXY_PORT, Mount, Request
+from quarterdeck.node.security import Security, explained, security_of
+from quarterdeck.node.uids import uid_key
 from quarterdeck.node.volumes import sub_path
 
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SHIMS = "/run/quarterdeck/bin"
 _BRIDGE = "quarterdeck-bridge"
-_NONROOT = 65532
-"""The uid of containers that must not be root and name none; images here carry no user database."""
 
 
 class PortConflict(QuarterdeckError):
@@ -43,12 +43,13 @@ class PortConflict(QuarterdeckError):
 @dataclass(slots=True)
 class Plan:
     """A container ready to be launched. ``stdin_writer``: the end of a ``stdinOnce`` pipe that keeps it open;
-    ``foreign``: a container engine runs it, and ``request`` goes unused."""
+    ``foreign``: a container engine runs it, and ``request`` goes unused; ``means``: how it is confined, for people."""
 
     request: Request
     image: ImageSpec
     limits: Limits
     ports: list[int] = field(default_factory=list[int])
+    means: str = ""
     stdin: Literal["", "open", "once"] = ""
     stdin_writer: int | None = None
     foreign: Foreign | None = None
@@ -59,16 +60,6 @@ def limits_of(container: Object) -> Limits:
     limits = (container.get("resources") or {}).get("limits") or {}
     memory, cpu = limits.get("memory"), limits.get("cpu")
     return Limits(int(parse_quantity(memory)) if memory else 0, float(parse_quantity(cpu)) if cpu else 0.0, 4096)
-
-
-def user_of(security: Object, name: str) -> int | None:
-    """The uid a container runs as. Raises ConfigurationError when that would break ``runAsNonRoot``."""
-    uid = security.get("runAsUser")
-    if not security.get("runAsNonRoot"):
-        return uid
-    if uid == 0:
-        raise ConfigurationError(f"container's runAsUser breaks non-root policy (container: {name})")
-    return uid if uid is not None else _NONROOT
 
 
 class Starter:
@@ -100,6 +91,7 @@ class Starter:
         image, argv = await runtime.images.resolve(
             container.get("image") or "", command + args, container.get("imagePullPolicy") or ""
         )
+        security = security_of(pod, container, image)
         if not command and (image.entrypoint or image.cmd):
             argv = [*image.entrypoint, *(args or image.cmd)]
         given = dict(env)
@@ -109,13 +101,15 @@ class Starter:
         mounts += self._hosts(image)
         if image.engine is None:
             await self._shim(argv, container["name"], mounts, env)
-        request = self._request(pod, container, image, argv, env, mounts)
-        plan = Plan(request, image, limits_of(container), _ports(container))
+        request = self._request(pod, container, image, argv, env, mounts, security)
+        holds, missing = runtime.sandbox.means(request)
+        means = explained(security, applied=holds, missing=missing)
+        plan = Plan(request, image, limits_of(container), _ports(container), means)
         if image.engine is not None:
             bridge = _bridge_config(argv, mounts)
             plan.foreign = foreign(
                 pod, container, image, command=command, args=args, env=given, mounts=mounts, limits=plan.limits,
-                ports=plan.ports, pod_ip=ip, uid=request.uid, bridge=bridge,
+                ports=plan.ports, pod_ip=ip, security=security, volumes_gid=self._uid(pod), bridge=bridge,
             )  # fmt: skip
             plan.limits = Limits(0, 0.0, plan.limits.pids)  # the engine limits the container, not its client
         if container.get("stdin"):
@@ -139,12 +133,12 @@ class Starter:
         argv: list[str],
         env: dict[str, str],
         mounts: list[Mount],
+        security: Security,
     ) -> Request:
         runtime = self._runtime
         host_network = bool(pod["spec"].get("hostNetwork"))
         self._check_host_network(pod)
         own_network = not image.own and image.engine is None and not host_network and runtime.sandbox.network
-        security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
         request = Request(
             argv=argv,
             env=env,
@@ -156,9 +150,12 @@ class Starter:
             image_root=image.root,
             own_network=own_network,
             hand_over=bool(argv) and os.path.basename(argv[0]) == _BRIDGE,
-            uid=user_of(security, container["name"]),
-            gid=security.get("runAsGroup"),
-            read_only=bool(security.get("readOnlyRootFilesystem")),
+            uid=security.uid,
+            gid=security.uid if security.gid is None else security.gid,
+            machine_uid=self._uid(pod),
+            capabilities=security.capabilities,
+            filtered=security.filtered,
+            read_only=security.read_only,
             rlimits={"RLIMIT_NOFILE": [65536, 65536]} if os.getuid() == 0 else {},
         )
         if runtime.sandbox.level != "bwrap" and request.cwd == HOME:
@@ -174,6 +171,10 @@ class Starter:
         elif image.own and not host_network:
             request.connect = runtime.config.connect_ports
         return request
+
+    def _uid(self, pod: Object) -> int | None:
+        uids = self._runtime.uids
+        return uids.assign(uid_key(pod)) if uids is not None else None
 
     def _check_host_network(self, pod: Object) -> None:
         allowed = self._runtime.config.host_network
@@ -245,9 +246,13 @@ class Starter:
             stack.callback(os.close, out)
             stdin = self._stdin(plan, name)
             stack.callback(os.close, stdin)
+            if request.machine_uid is not None:
+                for handle in (out, stdin) if plan.stdin else (out,):  # /dev/stdout may be opened anew by name
+                    os.fchown(handle, request.machine_uid, request.machine_uid)
             line = foreign.write(self._files.container(name), run) if foreign is not None else []
+            confinement = foreign.confinement(run) if foreign is not None else runtime.sandbox.confinement(request)
             self._files.save_confinement(
-                name, foreign.confinement(run) if foreign is not None else runtime.sandbox.confinement(request)
+                name, confinement if foreign is not None else {**confinement, "means": plan.means}
             )
             request.status_fd = os.open(
                 self._files.exit_record(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600

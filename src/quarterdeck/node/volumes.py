@@ -6,6 +6,7 @@ and one symlink per key, so that a reader sees all old or all new content.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from quarterdeck.errors import NotFound, QuarterdeckError
 from quarterdeck.kube.resource import CONFIG_MAP, SECRET, Object
 from quarterdeck.node.environment import Fetch, NodeFacts, bytes_data, field_value, resource_value
+from quarterdeck.node.uids import give
 
 Token = Callable[[str, int], Awaitable[str]]
 """(audience, seconds) → a ServiceAccount token bound to the Pod."""
@@ -32,10 +34,12 @@ class VolumeError(QuarterdeckError):
 
 @dataclass(frozen=True, slots=True)
 class VolumePolicy:
-    """What the node's owner allows. ``claims`` is where PersistentVolumeClaims live."""
+    """What the node's owner allows. ``claims`` is where PersistentVolumeClaims live; ``owner`` the Pod's uid on the
+    machine (None: the node's), whose its volumes are."""
 
     claims: Path
     host_path: bool = False
+    owner: int | None = None
 
 
 async def volume_path(pod: Object, volume: Object, root: Path, policy: VolumePolicy) -> Path | None:
@@ -63,6 +67,8 @@ async def volume_path(pod: Object, volume: Object, root: Path, policy: VolumePol
         )
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o777)
+    if policy.owner is not None:
+        await asyncio.to_thread(give, path, policy.owner)
     return path
 
 
@@ -140,8 +146,8 @@ def _inside(volume: str, path: str) -> str:
     return str(pure)
 
 
-def write_files(root: Path, files: Files, owner: tuple[int, int] | None = None) -> bool:
-    """Make ``root`` hold exactly ``files``; True when anything changed. ``owner``: (uid, gid) for the content."""
+def write_files(root: Path, files: Files, owner: int | None = None) -> bool:
+    """Make ``root`` hold exactly ``files``; True when anything changed. ``owner``: uid and gid of the content."""
     data = root / "..data"
     if data.is_symlink() and _same(data, files):
         return False
@@ -154,7 +160,7 @@ def write_files(root: Path, files: Files, owner: tuple[int, int] | None = None) 
         target.write_bytes(content)
         target.chmod(mode)
         if owner is not None:
-            os.chown(target, *owner)
+            os.chown(target, owner, owner)
     old = os.readlink(data) if data.is_symlink() else None
     swap = root / "..data_tmp"
     swap.unlink(missing_ok=True)

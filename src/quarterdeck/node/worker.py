@@ -37,6 +37,7 @@ from quarterdeck.node.process import Ended, ProcessId, kill, terminate, wait
 from quarterdeck.node.runtime import PodFiles, Runtime
 from quarterdeck.node.starter import PortConflict, Starter
 from quarterdeck.node.status import Placement, pod_status
+from quarterdeck.node.uids import uid_key
 from quarterdeck.node.volumes import VolumeError
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,8 @@ class PodWorker:
 
     def _restore(self) -> None:
         """Take over what an earlier node process left: running containers are adopted by pidfd."""
-        self.files.prepare()
+        uids = self.runtime.uids
+        self.files.prepare(uids.assign(uid_key(self.pod)) if uids is not None else None)
         saved = self.files.load_pod()
         self._started_at = saved["startedAt"] if saved else self.runtime.clock.time()
         if self.pod["spec"].get("hostNetwork"):
@@ -299,7 +301,8 @@ class PodWorker:
                 confinement = self.files.confinement(name)
                 foreign.append("engine" in confinement)
                 network = confinement.get("network", "host")
-                networks.append(f"{name}: {network}" if foreign[-1] else f"{name}: {network} network")
+                means = f", {confinement['means']}" if confinement.get("means") else ""
+                networks.append(f"{name}: {network}" if foreign[-1] else f"{name}: {network} network{means}")
         level = "container" if foreign and all(foreign) else self.runtime.sandbox.level
         return level, "; ".join(networks)
 
@@ -476,6 +479,8 @@ class PodWorker:
     def forget(self) -> None:
         """Remove the Pod's files, address and groups."""
         self.runtime.addresses.release(self.uid)
+        if self.runtime.uids is not None:
+            self.runtime.uids.release(self.uid)
         self.runtime.ports.pop(self.uid, None)
         for spec, _ in all_specs(self.pod):
             self.runtime.cgroups.remove(f"{self.uid}/{spec['name']}")

@@ -117,15 +117,17 @@ async def ensure(engine: Engine, image: str, policy: str) -> ImageSpec:
         present = await _present(engine, image)
     if present is None:
         raise ImageNotRunnable("ErrImagePull", f"{engine.kind} pulled {image!r} but does not have it")
-    reference, digest = present
-    return ImageSpec(digest=digest, engine=engine, reference=reference)
+    reference, digest, user = present
+    return ImageSpec(digest=digest, engine=engine, reference=reference, user=user)
 
 
-async def _present(engine: Engine, image: str) -> tuple[str, str] | None:
+async def _present(engine: Engine, image: str) -> tuple[str, str, str] | None:
+    """(name, id, the configuration's user) of an image in the engine's store."""
     for name in names_of(image):
         code, output = await call([engine.program, "image", "inspect", name], _END_SECONDS)
         if code == 0:
-            return name, str(json.loads(output)[0]["Id"])
+            found = json.loads(output)[0]
+            return name, str(found["Id"]), str((found.get("Config") or {}).get("User") or "")
     return None
 
 

@@ -53,6 +53,7 @@ class LocalImages:
             cmd=tuple(run.get("Cmd") or ()),
             digest=image.digest,
             binds=binds,
+            user=str(run.get("User") or ""),
         )
 
     def _python(self, wanted: str) -> Path:

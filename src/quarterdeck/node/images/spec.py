@@ -19,7 +19,8 @@ class Engine:
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """A runnable image. ``root`` holds extracted layers (None: the machine's own system); ``own`` is our image;
-    ``engine`` runs it when nothing else can, and knows it as ``reference``."""
+    ``engine`` runs it when nothing else can, and knows it as ``reference``; ``user`` is the image configuration's
+    ``User`` ("": root), None where the node knows no configuration."""
 
     root: Path | None = None
     env: dict[str, str] = field(default_factory=dict[str, str])
@@ -31,6 +32,7 @@ class ImageSpec:
     binds: tuple[str, ...] = ()
     engine: Engine | None = None
     reference: str = ""
+    user: str | None = None
 
 
 class ImageNotRunnable(QuarterdeckError):

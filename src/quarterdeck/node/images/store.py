@@ -81,7 +81,7 @@ class ImageStore:
                 f"image {image!r} is not this node's version {own_image()!r}: use that tag or upgrade the node",
             )
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-        return ImageSpec(own=ours, digest=image, env={"PATH": path})
+        return ImageSpec(own=ours, digest=image, env={"PATH": path}, user="65532")
 
 
 def _own_command(command: Sequence[str]) -> list[str]:

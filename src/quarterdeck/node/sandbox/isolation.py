@@ -6,9 +6,11 @@ file-system and TCP rules. ``rlimits``: neither. The level is stated on the Node
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import quarterdeck
-from quarterdeck.node.process import base_python
-from quarterdeck.node.sandbox import landlock
+from quarterdeck.node.process import LAUNCHER, base_python
+from quarterdeck.node.sandbox import landlock, seccomp
 from quarterdeck.node.sandbox.hidden import hidden, visible
 
 Level = Literal["bwrap", "landlock", "rlimits"]
@@ -36,6 +38,7 @@ _PROC_HIDDEN = (
 """As the OCI runtime defaults: the kernel's settings belong to the machine, and it lets its root write them by file
 permissions alone, without any capability. A container of a node that runs as root has that very uid."""
 HOME = "/home/app"
+_PROBE_UID = 1_199_999_999  # just below those of Pods
 
 
 def find_bwrap() -> str | None:
@@ -85,7 +88,8 @@ class Mount:
 class Request:
     """One container process. ``listen``: container port → listening socket; ``connect``: TCP ports that may be dialled
     (None: any). ``own_network`` asks for a network namespace; ``status_fd`` takes bubblewrap's record of the exit
-    code."""
+    code. ``uid`` and ``gid`` are the container's view, ``machine_uid`` what it has on the machine (None: the node's);
+    ``capabilities`` hold in its own user namespace only."""
 
     argv: list[str]
     env: dict[str, str]
@@ -100,8 +104,11 @@ class Request:
     hand_over: bool = False
     egress: str = ""
     connect: tuple[int, ...] | None = None
-    uid: int | None = None
-    gid: int | None = None
+    uid: int = 65532
+    gid: int = 65532
+    machine_uid: int | None = None
+    capabilities: tuple[str, ...] = ()
+    filtered: bool = True
     read_only: bool = False
     cgroups: list[str] = field(default_factory=list[str])
     rlimits: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
@@ -122,44 +129,98 @@ class Sandbox:
         level, network = detect(bwrap)
         return cls(level, bwrap, network=network)
 
+    def gives_uids(self, directory: Path) -> bool:
+        """Whether containers can have uids of their own on the machine, found by trying: the node must be root, and
+        where no namespaces show a container its files, any uid must be able to walk to ``directory``."""
+        if os.getuid() != 0:
+            return False
+        inner = [base_python(), "-I", "-S", "-c", "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"]
+        spec: dict[str, Any] = {"env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "uid": _PROBE_UID, "gid": _PROBE_UID}
+        spec["argv"] = [*inner, str(directory)]
+        if self.level == "bwrap" and self._bwrap:
+            stage = _Stage(staged=True)
+            argv = [stage.program(self._bwrap), "--unshare-user", "--unshare-pid", "--uid", "0", "--gid", "0"]
+            argv += ["--ro-bind", "/", "/", "--proc", "/proc", "--", "true"]
+            spec |= {"argv": argv, "stage": stage.sources}
+        read, write = os.pipe()
+        with os.fdopen(write, "wb") as channel:
+            channel.write(json.dumps(spec).encode())
+        command = [base_python(), "-I", "-S", str(LAUNCHER), str(read)]
+        try:
+            return subprocess.run(command, pass_fds=(read,), capture_output=True, timeout=10).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            os.close(read)
+
     def instructions(self, request: Request) -> dict[str, Any]:
         """The launcher's JSON; see :mod:`quarterdeck.node.sandbox.launcher`."""
         spec: dict[str, Any] = {"cgroups": request.cgroups, "rlimits": {"RLIMIT_CORE": [0, 0], **request.rlimits}}
+        program = system_call_filter(request)
+        if program is not None:
+            spec["seccomp"] = base64.b64encode(program).decode()
+        if request.machine_uid is not None:
+            spec |= {"uid": request.machine_uid, "gid": request.machine_uid, "groups": []}
         if self.level == "bwrap" and self._bwrap:
-            env = dict(request.env) | {"HOME": HOME, "TMPDIR": "/tmp"}  # noqa: S108 - the Pod's own
+            env = dict(request.env) | {"HOME": _home(request, HOME), "TMPDIR": "/tmp"}  # noqa: S108 - the Pod's own
             if request.connect is not None and not request.own_network:
                 spec["landlock"] = {"read": None, "connect": list(request.connect)}
-            return spec | {"argv": self._bwrap_argv(request), "env": env, "cwd": "/"}
+            stage = _Stage(staged=request.machine_uid is not None)
+            argv = self._bwrap_argv(request, stage, filtered=program is not None)
+            return spec | {"argv": argv, "env": env, "cwd": "/", "stage": stage.sources}
         return spec | self._plain(request)
 
     def confinement(self, request: Request) -> dict[str, Any]:
         """What of :meth:`instructions` also holds for a command that joins the container later."""
         spec = self.instructions(request)
-        keys = ("cgroups", "rlimits", "landlock", "uid", "gid", "groups", "drop_caps")
+        keys = ("cgroups", "rlimits", "landlock", "uid", "gid", "groups", "drop_caps", "seccomp")
         kept = {key: spec[key] for key in keys if key in spec}
         joined = self.level == "bwrap"
         network = "own" if request.own_network and self.network else "host"
         return {**kept, "cwd": request.cwd if joined else spec["cwd"], "joined": joined, "network": network}
 
-    def _bwrap_argv(self, request: Request) -> list[str]:
+    def means(self, request: Request) -> tuple[list[str], list[str]]:
+        """What of a request holds at this level beside file and network rules, and what does not; for people."""
+        machine = os.getuid() if request.machine_uid is None else request.machine_uid
+        holds = [f"uid {request.uid} ({machine} of the machine)" if self.level == "bwrap" else f"uid {machine}"]
+        capable = self.level == "bwrap" and request.uid == 0
+        holds += [f"capability {name}" for name in request.capabilities if capable]
+        missing = [f"capability {name}" for name in request.capabilities if not capable]
+        if self.level != "bwrap" and machine != request.uid:
+            missing.append(f"uid {request.uid}")
+        if os.getuid() == 0 and request.machine_uid is None:
+            missing.append("a uid of its own on the machine (it is the node's, root)")
+        if request.read_only and self.level == "rlimits":
+            missing.append("read-only root file system")
+        if system_call_filter(request) is not None:
+            holds.append("system-call filter")
+        elif request.filtered:
+            missing.append(f"system-call filter (none for {platform.machine()})")
+        return holds, missing
+
+    def _bwrap_argv(self, request: Request, stage: _Stage, *, filtered: bool) -> list[str]:
         own_network = request.own_network and self.network
-        argv = [str(self._bwrap), "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-        argv += ["--hostname", request.hostname[:63], "--cap-drop", "ALL"]
-        argv += ["--uid", str(request.uid or 0), "--gid", str(request.gid or 0)] if request.uid is not None else []
+        argv = [stage.program(str(self._bwrap)), "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+        argv += ["--hostname", request.hostname[:63], "--uid", str(request.uid), "--gid", str(request.gid)]
+        argv += ["--cap-drop", "ALL"]
+        if request.uid == 0:  # others end up in a user namespace that owns nothing they could use one for
+            argv += [word for name in request.capabilities for word in ("--cap-add", f"CAP_{name}")]
+        argv += ["--seccomp", "@seccomp"] if filtered else []
         argv += ["--unshare-net"] if own_network else []
         argv += ["--json-status-fd", str(request.status_fd)] if request.status_fd is not None else []
-        argv += _root(request.image_root)
+        argv += _root(request.image_root, stage)
         own = "--ro-bind" if request.read_only else "--bind"
-        argv += ["--proc", "/proc", *_kernel(), "--dev", "/dev", own, str(request.tmp), "/tmp"]  # noqa: S108
+        argv += ["--proc", "/proc", *_kernel(), "--dev", "/dev", own, stage.source(str(request.tmp)), "/tmp"]  # noqa: S108
         for path in readable():
             if not _under_system(path):
-                argv += ["--ro-bind", path, path]
-        argv += ["--dir", "/home", own, str(request.home), HOME]
+                argv += ["--ro-bind", stage.source(path), path]
+        argv += ["--dir", "/home", own, stage.source(str(request.home)), HOME]
         if own_network and request.egress:
-            argv += ["--bind", request.egress, EGRESS_SOCKET]
+            argv += ["--bind", stage.source(request.egress), EGRESS_SOCKET]
         for mount in request.mounts:
-            argv += ["--ro-bind" if mount.read_only else "--bind", mount.source, mount.target]
-        argv += ["--remount-ro", "/"] if request.read_only else []
+            argv += ["--ro-bind" if mount.read_only else "--bind", stage.source(mount.source), mount.target]
+        # What is left of the root is the image's, and of root: writable for nobody else.
+        argv += ["--remount-ro", "/"] if request.read_only or request.uid != 0 else []
         argv += ["--chdir", request.cwd, "--"]
         if own_network:
             relay = {
@@ -174,13 +235,13 @@ class Sandbox:
         if request.image_root is not None:
             moves |= {f"/{p.name}": str(p) for p in request.image_root.iterdir() if f"/{p.name}" not in _SYSTEM}
         env = {k: rewrite(v, moves) for k, v in request.env.items()}
-        env |= {"HOME": str(request.home), "TMPDIR": str(request.tmp)}
+        tmp = moves.get("/tmp", str(request.tmp))  # noqa: S108 - a volume there is meant to be it
+        home = rewrite(_home(request, ""), {"/tmp": tmp} | moves) or str(request.home)  # noqa: S108 - the Pod's own
+        env |= {"HOME": home, "TMPDIR": tmp}
         spec: dict[str, Any] = {
             "argv": [rewrite(a, moves) for a in request.argv],
             "env": env,
             "cwd": rewrite(request.cwd, moves) if request.cwd != "/" else str(request.home),
-            "uid": request.uid,
-            "gid": request.gid if request.gid is not None else request.uid,
             "drop_caps": True,
         }
         if self.level == "landlock":
@@ -196,6 +257,42 @@ class Sandbox:
             connect = list(request.connect) if request.connect is not None else None
             spec["landlock"] = {"read": read, "write": write, "connect": connect}
         return spec
+
+
+class _Stage:
+    """Where a container's uid finds the sources of mounts: their own paths, or numbers in the launcher's stage."""
+
+    def __init__(self, *, staged: bool) -> None:
+        self._staged = staged
+        self.sources: list[str] = []
+
+    def source(self, path: str) -> str:
+        if not self._staged or _under_system(path):
+            return path
+        if path not in self.sources:
+            self.sources.append(path)
+        return f"/tmp/{self.sources.index(path)}"  # noqa: S108 - in the launcher's own mount namespace
+
+    def program(self, path: str) -> str:
+        """bubblewrap itself; out of its PyPI package it finds libraries two folders above its own."""
+        if not self._staged or _under_system(path):
+            return path
+        above = Path(path).parents[2]
+        return f"{self.source(str(above))}/{Path(path).relative_to(above)}"
+
+
+def system_call_filter(request: Request) -> bytes | None:
+    """The filter a container gets; None where it wants none, or none exists for this kind of machine."""
+    if not request.filtered:
+        return None
+    return seccomp.program(platform.machine(), raw_sockets="NET_RAW" in request.capabilities)
+
+
+def _home(request: Request, usual: str) -> str:
+    """The Pod's own HOME where that leads to something of its own, else the one the node made."""
+    wanted = request.env.get("HOME", "")
+    targets = ["/tmp", *(mount.target for mount in request.mounts)]  # noqa: S108 - the Pod's own
+    return wanted if any(wanted == t or wanted.startswith(t + "/") for t in targets) else usual
 
 
 def readable() -> list[str]:
@@ -222,7 +319,7 @@ def _kernel() -> list[str]:
     return argv
 
 
-def _root(image: Path | None) -> list[str]:
+def _root(image: Path | None, stage: _Stage) -> list[str]:
     """The file system below the mounts: a whole image, or the machine's system folders with an image's own on top."""
     if image is not None and (image / "usr" / "bin").is_dir():
         whole: list[str] = []
@@ -230,7 +327,7 @@ def _root(image: Path | None) -> list[str]:
             if entry.is_symlink():
                 whole += ["--symlink", os.readlink(entry), f"/{entry.name}"]
             elif entry.is_dir() and entry.name not in ("proc", "dev", "tmp", "sys", "run", "home"):
-                whole += ["--ro-bind", str(entry), f"/{entry.name}"]
+                whole += ["--ro-bind", stage.source(str(entry)), f"/{entry.name}"]
         return whole
     argv: list[str] = []
     for base in _SYSTEM:
@@ -246,7 +343,7 @@ def _root(image: Path | None) -> list[str]:
         argv += ["--ro-bind", target, target] if Path(target).exists() else []
     for entry in sorted(image.iterdir()) if image is not None else ():
         if f"/{entry.name}" not in _SYSTEM and entry.is_dir() and not entry.is_symlink():
-            argv += ["--ro-bind", str(entry), f"/{entry.name}"]
+            argv += ["--ro-bind", stage.source(str(entry)), f"/{entry.name}"]
     return argv
 
 

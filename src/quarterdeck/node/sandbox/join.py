@@ -28,9 +28,9 @@ def _identity(fd: int) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-def enter(pid: int) -> bool:
+def enter(pid: int, become: Callable[[], None]) -> bool:
     """Join all namespaces of ``pid`` that differ from ours; True when the pid namespace is among them, which holds
-    for children only. Raises OSError."""
+    for children only. ``become`` takes the container's uid as soon as nothing needs ours. Raises OSError."""
     fds: dict[str, int] = {}
     for kind in ("user", "mnt", "pid", "ipc", "uts", "net"):
         fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
@@ -39,6 +39,7 @@ def enter(pid: int) -> bool:
             os.close(fd)
         else:
             fds[kind] = fd
+    become()
     user = fds.pop("user", None)
     if user is not None and "mnt" in fds:
         owner = fcntl.ioctl(fds["mnt"], _NS_GET_USERNS)
