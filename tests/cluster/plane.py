@@ -331,7 +331,8 @@ class Plane:
             f"--kubeconfig={kubeconfig}", f"--authentication-kubeconfig={kubeconfig}",
             f"--authorization-kubeconfig={kubeconfig}", f"--bind-address={address}", f"--secure-port={port}",
             f"--cert-dir={self.root / 'metrics-certs'}", f"--kubelet-certificate-authority={self.ca}",
-            "--kubelet-use-node-status-port", "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s",
+            "--kubelet-request-timeout=5s", "--kubelet-use-node-status-port",
+            "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s",
         ]  # fmt: skip
 
 

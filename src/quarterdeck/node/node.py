@@ -29,6 +29,7 @@ from quarterdeck.node.sandbox import seccomp
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.node.services import ServiceNames
 from quarterdeck.node.uids import Uids
+from quarterdeck.node.usage import tree_usage
 from quarterdeck.node.worker import PodWorker
 
 log = logging.getLogger(__name__)
@@ -119,17 +120,21 @@ class Node:
         return None
 
     def pod_metrics(self) -> list[dict[str, Any]]:
-        """Use per container: namespace, pod, container, cpu in nanoseconds since the start, memory in bytes."""
+        """Use per container: namespace, pod, container, cpu in nanoseconds since the start, memory in bytes, and the
+        start in seconds since the epoch."""
         runtime = self.runtime
         found: list[dict[str, Any]] = []
         for worker in self.workers.values() if runtime is not None else ():
             meta = worker.pod["metadata"]
-            for name in worker.processes:
-                usage = runtime.cgroups.usage(f"{worker.uid}/{name}") if runtime is not None else None
+            for name, process in worker.processes.items():
+                group = f"{worker.uid}/{name}"
+                usage = runtime.cgroups.usage(group) if runtime is not None else None
+                usage = usage or tree_usage(process.pid)
                 if usage is not None:
                     found.append({
                         "namespace": meta["namespace"], "pod": meta["name"], "container": name,
                         "cpu_nanoseconds": usage.cpu_nanoseconds, "memory_bytes": usage.memory,
+                        "started_at": worker.containers[name].started_at,
                     })  # fmt: skip
         return found
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.errors import ApiError, BadRequest, NotFound, Unauthorized
@@ -18,6 +19,7 @@ from quarterdeck.node.kubelet.attach import serve_attach
 from quarterdeck.node.kubelet.exec import serve_exec
 from quarterdeck.node.kubelet.forward import serve_forward
 from quarterdeck.node.logs import LogFile, LogOptions, stream
+from quarterdeck.node.usage import machine_usage
 from quarterdeck.node.worker import PodWorker
 from quarterdeck.wire.http import Exchange, Limits, Server
 
@@ -140,12 +142,24 @@ class KubeletApi:
         return {"node": {"nodeName": self._node.config.name}, "pods": list(pods.values())}
 
     def _metrics(self) -> str:
-        """The Prometheus text that metrics-server reads."""
-        lines = ["# TYPE container_cpu_usage_seconds_total counter", "# TYPE container_memory_working_set_bytes gauge"]
-        for use in self._node.pod_metrics():
-            labels = f'{{container="{use["container"]}",namespace="{use["namespace"]}",pod="{use["pod"]}"}}'
-            lines.append(f"container_cpu_usage_seconds_total{labels} {use['cpu_nanoseconds'] / 1e9}")
-            lines.append(f"container_memory_working_set_bytes{labels} {use['memory_bytes']}")
+        """The Prometheus text that metrics-server reads; it leaves out what has used no CPU or no memory."""
+        machine = machine_usage(Path("/proc/stat").read_text(), Path("/proc/meminfo").read_text())
+        lines = [
+            "# TYPE node_cpu_usage_seconds_total counter",
+            f"node_cpu_usage_seconds_total {machine.cpu_nanoseconds / 1e9}",
+            "# TYPE node_memory_working_set_bytes gauge",
+            f"node_memory_working_set_bytes {machine.memory}",
+        ]
+        uses = [
+            (f'{{container="{u["container"]}",namespace="{u["namespace"]}",pod="{u["pod"]}"}}', u)
+            for u in self._node.pod_metrics()
+        ]
+        lines.append("# TYPE container_cpu_usage_seconds_total counter")
+        lines += [f"container_cpu_usage_seconds_total{labels} {u['cpu_nanoseconds'] / 1e9}" for labels, u in uses]
+        lines.append("# TYPE container_memory_working_set_bytes gauge")
+        lines += [f"container_memory_working_set_bytes{labels} {u['memory_bytes']}" for labels, u in uses]
+        lines.append("# TYPE container_start_time_seconds gauge")
+        lines += [f"container_start_time_seconds{labels} {u['started_at']}" for labels, u in uses]
         return "\n".join(lines) + "\n"
 
 
