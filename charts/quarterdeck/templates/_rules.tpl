@@ -1,0 +1,43 @@
+{{/* Generated from quarterdeck.controllers.rbac; do not edit. */}}
+
+{{- define "quarterdeck.rules.watched" -}}
+- {"apiGroups": ["kagent.dev"], "resources": ["agents", "mcpservers", "modelconfigs", "modelproviderconfigs", "remotemcpservers"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["kagent.dev"], "resources": ["agents/scale", "agents/status", "mcpservers/scale", "mcpservers/status", "modelconfigs/status", "modelproviderconfigs/status", "remotemcpservers/status"], "verbs": ["patch"]}
+- {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
+- {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["secrets", "services"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["configmaps", "serviceaccounts"], "verbs": ["create", "get", "list", "patch", "watch"]}
+- {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "delete", "list", "patch", "watch"]}
+- {"apiGroups": ["apps"], "resources": ["controllerrevisions"], "verbs": ["create", "delete", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["pods", "resourcequotas"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]}
+- {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}
+{{- end -}}
+
+{{- define "quarterdeck.rules.own" -}}
+- {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}
+- {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "update"], "resourceNames": ["quarterdeck-controller"]}
+- {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}
+- {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": ["quarterdeck-access-token", "quarterdeck-gateway-key", "quarterdeck-webhook"]}
+- {"apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"], "resourceNames": ["quarterdeck-webhook"]}
+- {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"], "resourceNames": ["quarterdeck-controller"]}
+{{- end -}}
+
+{{- define "quarterdeck.rules.defaultNamespace" -}}
+- {"apiGroups": ["kagent.dev"], "resources": ["modelconfigs"], "verbs": ["create", "patch"]}
+- {"apiGroups": ["kagent.dev"], "resources": ["modelconfigs"], "verbs": ["delete", "get"], "resourceNames": ["default-model-config"]}
+{{- end -}}
+
+{{- define "quarterdeck.rules.cluster" -}}
+- {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "get", "list", "watch"]}
+- {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+- {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]}
+- {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["get", "patch"], "resourceNames": ["agents.kagent.dev", "modelconfigs.kagent.dev"]}
+- {"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]}
+{{- end -}}
+
+{{- define "quarterdeck.rules.namespaced" -}}
+- {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}
+{{- end -}}
