@@ -123,7 +123,7 @@ async def test_a_webhook_that_fails_names_itself(boxes: tuple[KubeClient, Conver
     client, converter = boxes
     await client.create(V1, box("a", size="1x1"), "default")
     converter.broken = True
-    with pytest.raises(InternalError, match=r"conversion webhook for boxes.test.example failed: out of order"):
+    with pytest.raises(InternalError, match=r"conversion webhook for test.example/v1, Kind=Box failed: out of order"):
         await client.get(V2, "a", "default")
     assert (await client.get(V1, "a", "default"))["spec"] == {"size": "1x1"}
     await client.delete(CRD, "boxes.test.example")  # clean-up needs no conversion

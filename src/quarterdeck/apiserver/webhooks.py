@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from quarterdeck.apiserver.codec import encode
-from quarterdeck.apiserver.crd.conversion import Webhook
+from quarterdeck.apiserver.crd.conversion import Webhook, failed
 from quarterdeck.apiserver.store import Store
 from quarterdeck.errors import InternalError, QuarterdeckError
 from quarterdeck.kube.resource import ENDPOINT_SLICE, Object
@@ -26,7 +26,7 @@ def webhook_of(crd: Object, store: Store) -> Webhook | None:
     conversion: Object = crd["spec"].get("conversion") or {}
     if conversion.get("strategy") != "Webhook":
         return None
-    name, config = str(crd["metadata"]["name"]), (conversion.get("webhook") or {}).get("clientConfig") or {}
+    config: Object = (conversion.get("webhook") or {}).get("clientConfig") or {}
 
     async def post(review: Object) -> Object:
         try:
@@ -34,9 +34,9 @@ def webhook_of(crd: Object, store: Store) -> Webhook | None:
         except InternalError:
             raise
         except (QuarterdeckError, msgspec.DecodeError, ValueError) as error:
-            raise InternalError(f"conversion webhook for {name} failed: {error}") from error
+            raise failed(review["request"]["objects"][0], str(error)) from error
 
-    return Webhook(post, name)
+    return Webhook(post)
 
 
 async def _post(config: Object, store: Store, review: Object) -> Object:

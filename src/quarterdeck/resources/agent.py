@@ -174,14 +174,14 @@ class AgentTool(Model):
 class LegacyMcpServerTool(McpServerTool):
     """v1alpha1: a ToolServer's tools; with the fields of v1alpha2 for mixed files."""
 
-    name: str = Field("", description="Name of the MCP server.")
+    name: str | None = Field(None, description="Name of the MCP server.")  # type: ignore[assignment]  # or the older field
     tool_server: str | None = Field(None, description="v1alpha1: [namespace/]name of a ToolServer.")
 
 
 class LegacyAgentTool(AgentTool):
     """v1alpha1: an agent by ref; with the fields of v1alpha2 for mixed files."""
 
-    name: str = Field("", description="Name of the agent.")
+    name: str | None = Field(None, description="Name of the agent.")  # type: ignore[assignment]  # or the older field
     ref: str | None = Field(None, min_length=1, description="v1alpha1: [namespace/]name of the agent.")
 
 

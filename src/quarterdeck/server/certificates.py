@@ -64,7 +64,8 @@ def advance(material: Material, names: tuple[str, ...], now: dt.datetime, publis
     newest = x509.load_pem_x509_certificate(material.authorities[-1])
     if now >= _renewal(newest):
         authority, key = _authority(now)
-        return replace(material, authorities=(*alive, authority), authority_key=key)
+        material = replace(material, authorities=(*alive, authority), authority_key=key)
+        newest, published = x509.load_pem_x509_certificate(authority), False
     serving = x509.load_pem_x509_certificate(material.certificate)
     current = _issued_by(serving, newest)
     if current and _names(serving) == set(names) and now < _renewal(serving):

@@ -85,7 +85,7 @@ class ConversionWebhook:
 
         Raises OSError when the port is taken.
         """
-        await self._look()
+        await self.look()
         self._task = asyncio.create_task(self._follow(), name="conversion-webhook")
 
     async def stop(self) -> None:
@@ -104,11 +104,11 @@ class ConversionWebhook:
         while True:
             await sleep(self._clock, self.options.period if self.ready else min(2.0, self.options.period))
             try:
-                await self._look()
+                await self.look()
             except OSError as error:
                 log.error("conversion webhook: %s", error)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """One look at everything; an API server that is away is tried again next time."""
         try:
             if self.options.directory is not None:
@@ -138,8 +138,10 @@ class ConversionWebhook:
             if material is None:
                 return
         assert material is not None
-        await self._serve(material.certificate, material.key)
+        if not self.ready:
+            await self._serve(material.certificate, material.key)
         await self._publish(definitions, material.bundle)
+        await self._serve(material.certificate, material.key)
 
     async def _stored(self) -> tuple[Material | None, str]:
         """What the Secret holds, and the version to replace; None when it has to be made anew."""

@@ -59,10 +59,8 @@ def converter_of(crd: Object, registry: InProcess | None = None) -> Conversion:
 class Webhook:
     """Strategy Webhook (ConversionReview v1)."""
 
-    def __init__(self, post: Post, name: str) -> None:
-        """``name`` of the definition, for messages."""
+    def __init__(self, post: Post) -> None:
         self._post = post
-        self._name = name
 
     async def convert(self, objects: list[Object], wanted: str) -> list[Object]:
         """All ``objects`` in apiVersion ``wanted``. Raises InternalError when the webhook fails."""
@@ -77,29 +75,32 @@ class Webhook:
         response: dict[str, Any] = review.get("response") or {}
         result: dict[str, Any] = response.get("result") or {}
         if response.get("uid") != uid:
-            raise self._failed(f"expected response.uid={uid!r}, got {response.get('uid')!r}")
+            raise failed(pending[0], f"expected response.uid={uid!r}, got {response.get('uid')!r}")
         if result.get("status") != "Success":
-            raise self._failed(str(result.get("message") or "unknown reason"))
+            raise failed(pending[0], str(result.get("message") or "unknown reason"))
         converted: list[Object] = response.get("convertedObjects") or []
         if len(converted) != len(pending):
-            raise self._failed(f"returned {len(converted)} objects, expected {len(pending)}")
-        answers = iter([self._merged(before, after, wanted) for before, after in zip(pending, converted, strict=True)])
+            raise failed(pending[0], f"returned {len(converted)} objects, expected {len(pending)}")
+        answers = iter([_merged(before, after, wanted) for before, after in zip(pending, converted, strict=True)])
         return [obj if obj.get("apiVersion") == wanted else next(answers) for obj in objects]
 
-    def _merged(self, before: Object, after: Object, wanted: str) -> Object:
-        """Of metadata a webhook may change labels and annotations only."""
-        if after.get("apiVersion") != wanted or after.get("kind") != before.get("kind"):
-            raise self._failed(f"returned {after.get('apiVersion')}, Kind={after.get('kind')}, expected {wanted}")
-        metadata = copy(before.get("metadata") or {})
-        sent: dict[str, Any] = after.get("metadata") or {}
-        for key in ("name", "namespace", "uid"):
-            if sent.get(key) != metadata.get(key):
-                raise self._failed(f"must not change metadata.{key}")
-        for key in ("labels", "annotations"):
-            metadata.pop(key, None)
-            if sent.get(key):
-                metadata[key] = sent[key]
-        return {**after, "metadata": metadata}
 
-    def _failed(self, why: str) -> InternalError:
-        return InternalError(f"conversion webhook for {self._name} failed: {why}")
+def _merged(before: Object, after: Object, wanted: str) -> Object:
+    """Of metadata a webhook may change labels and annotations only."""
+    if after.get("apiVersion") != wanted or after.get("kind") != before.get("kind"):
+        raise failed(before, f"returned {after.get('apiVersion')}, Kind={after.get('kind')}, expected {wanted}")
+    metadata = copy(before.get("metadata") or {})
+    sent: dict[str, Any] = after.get("metadata") or {}
+    for key in ("name", "namespace", "uid"):
+        if sent.get(key) != metadata.get(key):
+            raise failed(before, f"must not change metadata.{key}")
+    for key in ("labels", "annotations"):
+        metadata.pop(key, None)
+        if sent.get(key):
+            metadata[key] = sent[key]
+    return {**after, "metadata": metadata}
+
+
+def failed(obj: Object, why: str) -> InternalError:
+    """What a client hears when an object could not be converted by its webhook."""
+    return InternalError(f"conversion webhook for {obj.get('apiVersion')}, Kind={obj.get('kind')} failed: {why}")
