@@ -10,6 +10,7 @@ import asyncio
 import base64
 import random
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ class KubeClient:
         self.gate = gate
         self.on_warning = on_warning
         self.writes = 0
+        self.answers: Counter[tuple[str, int]] = Counter()
+        """Answers so far by method and status, watches at their start."""
         self.on_write = on_write
         self._base = config.base_url.rstrip("/")
         self._credentials = CredentialSource(config)
@@ -329,6 +332,7 @@ class KubeClient:
                 raise errors.UpstreamError(f"cannot reach the Kubernetes API at {self._base}: {error}") from error
             except TimeoutError as error:
                 raise errors.TimedOut(f"{method} {self._base}{path}: no answer in {timeout.total} s") from error
+            self.answers[method, response.status] += 1
             if self.on_warning is not None:
                 for text in _warnings(response):
                     self.on_warning(text)

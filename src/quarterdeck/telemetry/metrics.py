@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 MAX_SERIES = 10_000
 """Label combinations kept per metric; what comes after is counted under ``other`` (names are chosen by callers)."""
@@ -91,6 +91,10 @@ class HistogramFamily:
             child = self._series.setdefault(values, Histogram(self._bounds))
         return child
 
+    def adopt(self, values: tuple[str, ...], child: Histogram) -> None:
+        """Show a histogram that its owner keeps (of the same bounds)."""
+        self._series[values] = child
+
     def lines(self) -> Iterable[str]:
         for values, child in self._series.items():
             labels = _labels(self.label_names, values)
@@ -106,11 +110,12 @@ class HistogramFamily:
 
 
 class GaugeFunction:
-    """A value that is read when asked for."""
+    """A value that is read when asked for: a gauge, or a counter that its owner keeps."""
 
-    kind = "gauge"
-
-    def __init__(self, name: str, help_text: str, read: Callable[[], list[tuple[dict[str, str], float]]]) -> None:
+    def __init__(
+        self, name: str, help_text: str, read: Callable[[], list[tuple[dict[str, str], float]]], kind: str = "gauge"
+    ) -> None:
+        self.kind = kind
         self.name = name
         self.help_text = help_text
         self._read = read
@@ -140,9 +145,16 @@ class Registry:
     ) -> HistogramFamily:
         return self._add(HistogramFamily(name, help_text, labels, bounds))
 
-    def gauge(self, name: str, help_text: str, read: Callable[[], list[tuple[dict[str, str], float]]]) -> GaugeFunction:
+    def gauge(
+        self,
+        name: str,
+        help_text: str,
+        read: Callable[[], list[tuple[dict[str, str], float]]],
+        *,
+        kind: Literal["gauge", "counter"] = "gauge",
+    ) -> GaugeFunction:
         """``read`` returns (labels, value) pairs at scrape time."""
-        return self._add(GaugeFunction(name, help_text, read))
+        return self._add(GaugeFunction(name, help_text, read, kind))
 
     def render(self) -> bytes:
         """The exposition text, families in the order they were added."""
