@@ -13,7 +13,7 @@ from quarterdeck.apiserver.crd.kind import CustomSchema, kinds_from
 from quarterdeck.resources import crd
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts/quarterdeck-crds/crds"
+CHART = ROOT / "charts/quarterdeck-crds/files"
 SEED = sorted((ROOT / "examples/seed").glob("*.yaml"))
 DOCUMENTS = {document["spec"]["names"]["kind"]: document for document in crd.crds()}
 
@@ -29,7 +29,7 @@ def schema_of(kind: str, version: str) -> CustomSchema:
 def test_the_committed_definitions_are_the_generated_ones(kind: str) -> None:
     document = DOCUMENTS[kind]
     committed = (CHART / f"{document['metadata']['name']}.yaml").read_text()
-    assert committed == crd.render(document), "run: python -m quarterdeck.resources.crd charts/quarterdeck-crds/crds"
+    assert committed == crd.render(document), "run: python -m quarterdeck.resources.crd charts/quarterdeck-crds/files"
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)

@@ -1,6 +1,6 @@
 """CustomResourceDefinitions from the models: structural schemas with defaults, rules, columns and subresources.
 
-``python -m quarterdeck.resources.crd OUT_DIR`` writes one file per kind; ``charts/quarterdeck-crds/crds`` is the
+``python -m quarterdeck.resources.crd OUT_DIR`` writes one file per kind; ``charts/quarterdeck-crds/files`` is the
 committed copy. Core Pod types are embedded verbatim from the published Kubernetes schemas.
 """
 
