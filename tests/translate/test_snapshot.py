@@ -11,7 +11,7 @@ from quarterdeck.snapshot import Endpoint, HeaderValue
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.resolve import Services, resolve
-from quarterdeck.translate.snapshot import World, compile_snapshot
+from quarterdeck.translate.snapshot import Values, World, compile_snapshot
 
 
 def obj(
@@ -103,7 +103,7 @@ def test_a_world_compiles_to_one_deterministic_snapshot() -> None:
         ],
         services=[SERVICE],
         endpoint_slices=[SLICE],
-        secrets=[secret],
+        values=Values.of([secret], []),
         deployments=[deployment, stranger],
         replica_sets=[replica_set, owned("ReplicaSet", "f-1", stranger)],
         pods=[owned("Pod", "p", replica_set), owned("Pod", "q", owned("ReplicaSet", "f-1", stranger))],

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.resource import Key, Object
 from quarterdeck.kube.template import foreign_template_fields
 from quarterdeck.translate.options import Options
 
 from . import agent, mcp_server, model_config, model_provider_config, remote_mcp_server, service
+from .activity import Activity, Target
+from .canary import Contents
 from .context import Context
 from .discovery import Discovery
 from .gateway_config import GatewayConfig
+from .idle import Idle
 
+_MANAGERS = {"kagent", "kmcp", "quarterdeck"}
+_OF_FOREIGN = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "deletionTimestamp")
 __all__ = ["ControllerOptions", "GatewayConfig", "build", "controllers"]
 
 
@@ -26,16 +33,23 @@ class ControllerOptions(Options):
     """Seconds between two questions for a server's tools."""
     local_token_hashes: tuple[str, ...] = ()
     anonymous_local: bool = False
+    watch_namespaces: tuple[str, ...] = ()
+    """The only namespaces looked at; all when empty."""
 
 
 def build(client: KubeClient, options: ControllerOptions) -> tuple[ControllerSet, GatewayConfig]:
     """All controllers, ready to run, and the gateway configuration they feed."""
-    controllers = ControllerSet(client)
+    controllers = ControllerSet(client, namespaces=options.watch_namespaces)
     controllers.informer(k.DEPLOYMENT).keep_managed_fields = foreign_template_fields
+    for res in (k.SECRET, k.CONFIG_MAP):
+        controllers.informer(res).lean = True
+    controllers.informer(k.POD).trim = _of_pod
     context = Context(controllers, options)
     discovery = Discovery(controllers.clock.monotonic, options.discovery_interval)
-    controllers.add(agent.controller(context))
-    controllers.add(mcp_server.controller(context, discovery))
+    contents = Contents(client)
+    idle = Idle(context, Activity(controllers.clock.monotonic, partial(_look_again, controllers)))
+    controllers.add(agent.controller(context, contents, idle))
+    controllers.add(mcp_server.controller(context, discovery, idle))
     controllers.add(model_config.controller(context))
     controllers.add(model_provider_config.controller(context))
     controllers.add(remote_mcp_server.controller(context, discovery))
@@ -43,10 +57,29 @@ def build(client: KubeClient, options: ControllerOptions) -> tuple[ControllerSet
     config = GatewayConfig(
         controllers,
         options,
+        contents,
+        idle,
         local_token_hashes=options.local_token_hashes,
         anonymous_local=options.anonymous_local,
     )
     return controllers, config
+
+
+def _look_again(controllers: ControllerSet, target: Target) -> None:
+    """There are new numbers of what is on trial."""
+    kind, namespace, name = target
+    if kind == "Agent":
+        controllers.enqueue("agent", Key(namespace, name))
+
+
+def _of_pod(pod: Object) -> Object:
+    """Pods that cannot be of our workloads are known by name only."""
+    metadata: Object = pod["metadata"]
+    if (metadata.get("labels") or {}).get("app.kubernetes.io/managed-by") in _MANAGERS or "kagent" in (
+        metadata.get("labels") or {}
+    ):
+        return pod
+    return {"metadata": {name: metadata[name] for name in _OF_FOREIGN if name in metadata}}
 
 
 def controllers(client: KubeClient, options: ControllerOptions) -> ControllerSet:

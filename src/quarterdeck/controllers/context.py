@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from quarterdeck.errors import (
@@ -32,6 +33,7 @@ from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
+from quarterdeck.translate.resolve import Services, service_name
 from quarterdeck.translate.snapshot import Values
 
 from .holders import Holders
@@ -51,6 +53,10 @@ COMPONENT = "quarterdeck"
 _UNSUPPORTED = "UnsupportedFeatures"
 _LONGEST = 4096
 """Characters of a condition's message; the schemas allow 32,768, and an API server's answer can be longer."""
+
+
+SERVICE, LABELS = "service", "labels"
+"""Indexes of EndpointSlices by ``namespace/Service`` and of Pods by ``namespace/label=value``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class Context:
 
     def __post_init__(self) -> None:
         self.holders = Holders(self.set)
+        self.set.informer(k.ENDPOINT_SLICE).add_index(SERVICE, _service_of)
+        self.set.informer(k.POD).add_index(LABELS, _labels_of)
 
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
         return self.set.informer(res).get(namespace, name)
@@ -107,7 +115,20 @@ class Context:
         return {"apiVersion": res.api_version, "kind": res.kind} | obj
 
     def values(self) -> Values:
-        return Values(self.list(k.SECRET), self.list(k.CONFIG_MAP))
+        return Values(partial(self.get, k.SECRET), partial(self.get, k.CONFIG_MAP))
+
+    def services(self) -> Services:
+        """Services and their endpoints as they are now, looked up one by one."""
+        slices = self.set.informer(k.ENDPOINT_SLICE)
+        return Services(
+            partial(self.get, k.SERVICE), lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}")
+        )
+
+    def pods(self, namespace: str, labels: dict[str, str]) -> list[Object]:
+        """Pods that carry all these labels; the last one says most, the others are common to many."""
+        name, value = next(reversed(labels.items()))
+        found = self.set.informer(k.POD).by_index(LABELS, f"{namespace}/{name}={value}")
+        return [pod for pod in found if labels.items() <= (pod["metadata"].get("labels") or {}).items()]
 
     def namespace_labels(self, name: str) -> dict[str, str]:
         obj = self.get(k.NAMESPACE, "", name) or {}
@@ -271,3 +292,13 @@ class Context:
             if target.get("kind") == "Deployment" and target.get("name") == name:
                 return True
         return False
+
+
+def _service_of(endpoint_slice: Object) -> list[str]:
+    name = service_name(endpoint_slice)
+    return [f"{endpoint_slice['metadata']['namespace']}/{name}"] if name else []
+
+
+def _labels_of(pod: Object) -> list[str]:
+    metadata = pod["metadata"]
+    return [f"{metadata['namespace']}/{name}={value}" for name, value in (metadata.get("labels") or {}).items()]

@@ -15,10 +15,16 @@ from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.clock import sleep
 from quarterdeck.kube.controller import ControllerSet
-from quarterdeck.kube.resource import Resource
+from quarterdeck.kube.informer import Callback, ChangeKind, Informer, NotLoaded
+from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.snapshot import Identities, Snapshot
+from quarterdeck.snapshot.activity import Report
 from quarterdeck.translate.options import Options
-from quarterdeck.translate.snapshot import World, compile_snapshot
+from quarterdeck.translate.snapshot import Lookup, Values, World, compile_snapshot
+
+from .activity import Target
+from .canary import Contents
+from .idle import Idle
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +35,20 @@ _SOURCES: dict[str, Resource] = {
     "remote_mcp_servers": k.REMOTE_MCP_SERVER,
     "services": k.SERVICE,
     "endpoint_slices": k.ENDPOINT_SLICE,
-    "secrets": k.SECRET,
-    "config_maps": k.CONFIG_MAP,
     "pods": k.POD,
     "deployments": k.DEPLOYMENT,
     "replica_sets": k.REPLICA_SET,
     "namespaces": k.NAMESPACE,
 }
+_VALUES = (k.SECRET, k.CONFIG_MAP)
 _KEYS_REFRESH = 300.0
 _KEYS_RETRY = 1.0
 _REST = 4.0
 """Pause between compilations as a multiple of what the last one took: with 1,000 agents one takes 20 ms and more, and
 while they are being created everything changes all the time."""
 _LONGEST_REST = 1.0
+_LOADS_AT_ONCE = 8
+_OWNED = {k.POD, k.REPLICA_SET, k.DEPLOYMENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class GatewayConfig:
         self,
         controllers: ControllerSet,
         options: Options,
+        contents: Contents,
+        idle: Idle,
         *,
         local_token_hashes: tuple[str, ...] = (),
         anonymous_local: bool = False,
@@ -70,6 +79,8 @@ class GatewayConfig:
     ) -> None:
         self._set = controllers
         self._options = options
+        self._contents = contents
+        self._idle = idle
         self._identities = Identities(local_token_hashes=local_token_hashes, anonymous_local=anonymous_local)
         self._debounce = debounce
         self._dirty = asyncio.Event()
@@ -81,8 +92,8 @@ class GatewayConfig:
         self.acks: dict[tuple[str, str], Ack] = {}
         """By (gateway, replica)."""
         self.compilations = 0
-        for res in _SOURCES.values():
-            controllers.informer(res).on_change(lambda *_: self._dirty.set())
+        for res in (*_SOURCES.values(), *_VALUES):
+            controllers.informer(res).on_change(self._marker(res))
         controllers.add_loop(self._follow)
         controllers.add_loop(self._follow_keys)
 
@@ -106,15 +117,74 @@ class GatewayConfig:
         if not accepted:
             log.warning("gateway %s (%s) refused configuration %s: %s", gateway, replica, version, "; ".join(errors))
 
-    def compile(self) -> Snapshot:
-        """The snapshot of what the informers hold now."""
+    def report(self, gateway: str, report: Report) -> None:
+        """What a gateway process says of its traffic. Raises NotLeader where the controllers do not run."""
+        self._leading()
+        self._idle.activity.report(gateway, report)
+
+    async def wake(self, target: Target) -> int:
+        """Start a Pod of what is scaled to zero; gives the Deployment's replicas. Raises as :meth:`Idle.wake`."""
+        self._leading()
+        return await self._idle.wake(target)
+
+    def _leading(self) -> None:
+        if self._set.client.gate is not None:
+            self._set.client.gate()
+
+    def compile(self) -> tuple[Snapshot, list[NotLoaded]]:
+        """The snapshot of what the informers hold now, and what it lacks: data that must be loaded first."""
         objects: dict[str, Any] = {name: self._set.informer(res).list() for name, res in _SOURCES.items()}
+        absent: list[NotLoaded] = []
+
+        def reader(informer: Informer) -> Lookup:
+            def read(namespace: str, name: str) -> Object | None:
+                try:
+                    return informer.get(namespace, name)
+                except NotLoaded as error:
+                    absent.append(error)
+                    return None
+
+            return read
+
+        values = Values(*(reader(self._set.informer(res)) for res in _VALUES))
         self.compilations += 1
-        return compile_snapshot(World(**objects, identities=self._identities), self._options)
+        world = World(**objects, values=values, revisions=self._contents.known, identities=self._identities)
+        return compile_snapshot(world, self._options), absent
+
+    def _marker(self, res: Resource) -> Callback:
+        def changed(kind: ChangeKind, old: Object | None, new: Object | None) -> None:
+            del kind
+            if old is None or new is None or _matters(res, old, new):
+                self._dirty.set()
+
+        return changed
+
+    async def _load(self, absent: list[NotLoaded]) -> None:
+        limit = asyncio.Semaphore(_LOADS_AT_ONCE)
+
+        async def load(one: NotLoaded) -> None:
+            async with limit:
+                await one.load()
+
+        try:
+            await asyncio.gather(*map(load, absent))
+        except QuarterdeckError as error:
+            log.warning("cannot read what the gateway's configuration needs, trying again: %s", error)
+            await sleep(self._set.clock, _KEYS_RETRY)
+        self._dirty.set()
+
+    async def _read_revisions(self) -> None:
+        """What Pods run while their Agent's spec is on trial: they keep what that grants them."""
+        try:
+            await self._contents.read(self._set.informer(k.AGENT).list())
+        except QuarterdeckError as error:
+            log.warning("cannot read the specs that are served, trying again: %s", error)
+            await sleep(self._set.clock, _KEYS_RETRY)
+            self._dirty.set()
 
     async def _follow(self) -> None:
-        for res in _SOURCES.values():
-            await self._set.informer(res).synced.wait()
+        for res in (*_SOURCES.values(), *_VALUES):
+            await self._set.informer(res).answered.wait()
         self._dirty.set()
         clock, took = self._set.clock, 0.0
         while True:
@@ -124,8 +194,12 @@ class GatewayConfig:
             self._dirty.clear()
             if not self._keys_known:
                 continue
+            await self._read_revisions()
             start = clock.monotonic()
-            compiled = self.compile()
+            compiled, absent = self.compile()
+            if absent:
+                await self._load(absent)
+                continue
             line = snapshot.encode(compiled)
             took = clock.monotonic() - start
             if line != self.line:
@@ -156,3 +230,13 @@ class GatewayConfig:
         )
         self._keys_known = True
         self._dirty.set()
+
+
+def _matters(res: Resource, old: Object, new: Object) -> bool:
+    """Whether a change can show in the configuration: of workloads of others, and of Pods, only whose they are does."""
+    if res not in _OWNED:
+        return True
+    owners = new["metadata"].get("ownerReferences") or ()
+    if owners != (old["metadata"].get("ownerReferences") or ()):
+        return True
+    return res == k.DEPLOYMENT and any(str(owner.get("apiVersion")).startswith("kagent.dev/") for owner in owners)

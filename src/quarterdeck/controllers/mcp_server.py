@@ -12,7 +12,6 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.mcp_server import MCPServerSpec
 from quarterdeck.translate.mcp_server import replicas, selector, translate_mcp_server
-from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.snapshot import hosted_server
 
 from . import rollout
@@ -25,7 +24,7 @@ from .workload import Workload, workload
 _REFERENCES = "references"
 
 
-def controller(context: Context, discovery: Discovery) -> Controller:
+def controller(context: Context, discovery: Discovery, idle: Idle) -> Controller:
     servers = context.set.informer(k.MCP_SERVER)
     servers.add_index(_REFERENCES, _references)
 
@@ -57,6 +56,7 @@ def controller(context: Context, discovery: Discovery) -> Controller:
             (k.HPA, hpa_target),
             (k.POD, pod_server),
         ),
+        reads=(k.ENDPOINT_SLICE,),
         workers=8,
     )
 
@@ -128,10 +128,7 @@ class MCPServerReconciler:
         if obj is None or (obj["metadata"].get("labels") or {}).get(DISABLED) == "disabled":
             self.discovery.forget("MCPServer", key)
             return None
-        services = Services.of(
-            self.context.list(k.SERVICE, key.namespace), self.context.list(k.ENDPOINT_SLICE, key.namespace)
-        )
-        server = hosted_server(obj, services)
+        server = hosted_server(obj, self.context.services())
         if server is None or not server.endpoints:
             return Result(1.0)
         found = await self.discovery.tools(server)

@@ -12,7 +12,6 @@ from quarterdeck.kube.resource import Key, Object, key_of
 from quarterdeck.resources.conversion import model_spec
 from quarterdeck.resources.model_config import ModelConfigSpec
 from quarterdeck.translate.model import gateway_model
-from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.scripted import selector, translate_scripted
 
 from .context import PROGRAMMED, Context, Verdict
@@ -20,16 +19,18 @@ from .workload import workload
 
 _ACCEPTED = Verdict("Accepted", True, "ModelConfigReconciled", "Model configuration accepted")
 _RESOLVED = Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
+_REFERENCES = "references"
 _FAILED = "ModelConfigReconcileFailed"
 
 
 def controller(context: Context) -> Controller:
-    def same_namespace(kind: str):
+    configs = context.set.informer(k.MODEL_CONFIG)
+    configs.add_index(_REFERENCES, lambda obj: [_place(kind, obj, name) for kind, name in _references(obj)])
+
+    def users(kind: str):
         def keys(obj: Object) -> Iterable[Key]:
-            metadata = obj["metadata"]
-            for config in context.list(k.MODEL_CONFIG, metadata["namespace"]):
-                if (kind, metadata["name"]) in _references(config):
-                    yield Key(metadata["namespace"], config["metadata"]["name"])
+            place = _place(kind, obj, obj["metadata"]["name"])
+            return [k.key_of(config) for config in configs.by_index(_REFERENCES, place)]
 
         return keys
 
@@ -38,8 +39,13 @@ def controller(context: Context) -> Controller:
         k.MODEL_CONFIG,
         ModelConfigReconciler(context).reconcile,
         owns=(k.DEPLOYMENT, k.SERVICE),
-        maps=((k.SECRET, same_namespace("Secret")), (k.CONFIG_MAP, same_namespace("ConfigMap"))),
+        maps=((k.SECRET, users("Secret")), (k.CONFIG_MAP, users("ConfigMap"))),
+        reads=(k.ENDPOINT_SLICE, k.POD),
     )
+
+
+def _place(kind: str, obj: Object, name: str) -> str:
+    return f"{kind}/{obj['metadata']['namespace']}/{name}"
 
 
 def _references(obj: Object) -> set[tuple[str, str]]:
@@ -115,9 +121,8 @@ class ModelConfigReconciler:
             if state.available:
                 return Verdict("Ready", True, "Ready", "The scripted model server is ready")
             return Verdict("Ready", False, *(state.trouble or ("NotReady", "The scripted model server is starting")))
-        services = Services.of(self.context.list(k.SERVICE), self.context.list(k.ENDPOINT_SLICE))
         reader = self.context.values().reader(key.namespace)
-        model = gateway_model(key.namespace, key.name, spec, reader, services)
+        model = gateway_model(key.namespace, key.name, spec, reader, self.context.services())
         if model.error:
             return Verdict("Ready", False, "NotCallable", model.error)
         return Verdict("Ready", True, "Ready", "The gateway can call the model")

@@ -16,7 +16,7 @@ from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.model_provider_config import ModelProviderConfigSpec
-from quarterdeck.translate.resolve import Services, resolve
+from quarterdeck.translate.resolve import resolve
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Header
 from quarterdeck.wire.tls import client_context
@@ -44,6 +44,7 @@ def controller(context: Context) -> Controller:
         k.MODEL_PROVIDER_CONFIG,
         ModelProviderConfigReconciler(context).reconcile,
         maps=((k.SECRET, users),),
+        reads=(k.SERVICE, k.ENDPOINT_SLICE),
     )
 
 
@@ -110,7 +111,7 @@ class ModelProviderConfigReconciler:
         path = "/api/tags" if spec.type == "Ollama" else "/v1/models"
         if base.endswith(("/v1", "/openai")):
             path = path.removeprefix("/v1")
-        services = Services.of(self.context.list(k.SERVICE), self.context.list(k.ENDPOINT_SLICE))
+        services = self.context.services()
         upstream = resolve(base + path, services, namespace)
         if not upstream.endpoints:
             raise UpstreamError(f"{base}: the Service has no ready endpoints")

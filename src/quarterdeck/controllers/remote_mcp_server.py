@@ -11,27 +11,29 @@ from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.remote_mcp_server import RemoteMCPServerSpec
-from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.snapshot import remote_server
 
 from .context import Context, Verdict
 from .discovery import DISABLED, Discovery
 
+_REFERENCES = "references"
 _ACCEPTED = "Remote MCP server configuration accepted"
 
 
 def controller(context: Context, discovery: Discovery) -> Controller:
+    servers = context.set.informer(k.REMOTE_MCP_SERVER)
+    servers.add_index(_REFERENCES, lambda obj: [f"{obj['metadata']['namespace']}/{name}" for name in _references(obj)])
+
     def users(obj: Object) -> Iterable[Key]:
         metadata = obj["metadata"]
-        for server in context.list(k.REMOTE_MCP_SERVER, metadata["namespace"]):
-            if metadata["name"] in _references(server):
-                yield Key(metadata["namespace"], server["metadata"]["name"])
+        return [k.key_of(s) for s in servers.by_index(_REFERENCES, f"{metadata['namespace']}/{metadata['name']}")]
 
     return Controller(
         "remotemcpserver",
         k.REMOTE_MCP_SERVER,
         RemoteMCPServerReconciler(context, discovery).reconcile,
         maps=((k.SECRET, users), (k.CONFIG_MAP, users)),
+        reads=(k.SERVICE, k.ENDPOINT_SLICE),
         workers=8,
     )
 
@@ -57,8 +59,7 @@ class RemoteMCPServerReconciler:
         fields: Object = {"secretHash": "".join(hashes.values())[:64] or None}
         try:
             spec = parse(RemoteMCPServerSpec, obj.get("spec") or {}, f"RemoteMCPServer {key}")
-            services = Services.of(self.context.list(k.SERVICE), self.context.list(k.ENDPOINT_SLICE))
-            server = remote_server(key.namespace, key.name, spec, services, self.context.values())
+            server = remote_server(key.namespace, key.name, spec, self.context.services(), self.context.values())
         except ConfigError as error:
             failed = Verdict("Accepted", False, "ReconcileFailed", str(error))
             not_ready = Verdict("Ready", False, "ReconcileFailed", str(error))

@@ -10,19 +10,17 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.snapshot import McpServer
-from quarterdeck.translate.resolve import Services
+from quarterdeck.translate.resolve import service_name
 from quarterdeck.translate.service import service_endpoint
 from quarterdeck.translate.snapshot import is_mcp_service
 
 from .context import Context
 from .discovery import DISABLED, Discovery
 
-_SERVICE_NAME = "kubernetes.io/service-name"
-
 
 def controller(context: Context, discovery: Discovery) -> Controller:
     def of_slice(obj: Object) -> Iterable[Key]:
-        name = (obj["metadata"].get("labels") or {}).get(_SERVICE_NAME)
+        name = service_name(obj)
         return [Key(obj["metadata"]["namespace"], name)] if name else []
 
     return Controller(
@@ -52,7 +50,7 @@ class ServiceReconciler:
         except ConfigError as error:
             self.context.event(obj, "Warning", "InvalidMCPService", str(error))
             return None
-        services = Services.of([obj], self.context.list(k.ENDPOINT_SLICE, key.namespace))
+        services = self.context.services()
         found = await self.discovery.tools(
             McpServer(
                 key.namespace,

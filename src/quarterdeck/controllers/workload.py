@@ -76,9 +76,8 @@ def _refused(deployment: Object) -> tuple[str, str] | None:
 
 
 def _trouble(context: Context, namespace: str, labels: dict[str, str]) -> tuple[str, str] | None:
-    for pod in context.list(k.POD, namespace):
-        own = pod["metadata"].get("labels") or {}
-        if any(own.get(key) != value for key, value in labels.items()) or pod["metadata"].get("deletionTimestamp"):
+    for pod in context.pods(namespace, labels):
+        if pod["metadata"].get("deletionTimestamp"):
             continue
         found = pod_trouble(pod)
         if found is not None:

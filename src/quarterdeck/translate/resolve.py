@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from quarterdeck.errors import ConfigError
@@ -30,25 +30,32 @@ class Upstream:
         return self.host if self.port == (443 if self.tls else 80) else f"{self.host}:{self.port}"
 
 
+def service_name(endpoint_slice: Object) -> str:
+    """The Service it belongs to; empty when to none."""
+    return (endpoint_slice["metadata"].get("labels") or {}).get(_SERVICE_LABEL) or ""
+
+
 @dataclass(slots=True)
 class Services:
     """An index over Services and their EndpointSlices."""
 
-    services: dict[tuple[str, str], Object] = field(default_factory=dict[tuple[str, str], Object])
-    slices: dict[tuple[str, str], list[Object]] = field(default_factory=dict[tuple[str, str], list[Object]])
+    service: Callable[[str, str], Object | None] = lambda namespace, name: None
+    slices: Callable[[str, str], Sequence[Object]] = lambda namespace, name: ()
+    """Both by namespace and name of the Service."""
 
     @classmethod
     def of(cls, services: Iterable[Object], slices: Iterable[Object]) -> Services:
-        index = cls({(s["metadata"]["namespace"], s["metadata"]["name"]): s for s in services})
+        """Of these objects."""
+        named = {(s["metadata"]["namespace"], s["metadata"]["name"]): s for s in services}
+        parts: dict[tuple[str, str], list[Object]] = {}
         for item in slices:
-            name = (item["metadata"].get("labels") or {}).get(_SERVICE_LABEL)
-            if name:
-                index.slices.setdefault((item["metadata"]["namespace"], name), []).append(item)
-        return index
+            if name := service_name(item):
+                parts.setdefault((item["metadata"]["namespace"], name), []).append(item)
+        return cls(lambda ns, name: named.get((ns, name)), lambda ns, name: parts.get((ns, name), ()))
 
     def endpoints(self, namespace: str, name: str, port: int | str) -> tuple[Endpoint, ...]:
         """Ready addresses behind ``port`` (number or name) of a Service, sorted; empty when nothing is ready."""
-        service = self.services.get((namespace, name))
+        service = self.service(namespace, name)
         if service is None:
             return ()
         ports = (service.get("spec") or {}).get("ports") or ()
@@ -56,7 +63,7 @@ class Services:
         if wanted is None:
             return ()
         found: set[tuple[str, int]] = set()
-        for item in self.slices.get((namespace, name), ()):
+        for item in self.slices(namespace, name):
             number = next(
                 (p.get("port") for p in item.get("ports") or () if (p.get("name") or "") == (wanted.get("name") or "")),
                 None,
@@ -73,9 +80,9 @@ class Services:
         parts = host.removesuffix(".").removesuffix(".cluster.local").split(".")
         if len(parts) == 3 and parts[2] == "svc":
             return parts[1], parts[0]
-        if len(parts) == 2 and (parts[1], parts[0]) in self.services:
+        if len(parts) == 2 and self.service(parts[1], parts[0]) is not None:
             return parts[1], parts[0]
-        if len(parts) == 1 and (namespace, parts[0]) in self.services:
+        if len(parts) == 1 and self.service(namespace, parts[0]) is not None:
             return namespace, parts[0]
         return None
 

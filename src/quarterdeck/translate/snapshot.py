@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,24 +51,27 @@ class World:
     remote_mcp_servers: Sequence[Object] = ()
     services: Sequence[Object] = ()
     endpoint_slices: Sequence[Object] = ()
-    secrets: Sequence[Object] = ()
-    config_maps: Sequence[Object] = ()
+    values: Values = field(default_factory=lambda: Values.of((), ()))
     pods: Sequence[Object] = ()
     deployments: Sequence[Object] = ()
     replica_sets: Sequence[Object] = ()
     namespaces: Sequence[Object] = ()
     identities: Identities = field(default_factory=Identities)
+    _servers: frozenset[Target] = field(init=False)
+
+    def __post_init__(self) -> None:
+        remote = {("RemoteMCPServer", *_key(obj)) for obj in self.remote_mcp_servers}
+        self._servers = frozenset(remote | {("MCPServer", *_key(obj)) for obj in self.mcp_servers})
 
     def has_server(self, target: Target) -> bool:
         """Whether a RemoteMCPServer or MCPServer exists."""
-        servers = self.remote_mcp_servers if target[0] == "RemoteMCPServer" else self.mcp_servers
-        return any(_key(obj) == target[1:] for obj in servers)
+        return target in self._servers
 
 
 def compile_snapshot(world: World, options: Options, gateway: str = "quarterdeck-system/quarterdeck") -> Snapshot:
     """Objects that cannot be used are left out, or carry an error; their own controllers report why."""
     services = Services.of(world.services, world.endpoint_slices)
-    values = Values(world.secrets, world.config_maps)
+    values = world.values
     servers = [
         *(hosted_server(obj, services) for obj in world.mcp_servers),
         *(_remote(obj, services, values) for obj in world.remote_mcp_servers),
@@ -92,23 +95,33 @@ def is_mcp_service(obj: Object) -> bool:
     return (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) == "true"
 
 
+Lookup = Callable[[str, str], Object | None]
+"""(namespace, name) to the object."""
+
+
 class Values:
     """Values of ConfigMaps and Secrets."""
 
-    def __init__(self, secrets: Iterable[Object], config_maps: Iterable[Object]) -> None:
-        self._secrets = {_key(obj): obj for obj in secrets}
-        self._config_maps = {_key(obj): obj for obj in config_maps}
+    def __init__(self, secrets: Lookup, config_maps: Lookup) -> None:
+        self._secrets = secrets
+        self._config_maps = config_maps
+
+    @classmethod
+    def of(cls, secrets: Iterable[Object], config_maps: Iterable[Object]) -> Values:
+        """Of these objects."""
+        by_name = [{_key(obj): obj for obj in objects} for objects in (secrets, config_maps)]
+        return cls(*(lambda namespace, name, known=known: known.get((namespace, name)) for known in by_name))
 
     def secret(self, namespace: str, name: str, key: str) -> str:
         """Raises ConfigError naming what is missing."""
-        obj = self._secrets.get((namespace, name))
+        obj = self._secrets(namespace, name)
         if obj is None:
             raise RefNotFound(f"Secret {namespace}/{name} not found; create it with key {key}")
         return secret_value(obj, key)
 
     def config_map(self, namespace: str, name: str, key: str) -> str:
         """Raises ConfigError naming what is missing."""
-        obj = self._config_maps.get((namespace, name))
+        obj = self._config_maps(namespace, name)
         if obj is None:
             raise RefNotFound(f"ConfigMap {namespace}/{name} not found; create it with key {key}")
         data: Mapping[str, str] = obj.get("data") or {}
