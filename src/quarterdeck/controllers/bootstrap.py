@@ -11,8 +11,10 @@ from quarterdeck.resources.model_config import ModelConfigSpec
 SYSTEM_NAMESPACE = "quarterdeck-system"
 GATEWAY = "quarterdeck"
 GATEWAY_SERVICE = "quarterdeck-gateway"
-GATEWAY_KEY = "quarterdeck-gateway-key"
-"""Secret with the key that all replicas of the gateway share, in a cluster."""
+GATEWAY_KEY, GATEWAY_KEY_FILE = "quarterdeck-gateway-key", "gateway.key"
+"""Secret, and key in it, with the key that all replicas of the gateway share, in a cluster."""
+ACCESS_TOKEN, ACCESS_TOKEN_KEY = "quarterdeck-access-token", "token"
+"""The same for the token of people at the gateway."""
 _LABELS = {"app.kubernetes.io/part-of": "quarterdeck", "app.kubernetes.io/managed-by": "quarterdeck"}
 _SELECTOR = {"app.kubernetes.io/name": "quarterdeck-gateway", "app.kubernetes.io/instance": GATEWAY}
 
@@ -42,11 +44,10 @@ def namespace_manifest(name: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(_LABELS)}}
 
 
-def gateway_key(namespace: str, key: str) -> Object:
-    """``key``: 32 random bytes in base64."""
-    metadata: Object = {"name": GATEWAY_KEY, "namespace": namespace, "labels": dict(_LABELS)}
-    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
-    return secret | {"data": {"gateway.key": key}}
+def own_secret(namespace: str, name: str, data: dict[str, str]) -> Object:
+    """A Secret of the control plane's own; values in base64."""
+    metadata: Object = {"name": name, "namespace": namespace, "labels": dict(_LABELS)}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
 
 
 def default_model_config(spec: ModelConfigSpec | Object, namespace: str = "kagent") -> Object:

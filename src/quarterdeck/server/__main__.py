@@ -43,7 +43,6 @@ async def operate(options: OperatorOptions) -> None:
     stop = _signals()
     operator = Operator(options)
     try:
-        await operator.start()
         await operator.run(stop)
     finally:
         await operator.stop()

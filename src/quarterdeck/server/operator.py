@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
 
 from quarterdeck import __version__
 from quarterdeck.controllers import GatewayConfig, build
@@ -17,18 +20,20 @@ from quarterdeck.kube.lease import LeaderElector
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Server
 
-from .bootstrap import bootstrap
+from .bootstrap import ensure_defaults, ensure_secrets
+from .conversion import ConversionWebhook, WebhookOptions
 from .operator_options import OperatorOptions
 from .rest import RestApis, log_error, port_taken
 
 log = logging.getLogger(__name__)
 LEASE_NAME = "quarterdeck-controller"
 _BACKOFF = (1.0, 60.0)
-"""Seconds between attempts to bootstrap; CRDs may be installed after us."""
+"""Seconds between attempts at what a fresh cluster needs; CRDs may be installed after us."""
+T = TypeVar("T")
 
 
 class Operator:
-    """Everything of one replica. ``start``, ``run`` until told to stop, ``stop``."""
+    """Everything of one replica: ``run`` (or ``start``), then ``stop``."""
 
     def __init__(self, options: OperatorOptions) -> None:
         self.options = options
@@ -39,6 +44,7 @@ class Operator:
         self._controllers: ControllerSet | None = None
         self._config: GatewayConfig | None = None
         self._rest: RestApis | None = None
+        self._webhook: ConversionWebhook | None = None
         self._health: Server | None = None
         self._leading: asyncio.Task[None] | None = None
         self._draining = False
@@ -51,10 +57,14 @@ class Operator:
         plain = self._client(KubeClient(config))
         self.elector = LeaderElector(plain, options.namespace, LEASE_NAME, options.identity)
         client = self._client(KubeClient(config, gate=self.elector.check))
-        self._controllers, self._config = build(client, options.controllers)
-        self._metrics()
         await self._listen_health(options.health)
+        token_hash = await _until_done("Secrets of the control plane", lambda: ensure_secrets(plain, options))
+        told = replace(options.controllers, local_token_hashes=(token_hash,))
+        self._controllers, self._config = build(client, told)
+        self._metrics()
         rest = self._rest = await RestApis.open(options.database, plain, self._config)
+        if options.webhook is not None:
+            await self._start_webhook(plain, options.webhook)
         await self._controllers.start(workers=False)
         for name, wanted in (("api", options.api), ("kagent", options.kagent)):
             if wanted is not None:
@@ -62,22 +72,28 @@ class Operator:
         self._leading = asyncio.create_task(self._lead(client), name="leader election")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until ``stop`` is set, then drain. Raises what a worker died of."""
-        assert self._leading is not None
+        """Start, serve until ``stop`` is set, then drain. Raises what :meth:`start` or a worker failed of."""
+        serving = asyncio.create_task(self._serve(), name="operator")
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({self._leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if self._leading.done():
-            self._leading.result()
+        if serving.done():
+            serving.result()
         self._draining = True
+        started = self._leading is not None
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
         await self._end_leading()
-        await asyncio.sleep(self.options.drain)
+        if started:
+            await asyncio.sleep(self.options.drain)
 
     async def stop(self) -> None:
         """Give up the lease, then end servers, controllers and connections."""
         await self._end_leading()
         if self._rest is not None:
             await self._rest.stop()
+        if self._webhook is not None:
+            await self._webhook.stop()
         if self._controllers is not None:
             await self._controllers.stop()
         for client in self._clients:
@@ -92,7 +108,7 @@ class Operator:
         if self._draining:
             return "shutting down"
         if self._rest is None:
-            return "the database is not open yet"
+            return "starting: the API server or the database has not answered yet"
         if self._config is None or self._config.snapshot is None:
             waiting = self._controllers.waiting_for() if self._controllers is not None else []
             return f"no gateway configuration yet: cannot read {', '.join(waiting) or 'the token keys'}"
@@ -101,6 +117,11 @@ class Operator:
     def _client(self, client: KubeClient) -> KubeClient:
         self._clients.append(client)
         return client
+
+    async def _serve(self) -> None:
+        await self.start()
+        assert self._leading is not None
+        await asyncio.shield(self._leading)
 
     async def _end_leading(self) -> None:
         if self._leading is not None:
@@ -115,19 +136,17 @@ class Operator:
     async def _work(self, client: KubeClient) -> None:
         assert self._controllers is not None
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._bootstrap(client))
+            group.create_task(_until_done("default namespace and model", lambda: ensure_defaults(client, self.options)))
             group.create_task(self._controllers.work())
 
-    async def _bootstrap(self, client: KubeClient) -> None:
-        """Make what users and gateways expect to find, as often as it takes."""
-        first, limit = _BACKOFF
-        for attempt in range(1 << 30):
-            try:
-                await bootstrap(client, self.options)
-                return
-            except QuarterdeckError as error:
-                log.warning("bootstrap failed, trying again: %s", error)
-            await asyncio.sleep(min(first * 2 ** min(attempt, 10), limit) * random.uniform(0.8, 1.2))  # noqa: S311
+    async def _start_webhook(self, client: KubeClient, wanted: Address) -> None:
+        host, port = wanted
+        namespace, directory = self.options.namespace, self.options.webhook_certificates
+        self._webhook = ConversionWebhook(client, WebhookOptions(namespace, port=port, host=host, directory=directory))
+        try:
+            await self._webhook.start()
+        except OSError as error:
+            raise port_taken(port, "--webhook", error.strerror or str(error), host=host) from error
 
     async def _listen_health(self, wanted: Address | None) -> None:
         if wanted is None:
@@ -162,3 +181,15 @@ class Operator:
             "Snapshots compiled since the start.",
             lambda: [({}, float(config.compilations))],
         )
+
+
+async def _until_done(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try with exponential back-off until it works; each failure is logged."""
+    delay, limit = _BACKOFF
+    while True:
+        try:
+            return await attempt()
+        except QuarterdeckError as error:
+            log.warning("%s: %s; trying again", what, error)
+        await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+        delay = min(delay * 2, limit)

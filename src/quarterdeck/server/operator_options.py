@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from quarterdeck.controllers import ControllerOptions
-from quarterdeck.controllers.bootstrap import scripted_model
+from quarterdeck.controllers.bootstrap import GATEWAY, scripted_model
 from quarterdeck.errors import UsageError
 from quarterdeck.gateway.options import Address, address
 from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
@@ -36,12 +36,14 @@ class OperatorOptions:
     api: Address | None
     kagent: Address | None
     health: Address | None
+    webhook: Address | None = None
+    """Conversion of v1alpha1; None where nobody may write definitions."""
+    webhook_certificates: Path | None = None
+    """Folder of certificates that somebody else renews (cert-manager)."""
     database: str = field(repr=False, default="")
     """SQLAlchemy URL, or a path for SQLite."""
     kubeconfig: str = ""
     """Empty: the Pod's own ServiceAccount."""
-    watch_namespaces: tuple[str, ...] = ()
-    """Empty: all, with a ClusterRole."""
     default_model: Object | None = None
     """Spec of ``default-model-config``; None leaves it to others."""
     owner: str = ""
@@ -65,6 +67,8 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
     flag("api", f"{pod_ip}:8700", "management API and the gateways' configuration, HOST:PORT")
     flag("kagent", f"{pod_ip}:8083", "kagent's REST contract")
     flag("health", f"{pod_ip}:8080", "/livez, /readyz, /metrics")
+    flag("webhook", f"{pod_ip}:8443", "conversion webhook for the API server")
+    flag("webhook-certificates", "", "folder with tls.crt and tls.key; empty: made and rotated here")
     flag("database-url", "", "SQLAlchemy URL, or a file for SQLite; better given by the variable than by the flag")
     flag("kubeconfig", "", "file to use instead of the Pod's ServiceAccount")
     flag("watch-namespaces", "", "namespaces to serve, comma separated; empty: all")
@@ -89,9 +93,10 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
         api=address(given["api"]),
         kagent=address(given["kagent"]),
         health=address(given["health"]),
+        webhook=address(given["webhook"]),
+        webhook_certificates=Path(given["webhook_certificates"]) if given["webhook_certificates"] else None,
         database=given["database_url"],
         kubeconfig=given["kubeconfig"],
-        watch_namespaces=watched,
         default_model=_model(given["default_model"]),
         owner=given["owner"],
         drain=_seconds(given["drain"], "--drain"),
@@ -102,6 +107,8 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             default_namespace=given["default_namespace"],
             environment=_telemetry(env),
             discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
+            gateway=f"{namespace}/{GATEWAY}",
+            watch_namespaces=watched,
         ),
     )
 

@@ -14,6 +14,8 @@ class Options:
     gateway_url: str = "http://quarterdeck-gateway.quarterdeck-system:8702"
     """The gateway's listener for workloads."""
     kagent_url: str = "http://kagent-controller.kagent:8083"
+    gateway: str = "quarterdeck-system/quarterdeck"
+    """``namespace/name`` of the default Gateway, whose configuration is compiled."""
     image: str = field(default_factory=own_image)
     default_namespace: str = "kagent"
     default_model: str = "default-model-config"
