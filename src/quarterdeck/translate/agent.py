@@ -13,12 +13,17 @@ from quarterdeck.resources.replicas import Replicas, settle
 
 from .agent_config import AgentInputs, agent_card, agent_config
 from .names import check_image, check_name, check_size
-from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata, present, sources_annotation
+from .objects import LEAVE, LIFECYCLE, POD_IP, digest, http_probe, metadata, present, sources_annotation
 from .options import Options
+from .pod_security import restricted
 
 PORT = 8080
+CONTAINER = "kagent"
 TOKENS = "/var/run/secrets/tokens"
 CONFIG_HASH = "kagent.dev/config-hash"
+_DRAIN = 600
+"""Seconds our host gets to finish the conversations at hand: as long as a turn may take."""
+_BYO_GRACE = 60
 _RESOURCES = {"requests": {"cpu": "100m", "memory": "384Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}
 
 
@@ -141,10 +146,11 @@ def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dic
     ]
     pod = {
         "serviceAccountName": shared.service_account_name or inputs.name,
+        "terminationGracePeriodSeconds": _BYO_GRACE if inputs.spec.type == "BYO" else LEAVE + _DRAIN + 25,
         "containers": [_container(inputs, options, shared), *(shared.extra_containers or ())],
         "volumes": volumes,
     }
-    return pod | present(
+    pod |= present(
         imagePullSecrets=shared.image_pull_secrets,
         tolerations=shared.tolerations,
         affinity=shared.affinity,
@@ -152,6 +158,7 @@ def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dic
         topologySpreadConstraints=shared.topology_spread_constraints,
         securityContext=shared.pod_security_context,
     )
+    return restricted(pod, () if isinstance(shared, ByoDeployment) else (CONTAINER,))
 
 
 def _token(audience: str) -> dict[str, Any]:
@@ -161,7 +168,7 @@ def _token(audience: str) -> dict[str, Any]:
 
 def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dict[str, Any]:
     container: dict[str, Any] = {
-        "name": "kagent",
+        "name": CONTAINER,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "env": [*_env(inputs, options), *(shared.env or ())],
         "volumeMounts": [
@@ -170,9 +177,11 @@ def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) 
             *(shared.volume_mounts or ()),
         ],
         "resources": shared.resources or _RESOURCES,
-        "securityContext": shared.security_context or RESTRICTED,
+        "lifecycle": LIFECYCLE,
     }
-    container |= present(envFrom=shared.env_from, imagePullPolicy=shared.image_pull_policy)
+    container |= present(
+        envFrom=shared.env_from, imagePullPolicy=shared.image_pull_policy, securityContext=shared.security_context
+    )
     if isinstance(shared, ByoDeployment):
         check_image(inputs.obj, "spec.byo.deployment.image", shared.image)
         ready = http_probe("/.well-known/agent-card.json", "http", periodSeconds=5, timeoutSeconds=5)
@@ -182,10 +191,14 @@ def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) 
     return container | {
         "image": _image(shared, options),
         "command": ["python", "-m", "quarterdeck.agents"],
-        "args": ["--host", "$(POD_IP)", "--port", str(PORT), "--filepath", "/config"],
-        "startupProbe": http_probe("/health", "http", periodSeconds=1, failureThreshold=120, timeoutSeconds=5),
+        "args": ["--host", "$(POD_IP)", "--port", str(PORT), "--filepath", "/config", "--drain", str(_DRAIN)],
+        "startupProbe": http_probe(
+            "/health", "http", periodSeconds=1, failureThreshold=120, timeoutSeconds=5, terminationGracePeriodSeconds=30
+        ),
         "readinessProbe": http_probe("/ready", "http", periodSeconds=2, timeoutSeconds=5),
-        "livenessProbe": http_probe("/health", "http", periodSeconds=10, timeoutSeconds=10, failureThreshold=3),
+        "livenessProbe": http_probe(
+            "/health", "http", periodSeconds=10, timeoutSeconds=10, failureThreshold=3, terminationGracePeriodSeconds=30
+        ),
     }
 
 

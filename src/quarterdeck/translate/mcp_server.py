@@ -12,11 +12,13 @@ from quarterdeck.resources.mcp_server import MCPServerDeployment, MCPServerSpec
 from quarterdeck.resources.replicas import Replicas, settle
 
 from .names import check_image, check_name, check_size
-from .objects import POD_IP, RESTRICTED, digest, duration, http_probe, metadata, present, sources_annotation
+from .objects import LIFECYCLE, POD_IP, digest, duration, http_probe, metadata, present, sources_annotation
 from .options import Options
+from .pod_security import restricted
 
 CONFIG_HASH = "kmcp.kagent.dev/mcpserver-config-hash"
 STDIO_MODE = "quarterdeck.dev/stdio"
+CONTAINER, INIT_CONTAINER = "mcp-server", "copy-binary"
 _PACKAGE_IMAGES = {"uvx": "ghcr.io/astral-sh/uv:debian", "npx": "node:24-alpine3.21"}
 
 
@@ -149,7 +151,11 @@ def _deployment(obj: Object, spec: MCPServerSpec, options: Options, marks: Mappi
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(obj, name, labels(name)),
-        "spec": {"selector": {"matchLabels": selector(name)}, "template": template},
+        "spec": {
+            "selector": {"matchLabels": selector(name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        },
     }
 
 
@@ -168,7 +174,7 @@ def _pod(name: str, spec: MCPServerSpec, options: Options) -> dict[str, Any]:
     }
     if stdio:
         pod["initContainers"] = [_init_container(deployment, options)]
-    return pod | present(
+    pod |= present(
         volumes=volumes,
         imagePullSecrets=deployment.image_pull_secrets,
         tolerations=deployment.tolerations,
@@ -176,27 +182,32 @@ def _pod(name: str, spec: MCPServerSpec, options: Options) -> dict[str, Any]:
         nodeSelector=deployment.node_selector,
         securityContext=deployment.pod_security_context,
     )
+    # An image of the user's may write where it likes (as far as its uid gets); those of uvx and npx do so in HOME.
+    return restricted(pod, (INIT_CONTAINER,) if deployment.image else (INIT_CONTAINER, CONTAINER))
 
 
 def _init_container(deployment: MCPServerDeployment, options: Options) -> dict[str, Any]:
     init = deployment.init_container
     container: dict[str, Any] = {
-        "name": "copy-binary",
+        "name": INIT_CONTAINER,
         "image": (init.image if init else None) or options.image,
         "command": ["python", "-m", "quarterdeck.bridge", "install", "/adapterbin"],
         "volumeMounts": [{"name": "binary", "mountPath": "/adapterbin"}],
-        "securityContext": (init.security_context if init else None) or RESTRICTED,
     }
     if init is None:
         return container
-    return container | present(imagePullPolicy=init.image_pull_policy, resources=init.resources)
+    return container | present(
+        imagePullPolicy=init.image_pull_policy, resources=init.resources, securityContext=init.security_context
+    )
 
 
 def _container(spec: MCPServerSpec, config_maps: list[str]) -> dict[str, Any]:
     deployment = spec.deployment
     stdio = spec.transport_type == "stdio"
     port = deployment.port if stdio else target_port(spec)
-    environment = [{"name": key, "value": value} for key, value in sorted((deployment.env or {}).items())]
+    # Without a user of that uid in the image HOME would be /, and uvx and npx could not keep what they fetch.
+    own = {} if deployment.image else {"HOME": "/tmp"}  # noqa: S108 - the Pod's own
+    environment = [{"name": key, "value": value} for key, value in sorted((own | (deployment.env or {})).items())]
     mounts = [
         *(
             [{"name": "binary", "mountPath": "/adapterbin"}, {"name": "config", "mountPath": "/config"}]
@@ -207,11 +218,11 @@ def _container(spec: MCPServerSpec, config_maps: list[str]) -> dict[str, Any]:
         *(deployment.volume_mounts or ()),
     ]
     container: dict[str, Any] = {
-        "name": "mcp-server",
+        "name": CONTAINER,
         "image": deployment.image or _PACKAGE_IMAGES[deployment.cmd or ""],
         "ports": [{"name": "http", "containerPort": port, "protocol": "TCP"}],
         "env": [POD_IP, *environment],
-        "securityContext": deployment.security_context or RESTRICTED,
+        "lifecycle": LIFECYCLE,
     }
     if stdio:
         container |= {
@@ -230,4 +241,5 @@ def _container(spec: MCPServerSpec, config_maps: list[str]) -> dict[str, Any]:
         envFrom=[{"secretRef": {"name": ref.name}} for ref in deployment.secret_refs or ()],
         imagePullPolicy=deployment.image_pull_policy,
         resources=deployment.resources,
+        securityContext=deployment.security_context,
     )

@@ -1,4 +1,4 @@
-"""Small shared parts of generated objects: hashes, durations, metadata, the restricted container."""
+"""Small shared parts of generated objects: hashes, durations, metadata."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
-RESTRICTED: dict[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
+LEAVE = 5
+"""Seconds between a Pod's end being decided and its processes being told: whoever routes to it learns of it first."""
+LIFECYCLE: dict[str, Any] = {"preStop": {"sleep": {"seconds": LEAVE}}}
 PAUSED = "quarterdeck.dev/paused"
 """Annotation on an Agent or MCPServer: ``true`` holds its roll-outs back."""
+PROMOTE = "quarterdeck.dev/promote"
+"""Annotation on an Agent, ``ATTEMPT/STEP`` or ``ATTEMPT/full``: that step of that canary is passed, or all are."""
+ABORT = "quarterdeck.dev/abort"
+"""Annotation on an Agent, ``ATTEMPT``: that canary is given up."""
 SOURCES = "quarterdeck.dev/sources"
 POD_IP: dict[str, Any] = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
@@ -59,7 +61,7 @@ def metadata(
 
 _NOT_COPIED = (
     "kubectl.kubernetes.io/", "deployment.kubernetes.io/", "quarterdeck.dev/applied-hash", PAUSED,
-    "quarterdeck.dev/revision",
+    "quarterdeck.dev/revision", PROMOTE, ABORT,
 )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from quarterdeck.kube.resource import Object
 from quarterdeck.resources.model_config import ModelConfigSpec
 
 from .names import check_name
-from .objects import POD_IP, RESTRICTED, digest, http_probe, metadata
+from .objects import POD_IP, digest, http_probe, metadata
 from .options import Options
+from .pod_security import restricted
 
 PORT = 8080
 
@@ -39,7 +40,6 @@ def translate_scripted(obj: Object, spec: ModelConfigSpec, options: Options, scr
         "startupProbe": http_probe("/health", "http", periodSeconds=1, failureThreshold=60),
         "readinessProbe": http_probe("/health", "http", periodSeconds=5),
         "livenessProbe": http_probe("/health", "http", periodSeconds=10, timeoutSeconds=5),
-        "securityContext": RESTRICTED,
     }
     pod: dict[str, Any] = {"automountServiceAccountToken": False, "containers": [container]}
     if settings is not None and settings.script_from is not None:
@@ -53,7 +53,7 @@ def translate_scripted(obj: Object, spec: ModelConfigSpec, options: Options, scr
             "labels": labels(name),
             "annotations": {"quarterdeck.dev/config-hash": digest([spec.model, script_hash])[:32]},
         },
-        "spec": pod,
+        "spec": restricted(pod, ("model",)),
     }
     count = settings.replicas if settings is not None else None
     deployment: Object = {
