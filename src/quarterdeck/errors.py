@@ -13,6 +13,7 @@ QuarterdeckError
 ├── ConfigError                a file or resource cannot be used as written (names file, line, field)
 │   ├── RefNotFound            an object, or a key in it, that it names is not there
 │   ├── RefNotPermitted        what it names may not be used from its namespace
+│   ├── CircularReference      agents call each other in a circle
 │   ├── InvalidName            names made from its name would not be valid
 │   ├── ConfigTooLarge         what is made of it does not fit into the object that carries it
 │   ├── NameConflict           a name it needs is held by an object that is not its own
@@ -82,6 +83,10 @@ class RefNotFound(ConfigError):
 class RefNotPermitted(ConfigError):
     reason = "RefNotPermitted"
     http_status = 403
+
+
+class CircularReference(ConfigError):
+    reason = "CircularReference"
 
 
 class InvalidName(ConfigError):

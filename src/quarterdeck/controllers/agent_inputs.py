@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quarterdeck.errors import ConfigError, RefNotFound, RefNotPermitted
+from quarterdeck.errors import CircularReference, ConfigError, RefNotFound, RefNotPermitted
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
@@ -234,11 +234,11 @@ def _check_nesting(context: Context, obj: Object) -> None:
             for target in _agents_called(called, key[0]):
                 path = (*paths[key], target)
                 if target == root:
-                    raise _nested(context, obj, path, "agents call each other in a circle")
+                    raise CircularReference(_nested(context, obj, path, "agents call each other in a circle"))
                 if target in paths:
                     continue
                 if len(path) > _MAX_DEPTH:
-                    raise _nested(context, obj, path, f"agents are nested deeper than {_MAX_DEPTH}")
+                    raise ConfigError(_nested(context, obj, path, f"agents are nested deeper than {_MAX_DEPTH}"))
                 paths[target] = path
                 following.append(target)
         level = following
@@ -252,12 +252,12 @@ def _agents_called(obj: Object | None, namespace: str) -> Iterator[Name]:
             yield agent.get("namespace") or namespace, agent["name"]
 
 
-def _nested(context: Context, obj: Object, path: tuple[Name, ...], what: str) -> ConfigError:
-    """The error; whichever agent on the path changes, ``obj`` is looked at again."""
+def _nested(context: Context, obj: Object, path: tuple[Name, ...], what: str) -> str:
+    """The message; whichever agent on the path changes, ``obj`` is looked at again."""
     for key in path:
         context.holders.wait(obj, k.AGENT, *key)
     shown = " → ".join("/".join(key) for key in path)
-    return ConfigError(f"tools: {what}: {shown}; take one of the calls out of spec.declarative.tools")
+    return f"tools: {what}: {shown}; take one of the calls out of spec.declarative.tools"
 
 
 def resolved_refs(context: Context, inputs: AgentInputs) -> Verdict:

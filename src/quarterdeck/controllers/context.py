@@ -67,6 +67,8 @@ class Verdict:
     status: bool | None
     reason: str
     message: str
+    quiet: bool = False
+    """Whether somebody else tells the Events."""
 
     @property
     def text(self) -> Any:
@@ -144,15 +146,17 @@ class Context:
         home = self.get(k.NAMESPACE, "", namespace)
         if home is not None and home["metadata"].get("deletionTimestamp"):
             raise NamespaceTerminating(f"namespace {namespace} is being deleted: nothing is created in it any more")
-        for desired in objects:
-            res = _CHILDREN[desired["apiVersion"], desired["kind"]]
+        children = [(_CHILDREN[desired["apiVersion"], desired["kind"]], desired) for desired in objects]
+        for res, desired in children:  # all names or nothing
+            live = self.get(res, desired["metadata"]["namespace"], desired["metadata"]["name"])
+            if live is not None:
+                self.holders.refuse(owner, res, live)
+        for res, desired in children:
             await self._apply_one(owner, res, desired)
 
     async def _apply_one(self, owner: Object, res: Resource, desired: Object) -> None:
         metadata = desired["metadata"]
         live = self.get(res, metadata["namespace"], metadata["name"])
-        if live is not None:
-            self.holders.refuse(owner, res, live)
         slot = (res.plural, metadata["namespace"], metadata["name"])
         wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
         if live is not None and self._settled.get(slot) == (live["metadata"].get("resourceVersion"), wanted):
@@ -224,7 +228,7 @@ class Context:
             message = verdict.message if len(verdict.message) <= _LONGEST else f"{verdict.message[:_LONGEST]} …"
             conditions = set_condition(conditions, verdict.type, verdict.text, verdict.reason, message, generation, now)
             changed = old is None or (old.get("status"), old.get("reason")) != (verdict.text, verdict.reason)
-            news = changed and (old is not None or verdict.status is not True)
+            news = changed and not verdict.quiet and (old is not None or verdict.status is not True)
             # One cause in several conditions is one Event, with the most exact reason: the last but for Ready's.
             if news and (verdict.type != "Ready" or verdict.message not in told):
                 told[verdict.message] = ("Normal" if verdict.status else "Warning", verdict.reason)
@@ -240,8 +244,12 @@ class Context:
             self.set.informer(res).observe(written)
 
     def rejected(self, error: ConfigError, reason: str) -> list[Verdict]:
-        """The conditions of a resource whose spec, or what it refers to, cannot be used."""
-        verdicts = [Verdict("Accepted", False, reason, str(error))]
+        """The conditions of a resource whose spec, or what it refers to, cannot be used.
+
+        ``reason`` is the kind's own word, used where ``Accepted`` has no more exact one.
+        """
+        general = type(error) in (ConfigError, RefNotFound, RefNotPermitted)
+        verdicts = [Verdict("Accepted", False, reason if general else error.reason, str(error))]
         if isinstance(error, RefNotFound | RefNotPermitted):
             verdicts.append(Verdict("ResolvedRefs", False, error.reason, str(error)))
         return verdicts

@@ -95,7 +95,7 @@ class Holders:
             except Conflict:
                 self.refuse(owner, res, await client.get(res, name, namespace))
                 raise
-            if written is not None and _others_wrote(written):
+            if written is not None and _was_there(written, owner):
                 bare = {key: desired[key] for key in ("apiVersion", "kind")} | {
                     "metadata": {"name": name, "namespace": namespace}
                 }
@@ -126,11 +126,14 @@ class Holders:
             self._set.enqueue(controller, key)
 
 
-def _others_wrote(written: Object) -> bool:
-    """Whether anything but a status was written by others into an object that we took for new."""
+def _was_there(written: Object, owner: Object) -> bool:
+    """Whether an object that we took for new is another's: older than ``owner``, or more than its status is theirs."""
+    metadata = written["metadata"]
+    if metadata["creationTimestamp"] < owner["metadata"]["creationTimestamp"]:
+        return True
     return any(
-        not str(entry.get("manager", "")).startswith(_MANAGER) and not entry.get("subresource")
-        for entry in written["metadata"].get("managedFields") or ()
+        (entry.get("manager"), entry.get("operation")) != (_MANAGER, "Apply") and not entry.get("subresource")
+        for entry in metadata.get("managedFields") or ()
     )
 
 

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.plane import Plane, available, plane
+
+from . import servers
+from .servers import World
+
+COMMANDS, WHY = available()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Plane]:
+    """Kubernetes' API server and controllers, without a node; one for all tests of a worker."""
+    if COMMANDS is None:
+        pytest.skip(f"kube-apiserver: {WHY}")
+    with plane(nodes=0) as started:
+        yield started
+
+
+@pytest.fixture(params=["embedded", "kube-apiserver"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """An API server with a cluster's own controllers, empty."""
+    if request.param == "embedded":
+        async with servers.embedded(tmp_path) as found:
+            yield found
+        return
+    async with servers.real(request.getfixturevalue("cluster")) as found:
+        yield found
