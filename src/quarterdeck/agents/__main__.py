@@ -6,10 +6,13 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
+from types import FrameType
 
 import uvicorn
 
@@ -27,8 +30,18 @@ from .toolbox import Toolbox
 log = logging.getLogger("quarterdeck.agents")
 
 
-async def serve(host: str, port: int, directory: Path) -> None:
-    """Build the parts in order and serve until SIGTERM; what is running then gets 20 s to finish."""
+class _Server(uvicorn.Server):
+    """Knows when it was told to stop."""
+
+    stopped_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.stopped_at = self.stopped_at or monotonic()
+        super().handle_exit(sig, frame)
+
+
+async def serve(host: str, port: int, directory: Path, drain: float) -> None:
+    """Build the parts in order and serve until SIGTERM; what is running then gets ``drain`` seconds to finish."""
     config, card = load(directory)
     control_plane = os.environ.get("KAGENT_URL", "")
     if not control_plane:
@@ -43,10 +56,13 @@ async def serve(host: str, port: int, directory: Path) -> None:
     log.info("%s listens on %s:%d, model %s", name, host, port, config.model.model)
     settings = uvicorn.Config(
         app, host=host, port=port, loop="uvloop", http="httptools", ws="none", log_level="warning", access_log=False,
-        timeout_graceful_shutdown=20, server_header=False,
+        timeout_graceful_shutdown=int(drain) or None, server_header=False,
     )  # fmt: skip
+    server = _Server(settings)
     async with _stopping(runs, pool):
-        await uvicorn.Server(settings).serve()
+        await server.serve()
+        since = monotonic() - (server.stopped_at or monotonic())
+        await runs.drain(max(0.0, drain - since))  # tasks whose caller has gone are finished too
 
 
 @asynccontextmanager
@@ -67,12 +83,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--filepath", type=Path, default=Path("/config"), help="folder with config.json and agent-card.json"
     )
+    parser.add_argument("--drain", type=float, default=20.0, help="seconds for the work at hand after SIGTERM")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
         import uvloop
 
-        uvloop.run(serve(given.host, given.port, given.filepath))
+        # uvicorn raises the signal again when it has shut down: what comes after that must still run
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        uvloop.run(serve(given.host, given.port, given.filepath, given.drain))
     except QuarterdeckError as error:
         print(f"agent: {error}", file=sys.stderr)
         return error.exit_code

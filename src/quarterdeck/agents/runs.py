@@ -116,6 +116,12 @@ class Runs:
             raise types.UnsupportedOperation(f"task {task_id!r} is not being worked on; get it instead")
         return found
 
+    async def drain(self, seconds: float) -> None:
+        """Wait until no task is worked on any more, at most so long."""
+        workers = [a.worker for a in self._active.values() if a.worker is not None]
+        if workers:
+            await asyncio.wait(workers, timeout=seconds)
+
     async def stop(self) -> None:
         """End what is left when the Pod ends."""
         self._stopping = True

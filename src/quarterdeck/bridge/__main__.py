@@ -59,7 +59,7 @@ async def serve(config: BridgeConfig) -> None:
     discovery = asyncio.create_task(processes.discover())
     await stop.wait()
     discovery.cancel()
-    await server.stop(grace=10)
+    await server.stop(grace=20)
     await processes.stop()
 
 

@@ -59,6 +59,10 @@ class Relay:
     def cancelled(self) -> None:
         """The client went away."""
 
+    def elsewhere(self) -> tuple[Origin, bytes] | None:
+        """Another address, and the request for it, when nobody answered at the one before: nothing was sent there."""
+        return None
+
     # -- called by the wire and by Upstreams
     def on_end(self) -> None:
         if not self.finished:
@@ -163,11 +167,17 @@ class Upstreams:
             task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
-        try:
-            connection = await pool.connect(origin)
-        except UpstreamError as error:
-            relay.on_error(error)
-            return
+        while True:
+            try:
+                connection = await pool.connect(origin)
+            except UpstreamError as error:
+                other = None if relay.finished else relay.elsewhere()
+                if other is None:
+                    relay.on_error(error)
+                    return
+                origin, data = other
+            else:
+                break
         if relay.finished:  # the client left meanwhile: the next call can have the connection
             pool.release(connection)
             return

@@ -143,6 +143,13 @@ def grace_of(pod: Object) -> float:
     return float(value)
 
 
+def _unhealthy_grace(pod: Object, name: str) -> float:
+    """As :func:`grace_of`, for a container that failed its liveness or startup probe: the probe may give it less."""
+    spec = next((s for s, _ in all_specs(pod) if s["name"] == name), {})
+    probe = spec.get("livenessProbe") or spec.get("startupProbe") or {}
+    return float(probe.get("terminationGracePeriodSeconds", grace_of(pod)))
+
+
 def restarts(policy: str, exit_code: int) -> bool:
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
@@ -163,7 +170,7 @@ def decide(pod: Object, containers: Mapping[str, Container], now: float, *, star
         decision.wake(started_at + float(deadline))
     for name, container in containers.items():
         if container.state == "running" and container.unhealthy and not container.stopping:
-            decision.actions.append(Stop(name, grace_of(pod), container.unhealthy))
+            decision.actions.append(Stop(name, _unhealthy_grace(pod, name), container.unhealthy))
     if _initialize(pod, containers, now, decision):
         _run_main(pod, containers, now, decision)
     if decision.failed is not None:

@@ -121,7 +121,7 @@ class PodWorker:
             if key.startswith(("start", "probe")):
                 task.cancel()
         await asyncio.gather(
-            *(self._end_process(p, min(grace, grace_of(self.pod)), n) for n, p in self.processes.items())
+            *(self._end_process(p, min(grace, grace_of(self.pod)), n, hooks=False) for n, p in self.processes.items())
         )
 
     # -- the loop
@@ -432,13 +432,13 @@ class PodWorker:
         self._event("Normal", "Killing", action.reason or f"Stopping container {action.name}")
         self._spawn(f"stop {action.name}", self._end_process(process, action.grace, action.name))
 
-    async def _end_process(self, process: ProcessId, grace: float, name: str) -> None:
-        """preStop, SIGTERM, grace period, SIGKILL."""
+    async def _end_process(self, process: ProcessId, grace: float, name: str, *, hooks: bool = True) -> None:
+        """preStop, SIGTERM, grace period, SIGKILL. Without ``hooks`` where all Pods end: nobody is left to tell."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
         spec = self.spec_of(name)
         pre = ((spec or {}).get("lifecycle") or {}).get("preStop")
-        if pre and spec is not None and grace > 0:
+        if hooks and pre and spec is not None and grace > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hook(name, spec, pre), grace)
         procs = self.runtime.cgroups.procs(f"{self.uid}/{name}")

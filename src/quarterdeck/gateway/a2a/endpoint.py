@@ -9,6 +9,7 @@ import msgspec
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.snapshot import Agent, Endpoint
+from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange, Header
 
 from ..activity import Epoch
@@ -66,11 +67,12 @@ class A2aEndpoint:
     def _forward(self, call: Call, agent: Agent, target: str, splitter: Splitter | None) -> None:
         track: Track | None = None
         endpoint: Endpoint | None = None
+        endpoints = agent.endpoints
         if splitter is not None and call.exchange.method == "POST":
             track = Track(splitter, call, target)
-            endpoint = track.destination.endpoint()
-        elif agent.endpoints:
-            endpoint = agent.endpoints[next(self._turn) % len(agent.endpoints)]
+            endpoint, endpoints = track.destination.endpoint(), track.destination.backend.endpoints
+        elif endpoints:
+            endpoint = endpoints[next(self._turn) % len(endpoints)]
         if endpoint is None:
             message = f"agent {call.server} has no ready endpoint; see: kubectl describe agent {agent.name}"
             message += f" -n {agent.namespace}"
@@ -78,18 +80,24 @@ class A2aEndpoint:
             self._observer.finish(call, "error", 503, message)
             return
         target = target if target.startswith("/") else "/" + target
-        exchange = call.exchange
-        parts = [f"{exchange.method} {target} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}\r\n".encode("latin-1")]
-        for name in _PASSED:
-            value = call.headers.get(name)
-            if value is not None:
-                parts.append(b"%b: %b\r\n" % (name, value))
-        parts.append(b"traceparent: %b\r\nx-quarterdeck-principal: " % call.traceparent)
-        parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
-        parts.append(exchange.body)
-        card = exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
+        card = call.exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
         relay = A2aRelay(self._upstreams, call, self._observer, f"/a2a/{call.server}" if card else "", track)
-        self._upstreams.send(self._pool, (endpoint.host, endpoint.port, False), relay, b"".join(parts))
+        relay.others = [(other, target) for other in endpoints if other != endpoint]
+        origin = (endpoint.host, endpoint.port, False)
+        self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint))
+
+
+def _request(call: Call, target: str, endpoint: Endpoint) -> bytes:
+    exchange = call.exchange
+    parts = [f"{exchange.method} {target} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}\r\n".encode("latin-1")]
+    for name in _PASSED:
+        value = call.headers.get(name)
+        if value is not None:
+            parts.append(b"%b: %b\r\n" % (name, value))
+    parts.append(b"traceparent: %b\r\nx-quarterdeck-principal: " % call.traceparent)
+    parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
+    parts.append(exchange.body)
+    return b"".join(parts)
 
 
 class Track:
@@ -122,7 +130,7 @@ class Track:
 class A2aRelay(Relay):
     """Streams an agent's answer; a card (``card_path`` set) is taken whole and rewritten."""
 
-    __slots__ = ("_card", "_card_path", "_observer", "_status", "_track", "call")
+    __slots__ = ("_card", "_card_path", "_observer", "_status", "_track", "call", "others")
 
     def __init__(
         self, upstreams: Upstreams, call: Call, observer: Observer, card_path: str, track: Track | None = None
@@ -134,10 +142,18 @@ class A2aRelay(Relay):
         self._card_path = card_path
         self._card = b""
         self._status = 0
+        self.others: list[tuple[Endpoint, str]] = []
+        """Endpoints not tried yet, with the target of the request: a Pod may be gone before we are told."""
 
     @property
     def agent(self) -> str:
         return self.call.principal.agent
+
+    def elsewhere(self) -> tuple[Origin, bytes] | None:
+        if not self.others:
+            return None
+        endpoint, target = self.others.pop()
+        return (endpoint.host, endpoint.port, False), _request(self.call, target, endpoint)
 
     @property
     def target(self) -> tuple[str, str]:
