@@ -157,6 +157,11 @@ class ApiError(QuarterdeckError):
         return self.message
 
     @property
+    def passing(self) -> bool:
+        """Whether the same wish may succeed by itself: somebody else wrote, or the server has no time for us."""
+        return isinstance(self, Conflict) or self.status_code in (429, 503, 504)
+
+    @property
     def status_code(self) -> int:
         return self.code if self.code is not None else self.http_status
 

@@ -232,8 +232,6 @@ class Context:
             # One cause in several conditions is one Event, with the most exact reason: the last but for Ready's.
             if news and (verdict.type != "Ready" or verdict.message not in told):
                 told[verdict.message] = ("Normal" if verdict.status else "Warning", verdict.reason)
-        for message, (kind, reason) in told.items():
-            self.event(obj, kind, reason, message)
         status = before | {"observedGeneration": generation, "conditions": conditions} | (fields or {})
         status = {key: value for key, value in status.items() if value is not None}
         try:
@@ -242,6 +240,8 @@ class Context:
             return  # deleted meanwhile
         if written is not None:
             self.set.informer(res).observe(written)
+        for message, (kind, reason) in told.items():
+            self.event(obj, kind, reason, message)
 
     def rejected(self, error: ConfigError, reason: str) -> list[Verdict]:
         """The conditions of a resource whose spec, or what it refers to, cannot be used.
@@ -255,7 +255,12 @@ class Context:
         return verdicts
 
     def not_programmed(self, obj: Object, error: ConfigError | ApiError) -> Verdict:
-        """The condition of an owner whose objects could not all be written; it is woken when the cause goes."""
+        """The condition of an owner whose objects could not all be written; it is woken when the cause goes.
+
+        Raises ``error`` again when it passes by itself: that is no news to anybody.
+        """
+        if isinstance(error, ApiError) and error.passing:
+            raise error
         reason, message = refusal(error, obj["metadata"]["namespace"])
         if reason == "QuotaExceeded":
             self.holders.wait(obj, k.RESOURCE_QUOTA, obj["metadata"]["namespace"])

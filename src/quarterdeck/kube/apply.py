@@ -2,7 +2,8 @@
 
 What we last asked for is kept as a hash in an annotation, so that a field we no longer want is noticed (server-side
 apply then removes it); what others changed is noticed by comparing the wanted fields with the cached object. Both equal
-means no request at all.
+means no request at all. What changes an object carries the resourceVersion that the decision was made on: a request
+that arrives late (of a leader that was stopped meanwhile) fails instead of bringing old content back.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ async def apply_if_changed(
 ) -> Object | None:
     """Apply ``desired`` unless ``live`` (the cached object, None if absent) already is it; None when nothing was sent.
 
-    ``desired`` holds only the fields we own and no status.
+    ``desired`` holds only the fields we own and no status. Raises errors.Conflict when ``live`` is not the newest.
     """
     marked = with_applied_hash(desired)
     if live is not None and covers(marked, live):
         return None
-    return await client.apply(res, marked, field_manager=field_manager, force=force)
+    return await client.apply(res, _onto(live, marked), field_manager=field_manager, force=force)
 
 
 async def restore_template(
@@ -62,9 +63,14 @@ async def restore_template(
     if not additions(desired, live, field_manager):
         return None
     template = with_restart(desired["spec"]["template"], live["spec"]["template"])
-    patch = [{"op": "replace", "path": "/spec/template", "value": template}]
-    await client.patch(res, metadata["name"], patch, metadata["namespace"], kind="json", field_manager=field_manager)
-    return await client.apply(res, with_applied_hash(desired), field_manager=field_manager)
+    patch = [
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+        {"op": "replace", "path": "/spec/template", "value": template},
+    ]
+    live = await client.patch(
+        res, metadata["name"], patch, metadata["namespace"], kind="json", field_manager=field_manager
+    )
+    return await client.apply(res, _onto(live, with_applied_hash(desired)), field_manager=field_manager)
 
 
 async def apply_status_if_changed(
@@ -76,7 +82,13 @@ async def apply_status_if_changed(
         return None
     metadata = {k: live["metadata"][k] for k in ("name", "namespace") if k in live["metadata"]}
     body = {"apiVersion": res.api_version, "kind": res.kind, "metadata": metadata, "status": status}
-    return await client.apply(res, body, field_manager=field_manager, subresource="status")
+    return await client.apply(res, _onto(live, body), field_manager=field_manager, subresource="status")
+
+
+def _onto(live: Object | None, desired: Object) -> Object:
+    """``desired``, to be applied to this very version of the object only."""
+    version = ((live or {}).get("metadata") or {}).get("resourceVersion")
+    return desired | {"metadata": desired["metadata"] | {"resourceVersion": version}} if version else desired
 
 
 def covers(desired: Any, live: Any) -> bool:
