@@ -45,7 +45,7 @@ def sweep(folder: Path) -> None:
     for book in folder.glob("**/addresses.json"):
         with contextlib.suppress(ValueError, KeyError, OSError):
             drop_local(json.loads(book.read_text())["cidr"])
-    for node in (folder / "nodes").glob("*"):
+    for node in folder.glob("nodes/*/node"):
         Cgroups(group_of(node)).remove_tree()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -174,7 +174,11 @@ class Plane:
         return node
 
     def node_data(self, name: str = "node-1") -> Path:
-        """The data directory of a node: Pods' logs, volumes and claims."""
+        """The data directory of a node: images, Pods' logs, volumes and claims."""
+        return self.node_home(name) / "node"
+
+    def node_home(self, name: str = "node-1") -> Path:
+        """``QUARTERDECK_HOME`` for ``qd mcp build``, so that the image is on this node."""
         return self.root / "nodes" / name
 
     def wait_node(self, name: str, seconds: float = _READY_SECONDS) -> None:

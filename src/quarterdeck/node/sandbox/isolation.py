@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -208,7 +208,8 @@ class Sandbox:
         argv += ["--seccomp", "@seccomp"] if filtered else []
         argv += ["--unshare-net"] if own_network else []
         argv += ["--json-status-fd", str(request.status_fd)] if request.status_fd is not None else []
-        argv += _root(request.image_root, stage)
+        root, opened = _root(request.image_root, stage, [mount.target for mount in request.mounts])
+        argv += root
         own = "--ro-bind" if request.read_only else "--bind"
         argv += ["--proc", "/proc", *_kernel(), "--dev", "/dev", own, stage.source(str(request.tmp)), "/tmp"]  # noqa: S108
         for path in readable():
@@ -219,6 +220,7 @@ class Sandbox:
             argv += ["--bind", stage.source(request.egress), EGRESS_SOCKET]
         for mount in request.mounts:
             argv += ["--ro-bind" if mount.read_only else "--bind", stage.source(mount.source), mount.target]
+        argv += [word for path in opened for word in ("--remount-ro", path)]
         # What is left of the root is the image's, and of root: writable for nobody else.
         argv += ["--remount-ro", "/"] if request.read_only or request.uid != 0 else []
         argv += ["--chdir", request.cwd, "--"]
@@ -319,23 +321,25 @@ def _kernel() -> list[str]:
     return argv
 
 
-def _root(image: Path | None, stage: _Stage) -> list[str]:
-    """The file system below the mounts: a whole image, or the machine's system folders with an image's own on top."""
+def _root(image: Path | None, stage: _Stage, targets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The file system below the mounts: a whole image, or the machine's system folders with an image's own on top.
+    ``targets`` are the Pod's mount points; second come the folders opened for them, to be closed after the mounts."""
+    opened: list[str] = []
     if image is not None and (image / "usr" / "bin").is_dir():
         whole: list[str] = []
         for entry in sorted(image.iterdir()):
             if entry.is_symlink():
                 whole += ["--symlink", os.readlink(entry), f"/{entry.name}"]
             elif entry.is_dir() and entry.name not in ("proc", "dev", "tmp", "sys", "run", "home"):
-                whole += ["--ro-bind", stage.source(str(entry)), f"/{entry.name}"]
-        return whole
+                whole += _bound(entry, f"/{entry.name}", stage, targets, opened)
+        return whole, opened
     argv: list[str] = []
     for base in _SYSTEM:
         path = Path(base)
         if path.is_symlink():
             argv += ["--symlink", os.readlink(path), base]
         elif path.is_dir():
-            argv += ["--ro-bind", base, base]
+            argv += _bound(path, base, stage, targets, opened)
     for path in (path for base in _PRIVATE for path in hidden(base)):
         argv += ["--tmpfs", path, "--remount-ro", path] if Path(path).is_dir() else ["--ro-bind", "/dev/null", path]
     if Path("/etc/resolv.conf").is_symlink():
@@ -343,7 +347,23 @@ def _root(image: Path | None, stage: _Stage) -> list[str]:
         argv += ["--ro-bind", target, target] if Path(target).exists() else []
     for entry in sorted(image.iterdir()) if image is not None else ():
         if f"/{entry.name}" not in _SYSTEM and entry.is_dir() and not entry.is_symlink():
-            argv += ["--ro-bind", stage.source(str(entry)), f"/{entry.name}"]
+            argv += _bound(entry, f"/{entry.name}", stage, targets, opened)
+    return argv, opened
+
+
+def _bound(source: Path, target: str, stage: _Stage, targets: Sequence[str], opened: list[str]) -> list[str]:
+    """A folder, read-only. One that lacks a mount point of the Pod is put together of its entries, so that the mount
+    point can be made; it is noted in ``opened``."""
+    inside = [t for t in targets if t.startswith(f"{target}/")]
+    if not source.is_dir() or all((source / t[len(target) + 1 :]).exists() for t in inside):
+        return ["--ro-bind", stage.source(str(source)), target]
+    opened.append(target)
+    argv = ["--tmpfs", target]
+    for entry in sorted(source.iterdir()):
+        if entry.is_symlink():
+            argv += ["--symlink", os.readlink(entry), f"{target}/{entry.name}"]
+        else:
+            argv += _bound(entry, f"{target}/{entry.name}", stage, inside, opened)
     return argv
 
 
