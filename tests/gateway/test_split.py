@@ -16,6 +16,7 @@ from quarterdeck.snapshot import Backend, Endpoint, Split, ValueMatch
 from quarterdeck.snapshot.conversation import new_id, tag_of, track_tag
 
 HERE = (Endpoint("127.0.0.1", 1),)
+AGENT = "kagent/a"
 TAG = track_tag("agent-1", "2026-11-21T12:00:00Z")
 
 
@@ -26,7 +27,7 @@ def splitter(
     canary = Backend("canary", more.pop("canary", HERE), weight, matches, TAG, "1.0")  # type: ignore[arg-type]
     stable = Backend("stable", more.pop("stable", HERE), 100 - weight)  # type: ignore[arg-type]
     split = Split((stable, canary), sticky=True, **more)  # type: ignore[arg-type]
-    return Splitter(split, "kagent/a", known or Conversations())
+    return Splitter(split, AGENT, known or Conversations())
 
 
 def name(of: Splitter, conversation: str = "", headers: dict[bytes, bytes] | None = None, **claims: object) -> str:
@@ -59,16 +60,17 @@ def test_growing_weights_move_no_conversation_off_the_canary_and_all_processes_a
 @given(st.integers(0, 100))
 def test_an_id_says_where_the_conversation_began(weight: int) -> None:
     split = splitter(weight)
-    assert name(split, new_id(TAG)) == "canary"
-    assert name(split, new_id()) == "stable"
-    assert name(split, new_id(TAG % 0xFFFF + 1)) == "stable", "that canary is gone: its conversations are stable's"
+    assert name(split, new_id(AGENT, TAG)) == "canary"
+    assert name(split, new_id(AGENT)) == "stable"
+    assert name(split, new_id(AGENT, TAG % 0xFFFF + 1)) == "stable", "that canary is gone: its conversations are stable's"
 
 
 @given(st.integers(0, 0xFFFF))
 def test_ids_keep_their_tag_and_nobody_elses_are_taken_for_ours(tag: int) -> None:
-    assert tag_of(new_id(tag)) == tag
-    assert tag_of(str(uuid4())) is None
-    assert tag_of("x" * 36) is None
+    assert tag_of(new_id(AGENT, tag), AGENT) == tag
+    assert tag_of(str(uuid4()), AGENT) is None
+    assert tag_of("x" * 36, AGENT) is None
+    assert tag_of(new_id("kagent/caller", tag), AGENT) is None, "its caller's conversation says nothing of its tracks"
 
 
 def test_a_conversation_seen_to_begin_stays_though_the_weight_grows() -> None:
@@ -115,7 +117,7 @@ def test_matches_choose_the_canary_whatever_its_weight(
 
 def test_a_match_moves_no_conversation_that_began_elsewhere() -> None:
     split = splitter(0, matches=((VERSION,),))
-    assert name(split, new_id(), {b"x-version": b"next"}) == "stable"
+    assert name(split, new_id(AGENT), {b"x-version": b"next"}) == "stable"
     assert name(split, "named-by-the-client", {b"x-version": b"next"}) == "canary"
 
 
@@ -127,7 +129,7 @@ def test_a_regex_nobody_can_compile_is_refused_with_the_snapshot() -> None:
 def test_a_track_without_pods_is_covered_by_the_other_unless_weights_are_strict() -> None:
     down = splitter(100, canary=())
     assert name(down) == "stable"
-    assert name(down, new_id(TAG)) == "stable"
+    assert name(down, new_id(AGENT, TAG)) == "stable"
     assert name(splitter(0, stable=())) == "canary"
     strict = splitter(100, canary=(), strict=True)
     assert name(strict) == "canary"
@@ -137,7 +139,7 @@ def test_a_track_without_pods_is_covered_by_the_other_unless_weights_are_strict(
 def test_choosing_costs_next_to_nothing() -> None:
     """Bound far above what it takes (about 1.5 µs) so that a busy machine does not fail it."""
     split = splitter(30, matches=((VERSION,),))
-    conversation = new_id(TAG)
+    conversation = new_id(AGENT, TAG)
     start = process_time()
     for _ in range(20_000):
         split.choose({}, {}, (conversation,))

@@ -9,19 +9,23 @@ from quarterdeck.errors import ApiError, ConfigError
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
-from quarterdeck.translate.agent import replicas, selector, translate_agent
+from quarterdeck.translate.agent import replicas, selector
+from quarterdeck.translate.canary import SUFFIX
 
-from . import rollout
+from . import canary, rollout
 from .agent_inputs import references, resolve, resolved_refs
+from .canary import Canaries, Contents
 from .context import PROGRAMMED, Context, Verdict
+from .idle import Idle, asleep, scaled, soonest
 from .revisions import Revisions
 from .workload import Workload, workload
 
 _REFERENCES = "references"
 
 
-def controller(context: Context) -> Controller:
-    reconciler = AgentReconciler(context, Revisions(context))
+def controller(context: Context, contents: Contents, idle: Idle) -> Controller:
+    revisions = Revisions(context)
+    reconciler = AgentReconciler(context, revisions, Canaries(context, contents, idle.activity, revisions), idle)
     agents = context.set.informer(k.AGENT)
     agents.add_index(_REFERENCES, lambda obj: references(obj, context))
 
@@ -39,7 +43,8 @@ def controller(context: Context) -> Controller:
 
     def pod_agent(obj: Object) -> Iterable[Key]:
         name = (obj["metadata"].get("labels") or {}).get("kagent")
-        return [Key(obj["metadata"]["namespace"], name)] if name else []
+        namespace = obj["metadata"]["namespace"]
+        return [Key(namespace, name), Key(namespace, name.removesuffix(SUFFIX))] if name else []
 
     return Controller(
         "agent",
@@ -69,6 +74,8 @@ def _key(obj: Object) -> Key:
 class AgentReconciler:
     context: Context
     revisions: Revisions
+    canaries: Canaries
+    idle: Idle
 
     async def reconcile(self, key: Key) -> Result | None:
         obj = self.context.primary(k.AGENT, key)
@@ -77,10 +84,15 @@ class AgentReconciler:
         verdicts: list[Verdict] = []
         failure: ApiError | None = None
         seeded = (obj.get("status") or {}).get("seededReplicas")
+        tried = (obj.get("status") or {}).get("rollout")
+        look_again: list[float | None] = []
         try:
             inputs = resolve(self.context, obj)
             release = self.context.autoscaled(key.namespace, key.name)
-            objects = translate_agent(inputs, self.context.options, release_replicas=release)
+            tracks = await self.canaries.tracks(obj, inputs, autoscaled=release)
+            rest = self.idle.rest(obj, inputs.spec.scale_to_zero, replicas(inputs).wanted, busy=tracks.busy)
+            objects = tracks.objects if release else scaled(tracks.objects, key.name, rest.replicas)
+            look_again = [rest.look_again, tracks.look_again]
             verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
             verdicts.append(resolved_refs(self.context, inputs))
             objects = rollout.steered(self.context, obj, objects)
@@ -89,7 +101,11 @@ class AgentReconciler:
             await self.context.apply(obj, objects)
             await self.revisions.record(obj)
             seeded = await self.context.seed(k.AGENT, obj, replicas(inputs))
-            verdicts.append(PROGRAMMED)
+            if release:
+                await self.idle.put(obj, rest)
+            await self.canaries.settle(obj, tracks)
+            tried = canary.status(tracks, inputs.spec.rollout)
+            verdicts += [PROGRAMMED, *canary.verdicts(tracks, obj)]
         except ConfigError as error:
             accepted = bool(verdicts)
             verdicts += (
@@ -101,13 +117,13 @@ class AgentReconciler:
             verdicts.append(self.context.not_programmed(obj, error))
             failure = error
         state = workload(self.context, key.namespace, key.name, selector(key.name), owner=obj)
-        verdicts += [*rollout.verdicts(obj), ready(state)]
+        verdicts += [*rollout.verdicts(obj), asleep(obj, state) or ready(state)]
         labels = ",".join(f"{name}={value}" for name, value in selector(key.name).items())
-        fields = {"replicas": state.total, "selector": labels, "seededReplicas": seeded}
+        fields = {"replicas": state.total, "selector": labels, "seededReplicas": seeded, "rollout": tried}
         await self.context.set_status(k.AGENT, obj, verdicts, fields)
         if failure is not None:
             raise failure
-        return None
+        return soonest(None, *look_again)
 
 
 def ready(state: Workload) -> Verdict:

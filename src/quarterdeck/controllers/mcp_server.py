@@ -17,6 +17,7 @@ from quarterdeck.translate.snapshot import hosted_server
 from . import rollout
 from .context import PROGRAMMED, Context, Verdict
 from .discovery import DISABLED, Discovery
+from .idle import Idle, Rest, asleep, scaled, soonest
 from .revisions import Revisions
 from .sources import Source, hashes, missing, sources_in_pod
 from .workload import Workload, workload
@@ -48,7 +49,7 @@ def controller(context: Context, discovery: Discovery, idle: Idle) -> Controller
     return Controller(
         "mcpserver",
         k.MCP_SERVER,
-        MCPServerReconciler(context, discovery, Revisions(context)).reconcile,
+        MCPServerReconciler(context, discovery, Revisions(context), idle).reconcile,
         owns=(k.DEPLOYMENT, k.SERVICE, k.CONFIG_MAP, k.SERVICE_ACCOUNT),
         maps=(
             (k.SECRET, users("Secret")),
@@ -80,6 +81,7 @@ class MCPServerReconciler:
     context: Context
     discovery: Discovery
     revisions: Revisions
+    idle: Idle
 
     async def reconcile(self, key: Key) -> Result | None:
         obj = self.context.primary(k.MCP_SERVER, key)
@@ -88,6 +90,7 @@ class MCPServerReconciler:
         failure: ApiError | None = None
         verdicts: list[Verdict] = []
         seeded = (obj.get("status") or {}).get("seededReplicas")
+        rest: Rest | None = None
         try:
             spec = parse(MCPServerSpec, obj.get("spec") or {}, f"MCPServer {key}")
             release = self.context.autoscaled(key.namespace, key.name)
@@ -97,9 +100,13 @@ class MCPServerReconciler:
                 Verdict("Accepted", True, "Accepted", "MCPServer configuration is valid"),
                 self._resolved(obj, key.namespace),
             ]
+            rest = self.idle.rest(obj, spec.scale_to_zero, replicas(obj, spec).wanted)
             objects = rollout.steered(self.context, obj, objects)
             if release:
                 await rollout.release_replicas(self.context, obj, objects)
+                await self.idle.put(obj, rest)
+            else:
+                objects = scaled(objects, key.name, rest.replicas)
             await self.context.apply(obj, objects)
             await self.revisions.record(obj)
             seeded = await self.context.seed(k.MCP_SERVER, obj, replicas(obj, spec))
@@ -114,13 +121,15 @@ class MCPServerReconciler:
             failure = error
         labels = selector(key.name)
         state = workload(self.context, key.namespace, key.name, labels, owner=obj)
-        verdicts += [*rollout.verdicts(obj), ready(state)]
+        resting = asleep(obj, state)
+        verdicts += [*rollout.verdicts(obj), resting or ready(state)]
         shown = ",".join(f"{n}={v}" for n, v in labels.items())
         fields = {"replicas": state.total, "selector": shown, "seededReplicas": seeded}
         await self.context.set_status(k.MCP_SERVER, obj, verdicts, fields)
         if failure is not None:
             raise failure
-        return await self._discover(key) if verdicts[-1].status else None
+        awake = verdicts[-1].status and resting is None
+        return soonest(await self._discover(key) if awake else None, rest.look_again if rest is not None else None)
 
     async def _discover(self, key: Key) -> Result | None:
         """Ask the running server for its tools, after its conditions are written: it may take its time."""

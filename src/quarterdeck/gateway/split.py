@@ -113,12 +113,12 @@ class Splitter:
 
     def began(self, conversation: str, destination: Destination) -> None:
         """Remember that a conversation is at home there."""
-        if self.split.sticky and tag_of(conversation) is None:
+        if self.split.sticky and tag_of(conversation, self.route) is None:
             self._conversations.keep(self.route, conversation, destination.name)
 
     def _began(self, conversations: Sequence[str]) -> Destination | None:
         for conversation in conversations:
-            tag = tag_of(conversation)
+            tag = tag_of(conversation, self.route)
             if tag is not None:
                 return self._tagged.get(tag, self._untagged)
             known = self._named.get(self._conversations.get(self.route, conversation))

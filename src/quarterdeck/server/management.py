@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from quarterdeck import __version__
 from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Forbidden, QuarterdeckError
+from quarterdeck.snapshot.activity import Report
 from quarterdeck.wire.http import Disconnected
 
 from .database import Database
@@ -15,6 +18,7 @@ from .http import Answer, Call, Route, Router, route
 from .identity import Identity
 
 GATEWAY_NAMESPACE = "quarterdeck-system"
+_REPORT_LIMIT = 20_000
 HEARTBEAT = 20.0
 """Seconds after which a blank line tells a silent stream's reader that we are there."""
 
@@ -38,6 +42,8 @@ class ManagementApi:
             route("GET", "/v1/status", self.status),
             route("GET", gateway, self.config),
             route("POST", gateway + "/{version}/ack", self.acknowledge),
+            route("POST", "/v1/gateways/{namespace}/{name}/activity", self.activity),
+            route("POST", "/v1/gateways/{namespace}/{name}/wake", self.wake),
         ]
         return Router(routes, failure)
 
@@ -90,6 +96,25 @@ class ManagementApi:
         texts = [str(error)[:1000] for error in errors[:50]]
         self._configuration.acknowledge(gateway, replica, call.parameters["version"], accepted, texts)
         return Answer({"accepted": accepted})
+
+    async def activity(self, call: Call) -> Answer:
+        """A gateway process reports its traffic: totals of canaries and of what may be scaled to zero."""
+        gateway, _ = await self._gateway(call)
+        try:
+            report = msgspec.json.decode(call.exchange.body, type=Report)
+        except msgspec.DecodeError as error:
+            raise BadRequest(f"the body is no report: {error}") from error
+        if len(report.counted) + len(report.used) > _REPORT_LIMIT:
+            raise BadRequest(f"a report has at most {_REPORT_LIMIT} entries")
+        self._configuration.report(gateway, report)
+        return Answer({"accepted": True})
+
+    async def wake(self, call: Call) -> Answer:
+        """A gateway holds a call for something that is scaled to zero."""
+        await self._gateway(call)
+        body = call.body()
+        kind, namespace, name = (call.text(body, key, required=True) or "" for key in ("kind", "namespace", "name"))
+        return Answer({"replicas": await self._configuration.wake((kind, namespace, name))})
 
     async def _gateway(self, call: Call) -> tuple[str, str]:
         """The gateway asked for, and the replica. Only the ServiceAccount of its name may read: secrets are inside."""

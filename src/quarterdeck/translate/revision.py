@@ -31,6 +31,7 @@ DEFAULT_LIMIT = 10
 _NOT_VERSIONED = (
     ("replicas",),
     ("rollout",),
+    ("scaleToZero",),
     ("deployment", "replicas"),
     ("declarative", "deployment", "replicas"),
     ("byo", "deployment", "replicas"),
@@ -131,7 +132,9 @@ def plan(obj: Object, known: Iterable[Revision]) -> Plan:
     cause = (obj["metadata"].get("annotations") or {}).get(CHANGE_CAUSE)
     latest = kept[-1].number if kept else 0
     current = next((r for r in reversed(kept) if r.hash == wanted), None)
-    old = [r.name for r in kept if r is not current]
+    # what a canary is compared with runs: however many specs were tried since, it stays
+    stable = ((obj.get("status") or {}).get("rollout") or {}).get("stableRevision")
+    old = [r.name for r in kept if r is not current and r.name != stable]
     surplus = tuple(old[: max(0, len(old) - history_limit(obj))])
     if current is None:
         return Plan(latest + 1, create=True, surplus=surplus)
@@ -148,18 +151,25 @@ def marks(obj: Object, number: int) -> dict[str, Any]:
     }
 
 
+def revision_name(obj: Object) -> str:
+    """Name of the ControllerRevision that holds the spec of ``obj`` as it is now."""
+    metadata = obj["metadata"]
+    found = content_hash(obj["kind"], obj.get("spec") or {})
+    # the UID: one of the same name that is being deleted may still have its revisions
+    suffix = hashlib.sha256(f"{metadata['uid']}/{found}".encode()).hexdigest()[:10]
+    return f"{metadata['name']}-{suffix}"
+
+
 def controller_revision(obj: Object, number: int) -> Object:
     """The ControllerRevision of ``obj`` as it is now."""
     metadata, spec = obj["metadata"], obj.get("spec") or {}
     found = content_hash(obj["kind"], spec)
-    # the UID: one of the same name that is being deleted may still have its revisions
-    suffix = hashlib.sha256(f"{metadata['uid']}/{found}".encode()).hexdigest()[:10]
     present = {key: value for key, value in marks(obj, number).items() if value is not None}
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {
-            "name": f"{metadata['name']}-{suffix}",
+            "name": revision_name(obj),
             "namespace": metadata["namespace"],
             "labels": {OWNER: metadata["uid"], HASH: found, "app.kubernetes.io/name": metadata["name"]},
             "annotations": present,

@@ -29,6 +29,7 @@ from quarterdeck.snapshot import (
     ToolGrant,
 )
 
+from . import canary
 from .agent import PORT as AGENT_PORT
 from .mcp_server import mcp_path
 from .model import SecretReader, gateway_model, tls_settings
@@ -56,6 +57,8 @@ class World:
     deployments: Sequence[Object] = ()
     replica_sets: Sequence[Object] = ()
     namespaces: Sequence[Object] = ()
+    revisions: Mapping[str, Object] = field(default_factory=dict[str, Object])
+    """Specs kept in ControllerRevisions by name: those that Pods run while an Agent's own is on trial."""
     identities: Identities = field(default_factory=Identities)
     _servers: frozenset[Target] = field(init=False)
 
@@ -68,7 +71,7 @@ class World:
         return target in self._servers
 
 
-def compile_snapshot(world: World, options: Options, gateway: str = "quarterdeck-system/quarterdeck") -> Snapshot:
+def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snapshot:
     """Objects that cannot be used are left out, or carry an error; their own controllers report why."""
     services = Services.of(world.services, world.endpoint_slices)
     values = world.values
@@ -79,9 +82,9 @@ def compile_snapshot(world: World, options: Options, gateway: str = "quarterdeck
     ]
     models = [_model(obj, services, values) for obj in world.model_configs]
     agents = [_agent(obj, services) for obj in world.agents]
-    policies = [_policy(obj, world, values, options) for obj in world.agents]
+    policies = [_served_policy(obj, world, values, options) for obj in world.agents]
     return Snapshot(
-        gateway=gateway,
+        gateway=gateway or options.gateway,
         default_namespace=options.default_namespace,
         mcp=tuple(sorted((s for s in servers if s is not None), key=lambda s: (s.namespace, s.name, s.kind))),
         models=tuple(sorted((m for m in models if m is not None), key=lambda m: (m.namespace, m.name))),
@@ -179,6 +182,7 @@ def hosted_server(obj: Object, services: Services) -> McpServer | None:
         mcp_path(spec),
         endpoints=services.endpoints(namespace, name, spec.deployment.port),
         timeout=timeout,
+        wake=hold(obj),
     )
 
 
@@ -241,7 +245,27 @@ def _model(obj: Object, services: Services, values: Values) -> Model | None:
 def _agent(obj: Object, services: Services) -> Agent:
     namespace, name = _key(obj)
     description = str((obj.get("spec") or {}).get("description") or "")
-    return Agent(namespace, name, services.endpoints(namespace, name, AGENT_PORT), description)
+    stable = services.endpoints(namespace, name, AGENT_PORT)
+    trial = services.endpoints(namespace, name + canary.SUFFIX, AGENT_PORT)
+    return Agent(namespace, name, stable, description, canary.split(obj, stable, trial), hold(obj))
+
+
+def hold(obj: Object) -> float:
+    """Seconds a call may wait for a Pod of what is scaled to zero while idle; 0 when it is not."""
+    rest = (obj.get("spec") or {}).get("scaleToZero")
+    if not rest:
+        return 0.0
+    try:
+        return duration(str(rest.get("hold") or ""), 60.0)
+    except ConfigError:
+        return 0.0
+
+
+def _served_policy(obj: Object, world: World, values: Values, options: Options) -> AgentPolicy | None:
+    """Of all specs that Pods of the agent run: while a canary is on trial there are two."""
+    served = [_policy(spec, world, values, options) for spec in canary.served(obj, world.revisions)]
+    policies = [policy for policy in served if policy is not None]
+    return canary.union(policies) if len(policies) > 1 else policies[0] if policies else None
 
 
 def _policy(obj: Object, world: World, values: Values, options: Options) -> AgentPolicy | None:

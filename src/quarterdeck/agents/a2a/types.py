@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.snapshot.conversation import VARIABLE, new_id
 
 Json = dict[str, Any]
 
@@ -92,9 +94,11 @@ def status(state: str, message: Json | None = None) -> Json:
 
 
 def new_task(message: Json) -> Json:
-    """A submitted task for a user message; the message gets the ids it lacks."""
-    message.setdefault("taskId", str(uuid4()))
-    message.setdefault("contextId", str(uuid4()))
+    """A submitted task for a user message; the message gets the ids it lacks, which say where they were made."""
+    agent = f"{os.environ.get('KAGENT_NAMESPACE', '')}/{os.environ.get('KAGENT_NAME', '')}"
+    tag = os.environ.get(VARIABLE, "")
+    for name in ("taskId", "contextId"):
+        message.setdefault(name, new_id(agent, int(tag) if tag.isdigit() else 0))
     return {
         "id": message["taskId"],
         "contextId": message["contextId"],

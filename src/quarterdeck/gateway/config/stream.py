@@ -138,7 +138,7 @@ class ControlPlane:
 
     async def post(self, what: str, body: bytes) -> None:
         """Tell the control plane something about this gateway. Raises QuarterdeckError when it does not take it."""
-        # a kept connection would lead to the same replica of the control plane again, which may not be the one that leads
+        # a kept connection would lead to the same replica of the control plane again, and only one of them leads
         headers = [*self._headers(), (b"content-type", b"application/json"), (b"connection", b"close")]
         path = f"{self._path.rpartition('/')[0]}/{what}"
         try:
