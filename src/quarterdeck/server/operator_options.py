@@ -77,6 +77,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
     flag("gateway-url", "", "the gateway's listener for workloads, as Pods reach it")
     flag("kagent-url", "", "this control plane's kagent API, as Pods reach it")
     flag("image", own_image(), "image of agents, bridges and scripted models")
+    flag("network-policies", "on", "'on' makes a NetworkPolicy for each agent, MCP server and scripted model, 'off' none")
     flag("discovery-interval", "60", "seconds between two questions for a server's tools")
     flag("drain", "0", "seconds to go on serving after SIGTERM, until nobody sends new connections")
     flag("owner", "", "Deployment that owns what the operator creates for itself")
