@@ -70,6 +70,15 @@ _KNOWN_TOP = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _KNOWN_PARAMS = frozenset({"name", "arguments", "uri", "_meta"})
 
 
+def id_of(body: bytes) -> bytes:
+    """The raw id of a message that is refused whatever else it says; empty when there is none to be read."""
+    try:
+        found = _message.decode(body).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+    return b"" if found is UNSET else bytes(found)
+
+
 def parse(body: bytes) -> Message:
     """One message out of a POST body. Raises FramingError for anything else, batches too (gone since 2025-06-18)."""
     try:

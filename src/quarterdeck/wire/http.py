@@ -29,6 +29,7 @@ Handler = Callable[["Exchange"], Coroutine[Any, Any, None] | None]
 
 _HIGH_WATER = 256 * 1024
 _FRAMING = 1024 * 1024
+_BLANKS = (b" ", b"\t")
 """Bytes of chunk extensions and trailers that a request may have besides 16 for each byte of its body."""
 _CORK = 64 * 1024  # bytes of a streamed response gathered before they are written in the middle of a loop iteration
 _TICK = 0.5  # seconds between looks for connections past their deadline; a timer per request costs 3 µs
@@ -308,8 +309,8 @@ class ServerConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # trailer fields are dropped: taken for headers they would get round whoever checked those (RFC 9110 §6.5.1)
-        if self._in_head:
-            self._headers.append((name.lower(), value))
+        if self._in_head:  # llhttp leaves the white space after a value (RFC 9112 §5.1)
+            self._headers.append((name.lower(), value if value[-1:] not in _BLANKS else value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self._in_head = False

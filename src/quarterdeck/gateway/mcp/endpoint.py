@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from msgspec import UNSET
 
-from quarterdeck.mcptypes import ERA_MODERN, SUPPORTED_VERSIONS, era_of, jsonrpc, lists, protocol
+from quarterdeck.mcptypes import ERA_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, era_of, jsonrpc, lists, protocol
 from quarterdeck.mcptypes.headers import decode_value, encode_value
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange
@@ -73,7 +73,8 @@ class McpEndpoint:
         version = call.headers.get(protocol.H_VERSION)
         if version is not None and version not in _VERSIONS:
             requested = version.decode("latin-1")
-            data = {"supported": list(SUPPORTED_VERSIONS), "requested": requested}
+            call.raw_id = jsonrpc.id_of(call.body)
+            data = {"supported": list(MODERN_VERSIONS), "requested": requested}
             text = f"unsupported protocol version {requested}"
             return self._invalid(call, text, protocol.UNSUPPORTED_VERSION, data=data)
         if method == "POST":

@@ -146,7 +146,8 @@ class MultiplexEndpoint:
             return False
         version = call.headers.get(protocol.H_VERSION, b"").decode("latin-1")
         if version and version not in SUPPORTED_VERSIONS:
-            data = {"supported": list(SUPPORTED_VERSIONS), "requested": version}
+            call.raw_id = jsonrpc.id_of(exchange.body)
+            data = {"supported": list(MODERN_VERSIONS), "requested": version}
             text = f"unsupported protocol version {version}"
             return self._invalid(call, text, protocol.UNSUPPORTED_VERSION, data=data)
         if exchange.method == "POST":

@@ -1,0 +1,113 @@
+"""The conformance suite's server scenarios: on the fixture server itself, and on the gateway in front of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quarterdeck import snapshot as s
+
+from . import suite
+
+EVERYTHING = suite.ROOT / "tests" / "peers" / "everything.py"
+SCORED = {"2025-11-25": 30, "2026-07-28": 37}
+"""Scenarios that count, per revision; those that the suite only reports run too."""
+
+
+@contextmanager
+def _process(*command: str | Path, **options: object) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def over_http(era: str) -> Iterator[int]:
+    """Port of the fixture server."""
+    with _process(EVERYTHING, "--port", "0", "--era", era) as server:
+        assert server.stdout is not None
+        yield int(server.stdout.readline().rsplit(":", 1)[1].partition("/")[0])
+
+
+@contextmanager
+def over_stdio(directory: Path) -> Iterator[int]:
+    """Port of the bridge that runs the fixture server on standard input and output."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    config = {"listen": {"port": port}, "command": sys.executable, "args": [str(EVERYTHING), "--stdio"]}
+    file = directory / "bridge.json"
+    file.write_text(json.dumps(config))
+    env = os.environ | {"QUARTERDECK_LISTEN_FDS": f"{port}={listener.fileno()}"}
+    with _process("-m", "quarterdeck.bridge", "--config", file, env=env, pass_fds=(listener.fileno(),)):
+        listener.close()
+        yield port
+
+
+@contextmanager
+def gateway(port: int, directory: Path) -> Iterator[str]:
+    """URL of a gateway process with one server."""
+    server = s.McpServer("kagent", "everything", "MCPServer", "/mcp", endpoints=(s.Endpoint("127.0.0.1", port),))
+    snapshot = s.Snapshot(version="v1", mcp=(server,), identities=s.Identities(anonymous_local=True))
+    config, endpoints = directory / "snapshot.json", directory / "endpoints.json"
+    config.write_bytes(msgspec.json.encode(snapshot))
+    zero = [word for flag in ("local", "workloads", "stats", "ready", "admin") for word in (f"--{flag}", "127.0.0.1:0")]
+    with _process(
+        "-m", "quarterdeck.gateway", *zero, "--config", config, "--data-dir", directory / "data",
+        "--endpoints-file", endpoints,
+    ):  # fmt: skip
+        deadline = time.monotonic() + 20
+        while not endpoints.exists():
+            assert time.monotonic() < deadline, "the gateway does not start"
+            time.sleep(0.02)
+        yield json.loads(endpoints.read_text())["local"] + "/mcp/kagent/everything"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """URL of a path to the fixture server, started when first asked for."""
+    with ExitStack() as stack:
+        known: dict[str, str] = {}
+
+        def start(path: str) -> str:
+            backend, _, through = path.partition("+")
+            if path not in known and through:
+                directory = tmp_path_factory.mktemp("gateway")
+                port = int(start(backend).rsplit(":", 1)[1].partition("/")[0])
+                known[path] = stack.enter_context(gateway(port, directory))
+            elif path not in known:
+                server = over_stdio(tmp_path_factory.mktemp("bridge")) if backend == "stdio" else over_http(backend)
+                known[path] = f"http://127.0.0.1:{stack.enter_context(server)}/mcp"
+            return known[path]
+
+        yield start
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("path", "revision"),
+    [
+        ("both", "2025-11-25"), ("both", "2026-07-28"), ("both+gateway", "2025-11-25"), ("both+gateway", "2026-07-28"),
+        ("stdio+gateway", "2025-11-25"), ("legacy+gateway", "2025-11-25"),
+    ],
+)  # fmt: skip
+async def test_every_scenario_passes(url: Callable[[str], str], path: str, revision: str, tmp_path: Path) -> None:
+    result = await suite.run(url(path), tmp_path, "--requirements", revision)
+    assert result.failed == []
+    assert len(result.scenarios) >= SCORED[revision]
