@@ -30,8 +30,13 @@ def splitter(
     return Splitter(split, AGENT, known or Conversations())
 
 
-def name(of: Splitter, conversation: str = "", headers: dict[bytes, bytes] | None = None, **claims: object) -> str:
-    return of.choose(headers or {}, claims, (conversation,) if conversation else ()).name
+def name(
+    of: Splitter,
+    conversation: str = "",
+    headers: dict[bytes, bytes] | None = None,
+    claims: dict[str, object] | None = None,
+) -> str:
+    return of.choose(headers or {}, claims or {}, (conversation,) if conversation else ()).name
 
 
 @given(st.integers(0, 100))
@@ -62,7 +67,7 @@ def test_an_id_says_where_the_conversation_began(weight: int) -> None:
     split = splitter(weight)
     assert name(split, new_id(AGENT, TAG)) == "canary"
     assert name(split, new_id(AGENT)) == "stable"
-    assert name(split, new_id(AGENT, TAG % 0xFFFF + 1)) == "stable", "that canary is gone: its conversations are stable's"
+    assert name(split, new_id(AGENT, TAG % 0xFFFF + 1)) == "stable", "that canary is gone"
 
 
 @given(st.integers(0, 0xFFFF))
@@ -112,7 +117,7 @@ def test_matches_choose_the_canary_whatever_its_weight(
 ) -> None:
     both = (ValueMatch("header", "X-Both", exact="1"), ValueMatch("claim", "act.sub", exact="bot"))
     split = splitter(0, matches=((VERSION,), (STAFF,), both))
-    assert name(split, headers=headers, **claims) == expected
+    assert name(split, headers=headers, claims=claims) == expected
 
 
 def test_a_match_moves_no_conversation_that_began_elsewhere() -> None:

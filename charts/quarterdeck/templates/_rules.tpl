@@ -4,11 +4,10 @@
 - {"apiGroups": ["kagent.dev"], "resources": ["agents", "mcpservers", "modelconfigs", "modelproviderconfigs", "remotemcpservers"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/scale", "agents/status", "mcpservers/scale", "mcpservers/status", "modelconfigs/status", "modelproviderconfigs/status", "remotemcpservers/status"], "verbs": ["patch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
-- {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
+- {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["secrets", "services"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["configmaps", "serviceaccounts"], "verbs": ["create", "get", "list", "patch", "watch"]}
 - {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "delete", "list", "patch", "watch"]}
-- {"apiGroups": ["apps"], "resources": ["controllerrevisions"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["pods", "resourcequotas"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}

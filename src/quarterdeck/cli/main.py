@@ -34,6 +34,7 @@ def register() -> None:
         agent,
         apply,
         audit,
+        canary,
         demo,
         doctor,
         explain,
@@ -60,6 +61,7 @@ def register() -> None:
     versions.register(app)
     mcp.register(app)
     rollout.register(app)
+    canary.register(rollout.group)
     demo.register(app)
 
 

@@ -47,7 +47,7 @@ def status(
 
         await follow(subject, watch=watch, limit=limit)
 
-    _each(kind, names, one, (kubeconfig, context, as_user, namespace))
+    on_each(kind, names, one, (kubeconfig, context, as_user, namespace))
 
 
 @group.command()
@@ -69,7 +69,7 @@ def history(
 
         emit(await shown_history(subject, revision, output))
 
-    _each(kind, names, one, (kubeconfig, context, as_user, namespace))
+    on_each(kind, names, one, (kubeconfig, context, as_user, namespace))
 
 
 @group.command()
@@ -88,9 +88,9 @@ def undo(
     async def one(subject: Subject) -> None:
         from .rollouts import undo as work
 
-        _say(subject, await work(subject, to_revision, _dry(dry_run)), dry_run)
+        say(subject, await work(subject, to_revision, is_dry(dry_run)), dry_run)
 
-    _each(kind, names, one, (kubeconfig, context, as_user, namespace))
+    on_each(kind, names, one, (kubeconfig, context, as_user, namespace))
 
 
 @group.command()
@@ -108,10 +108,10 @@ def pause(
     async def one(subject: Subject) -> None:
         from .rollouts import pause as work
 
-        await work(subject, True, _dry(dry_run))
-        _say(subject, "paused", dry_run)
+        await work(subject, True, is_dry(dry_run))
+        say(subject, "paused", dry_run)
 
-    _each(kind, names, one, (kubeconfig, context, as_user, namespace))
+    on_each(kind, names, one, (kubeconfig, context, as_user, namespace))
 
 
 @group.command()
@@ -129,10 +129,10 @@ def resume(
     async def one(subject: Subject) -> None:
         from .rollouts import pause as work
 
-        await work(subject, False, _dry(dry_run))
-        _say(subject, "resumed", dry_run)
+        await work(subject, False, is_dry(dry_run))
+        say(subject, "resumed", dry_run)
 
-    _each(kind, names, one, (kubeconfig, context, as_user, namespace))
+    on_each(kind, names, one, (kubeconfig, context, as_user, namespace))
 
 
 @group.command()
@@ -152,13 +152,14 @@ def restart(
 
         from .rollouts import restart as work
 
-        await work(subject, datetime.now().astimezone().isoformat(timespec="seconds"), _dry(dry_run))
-        _say(subject, "restarted", dry_run)
+        await work(subject, datetime.now().astimezone().isoformat(timespec="seconds"), is_dry(dry_run))
+        say(subject, "restarted", dry_run)
 
-    _each(kind, names, one, (kubeconfig, context, as_user, namespace))
+    on_each(kind, names, one, (kubeconfig, context, as_user, namespace))
 
 
-def _dry(dry_run: str) -> bool:
+def is_dry(dry_run: str) -> bool:
+    """Whether the server is only asked. Raises UsageError."""
     from quarterdeck.errors import UsageError
 
     if dry_run not in ("none", "server", "client"):
@@ -166,11 +167,12 @@ def _dry(dry_run: str) -> bool:
     return dry_run != "none"
 
 
-def _say(subject: Subject, done: str, dry_run: str) -> None:
+def say(subject: Subject, done: str, dry_run: str) -> None:
+    """What was done, in kubectl's form."""
     print(f"{subject.title} {done}" + (f" ({dry_run} dry run)" if dry_run != "none" else ""), flush=True)
 
 
-def _each(
+def on_each(
     kind: str,
     names: list[str] | None,
     one: Callable[[Subject], Coroutine[Any, Any, None]],

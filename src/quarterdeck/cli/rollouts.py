@@ -66,7 +66,7 @@ class Subject:
         )  # fmt: skip
 
 
-def _annotate(obj: Object, values: dict[str, str | None]) -> list[Object]:
+def annotate(obj: Object, values: dict[str, str | None]) -> list[Object]:
     """JSON patch operations that set annotations, or take them away (None)."""
     there: dict[str, str] = obj["metadata"].get("annotations") or {}
     wanted = {**there, **{key: value for key, value in values.items() if value is not None}}
@@ -162,7 +162,7 @@ async def _undo_once(subject: Subject, number: int, dry_run: bool) -> str:
     spec = revision.restored(obj.get("spec") or {}, (kept.get("data") or {}).get("spec") or {})
     if spec == obj.get("spec"):
         return f"skipped rollback (current spec already matches revision {chosen.number})"
-    changes = [{"op": "replace", "path": "/spec", "value": spec}, *_annotate(obj, {CHANGE_CAUSE: chosen.cause})]
+    changes = [{"op": "replace", "path": "/spec", "value": spec}, *annotate(obj, {CHANGE_CAUSE: chosen.cause})]
     await subject.patch(obj, changes, dry_run=dry_run)
     return "rolled back"
 
@@ -184,7 +184,7 @@ async def pause(subject: Subject, wanted: bool, dry_run: bool) -> None:
     if _is_paused(obj) == wanted:
         state = "already paused" if wanted else "not paused"
         raise ConfigError(f'{subject.kind.resource.plural}.{subject.kind.resource.group} "{subject.name}" is {state}')
-    await subject.patch(obj, _annotate(obj, {PAUSED: "true" if wanted else None}), dry_run=dry_run)
+    await subject.patch(obj, annotate(obj, {PAUSED: "true" if wanted else None}), dry_run=dry_run)
 
 
 async def restart(subject: Subject, now: str, dry_run: bool) -> None:
@@ -193,7 +193,7 @@ async def restart(subject: Subject, now: str, dry_run: bool) -> None:
     title = f'{subject.kind.resource.plural}.{subject.kind.resource.group} "{subject.name}"'
     if _is_paused(obj):
         raise ConfigError(f"{title} can't restart paused {subject.word} (run rollout resume first)")
-    changes = _annotate(obj, {RESTARTED_AT: now})
+    changes = annotate(obj, {RESTARTED_AT: now})
     if not changes:
         text = "if restart has already been triggered within the past second, please wait before attempting to trigger"
         raise ConfigError(f"failed to create patch for {subject.name}: {text} another")

@@ -18,7 +18,7 @@ _LENGTH = 36
 
 
 def new_id(agent: str, tag: int = 0) -> str:
-    """A fresh id of a conversation or task that begins at ``agent`` (``namespace/name``), on the track with that tag."""
+    """A fresh id of a conversation or task that begins at ``agent`` (``namespace/name``), on the track of that tag."""
     value = uuid4().int
     value &= ~(0xFFFF << 80) & ~(0xFFFF << 64)
     return str(UUID(int=value | (tag & 0xFFFF) << 80 | 0x8 << 76 | _mark(agent) << 64))

@@ -45,7 +45,11 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
         # what an Agent, MCPServer or ModelConfig consists of; deleted by the garbage collector through its owner
         Rule((*_READ, *_APPLY), ("",), ("services", "secrets", "configmaps", "serviceaccounts")),
         Rule((*_READ, *_APPLY), ("apps",), ("deployments",)),
+        # a canary's go while their owner stays
+        Rule(("delete",), ("",), ("services", "secrets")),
+        Rule(("delete",), ("apps",), ("deployments",)),
         Rule((*_READ, *_APPLY, "delete"), ("apps",), ("controllerrevisions",)),
+        Rule((*_READ, *_APPLY, "delete"), ("networking.k8s.io",), ("networkpolicies",)),
         Rule(_READ, ("",), ("namespaces", "pods", "endpoints", "resourcequotas")),
         Rule(_READ, ("apps",), ("replicasets",)),
         Rule(_READ, ("discovery.k8s.io",), ("endpointslices",)),
