@@ -266,6 +266,7 @@ def resolved_refs(context: Context, inputs: AgentInputs) -> Verdict:
     if absent:
         return Verdict("ResolvedRefs", False, "RefNotFound", f"not found: {', '.join(absent)}; create them")
     unknown: list[str] = []
+    unheard = True
     for target in inputs.targets:
         server = target.tool.mcp_server
         if server is None or not server.tool_names:
@@ -275,9 +276,10 @@ def resolved_refs(context: Context, inputs: AgentInputs) -> Verdict:
         lacking = ", ".join(name for name in server.tool_names if name not in known)
         if lacking:
             verb = "offers no" if known else "has not been heard of yet, so these tools are missing:"
+            unheard = unheard and not known
             unknown.append(f"{target.kind} {target.namespace}/{target.name} {verb} {lacking}")
     if unknown:
-        return Verdict("ResolvedRefs", False, "ToolsNotFound", "; ".join(unknown))
+        return Verdict("ResolvedRefs", False, "ToolsNotFound", "; ".join(unknown), early=unheard)
     return Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
 
 

@@ -61,12 +61,13 @@ SERVICE, LABELS = "service", "labels"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One condition to set."""
+    """One condition to set. ``early``: every new object is like that for a moment, so at first it is no Event."""
 
     type: str
     status: bool | None
     reason: str
     message: str
+    early: bool = False
     quiet: bool = False
     """Whether somebody else tells the Events."""
 
@@ -228,7 +229,8 @@ class Context:
             message = verdict.message if len(verdict.message) <= _LONGEST else f"{verdict.message[:_LONGEST]} …"
             conditions = set_condition(conditions, verdict.type, verdict.text, verdict.reason, message, generation, now)
             changed = old is None or (old.get("status"), old.get("reason")) != (verdict.text, verdict.reason)
-            news = changed and not verdict.quiet and (old is not None or verdict.status is not True)
+            expected = verdict.status is True or verdict.early or (verdict.type == "Ready" and not before)
+            news = changed and not verdict.quiet and (old is not None or not expected)
             # One cause in several conditions is one Event, with the most exact reason: the last but for Ready's.
             if news and (verdict.type != "Ready" or verdict.message not in told):
                 told[verdict.message] = ("Normal" if verdict.status else "Warning", verdict.reason)
