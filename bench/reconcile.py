@@ -27,21 +27,23 @@ from .measure import ROOT, Row, child, cpu, rss
 
 
 @contextlib.asynccontextmanager
-async def controllers(config: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The controllers' process, its informers synced."""
+async def controllers(config: dict[str, Any], **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The controllers' process; ``env`` as bench/controllers_process.py says."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.controllers_process", stdout=subprocess.PIPE, cwd=ROOT, stderr=subprocess.DEVNULL,
-        env={**os.environ, "BENCH_CLIENT": json.dumps(config)},
+        env={**os.environ, "BENCH_CLIENT": json.dumps(config), **env},
     )  # fmt: skip
     try:
-        await _line(process)
+        await line(process)
         yield process
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
-async def _line(process: asyncio.subprocess.Process) -> str:
+async def line(process: asyncio.subprocess.Process) -> str:
+    """What it prints next. Raises RuntimeError when it has ended."""
     assert process.stdout is not None
     line = (await process.stdout.readline()).decode().strip()
     if not line:
@@ -54,7 +56,7 @@ async def settled(process: asyncio.subprocess.Process, at_least: int, limit: flo
     deadline = time.monotonic() + limit
     quiet, last = 0, {}
     while quiet < 3:
-        state: dict[str, Any] = json.loads(await _line(process))
+        state: dict[str, Any] = json.loads(await line(process))
         same = state["reconciles"] == last.get("reconciles") and state["idle"] and state["reconciles"] >= at_least
         quiet = quiet + 1 if same else 0
         last = state
