@@ -107,8 +107,9 @@ class Plane:
         self.metrics_server = self._component("metrics-server", self._metrics_server_flags())
 
     # -- start and end
-    def start(self, *, controllers: bool = True, nodes: int = 1) -> None:
-        """The API server; with ``controllers`` everything else, and nodes ``node-1``… where Pods can run."""
+    def start(self, *, controllers: bool = True, nodes: int | Sequence[str] = 1) -> None:
+        """The API server; with ``controllers`` everything else, and nodes of these names, or so many named
+        ``node-1``…, where Pods can run."""
         self.etcd.start()
         self.api_server.start()
         self.wait_ready()
@@ -116,7 +117,8 @@ class Plane:
             return
         for component in (self.controller_manager, self.scheduler, self.metrics_server):
             component.start()
-        names = [f"node-{n}" for n in range(1, nodes + 1)] if self.routes else []
+        wanted = [f"node-{n}" for n in range(1, nodes + 1)] if isinstance(nodes, int) else nodes
+        names = wanted if self.routes else []
         for name in names:
             self.launch_node(name)
         for path, document in (*addons.metrics_server(*self._metrics_address), *addons.storage(16)):
@@ -126,11 +128,10 @@ class Plane:
             self.wait_node(name)
 
     def stop(self) -> None:
-        """In the reverse of their order; nodes end their Pods."""
-        for node in self.nodes.values():
-            node.stop()
-        for component in (self.metrics_server, self.scheduler, self.controller_manager, self.api_server, self.etcd):
-            component.stop(5)
+        """All at once; guard.py ends the nodes' Pods."""
+        servers = (self.metrics_server, self.scheduler, self.controller_manager, self.api_server, self.etcd)
+        for component in (*self.nodes.values(), *servers):
+            component.kill()
         for book in self._ranges.values():
             book.close(keep_route=False)
 
@@ -371,7 +372,7 @@ def _guarded(commands: Path) -> Generator[Plane]:
 
 
 @contextlib.contextmanager
-def plane(*, nodes: int = 1, controllers: bool = True) -> Generator[Plane]:
+def plane(*, nodes: int | Sequence[str] = 1, controllers: bool = True) -> Generator[Plane]:
     """A fresh cluster, gone without a trace afterwards. Raises RuntimeError when it is not built."""
     commands, why = available()
     if commands is None:

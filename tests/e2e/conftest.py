@@ -1,16 +1,28 @@
-"""One platform for the whole session, with the seed's manifests applied."""
+"""One platform for the whole session, with the seed's manifests applied.
+
+Every test runs against the embedded platform and, where its module is listed in :data:`REAL`, against a real control
+plane on which helm installed the charts. ``QUARTERDECK_E2E=embedded`` or ``real`` picks one of them.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from cluster.plane import NO_ROUTES, available
+from quarterdeck.node.addresses import can_add_routes
 from support.platform import SEED, Platform, embedded
+from support.real import real
 
 SECRET = base64.b64encode(b"ghp_seed").decode()
+REAL = {"test_clients": True, "test_identity": False, "test_kubectl": False, "test_kubectl_releases": False,
+        "test_quiet": False}  # fmt: skip
+"""Modules that also run on the real control plane: in the fast tier, or only in the slow one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,13 +32,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(150))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "platform" not in metafunc.fixturenames:
+        return
+    chosen = os.environ.get("QUARTERDECK_E2E", "")
+    module = metafunc.module.__name__.rpartition(".")[2]
+    marks = () if REAL.get(module) or chosen else (pytest.mark.slow,)
+    found = [pytest.param("embedded")] if chosen in ("", "embedded") else []
+    if module in REAL and chosen in ("", "real"):
+        found.append(pytest.param("real", marks=marks))
+    metafunc.parametrize("platform", found, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def platform() -> Iterator[Platform]:
-    """The real ``qd up``. A cluster's Platform would be another parameter of this fixture."""
-    with embedded() as started:
+def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
+    """The real ``qd up``, or a cluster."""
+    with ExitStack() as stack:
+        if request.param == "embedded":
+            started = stack.enter_context(embedded())
+        else:
+            place, why = available()
+            if place is None:
+                pytest.skip(f"kube-apiserver: {why}")
+            if not can_add_routes():
+                pytest.skip(NO_ROUTES)
+            started, _ = stack.enter_context(real())
         yield started
         for name, value in started.figures.items():
-            print(f"\n{name}: {value:.1f} s")
+            print(f"\n{request.param}: {name}: {value:.1f} s")
 
 
 @pytest.fixture(scope="session")

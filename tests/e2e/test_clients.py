@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 from a2a.types.a2a_pb2 import (
@@ -26,7 +25,7 @@ from a2a.types.a2a_pb2 import (
     TaskState,
 )
 from google.protobuf.json_format import MessageToDict
-from mcp import Client, MCPError
+from mcp import MCPError
 
 from support.platform import Platform, eventually
 
@@ -81,7 +80,7 @@ def published(seed: Platform) -> Iterator[Platform]:
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/kagent/datetime-agent-mcp"])
 async def test_the_mcp_sdk_lists_and_calls(seed: Platform, path: str, mode: Any) -> None:
     prefix = "datetime-agent-mcp_" if path == "/mcp" else ""
-    async with Client(seed.gateway + path, mode=mode) as client:
+    async with seed.mcp(path, mode) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert {f"{prefix}get_date", f"{prefix}get_time", f"{prefix}get_datetime"} <= set(tools)
         assert tools[f"{prefix}get_time"].description.startswith("Get the current time")
@@ -92,21 +91,21 @@ async def test_the_mcp_sdk_lists_and_calls(seed: Platform, path: str, mode: Any)
 
 
 async def test_the_mcp_sdk_gets_an_error_for_what_is_not_there(seed: Platform) -> None:
-    async with Client(seed.gateway + "/mcp/kagent/datetime-agent-mcp") as client:
+    async with seed.mcp("/mcp/kagent/datetime-agent-mcp") as client:
         try:
             result = await client.call_tool("no_such_tool", {})
         except MCPError as error:
             assert "no_such_tool" in str(error)
         else:
             assert result.is_error and "no_such_tool" in result.content[0].text
-    async with httpx.AsyncClient() as http:
+    async with seed.http() as http:
         answer = await http.post(seed.gateway + "/mcp/kagent/nobody", json={})
         assert answer.status_code == 404 and "nobody" in answer.text
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_a_server_from_pypi(published: Platform, mode: Any) -> None:
-    async with Client(published.gateway + "/mcp/kagent/time", mode=mode) as client:
+    async with published.mcp("/mcp/kagent/time", mode) as client:
         assert {t.name for t in (await client.list_tools()).tools} == {"get_current_time", "convert_time"}
         result = await client.call_tool("get_current_time", {"timezone": "Asia/Tokyo"})
         assert json.loads(result.content[0].text)["timezone"] == "Asia/Tokyo"
@@ -121,7 +120,7 @@ async def test_a_server_from_npm(published: Platform) -> None:
         del total, message
         progress.append(value)
 
-    async with Client(published.gateway + "/mcp/kagent/everything", mode="legacy") as client:
+    async with published.mcp("/mcp/kagent/everything", "legacy") as client:
         names = {t.name for t in (await client.list_tools()).tools}
         assert {"echo", "get-sum", "trigger-long-running-operation"} <= names
         result = await client.call_tool("get-sum", {"a": 2, "b": 40})
@@ -130,7 +129,7 @@ async def test_a_server_from_npm(published: Platform) -> None:
         await client.call_tool("trigger-long-running-operation", slow, progress_callback=seen)
         assert progress and progress == sorted(progress)
         assert (await client.list_resources()).resources and (await client.list_prompts()).prompts
-    async with Client(published.gateway + "/mcp") as client:
+    async with published.mcp("/mcp") as client:
         names = {t.name for t in (await client.list_tools()).tools}
         assert {"everything_echo", "time_get_current_time", "datetime-agent-mcp_get_time"} <= names
         result = await client.call_tool("everything_echo", {"message": "over the bridge"})
@@ -140,7 +139,7 @@ async def test_a_server_from_npm(published: Platform) -> None:
 async def test_many_clients_at_once(seed: Platform) -> None:
     async def one(number: int) -> str:
         mode: Any = "legacy" if number % 2 else "auto"
-        async with Client(seed.gateway + "/mcp/kagent/datetime-agent-mcp", mode=mode) as client:
+        async with seed.mcp("/mcp/kagent/datetime-agent-mcp", mode) as client:
             return (await client.call_tool("get_date", {})).content[0].text
 
     assert len(set(await asyncio.gather(*(one(n) for n in range(6))))) <= 2
@@ -152,7 +151,7 @@ async def test_many_clients_at_once(seed: Platform) -> None:
 @asynccontextmanager
 async def a2a(platform: Platform, path: str, version: str, *, streaming: bool = True) -> AsyncIterator[Any]:
     """An a2a-sdk client, speaking a version, by the card the gateway serves."""
-    async with httpx.AsyncClient(timeout=60) as http:
+    async with platform.http() as http:
         card = await A2ACardResolver(http, platform.gateway + path).get_agent_card()
         if version == "0.3":
             interface = AgentInterface(
@@ -209,7 +208,7 @@ async def test_the_agent_answers_by_calling_a_tool(seed: Platform, version: str,
 
 
 async def test_the_card_names_the_gateway(seed: Platform) -> None:
-    async with httpx.AsyncClient() as http:
+    async with seed.http() as http:
         for name in ("agent-card.json", "agent.json"):
             card = (await http.get(f"{seed.gateway}{AGENT}/.well-known/{name}")).json()
             assert card["name"].replace("_", "-") == "datetime-agent"
@@ -264,6 +263,6 @@ async def test_unknown_tasks_and_agents(seed: Platform) -> None:
     async with a2a(seed, AGENT, "1.0") as client:
         with pytest.raises(Exception, match=r"not known|not found|TaskNotFound"):
             await client.get_task(GetTaskRequest(id="no-such-task"))
-    async with httpx.AsyncClient() as http:
+    async with seed.http() as http:
         found = await http.get(f"{seed.gateway}/a2a/kagent/nobody/.well-known/agent-card.json")
         assert found.status_code == 404 and "nobody" in found.text

@@ -1,7 +1,7 @@
 """A running platform as its user sees it: kubectl, the gateway, files. The tests know nothing else about it.
 
-:func:`embedded` starts the real ``qd up`` in a home of its own. The same tests can run against a cluster by giving
-them a :class:`Platform` made from that cluster's kubeconfig and gateway address.
+:func:`embedded` starts the real ``qd up`` in a home of its own; :func:`support.real.real` gives the same tests a real
+control plane (``tests/cluster``) on which helm has installed the charts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+SYSTEM = "quarterdeck-system"
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 EXAMPLES = ROOT / "examples"
@@ -67,12 +73,14 @@ def eventually(check: Callable[[], T], what: str, seconds: float = 30.0, every: 
 
 @dataclass(slots=True)
 class Platform:
-    """``home`` is None for a real cluster: what looks into the data directory is skipped there."""
+    """``home`` is None for a real cluster: what looks into the data directory is skipped there (:meth:`own_home`).
+    ``token`` is for people at the gateway, empty where it asks them for none."""
 
     kubeconfig: Path
     gateway: str
     scratch: Path
     home: Path | None = None
+    token: str = ""
     figures: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
@@ -81,7 +89,32 @@ class Platform:
         env |= {"KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.scratch / "kube-cache")}
         env["PATH"] = f"{BIN}:{env['PATH']}"
         env["OLLAMA_HOST"] = "http://127.0.0.1:9"  # a model server of this machine would be chosen otherwise
-        return env | ({"QUARTERDECK_HOME": str(self.home)} if self.home is not None else {})
+        if self.home is not None:
+            return env | {"QUARTERDECK_HOME": str(self.home)}
+        here = {"QUARTERDECK_HOME": str(self.scratch / "home"), "QUARTERDECK_GATEWAY_URL": self.gateway}
+        return env | here | {"QUARTERDECK_TOKEN": self.token, "NO_PROXY": "*", "no_proxy": "*"}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a person's client sends to the gateway."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def mcp(self, path: str, mode: Any = "auto") -> Client:
+        """The MCP SDK's client at the gateway."""
+        url = self.gateway + path
+        if not self.token:
+            return Client(url, mode=mode)
+        return Client(streamable_http_client(url, http_client=self.http()), mode=mode)
+
+    def http(self, **options: Any) -> httpx.AsyncClient:
+        """A client with :attr:`headers`."""
+        return httpx.AsyncClient(headers=self.headers, trust_env=False, **{"timeout": 60} | options)
+
+    def own_home(self, why: str = "looks into the data directory of the embedded platform") -> Path:
+        """The data directory. Skips the test on a real cluster, with the reason."""
+        if self.home is None:
+            pytest.skip(why)
+        return self.home
 
     def run(
         self, *argv: str, stdin: str | None = None, ok: bool = True, timeout: float = 60, env: Mapping[str, str] = {}
@@ -139,14 +172,16 @@ class Platform:
         return eventually(find, f"one running Pod of {selector}")
 
     def audit(self) -> list[dict[str, Any]]:
-        """All audit records of the gateway so far. Embedded only."""
-        assert self.home is not None
-        lines = [line for path in audit_files(self.home) for line in path.read_text().splitlines()]
+        """All audit records of the gateway so far: files, or its standard output in a cluster."""
+        if self.home is not None:
+            lines = [line for path in audit_files(self.home) for line in path.read_text().splitlines()]
+        else:
+            logs = self.kubectl("logs", "-n", SYSTEM, "deploy/quarterdeck").out
+            lines = [line for line in logs.splitlines() if line.startswith("{") and '"decision"' in line]
         return [json.loads(line) for line in lines]
 
     def endpoints(self) -> dict[str, Any]:
-        assert self.home is not None
-        return json.loads((self.home / "run" / "endpoints.json").read_text())
+        return json.loads((self.own_home() / "run" / "endpoints.json").read_text())
 
 
 def audit_files(home: Path) -> list[Path]:
