@@ -235,6 +235,11 @@ def progress(word: str, obj: Object, deployment: Object | None) -> tuple[str, bo
         verdict = get_condition(status.get("conditions"), kind)
         if verdict is not None and verdict.get("status") == "False":
             raise ConfigError(f'{word} "{name}" is not rolled out: {verdict.get("reason")}: {verdict.get("message")}')
+    trial = status.get("rollout") or {}
+    if trial.get("phase") == "Aborted":
+        raise ConfigError(f'{word} "{name}" is not rolled out: {trial.get("message")}')
+    if trial.get("phase") in ("Progressing", "Paused", "Promoting"):
+        return f'Waiting for {word} "{name}" rollout to finish: {trial.get("message")}', False
     seen = ((deployment or {}).get("status") or {}).get("observedGeneration") or 0
     if deployment is None or int(seen) < int(deployment["metadata"].get("generation") or 0):
         return f"Waiting for {word} spec update to be observed...", False

@@ -100,6 +100,7 @@ class Next:
 
 def advance(state: State | None, rollout: Rollout, seen: Seen, now: float) -> Next:
     """One step on, at most. Asking again with nothing new to see changes nothing."""
+    now = round(now, 6)  # as exact as the status can say it
     if state is None:
         served = seen.last or seen.current
         return Next(State(STABLE, served, message=f"{served} is served to everybody"), look_again=0.0)

@@ -66,7 +66,7 @@ WATCHED: tuple[Grant, ...] = (
     Grant(k.SECRET, (*FOLLOW, "get", *APPLY, "delete"), "config.json of agents; keys and headers that resources name"),
     Grant(k.SERVICE_ACCOUNT, (*FOLLOW, "get", *APPLY), "identities of agents and MCP servers"),
     Grant(k.NETWORK_POLICY, (*FOLLOW, *APPLY, "delete"), "who may talk to agents and MCP servers"),
-    Grant(k.CONTROLLER_REVISION, (*FOLLOW, "get", "create", "patch", "delete"), "accepted specs, for undo and canaries"),
+    Grant(k.CONTROLLER_REVISION, (*FOLLOW, "get", "create", "patch", "delete"), "accepted specs"),
     Grant(k.POD, FOLLOW, "which Agent a caller's Pod belongs to"),
     Grant(k.REPLICA_SET, FOLLOW, "the way from a Pod to its Deployment"),
     Grant(k.ENDPOINT_SLICE, FOLLOW, "addresses for the gateway"),
