@@ -88,7 +88,7 @@ def verdicts(owner: Object) -> list[Verdict]:
         return [Verdict(_CONDITION, True, "RolloutPaused", text)]
     conditions = (owner.get("status") or {}).get("conditions") or ()
     if any(c.get("type") == _CONDITION for c in conditions):
-        return [Verdict(_CONDITION, False, "RolloutResumed", "changes are rolled out")]
+        return [Verdict(_CONDITION, False, "RolloutResumed", "changes are rolled out", quiet=True)]
     return []
 
 
@@ -109,7 +109,7 @@ async def release_replicas(context: Context, owner: Object, objects: Sequence[Ob
             continue
         client = context.set.client
         newest = await client.get(k.DEPLOYMENT, metadata["name"], metadata["namespace"])
-        if _replica_managers(newest) != {COMPONENT}:
+        if _replica_managers(newest) != {(COMPONENT, "Apply")}:
             continue
         kept = {key: newest["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
         body = {"metadata": kept, "spec": {"replicas": newest["spec"]["replicas"]}}
@@ -123,9 +123,10 @@ async def release_replicas(context: Context, owner: Object, objects: Sequence[Ob
         )  # fmt: skip
 
 
-def _replica_managers(deployment: Object) -> set[str]:
+def _replica_managers(deployment: Object) -> set[tuple[str, str]]:
+    """(manager, operation) of all who own ``replicas``."""
     return {
-        entry.get("manager", "")
+        (entry.get("manager", ""), entry.get("operation", ""))
         for entry in deployment["metadata"].get("managedFields") or ()
         if "f:replicas" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
     }
