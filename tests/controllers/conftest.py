@@ -31,3 +31,10 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         return
     async with servers.real(request.getfixturevalue("cluster")) as found:
         yield found
+
+
+@pytest.fixture
+async def embedded_world(tmp_path: Path) -> AsyncIterator[World]:
+    """The embedded server, for what does not depend on the server."""
+    async with servers.embedded(tmp_path) as found:
+        yield found

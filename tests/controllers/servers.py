@@ -36,13 +36,16 @@ class World:
         self.plane = plane
         """None for the embedded server."""
 
+    async def create(self, res: Resource, body: Object) -> Object:
+        return await self.client.create(res, {"apiVersion": res.api_version, "kind": res.kind} | body)
+
     async def namespace(self, prefix: str = "team", labels: dict[str, str] | None = None) -> str:
         name = f"{prefix}-{uuid4().hex[:8]}"
-        await self.client.create(k.NAMESPACE, {"metadata": {"name": name, "labels": labels or {}}})
+        await self.create(k.NAMESPACE, {"metadata": {"name": name, "labels": labels or {}}})
         return name
 
     async def model(self, namespace: str, name: str = "default-model-config") -> None:
-        await self.client.create(k.MODEL_CONFIG, {"metadata": {"name": name, "namespace": namespace}, "spec": MODEL})
+        await self.create(k.MODEL_CONFIG, {"metadata": {"name": name, "namespace": namespace}, "spec": MODEL})
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[tuple[ControllerSet, GatewayConfig]]:
@@ -167,20 +170,15 @@ async def real(plane: Plane) -> AsyncIterator[World]:
     client = KubeClient(config)
     before = {item["metadata"]["name"] for item in (await client.list(k.NAMESPACE)).items}
     try:
-        await prepare(client)
+        if "kagent" not in before:
+            await prepare(client)
         yield World(client, config, plane)
     finally:
-        for item in (await client.list(k.NAMESPACE)).items:
-            if item["metadata"]["name"] not in before | {"kagent"}:
-                await client.delete(k.NAMESPACE, item["metadata"]["name"])
-        await _emptied(client)
+        for name in names((await client.list(k.NAMESPACE)).items) - before - {"kagent"}:
+            await client.delete(k.NAMESPACE, name)
+        for res in (k.AGENT, k.MCP_SERVER, k.REMOTE_MCP_SERVER, k.MODEL_CONFIG):
+            await client.delete_collection(res, "kagent")
         await client.close()
-
-
-async def _emptied(client: KubeClient) -> None:
-    """The shared namespace, too, without what a test left in it."""
-    for res in (k.AGENT, k.MCP_SERVER, k.REMOTE_MCP_SERVER, k.MODEL_CONFIG):
-        await client.delete_collection(res, "kagent")
 
 
 def names(objects: Iterable[Object]) -> set[str]:

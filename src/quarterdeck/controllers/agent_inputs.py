@@ -14,7 +14,7 @@ from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolT
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
 
-from .context import Context, Verdict
+from .context import RESOLVED, Context, Verdict
 from .sources import Source, hashes, missing, sources_in_pod
 
 _TARGETS: dict[str, Resource] = {
@@ -280,7 +280,7 @@ def resolved_refs(context: Context, inputs: AgentInputs) -> Verdict:
             unknown.append(f"{target.kind} {target.namespace}/{target.name} {verb} {lacking}")
     if unknown:
         return Verdict("ResolvedRefs", False, "ToolsNotFound", "; ".join(unknown), early=unheard)
-    return Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
+    return RESOLVED
 
 
 def _known_tools(context: Context, target: ToolTarget) -> set[str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,12 +29,13 @@ from quarterdeck.kube.apply import (
 from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.conditions import get_condition, set_condition
 from quarterdeck.kube.controller import ControllerSet
+from quarterdeck.kube.owner import is_controlled_by
 from quarterdeck.kube.resource import Key, Object, Resource
 from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
-from quarterdeck.translate.resolve import Services, service_name
+from quarterdeck.translate.resolve import Services, addresses, service_name
 from quarterdeck.translate.snapshot import Values
 
 from .holders import Holders
@@ -48,6 +50,7 @@ _CHILDREN = {
     ("v1", "ServiceAccount"): k.SERVICE_ACCOUNT,
     ("v1", "Service"): k.SERVICE,
     ("apps/v1", "Deployment"): k.DEPLOYMENT,
+    ("networking.k8s.io/v1", "NetworkPolicy"): k.NETWORK_POLICY,
 }
 COMPONENT = "quarterdeck"
 _UNSUPPORTED = "UnsupportedFeatures"
@@ -55,8 +58,8 @@ _LONGEST = 4096
 """Characters of a condition's message; the schemas allow 32,768, and an API server's answer can be longer."""
 
 
-SERVICE, LABELS = "service", "labels"
-"""Indexes of EndpointSlices by ``namespace/Service`` and of Pods by ``namespace/label=value``."""
+SERVICE, LABELS, ADDRESSES = "service", "labels", "addresses"
+"""Indexes of EndpointSlices by ``namespace/Service``, of Pods by ``namespace/label=value``, of what has an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Verdict:
         return "Unknown" if self.status is None else str(self.status)
 
 
+RESOLVED = Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
 PROGRAMMED = Verdict("Programmed", True, "Programmed", "All resources created successfully")
 
 
@@ -102,6 +106,8 @@ class Context:
     def __post_init__(self) -> None:
         self.holders = Holders(self.set)
         self.set.informer(k.ENDPOINT_SLICE).add_index(SERVICE, _service_of)
+        for res in (k.SERVICE, k.ENDPOINT_SLICE):
+            self.set.informer(res).add_index(ADDRESSES, addresses)
         self.set.informer(k.POD).add_index(LABELS, _labels_of)
 
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
@@ -122,9 +128,11 @@ class Context:
 
     def services(self) -> Services:
         """Services and their endpoints as they are now, looked up one by one."""
-        slices = self.set.informer(k.ENDPOINT_SLICE)
+        services, slices = self.set.informer(k.SERVICE), self.set.informer(k.ENDPOINT_SLICE)
         return Services(
-            partial(self.get, k.SERVICE), lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}")
+            partial(self.get, k.SERVICE),
+            lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}"),
+            lambda address: [*services.by_index(ADDRESSES, address), *slices.by_index(ADDRESSES, address)],
         )
 
     def pods(self, namespace: str, labels: dict[str, str]) -> list[Object]:
@@ -154,6 +162,16 @@ class Context:
                 self.holders.refuse(owner, res, live)
         for res, desired in children:
             await self._apply_one(owner, res, desired)
+        if self.options.network_policies is None:
+            await self._open_network(owner)
+
+    async def _open_network(self, owner: Object) -> None:
+        """NetworkPolicies were switched off: the one of ``owner`` goes."""
+        name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
+        live = self.get(k.NETWORK_POLICY, namespace, name)
+        if live is not None and is_controlled_by(live, owner):
+            with suppress(NotFound):
+                await self.set.client.delete(k.NETWORK_POLICY, name, namespace, uid=live["metadata"]["uid"])
 
     async def _apply_one(self, owner: Object, res: Resource, desired: Object) -> None:
         metadata = desired["metadata"]

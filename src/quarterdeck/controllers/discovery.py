@@ -6,6 +6,8 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from quarterdeck.errors import ConfigError, QuarterdeckError, UpstreamError
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.mcpclient import McpClient
@@ -15,7 +17,9 @@ from quarterdeck.wire.http import Header
 from quarterdeck.wire.tls import client_context
 
 DISABLED = "kagent.dev/discovery"
-_DESCRIPTION_LIMIT = 2048
+_DESCRIPTION_LIMITS = (2048, 256, 64, 0)
+_STATUS_LIMIT = 512 * 1024
+"""Bytes; etcd takes 1.5 MiB an object, which the spec and the managed fields share."""
 
 
 @dataclass(slots=True)
@@ -26,13 +30,37 @@ class Found:
     error: str = ""
     again_in: float = 0.0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all tools, sorted."""
+        return tuple(sorted(str(tool.get("name", "")) for tool in self.tools))
+
     def listed(self) -> list[Object]:
-        """As status.discoveredTools: sorted, descriptions cut to a size a status can carry."""
-        tools = [
-            {"name": str(tool.get("name", "")), "description": str(tool.get("description") or "")[:_DESCRIPTION_LIMIT]}
-            for tool in self.tools
-        ]
-        return sorted(tools, key=lambda tool: tool["name"])
+        """As status.discoveredTools: sorted, and of a size that an object in etcd can carry.
+
+        Descriptions are cut first, then the list.
+        """
+        named = sorted(self.tools, key=lambda tool: str(tool.get("name", "")))
+        tools: list[Object] = []
+        for limit in _DESCRIPTION_LIMITS:
+            tools = [
+                {"name": str(tool.get("name", "")), "description": str(tool.get("description") or "")[:limit]}
+                for tool in named
+            ]
+            if _size(tools) <= _STATUS_LIMIT:
+                return tools
+        while _size(tools) > _STATUS_LIMIT:
+            tools = tools[: len(tools) * 9 // 10]
+        return tools
+
+    def summary(self) -> str:
+        """For a condition."""
+        count, shown = len(self.tools), len(self.listed())
+        return f"Discovered {count} tools" + (f"; the status lists {shown} of them" if shown < count else "")
+
+
+def _size(tools: list[Object]) -> int:
+    return len(msgspec.json.encode(tools))
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.apply import apply_if_changed
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.informer import ChangeKind
-from quarterdeck.kube.owner import controller_of, owner_references
+from quarterdeck.kube.owner import belongs_to, controller_of, owner_references
 from quarterdeck.kube.resource import Key, Object, Resource, key_of
 
 CONTROLLERS = {"Agent": "agent", "MCPServer": "mcpserver", "ModelConfig": "modelconfig"}
@@ -34,14 +34,6 @@ def _respecified(old: Object, new: Object) -> bool:
 
 _MATTERS: dict[Resource, Matters] = {k.AGENT: _respecified, k.RESOURCE_QUOTA: lambda old, new: old != new}
 """Which changes of an object, beyond its coming and going, wake who waits for it; else that it changes hands."""
-
-
-def belongs_to(live: Object, owner: Object) -> bool:
-    """Whether ``owner`` controls ``live``, or owns it and nobody controls it (kmcp wrote such references)."""
-    controller = controller_of(live)
-    if controller is not None:
-        return controller["uid"] == owner["metadata"]["uid"]
-    return any(reference["uid"] == owner["metadata"]["uid"] for reference in owner_references(live))
 
 
 class Holders:

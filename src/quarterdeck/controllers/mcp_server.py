@@ -50,7 +50,7 @@ def controller(context: Context, discovery: Discovery, idle: Idle) -> Controller
         "mcpserver",
         k.MCP_SERVER,
         MCPServerReconciler(context, discovery, Revisions(context), idle).reconcile,
-        owns=(k.DEPLOYMENT, k.SERVICE, k.CONFIG_MAP, k.SERVICE_ACCOUNT),
+        owns=(k.DEPLOYMENT, k.SERVICE, k.CONFIG_MAP, k.SERVICE_ACCOUNT, k.NETWORK_POLICY),
         maps=(
             (k.SECRET, users("Secret")),
             (k.CONFIG_MAP, users("ConfigMap")),
@@ -86,6 +86,8 @@ class MCPServerReconciler:
     async def reconcile(self, key: Key) -> Result | None:
         obj = self.context.primary(k.MCP_SERVER, key)
         if obj is None:
+            self.context.tools.pop(("MCPServer", key.namespace, key.name), None)
+            self.discovery.forget("MCPServer", key)
             return None
         failure: ApiError | None = None
         verdicts: list[Verdict] = []
@@ -143,6 +145,7 @@ class MCPServerReconciler:
         found = await self.discovery.tools(server)
         newest = self.context.primary(k.MCP_SERVER, key)
         if newest is not None and not found.error:
+            self.context.tools["MCPServer", key.namespace, key.name] = found.names
             await self.context.set_status(k.MCP_SERVER, newest, [], {"discoveredTools": found.listed()})
         return Result(found.again_in)
 

@@ -14,11 +14,10 @@ from quarterdeck.resources.model_config import ModelConfigSpec
 from quarterdeck.translate.model import gateway_model
 from quarterdeck.translate.scripted import selector, translate_scripted
 
-from .context import PROGRAMMED, Context, Verdict
+from .context import PROGRAMMED, RESOLVED, Context, Verdict
 from .workload import workload
 
 _ACCEPTED = Verdict("Accepted", True, "ModelConfigReconciled", "Model configuration accepted")
-_RESOLVED = Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
 _REFERENCES = "references"
 _FAILED = "ModelConfigReconcileFailed"
 
@@ -38,7 +37,7 @@ def controller(context: Context) -> Controller:
         "modelconfig",
         k.MODEL_CONFIG,
         ModelConfigReconciler(context).reconcile,
-        owns=(k.DEPLOYMENT, k.SERVICE),
+        owns=(k.DEPLOYMENT, k.SERVICE, k.NETWORK_POLICY),
         maps=((k.SECRET, users("Secret")), (k.CONFIG_MAP, users("ConfigMap"))),
         reads=(k.ENDPOINT_SLICE, k.POD),
     )
@@ -76,7 +75,7 @@ class ModelConfigReconciler:
         try:
             spec = model_spec(obj)
             self._check(key.namespace, spec)
-            verdicts += [_ACCEPTED, _RESOLVED]
+            verdicts += [_ACCEPTED, RESOLVED]
             if spec.provider == "Scripted":
                 await self._scripted(obj, spec)
                 verdicts.append(PROGRAMMED)

@@ -13,7 +13,7 @@ from quarterdeck.resources.base import parse
 from quarterdeck.resources.remote_mcp_server import RemoteMCPServerSpec
 from quarterdeck.translate.snapshot import remote_server
 
-from .context import Context, Verdict
+from .context import RESOLVED, Context, Verdict
 from .discovery import DISABLED, Discovery
 
 _REFERENCES = "references"
@@ -52,7 +52,9 @@ class RemoteMCPServerReconciler:
 
     async def reconcile(self, key: Key) -> Result | None:
         obj = self.context.primary(k.REMOTE_MCP_SERVER, key)
+        slot = ("RemoteMCPServer", key.namespace, key.name)
         if obj is None:
+            self.context.tools.pop(slot, None)
             self.discovery.forget("RemoteMCPServer", key)
             return None
         hashes = self.context.hashes(key.namespace, (("Secret", name) for name in _references(obj)))
@@ -61,13 +63,14 @@ class RemoteMCPServerReconciler:
             spec = parse(RemoteMCPServerSpec, obj.get("spec") or {}, f"RemoteMCPServer {key}")
             server = remote_server(key.namespace, key.name, spec, self.context.services(), self.context.values())
         except ConfigError as error:
-            failed = Verdict("Accepted", False, "ReconcileFailed", str(error))
+            failed = self.context.rejected(error, "ReconcileFailed")
             not_ready = Verdict("Ready", False, "ReconcileFailed", str(error))
-            await self.context.set_status(k.REMOTE_MCP_SERVER, obj, [failed, not_ready], fields)
+            await self.context.set_status(k.REMOTE_MCP_SERVER, obj, [*failed, not_ready], fields)
             return None
         if (obj["metadata"].get("labels") or {}).get(DISABLED) == "disabled":
             verdicts = [
                 Verdict("Accepted", True, "Reconciled", _ACCEPTED),
+                RESOLVED,
                 Verdict("Ready", None, "DiscoveryDisabled", "Discovery is disabled by label kagent.dev/discovery"),
             ]
             await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
@@ -77,13 +80,16 @@ class RemoteMCPServerReconciler:
             # kagent says so too: a server it cannot reach is not accepted. Tools found before are kept.
             verdicts = [
                 Verdict("Accepted", False, "ReconcileFailed", found.error),
+                RESOLVED,
                 Verdict("Ready", False, "ServerUnreachable", found.error),
             ]
         else:
             fields["discoveredTools"] = found.listed()
+            self.context.tools[slot] = found.names
             verdicts = [
                 Verdict("Accepted", True, "Reconciled", _ACCEPTED),
-                Verdict("Ready", True, "Ready", f"Discovered {len(found.tools)} tools"),
+                RESOLVED,
+                Verdict("Ready", True, "Ready", found.summary()),
             ]
         await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
         return Result(found.again_in)

@@ -61,7 +61,7 @@ class ServiceReconciler:
                 endpoints=services.endpoints(key.namespace, key.name, endpoint.port),
             )
         )
-        names = tuple(tool["name"] for tool in found.listed())
+        names = found.names
         if not found.error and self.context.tools.get(slot) != names:
             self.context.tools[slot] = names
             reference = "/".join(slot)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.conditions import get_condition
+from quarterdeck.kube.owner import belongs_to
 from quarterdeck.kube.resource import Object
 
 from .context import Context
-from .holders import belongs_to
 from .refusals import refused_pods
 
 # Waiting reasons a person must act on; anything else passes by itself.

@@ -37,3 +37,10 @@ def controller_of(obj: Object) -> dict[str, Any] | None:
 def is_controlled_by(obj: Object, owner: Object) -> bool:
     reference = controller_of(obj)
     return reference is not None and reference["uid"] == owner["metadata"]["uid"]
+
+
+def belongs_to(obj: Object, owner: Object) -> bool:
+    """Whether ``owner`` controls ``obj``, or owns it and nobody controls it (kmcp wrote such references)."""
+    if controller_of(obj) is not None:
+        return is_controlled_by(obj, owner)
+    return any(reference["uid"] == owner["metadata"]["uid"] for reference in owner_references(obj))

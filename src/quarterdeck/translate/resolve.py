@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from quarterdeck.errors import ConfigError
+from quarterdeck.errors import ConfigError, RefNotPermitted
+from quarterdeck.kube.owner import belongs_to, controller_of
 from quarterdeck.kube.resource import Object
 from quarterdeck.snapshot import Endpoint
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
+_OURS = "kagent.dev/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ def service_name(endpoint_slice: Object) -> str:
     return (endpoint_slice["metadata"].get("labels") or {}).get(_SERVICE_LABEL) or ""
 
 
+def addresses(obj: Object) -> list[str]:
+    """Where a Service (its ClusterIPs) or an EndpointSlice (its endpoints) can be dialled."""
+    spec = obj.get("spec") or {}
+    found = {*(spec.get("clusterIPs") or ()), spec.get("clusterIP") or ""} - {"", "None"}
+    for endpoint in obj.get("endpoints") or ():
+        found.update(endpoint.get("addresses") or ())
+    return sorted(found)
+
+
 @dataclass(slots=True)
 class Services:
     """An index over Services and their EndpointSlices."""
@@ -42,6 +53,8 @@ class Services:
     service: Callable[[str, str], Object | None] = lambda namespace, name: None
     slices: Callable[[str, str], Sequence[Object]] = lambda namespace, name: ()
     """Both by namespace and name of the Service."""
+    at: Callable[[str], Sequence[Object]] = lambda address: ()
+    """Services and EndpointSlices that an address belongs to."""
 
     @classmethod
     def of(cls, services: Iterable[Object], slices: Iterable[Object]) -> Services:
@@ -51,7 +64,23 @@ class Services:
         for item in slices:
             if name := service_name(item):
                 parts.setdefault((item["metadata"]["namespace"], name), []).append(item)
-        return cls(lambda ns, name: named.get((ns, name)), lambda ns, name: parts.get((ns, name), ()))
+        located: dict[str, list[Object]] = {}
+        for obj in (*named.values(), *(item for found in parts.values() for item in found)):
+            for address in addresses(obj):
+                located.setdefault(address, []).append(obj)
+        return cls(
+            lambda ns, name: named.get((ns, name)),
+            lambda ns, name: parts.get((ns, name), ()),
+            lambda address: located.get(address, ()),
+        )
+
+    def own_endpoints(self, owner: Object, port: int | str, suffix: str = "") -> tuple[Endpoint, ...]:
+        """:meth:`endpoints` of the Service made for ``owner``; none when another's Service has the name."""
+        namespace, name = owner["metadata"]["namespace"], owner["metadata"]["name"] + suffix
+        service = self.service(namespace, name)
+        if service is None or not belongs_to(service, owner):
+            return ()
+        return self.endpoints(namespace, name, port)
 
     def endpoints(self, namespace: str, name: str, port: int | str) -> tuple[Endpoint, ...]:
         """Ready addresses behind ``port`` (number or name) of a Service, sorted; empty when nothing is ready."""
@@ -86,9 +115,28 @@ class Services:
             return namespace, parts[0]
         return None
 
+    def check_permitted(self, url: str, host: str, service: tuple[str, str] | None, namespace: str) -> None:
+        """Raises RefNotPermitted when ``host`` is that of another namespace's agent, MCP server or model.
+
+        Only the gateway may dial those, and it does so for whom their owners allow: a URL is no way around that.
+        """
+        named = self.service(*service) if service is not None else None
+        for obj in (*((named,) if named is not None else ()), *self.at(host)):
+            behind = self.service(obj["metadata"]["namespace"], service_name(obj)) if service_name(obj) else obj
+            owner = controller_of(behind) if behind is not None else None
+            if (
+                owner is not None
+                and owner["apiVersion"].startswith(_OURS)
+                and obj["metadata"]["namespace"] != namespace
+            ):
+                raise RefNotPermitted(
+                    f"url {url!r} leads to a {owner['kind']} of another namespace, which is closed to {namespace}; its "
+                    "owner can open an Agent or a RemoteMCPServer there with spec.allowedNamespaces"
+                )
+
 
 def resolve(url: str, services: Services, namespace: str) -> Upstream:
-    """Where ``url`` leads, seen from ``namespace``. Raises ConfigError."""
+    """Where ``url`` leads, seen from ``namespace``. Raises ConfigError, RefNotPermitted for what is closed to it."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -100,5 +148,6 @@ def resolve(url: str, services: Services, namespace: str) -> Upstream:
     port = port or (443 if tls else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     service = services.service_of(parts.hostname, namespace)
+    services.check_permitted(url, parts.hostname, service, namespace)
     endpoints = services.endpoints(*service, port) if service else (Endpoint(parts.hostname, port),)
     return Upstream(parts.hostname, port, path, tls, endpoints, service)

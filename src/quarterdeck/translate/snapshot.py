@@ -180,7 +180,7 @@ def hosted_server(obj: Object, services: Services) -> McpServer | None:
         name,
         "MCPServer",
         mcp_path(spec),
-        endpoints=services.endpoints(namespace, name, spec.deployment.port),
+        endpoints=services.own_endpoints(obj, spec.deployment.port),
         timeout=timeout,
         wake=hold(obj),
     )
@@ -245,8 +245,8 @@ def _model(obj: Object, services: Services, values: Values) -> Model | None:
 def _agent(obj: Object, services: Services) -> Agent:
     namespace, name = _key(obj)
     description = str((obj.get("spec") or {}).get("description") or "")
-    stable = services.endpoints(namespace, name, AGENT_PORT)
-    trial = services.endpoints(namespace, name + canary.SUFFIX, AGENT_PORT)
+    stable = services.own_endpoints(obj, AGENT_PORT)
+    trial = services.own_endpoints(obj, AGENT_PORT, canary.SUFFIX)
     return Agent(namespace, name, stable, description, canary.split(obj, stable, trial), hold(obj))
 
 
