@@ -12,7 +12,7 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.kube.template import foreign_template_fields
 from quarterdeck.translate.options import Options
 
-from . import agent, mcp_server, model_config, model_provider_config, remote_mcp_server, service
+from . import agent, environment, mcp_server, model_config, model_provider_config, remote_mcp_server, service
 from .activity import Activity, Target
 from .canary import Contents
 from .context import Context
@@ -54,6 +54,8 @@ def build(client: KubeClient, options: ControllerOptions) -> tuple[ControllerSet
     controllers.add(model_provider_config.controller(context))
     controllers.add(remote_mcp_server.controller(context, discovery))
     controllers.add(service.controller(context, discovery))
+    if options.network_policies is not None and not options.watch_namespaces:
+        controllers.add(environment.controller(context, options.network_policies))
     config = GatewayConfig(
         controllers,
         options,

@@ -50,7 +50,7 @@ def controller(context: Context, contents: Contents, idle: Idle) -> Controller:
         "agent",
         k.AGENT,
         reconciler.reconcile,
-        owns=(k.DEPLOYMENT, k.SERVICE, k.SECRET, k.SERVICE_ACCOUNT),
+        owns=(k.DEPLOYMENT, k.SERVICE, k.SECRET, k.SERVICE_ACCOUNT, k.NETWORK_POLICY),
         maps=(
             (k.MODEL_CONFIG, users("ModelConfig")),
             (k.MCP_SERVER, users("MCPServer")),

@@ -35,7 +35,7 @@ from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
-from quarterdeck.translate.resolve import Services, addresses, service_name
+from quarterdeck.translate.resolve import Services, service_name
 from quarterdeck.translate.snapshot import Values
 
 from .holders import Holders
@@ -58,8 +58,8 @@ _LONGEST = 4096
 """Characters of a condition's message; the schemas allow 32,768, and an API server's answer can be longer."""
 
 
-SERVICE, LABELS, ADDRESSES = "service", "labels", "addresses"
-"""Indexes of EndpointSlices by ``namespace/Service``, of Pods by ``namespace/label=value``, of what has an address."""
+SERVICE, LABELS = "service", "labels"
+"""Indexes of EndpointSlices by ``namespace/Service`` and of Pods by ``namespace/label=value``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,6 @@ class Verdict:
         return "Unknown" if self.status is None else str(self.status)
 
 
-RESOLVED = Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
 PROGRAMMED = Verdict("Programmed", True, "Programmed", "All resources created successfully")
 
 
@@ -106,8 +105,6 @@ class Context:
     def __post_init__(self) -> None:
         self.holders = Holders(self.set)
         self.set.informer(k.ENDPOINT_SLICE).add_index(SERVICE, _service_of)
-        for res in (k.SERVICE, k.ENDPOINT_SLICE):
-            self.set.informer(res).add_index(ADDRESSES, addresses)
         self.set.informer(k.POD).add_index(LABELS, _labels_of)
 
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
@@ -128,11 +125,9 @@ class Context:
 
     def services(self) -> Services:
         """Services and their endpoints as they are now, looked up one by one."""
-        services, slices = self.set.informer(k.SERVICE), self.set.informer(k.ENDPOINT_SLICE)
+        slices = self.set.informer(k.ENDPOINT_SLICE)
         return Services(
-            partial(self.get, k.SERVICE),
-            lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}"),
-            lambda address: [*services.by_index(ADDRESSES, address), *slices.by_index(ADDRESSES, address)],
+            partial(self.get, k.SERVICE), lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}")
         )
 
     def pods(self, namespace: str, labels: dict[str, str]) -> list[Object]:

@@ -19,6 +19,7 @@ from quarterdeck.gateway.options import Address, address
 from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.images import own_image
+from quarterdeck.translate.options import NetworkPolicies
 
 _OTEL = "OTEL_"
 _OTEL_SECRETS = "_HEADERS"
@@ -110,8 +111,15 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
             gateway=f"{namespace}/{GATEWAY}",
             watch_namespaces=watched,
+            network_policies=_network_policies(given["network_policies"], namespace),
         ),
     )
+
+
+def _network_policies(given: str, namespace: str) -> NetworkPolicies | None:
+    if given not in ("on", "off"):
+        raise UsageError(f"--network-policies: {given!r} is neither on nor off")
+    return NetworkPolicies(namespace) if given == "on" else None
 
 
 def _telemetry(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

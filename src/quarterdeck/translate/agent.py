@@ -13,6 +13,7 @@ from quarterdeck.resources.replicas import Replicas, settle
 
 from .agent_config import AgentInputs, agent_card, agent_config
 from .names import check_image, check_name, check_size
+from .network import agent_policy
 from .objects import LEAVE, LIFECYCLE, POD_IP, digest, http_probe, metadata, present, sources_annotation
 from .options import Options
 from .pod_security import restricted
@@ -69,6 +70,8 @@ def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: 
     deployment = _deployment(inputs, options, shared, digest(hashed)[:32])
     if not release_replicas:
         deployment["spec"]["replicas"] = replicas(inputs).wanted
+    if options.network_policies is not None:  # in force before the first Pod
+        objects.append(agent_policy(inputs.obj, labels(inputs.name), options.network_policies))
     return [*objects, deployment, _service(inputs)]
 
 

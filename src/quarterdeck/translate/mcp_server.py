@@ -12,6 +12,7 @@ from quarterdeck.resources.mcp_server import MCPServerDeployment, MCPServerSpec
 from quarterdeck.resources.replicas import Replicas, settle
 
 from .names import check_image, check_name, check_size
+from .network import mcp_server_policy
 from .objects import LIFECYCLE, POD_IP, digest, duration, http_probe, metadata, present, sources_annotation
 from .options import Options
 from .pod_security import restricted
@@ -97,6 +98,8 @@ def translate_mcp_server(
     deployment = _deployment(obj, spec, options, marks)
     if not release_replicas:
         deployment["spec"]["replicas"] = replicas(obj, spec).wanted
+    if options.network_policies is not None:  # in force before the first Pod
+        objects.append(mcp_server_policy(obj, labels(name), selector(name), options.network_policies))
     return [*objects, deployment, _service(obj, spec)]
 
 

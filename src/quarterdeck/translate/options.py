@@ -8,6 +8,31 @@ from quarterdeck.resources.images import own_image
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkPolicies:
+    """Who is who in NetworkPolicies. Labels are those of the chart's Pods in ``namespace``."""
+
+    namespace: str = "quarterdeck-system"
+    """Of gateway and control plane."""
+    gateway: tuple[tuple[str, str], ...] = (
+        ("app.kubernetes.io/component", "gateway"),
+        ("app.kubernetes.io/name", "quarterdeck"),
+    )
+    controller: tuple[tuple[str, str], ...] = (
+        ("app.kubernetes.io/component", "controller"),
+        ("app.kubernetes.io/name", "quarterdeck"),
+    )
+    gateway_port: int = 8702
+    controller_ports: tuple[int, ...] = (8083, 8700)
+    dns_namespaces: tuple[str, ...] = ("kube-system", "openshift-dns")
+    node_local_dns: str = "169.254.20.10/32"
+    private: tuple[str, ...] = (
+        "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    )  # fmt: skip
+    """Networks that are not outside; a cluster with public Pod or Service addresses adds its own."""
+    private6: tuple[str, ...] = ("::1/128", "fc00::/7", "fe80::/10")
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """Addresses written into Pods and configuration. URLs without a trailing slash."""
 
@@ -21,6 +46,8 @@ class Options:
     default_model: str = "default-model-config"
     environment: tuple[tuple[str, str], ...] = ()
     """Variables every agent gets (OTEL_*)."""
+    network_policies: NetworkPolicies | None = None
+    """None: workloads get none, and lose those they had."""
 
     def mcp_url(self, namespace: str, name: str, kind: str = "MCPServer") -> str:
         """The gateway's endpoint of one server; kinds other than MCPServer are named, so that names cannot collide."""

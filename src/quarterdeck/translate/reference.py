@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from quarterdeck.errors import ConfigError
+from quarterdeck.kube.selector import selects
 from quarterdeck.resources.agent import Tool
 
 from .options import Options
@@ -69,25 +70,3 @@ def allowed(
     if kind == "All":
         return True
     return kind == "Selector" and selects((rule or {}).get("selector") or {}, source_labels)
-
-
-def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """metav1.LabelSelector; an empty one selects everything."""
-    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
-        return False
-    return all(_expression(item, labels) for item in selector.get("matchExpressions") or ())
-
-
-def _expression(item: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(item.get("key", "")), item.get("values") or ()
-    match item.get("operator"):
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case _:
-            return False

@@ -8,6 +8,7 @@ from quarterdeck.kube.resource import Object
 from quarterdeck.resources.model_config import ModelConfigSpec
 
 from .names import check_name
+from .network import model_policy
 from .objects import POD_IP, digest, http_probe, metadata
 from .options import Options
 from .pod_security import restricted
@@ -73,4 +74,6 @@ def translate_scripted(obj: Object, spec: ModelConfigSpec, options: Options, scr
         "metadata": metadata(obj, name, labels(name)),
         "spec": {"type": "ClusterIP", "selector": selector(name), "ports": [port]},
     }
-    return [deployment, service]
+    policies = options.network_policies
+    policy = [model_policy(obj, labels(name), selector(name), policies)] if policies is not None else []
+    return [*policy, deployment, service]
