@@ -69,13 +69,13 @@ def apply(
 
     async def work() -> bool:
         async with connect(kubeconfig, context, as_user, namespace) as client:
-            return await _apply_all(client, manifests, options, namespace)
+            return await apply_all(client, manifests, options, namespace)
 
     if not run(work()):
         raise typer.Exit(1)
 
 
-async def _apply_all(client: KubeClient, manifests: list[Manifest], options: Options, namespace: str) -> bool:
+async def apply_all(client: KubeClient, manifests: list[Manifest], options: Options, namespace: str) -> bool:
     """Apply one after the other; a failure is reported with its place and the rest still applied."""
     from quarterdeck.errors import ApiError, ConfigError
 

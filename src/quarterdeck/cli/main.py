@@ -40,6 +40,7 @@ def register() -> None:
         explain,
         get,
         inspect,
+        install,
         lifecycle,
         logs,
         mcp,
@@ -49,6 +50,7 @@ def register() -> None:
     )
 
     lifecycle.register(app)
+    install.register(app)
     get.register(app)
     inspect.register(app)
     explain.register(app)

@@ -51,6 +51,8 @@ class LeaderElector:
         self.namespace = namespace
         self.name = name
         self.identity = identity
+        self.owners: list[Object] = []
+        """Owner references of the Lease when it is made here: who takes it along when going."""
         self.holder = ""
         """Who held the lease when it was last read."""
         self._timing = timing or Timing()
@@ -162,7 +164,9 @@ class LeaderElector:
         }
 
     def _lease(self, spec: dict[str, Any]) -> Object:
-        metadata = {"name": self.name, "namespace": self.namespace}
+        metadata: Object = {"name": self.name, "namespace": self.namespace}
+        if self.owners:
+            metadata["ownerReferences"] = self.owners
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
     async def _release(self) -> None:

@@ -23,14 +23,29 @@ from . import default_model
 from .operator_options import OperatorOptions
 
 
-async def ensure_secrets(client: KubeClient, options: OperatorOptions) -> str:
+async def owners(client: KubeClient, options: OperatorOptions) -> list[Object]:
+    """Reference to our own Deployment: uninstalling it takes along what we made. Raises QuarterdeckError."""
+    if not options.owner:
+        return []
+    owner = await client.get(DEPLOYMENT, options.owner, options.namespace)
+    reference = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.kind, "name": options.owner}
+    return [reference | {"uid": owner["metadata"]["uid"]}]
+
+
+async def ensure_secrets(client: KubeClient, namespace: str, owned_by: list[Object]) -> str:
     """Make the Secrets that are absent; returns the SHA-256 of the access token.
 
     The gateways share a key, so that a session that one replica has made is good at the others. The access token is for
     people at the gateway's listener for people. Any replica may be first: creating is atomic. Raises QuarterdeckError.
     """
-    await _secret(client, options, GATEWAY_KEY, GATEWAY_KEY_FILE, secrets.token_bytes(32))
-    token = await _secret(client, options, ACCESS_TOKEN, ACCESS_TOKEN_KEY, secrets.token_urlsafe(32).encode())
+    made = (
+        own_secret(namespace, GATEWAY_KEY, {GATEWAY_KEY_FILE: _base64(secrets.token_bytes(32))}),
+        own_secret(namespace, ACCESS_TOKEN, {ACCESS_TOKEN_KEY: _base64(secrets.token_urlsafe(32).encode())}),
+    )
+    for secret in made:
+        if owned_by:
+            secret["metadata"]["ownerReferences"] = owned_by
+    _, token = [await _found_or_made(client, secret) for secret in made]
     return hashlib.sha256(token.strip()).hexdigest()
 
 
@@ -47,30 +62,22 @@ async def ensure_defaults(client: KubeClient, options: OperatorOptions) -> None:
         await default_model.ensure(client, default_model.Choice(options.default_model), namespace)
 
 
-async def _secret(client: KubeClient, options: OperatorOptions, name: str, key: str, fresh: bytes) -> bytes:
-    """The value under ``key``, made when the Secret is absent."""
+async def _found_or_made(client: KubeClient, secret: Object) -> bytes:
+    """The value under the Secret's one key. Raises ConfigError when a Secret is there without it."""
+    namespace, name = secret["metadata"]["namespace"], secret["metadata"]["name"]
     try:
-        found = await client.get(SECRET, name, options.namespace)
+        found = await client.get(SECRET, name, namespace)
     except NotFound:
-        secret = own_secret(options.namespace, name, {key: base64.b64encode(fresh).decode()})
-        if options.owner:
-            secret["metadata"]["ownerReferences"] = [await _owner(client, options)]
         try:
             found = await client.create(SECRET, secret)
         except AlreadyExists:  # another replica was faster
-            found = await client.get(SECRET, name, options.namespace)
+            found = await client.get(SECRET, name, namespace)
+    key = next(iter(secret["data"]))
     value = (found.get("data") or {}).get(key)
     if not value:
-        raise ConfigError(f"Secret {options.namespace}/{name} has no key {key}; delete it to have it made anew")
+        raise ConfigError(f"Secret {namespace}/{name} has no key {key}; delete it to have it made anew")
     return base64.b64decode(value)
 
 
-async def _owner(client: KubeClient, options: OperatorOptions) -> Object:
-    """Reference to our own Deployment: uninstalling it takes along what we made."""
-    owner = await client.get(DEPLOYMENT, options.owner, options.namespace)
-    return {
-        "apiVersion": DEPLOYMENT.api_version,
-        "kind": DEPLOYMENT.kind,
-        "name": options.owner,
-        "uid": owner["metadata"]["uid"],
-    }
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -57,6 +57,8 @@ class WebhookOptions:
     """The Secret with the certificates, made when it is missing."""
     directory: Path | None = None
     """Folder with ``tls.crt``, ``tls.key`` and perhaps ``ca.crt`` of cert-manager's; nothing is issued then."""
+    owners: tuple[Object, ...] = ()
+    """Owner references of that Secret."""
     address: str = ""
     """Host where the API server reaches this very process, instead of the Service: for an operator outside."""
     period: float = 60.0
@@ -160,13 +162,15 @@ class ConversionWebhook:
 
     async def _store(self, material: Material, version: str) -> bool:
         """Whether ours was written; False when another replica was first."""
-        metadata = {"name": self.options.secret, "namespace": self.options.namespace, "labels": PART_OF}
+        metadata: Object = {"name": self.options.secret, "namespace": self.options.namespace, "labels": PART_OF}
         body: Object = {"metadata": metadata, "type": "kubernetes.io/tls", "data": encode(material)}
         try:
             if version:
                 body["metadata"] = metadata | {"resourceVersion": version}
                 await self._client.patch(k.SECRET, self.options.secret, body, self.options.namespace)
             else:
+                if self.options.owners:
+                    metadata["ownerReferences"] = list(self.options.owners)
                 await self._client.create(k.SECRET, body, self.options.namespace)
         except (errors.Conflict, errors.AlreadyExists):
             return False

@@ -17,10 +17,11 @@ from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.config import load_config
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.lease import LeaderElector
+from quarterdeck.kube.resource import Object
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Server
 
-from .bootstrap import ensure_defaults, ensure_secrets
+from .bootstrap import ensure_defaults, ensure_secrets, owners
 from .conversion import ConversionWebhook, WebhookOptions
 from .operator_options import OperatorOptions
 from .rest import RestApis, log_error, port_taken
@@ -58,13 +59,17 @@ class Operator:
         self.elector = LeaderElector(plain, options.namespace, LEASE_NAME, options.identity)
         client = self._client(KubeClient(config, gate=self.elector.check))
         await self._listen_health(options.health)
-        token_hash = await _until_done("Secrets of the control plane", lambda: ensure_secrets(plain, options))
+        owned_by = await _until_done("Deployment of the control plane", lambda: owners(plain, options))
+        token_hash = await _until_done(
+            "Secrets of the control plane", lambda: ensure_secrets(plain, options.namespace, owned_by)
+        )
+        self.elector.owners = owned_by
         told = replace(options.controllers, local_token_hashes=(token_hash,))
         self._controllers, self._config = build(client, told)
         self._metrics()
         rest = self._rest = await RestApis.open(options.database, plain, self._config)
         if options.webhook is not None:
-            await self._start_webhook(plain, options.webhook)
+            await self._start_webhook(plain, options.webhook, owned_by)
         await self._controllers.start(workers=False)
         for name, wanted in (("api", options.api), ("kagent", options.kagent)):
             if wanted is not None:
@@ -139,10 +144,13 @@ class Operator:
             group.create_task(_until_done("default namespace and model", lambda: ensure_defaults(client, self.options)))
             group.create_task(self._controllers.work())
 
-    async def _start_webhook(self, client: KubeClient, wanted: Address) -> None:
+    async def _start_webhook(self, client: KubeClient, wanted: Address, owned_by: list[Object]) -> None:
         host, port = wanted
-        namespace, directory = self.options.namespace, self.options.webhook_certificates
-        self._webhook = ConversionWebhook(client, WebhookOptions(namespace, port=port, host=host, directory=directory))
+        directory = self.options.webhook_certificates
+        self._webhook = ConversionWebhook(
+            client,
+            WebhookOptions(self.options.namespace, port=port, host=host, directory=directory, owners=tuple(owned_by)),
+        )
         try:
             await self._webhook.start()
         except OSError as error:
