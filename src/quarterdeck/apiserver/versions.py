@@ -6,6 +6,7 @@ request and keeps its answers with the entries; after that reading is synchronou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import cast
 
@@ -19,8 +20,18 @@ from quarterdeck.kube.resource import Object
 
 
 def is_stored_as_served(kind: Kind, entry: Entry) -> bool:
-    """Whether the stored bytes can be sent as they are; the store writes apiVersion first."""
-    return entry.raw.startswith(b'{"apiVersion":"%b",' % kind.resource.api_version.encode())
+    """Whether the stored bytes can be sent as they are."""
+    return _is_stored_as(kind.resource.api_version, entry)
+
+
+def is_stored_as_wanted(kind: Kind, entry: Entry) -> bool:
+    """Whether the object is in the version that is stored now; a write that changes nothing migrates it if not."""
+    return _is_stored_as(kind.stored_api_version, entry)
+
+
+def _is_stored_as(api_version: str, entry: Entry) -> bool:
+    """The store writes apiVersion first."""
+    return entry.raw.startswith(b'{"apiVersion":"%b",' % api_version.encode())
 
 
 async def ready(kind: Kind, entries: Iterable[Entry]) -> None:
@@ -64,6 +75,17 @@ async def to_stored(kind: Kind, obj: Object) -> Object:
     return {**obj, "apiVersion": wanted}
 
 
+async def as_answered(kind: Kind, stored: Object) -> Object:
+    """What a writer is shown: the stored object in the version it wrote, with what storing it has added."""
+    wanted = kind.resource.api_version
+    if stored.get("apiVersion") == wanted:
+        return stored
+    obj = copy.deepcopy(stored)
+    if kind.webhook is not None:
+        return _as_read(kind, (await kind.webhook.convert([obj], wanted))[0])
+    return _as_read(kind, kind.convert(obj, wanted) if kind.convert is not None else {**obj, "apiVersion": wanted})
+
+
 def served_bytes(kind: Kind, entry: Entry) -> bytes:
     """The JSON of an object in the version of ``kind``; no parsing when it is stored that way."""
     if is_stored_as_served(kind, entry):
@@ -83,5 +105,4 @@ def _converted(kind: Kind, entry: Entry) -> bytes:
 def _as_read(kind: Kind, obj: Object) -> Object:
     if kind.custom:
         kind.schema.prune(obj)
-        kind.schema.default(obj)
     return obj

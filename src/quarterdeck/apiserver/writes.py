@@ -20,7 +20,7 @@ from quarterdeck.apiserver.kinds import Kind, KindRegistry
 from quarterdeck.apiserver.namespaces import check_namespace_exists, default_namespace
 from quarterdeck.apiserver.options import WriteOptions
 from quarterdeck.apiserver.store import Entry, Key, Store
-from quarterdeck.apiserver.versions import ready, to_served, to_stored
+from quarterdeck.apiserver.versions import as_answered, is_stored_as_wanted, ready, to_served, to_stored
 from quarterdeck.errors import AlreadyExists, BadRequest, Cause
 from quarterdeck.kube.resource import Object
 
@@ -199,12 +199,10 @@ class Writes:
         if kind.stored_warning:
             options.warnings.append(kind.stored_warning)
         options.warnings.extend(kind.warnings)
-        if options.dry_run:
-            return Written(obj, created=True)
         stored = await to_stored(kind, obj)
-        await self.store.put(kind.key, key, stored)
-        obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
-        return Written(obj, created=True)
+        if not options.dry_run:
+            await self.store.put(kind.key, key, stored)
+        return Written(await as_answered(kind, stored), created=True)
 
     async def _replace(
         self,
@@ -235,19 +233,22 @@ class Writes:
         self._validate(kind, obj, live, subresource)
         obj["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
         async with self._admitted(attributes):
-            return await self._store_changed(kind, (entry.namespace, name), live, obj, options)
+            return await self._store_changed(kind, entry, live, obj, options)
 
-    async def _store_changed(self, kind: Kind, key: Key, live: Object, obj: Object, options: WriteOptions) -> Written:
-        ended = finished(obj)
-        if options.dry_run or (not ended and obj == live):
+    async def _store_changed(
+        self, kind: Kind, entry: Entry, live: Object, obj: Object, options: WriteOptions
+    ) -> Written:
+        key, ended = (entry.namespace, entry.name), finished(obj)
+        if not ended and obj == live and is_stored_as_wanted(kind, entry):
             return Written(obj)
         stored = await to_stored(kind, obj)
-        if ended:
+        if options.dry_run:
+            ended = False
+        elif ended:
             await self.store.remove(kind.key, key, stored)
         else:
             await self.store.put(kind.key, key, stored)
-        obj["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"]
-        return Written(obj, deleted=ended)
+        return Written(await as_answered(kind, stored), deleted=ended)
 
     def _preconditions(self, kind: Kind, metadata: Object, live: Object, name: str) -> None:
         uid = metadata.get("uid")

@@ -259,7 +259,13 @@ class SharedDeployment(Model):
     pod_security_context: PodSecurityContext | None = Field(None, description="Of the Pod.")
     service_account_name: str | None = Field(None, description="An existing ServiceAccount; none is created then.")
     service_account_config: ServiceAccountConfig | None = Field(None, description="Of the ServiceAccount created.")
-    extra_containers: Containers | None = Field(None, description="Sidecars of the agent's Pod.")
+    extra_containers: (
+        Annotated[
+            Containers,
+            Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}),
+        ]
+        | None
+    ) = Field(None, description="Sidecars of the agent's Pod.")
 
 
 class DeclarativeDeployment(SharedDeployment):

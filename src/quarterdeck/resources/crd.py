@@ -43,7 +43,7 @@ _QUANTITY = (
 # Containers, volumes and affinity carry half a megabyte of schema per use; they stay open and the Pod's own validation
 # speaks when the Deployment is written. Rules may use a name: kube-apiserver compiles them against declared fields.
 _NAME: dict[str, Any] = {"properties": {"name": {"type": "string", "description": "Its name in the Pod."}}}
-_OPEN: dict[str, dict[str, Any]] = {"Container": _NAME, "Volume": _NAME, "Affinity": {}}
+_OPEN: dict[str, dict[str, Any]] = {"Container": _NAME | {"required": ["name"]}, "Volume": _NAME, "Affinity": {}}
 _KEYWORDS = (
     "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "enum", "format", "default",
     "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type",

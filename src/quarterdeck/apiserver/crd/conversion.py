@@ -59,8 +59,13 @@ def converter_of(crd: Object, registry: InProcess | None = None) -> Conversion:
 class Webhook:
     """Strategy Webhook (ConversionReview v1)."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, finish: Callable[[Object], Object] | None = None) -> None:
+        """``finish`` completes an object that was converted: with the defaults of the version it is in now."""
         self._post = post
+        self._finish = finish
+
+    def finished_by(self, finish: Callable[[Object], Object]) -> Webhook:
+        return Webhook(self._post, finish)
 
     async def convert(self, objects: list[Object], wanted: str) -> list[Object]:
         """All ``objects`` in apiVersion ``wanted``. Raises InternalError when the webhook fails."""
@@ -81,7 +86,8 @@ class Webhook:
         converted: list[Object] = response.get("convertedObjects") or []
         if len(converted) != len(pending):
             raise failed(pending[0], f"returned {len(converted)} objects, expected {len(pending)}")
-        answers = iter([_merged(before, after, wanted) for before, after in zip(pending, converted, strict=True)])
+        merged = [_merged(before, after, wanted) for before, after in zip(pending, converted, strict=True)]
+        answers = iter(merged if self._finish is None else map(self._finish, merged))
         return [obj if obj.get("apiVersion") == wanted else next(answers) for obj in objects]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from quarterdeck.apiserver.crd import causes, jsonpath, pruning, structural
 from quarterdeck.apiserver.crd.columns import columns_of
 from quarterdeck.apiserver.crd.conversion import InProcess, Webhook, converter_of
+from quarterdeck.apiserver.crd.replicas import validate_replicas
 from quarterdeck.apiserver.crd.rules import RuleTree
 from quarterdeck.apiserver.crd.values import ValueSchema
 from quarterdeck.apiserver.kinds import Kind, ScaleSpec
@@ -40,8 +41,9 @@ _OPEN: dict[str, Any] = {"type": "object", "x-kubernetes-preserve-unknown-fields
 class CustomSchema:
     """The ``KindSchema`` of a custom resource, from a structural schema."""
 
-    def __init__(self, schema: dict[str, Any], *, status: bool) -> None:
-        """``status``: the version has the status subresource."""
+    def __init__(self, schema: dict[str, Any], *, status: bool, scale: ScaleSpec | None = None) -> None:
+        """``status``: the version has the status subresource; ``scale``: where its scale subresource finds numbers."""
+        self._scale = scale
         self.root: SchemaNode = structural.build(schema)
         self._status = status
         self._values = ValueSchema({key: value for key, value in schema.items() if key != "x-kubernetes-validations"})
@@ -73,7 +75,10 @@ class CustomSchema:
             self._validate_status(obj, old, found)
             return found
         self._values.validate(obj, "", found, old)
-        if any(cause.reason in causes.BLOCKING for cause in found):
+        blocked = any(cause.reason in causes.BLOCKING for cause in found)
+        if self._scale is not None:
+            found += validate_replicas(obj, self._scale)
+        if blocked:
             if self._rules.any:
                 found.append(causes.BLOCKED)
             return found
@@ -147,10 +152,10 @@ def kinds_from(crd: Object, registry: InProcess | None = None, webhook: Webhook 
     if registry is not None and registry.get(spec["group"], spec["names"]["kind"]) is not None:
         webhook = None
     served = [version for version in spec["versions"] if version.get("served")]
-    defaulters: dict[str, pruning.Defaulter] = {}
     if convert is not None:
-        convert = _defaulting(convert, spec["group"], defaulters)
-        defaulters |= {version["name"]: pruning.Defaulter(structural.build(_schema(version))) for version in served}
+        complete = _stored_defaults(spec, storage)
+        convert = _completed(convert, complete)
+        webhook = webhook.finished_by(complete) if webhook is not None else None
     return [_kind(spec, version, names, storage, convert, webhook) for version in served]
 
 
@@ -158,19 +163,27 @@ def _schema(version: dict[str, Any]) -> dict[str, Any]:
     return (version.get("schema") or {}).get("openAPIV3Schema") or _OPEN
 
 
-def _defaulting(
-    convert: Callable[[Object, str], Object], group: str, defaulters: dict[str, pruning.Defaulter]
-) -> Callable[[Object, str], Object]:
-    """Conversion gives the other version's defaults too: what is stored is sent to its readers as it is."""
+def _stored_defaults(spec: dict[str, Any], storage: str) -> Callable[[Object], Object]:
+    """Gives a converted object the defaults of the stored version, and as upstream those of no other version."""
+    schema = next((_schema(version) for version in spec["versions"] if version["name"] == storage), _OPEN)
+    defaulter, stored = pruning.Defaulter(structural.build(schema)), f"{spec['group']}/{storage}"
 
+    def complete(obj: Object) -> Object:
+        if obj.get("apiVersion") != stored:
+            return obj
+        obj = pruning.copy(obj)
+        defaulter.apply(obj)
+        return obj
+
+    return complete
+
+
+def _completed(
+    convert: Callable[[Object, str], Object], complete: Callable[[Object], Object]
+) -> Callable[[Object, str], Object]:
     def converted(obj: Object, wanted: str) -> Object:
         out = convert(obj, wanted)
-        defaulter = defaulters.get(wanted.removeprefix(f"{group}/"))
-        if defaulter is None or obj.get("apiVersion") == out.get("apiVersion"):
-            return out
-        out = pruning.copy(out)
-        defaulter.apply(out)
-        return out
+        return out if out is obj else complete(out)
 
     return converted
 
@@ -197,7 +210,7 @@ def _kind(
     return Kind(
         resource=resource,
         singular=names.get("singular") or names["kind"].lower(),
-        schema=CustomSchema(schema, status=has_status),
+        schema=CustomSchema(schema, status=has_status, scale=_scale(scale) if scale else None),
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         subresources=frozenset(name for name, there in (("status", has_status), ("scale", scale)) if there),

@@ -18,16 +18,22 @@ _NAMES: dict[type, str] = {
     str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array", type(None): "null",
 }  # fmt: skip
 
+_NUMBER_FORMATS: dict[type, str] = {int: "int64", float: "float64"}
+
 
 class ValueSchema:
     """One place of a schema. Places below are compiled when first visited."""
 
-    __slots__ = ("_below", "_checks", "_properties", "_required", "_rest", "_type", "items", "nullable", "raw")
+    __slots__ = (
+        "_below", "_checks", "_format", "_properties", "_required", "_rest", "_type", "items", "nullable", "raw",
+    )  # fmt: skip
 
     def __init__(self, raw: Schema) -> None:
         self.raw = raw
         self.nullable = bool(raw.get("nullable"))
         self._type: str = "int-or-string" if raw.get("x-kubernetes-int-or-string") else raw.get("type", "")
+        layout: str = raw.get("format") or ""
+        self._format = layout if layout in ("int32", "int64") or layout.replace("-", "_") in FORMATS else ""
         self._required: tuple[str, ...] = tuple(raw.get("required") or ())
         self._properties: dict[str, Schema] = raw.get("properties") or {}
         rest = raw.get("additionalProperties")
@@ -52,13 +58,13 @@ class ValueSchema:
             return
         if value is None and self.nullable:
             return
-        if not self._fits(value):
-            causes_name = _NAMES.get(type(value), "object")
-            expected = "integer,string" if self._type == "int-or-string" else self._type
-            found.append(causes.type_invalid(path, causes_name, expected))
-            return
+        fits = self._fits(value)
+        if not fits:
+            self._refuse_type(value, path, found)
         for check in self._checks:
             check(value, path, found)
+        if not fits:
+            return
         if isinstance(value, dict):
             self._validate_object(value, path, found, old if isinstance(old, dict) else None)
         elif isinstance(value, list) and self.items is not None:
@@ -77,6 +83,18 @@ class ValueSchema:
             below = self._below.get(key) or self.child(key)
             if below is not None:
                 below.validate(item, child(path, key), found, old.get(key) if old else None)
+
+    def _refuse_type(self, value: Any, path: str, found: list[Cause]) -> None:
+        """Upstream names the format instead of the type where there is one, and leaves lists and texts to it."""
+        kind, layout = type(value), self._format
+        if not layout or kind in (str, list):
+            if not layout or self._type in ("integer", "number"):
+                expected = "integer,string" if self._type == "int-or-string" else self._type
+                found.append(causes.type_invalid(path, _NAMES.get(kind, "object"), expected))
+        elif value is None:
+            found.append(causes.type_invalid(path, "null", self._type))
+        else:
+            found.append(causes.type_invalid(path, _NUMBER_FORMATS.get(kind, ""), layout))
 
     def _fits(self, value: Any) -> bool:
         kind, expected = type(value), self._type
@@ -111,7 +129,9 @@ def identity(item: dict[str, Any], keys: list[str]) -> tuple[str, ...]:
 
 
 def _compile(raw: Schema) -> list[Check]:
-    checks: list[Check] = []
+    checks: list[Check] = [_integer(raw.get("format") or "")] if raw.get("type") == "integer" else []
+    if any(raw.get(keyword) is not None for keyword in ("maxLength", "minLength", "pattern")):
+        checks.append(_text(raw))
     for keyword, build in _KEYWORDS.items():
         if raw.get(keyword) is not None:
             checks.append(build(raw[keyword], raw))
@@ -163,9 +183,36 @@ def _multiple_of(factor: Any, raw: Schema) -> Check:
     return _when(_NUMBERS, wrong, f"should be a multiple of {_number(factor)}")
 
 
-def _pattern(pattern: str, raw: Schema) -> Check:
-    matches = compile_match(pattern)
-    return _when((str,), lambda value: not matches(value), f"should match '{pattern}'")
+def _integer(layout: str) -> Check:
+    """The range check of numbers, which upstream reports beside the type and without a field."""
+    limit = 2**31 if layout == "int32" else 2**63
+    words = f"with format {layout}" if layout else "(default format)"
+
+    def check(value: Any, path: str, found: list[Cause]) -> None:
+        if type(value) not in _NUMBERS or (float(value).is_integer() and -limit <= value < limit):
+            return
+        detail = f"Checked value must be of type integer {words} in {path}"
+        found.append(Cause("<nil>", f'Invalid value: "": {detail}'))
+
+    return check
+
+
+def _text(raw: Schema) -> Check:
+    """Only the first of these is reported."""
+    longest, shortest, pattern = raw.get("maxLength"), raw.get("minLength"), raw.get("pattern")
+    matches = compile_match(pattern) if pattern is not None else None
+
+    def check(value: Any, path: str, found: list[Cause]) -> None:
+        if type(value) is not str:
+            return
+        if longest is not None and len(value) > longest:
+            found.append(causes.too_long(path, longest))
+        elif shortest is not None and len(value) < shortest:
+            found.append(causes.invalid(path, value, f"{path} in body should be at least {shortest} chars long"))
+        elif matches is not None and not matches(value):
+            found.append(causes.invalid(path, value, f"{path} in body should match '{pattern}'"))
+
+    return check
 
 
 def _format(name: str, raw: Schema) -> Check:
@@ -178,12 +225,15 @@ def _format(name: str, raw: Schema) -> Check:
     return check
 
 
-def _max_length(limit: int, raw: Schema) -> Check:
-    def check(value: Any, path: str, found: list[Cause]) -> None:
-        if type(value) is str and len(value) > limit:
-            found.append(causes.too_long(path, limit))
+def _min_size(kind: type, what: str) -> Callable[[int, Schema], Check]:
+    def build(limit: int, raw: Schema) -> Check:
+        def check(value: Any, path: str, found: list[Cause]) -> None:
+            if type(value) is kind and len(value) < limit:
+                found.append(causes.invalid(path, len(value), f"{path} in body should have at least {limit} {what}"))
 
-    return check
+        return check
+
+    return build
 
 
 def _max_size(kind: type) -> Callable[[int, Schema], Check]:
@@ -212,6 +262,9 @@ def _list_type(kind: str, raw: Schema) -> Check:
             return
         seen: set[Any] = set()
         for at, item in enumerate(value):
+            if kind == "map" and not isinstance(item, dict):
+                found.append(causes.invalid(f"{path}[{at}]", item, "must be an object for an array of list-type map"))
+                continue
             shown = {key: item[key] for key in keys if key in item} if keys and isinstance(item, dict) else item
             mark = causes.show(shown)
             if mark in seen:
@@ -278,22 +331,13 @@ def _not(option: Schema, raw: Schema) -> Check:
 _KEYWORDS: dict[str, Callable[[Any, Schema], Check]] = {
     "enum": _enum,
     "format": _format,
-    "pattern": _pattern,
-    "minLength": lambda limit, raw: _when(
-        (str,), lambda value: len(value) < limit, f"should be at least {limit} chars long"
-    ),
-    "maxLength": _max_length,
     "minimum": _minimum,
     "maximum": _maximum,
     "multipleOf": _multiple_of,
-    "minItems": lambda limit, raw: _when(
-        (list,), lambda value: len(value) < limit, f"should have at least {limit} items"
-    ),
+    "minItems": _min_size(list, "items"),
     "maxItems": _max_size(list),
     "uniqueItems": _unique,
-    "minProperties": lambda limit, raw: _when(
-        (dict,), lambda value: len(value) < limit, f"should have at least {limit} properties"
-    ),
+    "minProperties": _min_size(dict, "properties"),
     "maxProperties": _max_size(dict),
     "x-kubernetes-list-type": _list_type,
     "anyOf": _any_of,
