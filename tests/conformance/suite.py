@@ -49,6 +49,6 @@ async def run(url: str, directory: Path, *arguments: str, timeout: float = 120) 
             if check["status"] in ("SUCCESS", "FAILURE", "WARNING"):
                 result.scenarios[name] = result.scenarios.get(name, 0) + 1
             if check["status"] in ("FAILURE", "WARNING"):
-                result.failed.append(f"{name}: {check['id']}: {check.get('errorMessage')}")
+                result.failed.append(f"{name.split('-20')[0]}: {check['id']}: {check.get('errorMessage')}")
     assert result.scenarios, output.decode(errors="replace")[-2000:]
     return result

@@ -6,13 +6,13 @@ Specification: modelcontextprotocol.io, transports of 2025-11-25 (sessions) and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
-from quarterdeck.mcptypes import ERA_MODERN, LEGACY_VERSIONS, era_of, protocol
+from quarterdeck.mcptypes import ERA_MODERN, era_of, protocol
 from quarterdeck.mcptypes.jsonrpc import FramingError, Message, error_response, parse
 from quarterdeck.wire.http import Exchange
 
@@ -21,6 +21,7 @@ from .link import Link
 from .processes import Processes
 from .reply import Reply, Stream
 from .sessions import Session, Sessions
+from .stateless import Stateless
 
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
@@ -35,7 +36,7 @@ class Endpoint:
         self.sessions = Sessions(processes)
         self.requests = 0
         self.failures = 0
-        self._modern: Link | None = None
+        self._stateless = Stateless(processes, self._send_modern)
         self._starting = asyncio.Lock()
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
@@ -74,9 +75,8 @@ class Endpoint:
         except FramingError as error:
             exchange.respond(400, error_response(b"null", error.code, str(error)), _JSON)
             return
-        version = request_version(message)
-        if version is not None or era_of(exchange.header(protocol.H_VERSION)) == ERA_MODERN:
-            await self._post_modern(exchange, message, version)
+        if request_version(message) is not None or era_of(exchange.header(protocol.H_VERSION)) == ERA_MODERN:
+            await self._stateless.post(exchange, message)
         else:
             await self._post_legacy(exchange, message)
 
@@ -170,49 +170,31 @@ class Endpoint:
         await gone.wait()
         stream.close()
 
-    # -- 2026-07-28
-    async def _post_modern(self, exchange: Exchange, message: Message, version: str | None) -> None:
-        request_id = bytes(message.id) if isinstance(message.id, msgspec.Raw) else b"null"
-        header = (exchange.header(protocol.H_VERSION) or b"").decode("latin-1")
-        if version is not None and header and header != version:
-            text = f"MCP-Protocol-Version {header!r} does not match _meta {version!r}"
-            exchange.respond(400, error_response(request_id, protocol.HEADER_MISMATCH, text), _JSON)
-            return
-        if self.processes.ready and not self.processes.modern:
-            data = {"supported": list(LEGACY_VERSIONS), "requested": version or header}
-            text = f"MCP server {self.config.name} speaks no stateless protocol version"
-            exchange.respond(400, error_response(request_id, protocol.UNSUPPORTED_VERSION, text, data), _JSON)
-            return
-        try:
-            link = await self._modern_link()
-        except UpstreamError as error:
-            Reply(exchange, request_id).on_failure(error)
-            return
-        if isinstance(message.id, msgspec.Raw):
-            timeout = 0.0 if message.method == "subscriptions/listen" else self.config.timeout
-            await self._request(exchange, link, message, "", timeout, cancel_on_disconnect=True)
-        else:
-            exchange.respond(202)
-
-    async def _modern_link(self) -> Link:
-        async with self._starting:
-            if self._modern is None or not self._modern.child.alive:
-                self._modern = Link(await self.processes.take(), lambda message: False)
-            return self._modern
-
     # -- both
-    async def _request(
+    async def _request(self, exchange: Exchange, link: Link, message: Message, session: str, timeout: float) -> None:
+        assert isinstance(message.id, msgspec.Raw)
+        await self._answered(link, message, Reply(exchange, bytes(message.id)), session, timeout)
+
+    async def _send_modern(
+        self, exchange: Exchange, link: Link, message: Message, reply: Reply, timeout: float
+    ) -> None:
+        """A stateless client cancels by closing the connection."""
+
+        def on_sent(number: int) -> None:
+            exchange.on_disconnect(lambda: link.cancel(number, "the client closed the connection"))
+            exchange.on_disconnect(reply.done.set)
+
+        await self._answered(link, message, reply, "", timeout, on_sent)
+
+    async def _answered(
         self,
-        exchange: Exchange,
         link: Link,
         message: Message,
+        reply: Reply,
         session: str,
         timeout: float,
-        *,
-        cancel_on_disconnect: bool = False,
+        on_sent: Callable[[int], None] | None = None,
     ) -> None:
-        assert isinstance(message.id, msgspec.Raw)
-        reply = Reply(exchange, bytes(message.id))
         self.requests += 1
         try:
             number = link.request(message, reply, session, timeout)
@@ -220,9 +202,8 @@ class Endpoint:
             self.failures += 1
             reply.on_failure(error)
             return
-        if cancel_on_disconnect:
-            exchange.on_disconnect(lambda: link.cancel(number, "the client closed the connection"))
-            exchange.on_disconnect(reply.done.set)
+        if on_sent is not None:
+            on_sent(number)
         await link.child.drain()
         await reply.done.wait()
         if reply.failed:

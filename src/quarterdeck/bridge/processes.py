@@ -121,14 +121,8 @@ class Processes:
         child = await self._start()
         try:
             link = Link(child, lambda message: False)
-            meta = {
-                protocol.META_VERSION: MODERN_VERSIONS[-1],
-                protocol.META_CLIENT_CAPABILITIES: {},
-                protocol.META_CLIENT_INFO: _CLIENT,
-            }
             try:
-                answer = await self._ask(link, protocol.DISCOVER, {"_meta": meta})
-                self.modern = answer.error is msgspec.UNSET
+                self.modern = await self.greet(link)
             except UpstreamError:
                 # Some servers end on a method they do not know before initialize: greet a fresh process the old way.
                 child = await self._start()
@@ -143,6 +137,19 @@ class Processes:
                     )
         finally:
             self.retire(child)
+
+    async def greet(self, link: Link) -> bool:
+        """Speak first, in the modern era: a process serves the era of the first message it gets. False: refused."""
+        return (await self.ask_modern(link, protocol.DISCOVER)).error is msgspec.UNSET
+
+    async def ask_modern(self, link: Link, method: str, params: dict[str, Any] | None = None) -> Message:
+        """A request of our own in the modern era. Raises UpstreamError."""
+        meta = {
+            protocol.META_VERSION: MODERN_VERSIONS[-1],
+            protocol.META_CLIENT_CAPABILITIES: {},
+            protocol.META_CLIENT_INFO: _CLIENT,
+        }
+        return await self._ask(link, method, {**(params or {}), "_meta": meta})
 
     async def _ask(self, link: Link, method: str, params: object) -> Message:
         probe = _Probe()

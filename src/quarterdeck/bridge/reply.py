@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from quarterdeck.errors import QuarterdeckError
-from quarterdeck.mcptypes.jsonrpc import error_response
+from quarterdeck.mcptypes.jsonrpc import error_response, probe
+from quarterdeck.mcptypes.modern import status_of
 from quarterdeck.mcptypes.protocol import H_SESSION
 from quarterdeck.wire.http import Disconnected, Exchange, Header
 
@@ -67,9 +68,10 @@ class Stream:
 class Reply:
     """The :class:`~quarterdeck.bridge.link.Receiver` of a POST."""
 
-    def __init__(self, exchange: Exchange, request_id: bytes) -> None:
+    def __init__(self, exchange: Exchange, request_id: bytes, *, modern: bool = False) -> None:
         self.exchange = exchange
         self.request_id = request_id
+        self._modern = modern
         self.session_id = ""
         self.failed = False
         self.done = asyncio.Event()
@@ -89,12 +91,19 @@ class Reply:
             self._stream.send(message)
             self._stream.close()
         elif not self.exchange.disconnected:
-            self.exchange.respond(200, message, [(b"content-type", b"application/json"), *self._extra()])
+            self.exchange.respond(
+                self._status(message), message, [(b"content-type", b"application/json"), *self._extra()]
+            )
         self.done.set()
 
     def on_failure(self, error: QuarterdeckError) -> None:
         self.failed = True
         self.on_answer(error_response(self.request_id, error.jsonrpc_code, str(error)))
+
+    def _status(self, message: bytes) -> int:
+        """In the modern era the HTTP status tells of some errors."""
+        answer = probe(message) if self._modern else None
+        return 200 if answer is None or answer.error is None else status_of(answer.error.code)
 
     def _extra(self) -> list[Header]:
         return [(H_SESSION, self.session_id.encode())] if self.session_id else []
