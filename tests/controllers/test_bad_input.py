@@ -342,7 +342,7 @@ async def test_a_cache_that_lags_takes_nothing_over(world: World, kind: str) -> 
     if kind == "Deployment":
         desired |= {"spec": {"selector": {"matchLabels": {"app": "o"}}, "template": {
             "metadata": {"labels": {"app": "o"}}, "spec": {"containers": [{"name": "o", "image": "o"}]}}}}  # fmt: skip
-    with pytest.raises(NameConflict, match="belongs to nobody"):
+    with pytest.raises(NameConflict, match="exists"):
         await holders.create(owner, res, desired)
     after = await world.find(res, team, "held")
     assert after is not None

@@ -84,9 +84,10 @@ class Holders:
                 self.refuse(owner, res, live)
             try:
                 written = await apply_if_changed(client, res, desired, live, force=False)
-            except Conflict:
-                self.refuse(owner, res, await client.get(res, name, namespace))
-                raise
+            except Conflict as error:
+                self.wait(owner, res, namespace, name)
+                where = f"{res.kind} {namespace}/{name}"
+                raise NameConflict(f"{where} exists ({error}); {_remedy(owner, where)}") from error
             if written is not None and _was_there(written, owner):
                 bare = {key: desired[key] for key in ("apiVersion", "kind")} | {
                     "metadata": {"name": name, "namespace": namespace}
