@@ -16,11 +16,12 @@ from quarterdeck.translate.objects import PAUSED
 from quarterdeck.translate.revision import CHANGE_CAUSE, Revision
 
 from .kinds import Kind
-from .output import formatter, to_yaml, without_managed_fields
+from .output import formatter, note, to_yaml, without_managed_fields
 
 KINDS = {(res.group, res.kind): res for res in (k.AGENT, k.MCP_SERVER)}
 """What has revisions, in the version they are kept in."""
 FIELD_MANAGER = "qd-rollout"
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _ATTEMPTS = 5
 _PAUSE = (0.05, 1.0)
 _JSON_PATCH = "application/json-patch+json"
@@ -142,6 +143,13 @@ def _numbered(kept: list[tuple[Revision, Object]], number: int) -> tuple[Revisio
 
 async def undo(subject: Subject, number: int, dry_run: bool) -> str:
     """Write the spec of a revision back (0: the previous one); gives what was done."""
+    if _LAST_APPLIED in ((await subject.get())["metadata"].get("annotations") or {}):
+        note(
+            f"Warning: resource {subject.resource.plural}/{subject.name} was previously managed with 'kubectl apply'. "
+            f"Rolling back will not update the {_LAST_APPLIED} annotation, which may cause unexpected behavior on "
+            "future 'kubectl apply' operations. Consider using 'kubectl apply' with your previous configuration file "
+            "instead."
+        )
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return await _undo_once(subject, number, dry_run)
