@@ -48,6 +48,7 @@ from .metrics import PodMetrics
 from .options import ServerOptions
 from .ports import gateway_runs, listeners_of, reserve
 from .rest import RestApis, port_taken
+from .reviews import ApiReviews
 
 NODE_NAME = "local"
 TCP_RULES = 4
@@ -150,7 +151,7 @@ class ControlPlane:
         for entry in self._sets:
             await entry.start()
         database = self.options.database or str(self.options.home / "server.db")
-        rest = self._rest = await RestApis.open(database, self._client("quarterdeck-server"), config)
+        rest = self._rest = await RestApis.open(database, ApiReviews(self._client("quarterdeck-server")), config)
         for name in ("api", "kagent"):
             await rest.listen(name, "127.0.0.1", ports[name], f"--{name}-port")
 

@@ -25,6 +25,7 @@ from .bootstrap import ensure_defaults, ensure_secrets, owners
 from .conversion import ConversionWebhook, WebhookOptions
 from .operator_options import OperatorOptions
 from .rest import RestApis, log_error, port_taken
+from .reviews import ApiReviews, OwnReviews, Reviews
 
 log = logging.getLogger(__name__)
 LEASE_NAME = "quarterdeck-controller"
@@ -67,7 +68,7 @@ class Operator:
         told = replace(options.controllers, local_token_hashes=(token_hash,))
         self._controllers, self._config = build(client, told)
         self._metrics()
-        rest = self._rest = await RestApis.open(options.database, plain, self._config)
+        rest = self._rest = await RestApis.open(options.database, self._reviews(plain, self._config), self._config)
         if options.webhook is not None:
             await self._start_webhook(plain, options.webhook, owned_by)
         await self._controllers.start(workers=False)
@@ -118,6 +119,12 @@ class Operator:
             waiting = self._controllers.waiting_for() if self._controllers is not None else []
             return f"no gateway configuration yet: cannot read {', '.join(waiting) or 'the token keys'}"
         return ""
+
+    def _reviews(self, client: KubeClient, config: GatewayConfig) -> Reviews:
+        """Roles cannot grant TokenReviews: with Roles only we look at tokens ourselves."""
+        if not self.options.controllers.watch_namespaces:
+            return ApiReviews(client)
+        return OwnReviews(client.config, lambda: config.snapshot.identities if config.snapshot is not None else None)
 
     def _client(self, client: KubeClient) -> KubeClient:
         self._clients.append(client)

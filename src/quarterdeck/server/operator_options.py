@@ -20,6 +20,7 @@ from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.images import own_image
 from quarterdeck.translate.options import NetworkPolicies
+from quarterdeck.translate.options import NetworkPolicies
 
 _OTEL = "OTEL_"
 _OTEL_SECRETS = "_HEADERS"
@@ -78,7 +79,9 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
     flag("gateway-url", "", "the gateway's listener for workloads, as Pods reach it")
     flag("kagent-url", "", "this control plane's kagent API, as Pods reach it")
     flag("image", own_image(), "image of agents, bridges and scripted models")
-    flag("network-policies", "on", "'on' makes a NetworkPolicy for each agent, MCP server and scripted model, 'off' none")
+    flag(
+        "network-policies", "on", "'on' makes a NetworkPolicy for each agent, MCP server and scripted model, 'off' none"
+    )
     flag("discovery-interval", "60", "seconds between two questions for a server's tools")
     flag("drain", "0", "seconds to go on serving after SIGTERM, until nobody sends new connections")
     flag("owner", "", "Deployment that owns what the operator creates for itself")
@@ -110,6 +113,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             environment=_telemetry(env),
             discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
             gateway=f"{namespace}/{GATEWAY}",
+            network_policies=NetworkPolicies(namespace=namespace) if _on(given["network_policies"]) else None,
             watch_namespaces=watched,
             network_policies=_network_policies(given["network_policies"], namespace),
         ),
@@ -142,6 +146,12 @@ def _model(text: str) -> Object | None:
     if not isinstance(spec, dict) or not spec.get("model"):
         raise UsageError('--default-model must be the spec of a ModelConfig, e.g. {"provider":"Ollama","model":"…"}')
     return spec
+
+
+def _on(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise UsageError(f"--network-policies {text!r} must be 'on' or 'off'")
+    return text == "on"
 
 
 def _seconds(text: str, flag: str) -> float:

@@ -6,13 +6,13 @@ import logging
 
 from quarterdeck.controllers import GatewayConfig
 from quarterdeck.errors import QuarterdeckError
-from quarterdeck.kube.client import KubeClient
 from quarterdeck.wire.http import Exchange, Server
 
 from .database import Database
 from .identity import Identity
 from .kagent import KagentApi
 from .management import ManagementApi
+from .reviews import Reviews
 
 log = logging.getLogger(__name__)
 _GRACE = 1.0
@@ -22,23 +22,23 @@ _GRACE = 1.0
 class RestApis:
     """``open``, then :meth:`listen` for each API; ``stop`` ends the servers, ``close`` the database."""
 
-    def __init__(self, database: Database, reviewer: KubeClient, config: GatewayConfig) -> None:
+    def __init__(self, database: Database, reviews: Reviews, config: GatewayConfig) -> None:
         self.database = database
         self._servers: list[Server] = []
 
         def agent_of(uid: str) -> str | None:
             return config.snapshot.identities.pods.get(uid) if config.snapshot is not None else None
 
-        identity = Identity(reviewer, agent_of)
+        identity = Identity(reviews, agent_of)
         self._routers = {
             "api": ManagementApi(database, identity, config).router(),
             "kagent": KagentApi(database, identity).router(),
         }
 
     @classmethod
-    async def open(cls, url: str, reviewer: KubeClient, config: GatewayConfig) -> RestApis:
-        """``url`` as for Database; ``reviewer`` asks for TokenReviews. Raises StorageError."""
-        return cls(await Database.open(url), reviewer, config)
+    async def open(cls, url: str, reviews: Reviews, config: GatewayConfig) -> RestApis:
+        """``url`` as for Database; ``reviews`` says how tokens are checked. Raises StorageError."""
+        return cls(await Database.open(url), reviews, config)
 
     async def listen(self, name: str, host: str, port: int, flag: str) -> tuple[str, int]:
         """Serve ``api`` or ``kagent``. Returns the bound address; raises QuarterdeckError that names the flag."""
