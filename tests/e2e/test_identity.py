@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from support.platform import SEED, Platform, eventually
 
@@ -73,10 +74,14 @@ def token_of(platform: Platform, name: str) -> str:
 
 
 def workloads(platform: Platform) -> str:
-    """The gateway's address for Pods, as an agent knows it."""
+    """The gateway's address for Pods, as an agent knows it; a Service's name gives way to its address."""
     document = platform.kubectl("exec", "-n", "kagent", "deploy/datetime-agent", "--", "cat", "/config/config.json").out
-    url = json.loads(document)["http_tools"][0]["params"]["url"]
-    return str(url.split("/mcp/")[0])
+    url = str(json.loads(document)["http_tools"][0]["params"]["url"]).split("/mcp/")[0]
+    host = host_of(url)
+    if host.count(".") == 1:
+        name, namespace = host.split(".")
+        url = url.replace(host, platform.get("service", name, namespace)["spec"]["clusterIP"])
+    return url
 
 
 class Caller:
@@ -208,7 +213,10 @@ def test_tokens_for_others_are_refused(shared: Platform) -> None:
 def no_admin(platform: Platform) -> Path:
     """The kubeconfig without its administrator."""
     path = platform.scratch / "nobody.kubeconfig"
-    path.write_text(re.sub(r"(?m)^.*\btoken:.*\n", "", platform.kubeconfig.read_text()))
+    document = yaml.safe_load(platform.kubeconfig.read_text())
+    for user in document["users"]:
+        user["user"] = {}
+    path.write_text(yaml.safe_dump(document))
     return path
 
 
@@ -232,10 +240,19 @@ def port_of(url: str) -> int:
     return int(url.rsplit(":", 1)[1])
 
 
+def host_of(url: str) -> str:
+    return url.rsplit(":", 1)[0].removeprefix("http://")
+
+
+PORTS_ONLY = "what agents may dial is a NetworkPolicy in a cluster; tests/cluster has what this node enforces of it"
+
+
 def test_an_agent_cannot_go_past_the_gateway(shared: Platform) -> None:
+    shared.own_home(PORTS_ONLY)
     server = shared.pod("app.kubernetes.io/name=datetime-agent-mcp")["status"]["podIP"]
     other = shared.pod("kagent=calendar")["status"]["podIP"]
-    assert dial(shared, "deploy/clock", "127.0.0.1", port_of(workloads(shared))) == "connected"
+    base = workloads(shared)
+    assert dial(shared, "deploy/clock", host_of(base), port_of(base)) == "connected"
     for host, port in ((server, 3000), (other, 8080)):
         assert dial(shared, "deploy/clock", host, port) == DENIED, f"an agent dialled {host}:{port} directly"
     if shared.home is not None:
@@ -256,7 +273,7 @@ def test_an_mcp_server_reaches_nobody(shared: Platform) -> None:
 
 def test_an_mcp_servers_way_out_ends_at_private_addresses(shared: Platform) -> None:
     """Its proxy takes it to public hosts only."""
-    url = shared.endpoints()["gateway"] + "/mcp"
+    url = shared.gateway + "/mcp"
     code = f"""
 import os, urllib.request, urllib.error
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = ""
@@ -271,6 +288,7 @@ except urllib.error.HTTPError as error:
 
 def test_nobody_but_the_gateway_reaches_an_mcp_server(shared: Platform) -> None:
     """From the machine itself the Pod's address answers the gateway's connections only."""
+    shared.own_home(PORTS_ONLY)
     server = shared.pod("app.kubernetes.io/name=datetime-agent-mcp")["status"]["podIP"]
     for target in ("deploy/datetime-agent", "deploy/default-model-config"):
         assert dial(shared, target, server, 3000) == DENIED, target
@@ -329,13 +347,13 @@ def test_no_secret_is_in_a_pod_or_in_what_configures_it(keyed: Platform) -> None
 
 def test_no_secret_is_in_any_file(keyed: Platform) -> None:
     """Everything on disk, raw bytes: databases, journals, Pod folders, kept snapshots, logs."""
-    assert keyed.home is not None
+    home = keyed.own_home()
     admin = re.search(r"token: (\S+)", keyed.kubeconfig.read_text())
     assert admin is not None
     needles = [s.encode() for s in (*SECRETS, "ghp_seed", base64.b64encode(b"ghp_seed").decode())]
     looked = 0
-    for path in keyed.home.rglob("*"):
-        inside = path.relative_to(keyed.home).parts
+    for path in home.rglob("*"):
+        inside = path.relative_to(home).parts
         if (
             not path.is_file()
             or path.is_symlink()
@@ -353,13 +371,13 @@ def test_no_secret_is_in_any_file(keyed: Platform) -> None:
             assert needle not in data, f"{needle.decode()} is in {path}"
         if path.name != "kubeconfig":
             assert admin[1].encode() not in data, f"the administrator's token is in {path}"
-    assert looked > 20 and (keyed.home / "state.db").stat().st_size > 0
+    assert looked > 20 and (home / "state.db").stat().st_size > 0
 
 
 def test_private_files_are_private(keyed: Platform) -> None:
-    assert keyed.home is not None
-    private = [keyed.home / "kubeconfig", keyed.home / "state.db", keyed.home / "server.db",
-               keyed.home / "run" / "local-token", *(p for p in (keyed.home / "pki").rglob("*.key"))]  # fmt: skip
+    home = keyed.own_home()
+    private = [home / "kubeconfig", home / "state.db", home / "server.db",
+               home / "run" / "local-token", *(p for p in (home / "pki").rglob("*.key"))]  # fmt: skip
     for path in private:
         assert path.stat().st_mode & 0o077 == 0, f"{path} has mode {path.stat().st_mode & 0o777:o}"
 
