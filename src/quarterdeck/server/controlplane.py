@@ -162,6 +162,7 @@ class ControlPlane:
         self.node = Node(
             NodeConfig(
                 client=self._client(f"system:node:{NODE_NAME}"),
+                network_client=self._client("quarterdeck-network"),
                 name=NODE_NAME,
                 data_dir=self.options.home / "node",
                 kubelet_cert=str(serving.certificate),

@@ -20,7 +20,6 @@ from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.images import own_image
 from quarterdeck.translate.options import NetworkPolicies
-from quarterdeck.translate.options import NetworkPolicies
 
 _OTEL = "OTEL_"
 _OTEL_SECRETS = "_HEADERS"
@@ -113,7 +112,6 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             environment=_telemetry(env),
             discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
             gateway=f"{namespace}/{GATEWAY}",
-            network_policies=NetworkPolicies(namespace=namespace) if _on(given["network_policies"]) else None,
             watch_namespaces=watched,
             network_policies=_network_policies(given["network_policies"], namespace),
         ),
@@ -146,12 +144,6 @@ def _model(text: str) -> Object | None:
     if not isinstance(spec, dict) or not spec.get("model"):
         raise UsageError('--default-model must be the spec of a ModelConfig, e.g. {"provider":"Ollama","model":"…"}')
     return spec
-
-
-def _on(text: str) -> bool:
-    if text not in ("on", "off"):
-        raise UsageError(f"--network-policies {text!r} must be 'on' or 'off'")
-    return text == "on"
 
 
 def _seconds(text: str, flag: str) -> float:
