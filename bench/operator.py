@@ -259,7 +259,7 @@ async def relists(plane: Plane, config: dict[str, Any], process: Process, size: 
 
 async def one(size: Size) -> list[Row]:
     """All figures of one size, on a cluster of its own."""
-    with running_plane(nodes=0) as plane:
+    with running_plane(nodes=0, service_cidr="10.96.0.0/16") as plane:
         client = KubeClient(plane.client_config())
         config = asdict(plane.client_config()) | {"user_agent": AGENT}
         try:

@@ -76,7 +76,7 @@ class Plane:
     paused and started again; :meth:`wait_ready` waits until the API answers again.
     """
 
-    def __init__(self, root: Path, commands: Path) -> None:
+    def __init__(self, root: Path, commands: Path, service_cidr: str = "") -> None:
         self.root = root
         self.commands = commands
         self.version = commands.name.partition("-")[0]
@@ -87,6 +87,7 @@ class Plane:
         if self.routes:
             first = self._range("plane").rsplit(".", 1)[0]  # services in the lower half, servers in the upper
             address, self.service_cidr = f"{first}.200", f"{first}.0/25"
+        self.service_cidr = service_cidr or self.service_cidr
         (root / "logs").mkdir()
         etcd, peer, port, metrics = _free_ports(4)
         self.url = f"https://{address}:{port}"
@@ -351,7 +352,7 @@ def _etcd_flags(root: Path, client: int, peer: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _guarded(commands: Path) -> Generator[Plane]:
+def _guarded(commands: Path, service_cidr: str = "") -> Generator[Plane]:
     """A plane not started yet, whose leftovers a process of its own removes even when this one is killed."""
     root = Path(tempfile.mkdtemp(prefix="qd-plane-"))
     guard = subprocess.Popen(
@@ -359,7 +360,7 @@ def _guarded(commands: Path) -> Generator[Plane]:
     )
     plane = None
     try:
-        plane = Plane(root, commands)
+        plane = Plane(root, commands, service_cidr)
         yield plane
     finally:
         try:
@@ -377,7 +378,7 @@ def plane(*, nodes: int | Sequence[str] = 1, controllers: bool = True) -> Genera
     commands, why = available()
     if commands is None:
         raise RuntimeError(f"test plane: {why}")
-    with _guarded(commands) as started:
+    with _guarded(commands, service_cidr) as started:
         started.start(controllers=controllers, nodes=nodes)
         yield started
 
