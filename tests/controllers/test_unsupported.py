@@ -37,7 +37,12 @@ def under(prefix: str, names: str) -> set[str]:
 
 ACTED_ON = {
     "Agent": (
-        under("", "type description iconUrl documentationUrl version replicas")
+        under("", "type description iconUrl documentationUrl version replicas rollout.strategy")
+        | under("scaleToZero.", "after hold")
+        | under("rollout.steps[].", "weight pause")
+        | under("rollout.match[].headers[].", "name exact regex")
+        | under("rollout.match[].claims[].", "name exact regex")
+        | under("rollout.analysis.", "maxErrorRate minRequests requireTraffic progressDeadline")
         | under("provider.", "organization url")
         | under("allowedNamespaces.", _NAMESPACES)
         | under("declarative.", "runtime systemMessage modelConfig stream")
@@ -72,7 +77,8 @@ ACTED_ON = {
         | under("tls.", _TLS)
     ),
     "MCPServer": (
-        under("", "transportType stdioTransport timeout replicas httpTransport.targetPort httpTransport.path")
+        under("scaleToZero.", "after hold")
+        | under("", "transportType stdioTransport timeout replicas httpTransport.targetPort httpTransport.path")
         | under(
             "deployment.",
             "image imagePullPolicy port cmd args env secretRefs[].name configMapRefs[].name volumes[] volumeMounts "

@@ -76,8 +76,8 @@ class Tracks:
     objects: list[Object]
     next: Next | None = None
     """None without canaries."""
-    leftovers: bool = False
-    """Whether objects of a canary that is over may go."""
+    drain: float | None = 0.0
+    """Seconds until the objects of a canary that is over may go; None while one runs."""
     note: str = ""
 
     @property
@@ -87,9 +87,11 @@ class Tracks:
     @property
     def look_again(self) -> float | None:
         """Seconds; what only the stable spec refers to is not watched while another spec is asked for."""
-        due = self.next.look_again if self.next is not None else None
-        two = self.state is not None and bool(self.state.canary) and self.state.phase != steps.PROMOTING
-        return min(due if due is not None else _UNWATCHED, _UNWATCHED) if two else due
+        times = [self.drain or None, self.next.look_again if self.next is not None else None]
+        if self.state is not None and self.state.canary and self.state.phase != steps.PROMOTING:
+            times.append(_UNWATCHED)
+        due = [seconds for seconds in times if seconds is not None]
+        return min(due) if due else None
 
     @property
     def busy(self) -> bool:
@@ -111,25 +113,25 @@ class Canaries:
         rollout = inputs.spec.rollout
         options = self.context.options
         if rollout is None or rollout.strategy != "Canary":
-            return Tracks(translate_agent(inputs, options, release_replicas=autoscaled), leftovers=True)
+            return Tracks(translate_agent(inputs, options, release_replicas=autoscaled))
         check_rollout(rollout)
         before = steps.parse((obj.get("status") or {}).get("rollout"))
         wanted = self._wanted(obj, inputs, autoscaled)
-        found = steps.advance(before, rollout, self._look(obj, before, wanted), self.context.set.clock.time())
+        now = self.context.set.clock.time()
+        found = steps.advance(before, rollout, self._look(obj, before, wanted), now)
         state = found.state
         objects, note = await self._stable(obj, inputs, state, autoscaled)
         running = state.running or state.phase == steps.PROMOTING
         if running:
             number = steps.replicas(state, wanted)
             objects = both_tracks(objects, canary_objects(inputs, options, state.tag, number))
-        ended = before is None or not (before.running or before.phase == steps.PROMOTING)
-        return Tracks(objects, found, leftovers=not running and ended, note=note)
+        return Tracks(objects, found, steps.draining(state, now) if not running else None, note)
 
     async def settle(self, obj: Object, tracks: Tracks) -> None:
         """After the objects are written: tell the story, and take away what is left of a canary."""
         for told in tracks.next.story if tracks.next is not None else ():
             self.context.event(obj, told.type, told.reason, told.message)
-        if tracks.leftovers:
+        if tracks.drain == 0.0:
             await self._remove(obj)
 
     async def _stable(

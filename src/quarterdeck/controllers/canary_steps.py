@@ -33,6 +33,8 @@ class State:
     started_at: float | None = None
     step_started_at: float | None = None
     waiting_since: float | None = None
+    ended_at: float | None = None
+    """When the last canary was over."""
     requests: int = 0
     errors: int = 0
     message: str = ""
@@ -105,10 +107,10 @@ def advance(state: State | None, rollout: Rollout, seen: Seen, now: float) -> Ne
         served = seen.last or seen.current
         return Next(State(STABLE, served, message=f"{served} is served to everybody"), look_again=0.0)
     if seen.current == state.stable:
-        return _nothing_new(state, seen)
+        return _nothing_new(state, seen, now)
     if seen.scaled_to_zero:
         text = f"{seen.current} is served without a canary: no Pods are wanted"
-        return Next(State(STABLE, seen.current, message=text), (Told("Normal", "CanarySkipped", text),))
+        return _over(State(STABLE, seen.current, message=text), "CanarySkipped", now)
     if state.canary != seen.current or state.phase not in (*RUNNING, ABORTED):
         return _begin(state, rollout, seen, now)
     if state.phase == ABORTED:
@@ -140,6 +142,7 @@ def parse(status: dict[str, Any] | None) -> State | None:
         _seconds(status.get("startedAt")),
         _seconds(status.get("stepStartedAt")),
         _seconds(status.get("waitingSince")),
+        _seconds(status.get("endedAt")),
         int(status.get("requests") or 0),
         int(status.get("errors") or 0),
         str(status.get("message") or ""),
@@ -149,6 +152,7 @@ def parse(status: dict[str, Any] | None) -> State | None:
 def dump(state: State, rollout: Rollout) -> dict[str, Any]:
     """``status.rollout``."""
     out: dict[str, Any] = {"phase": state.phase, "stableRevision": state.stable, "message": state.message}
+    out["endedAt"] = _text(state.ended_at)
     if state.canary:
         out |= {
             "canaryRevision": state.canary,
@@ -164,17 +168,27 @@ def dump(state: State, rollout: Rollout) -> dict[str, Any]:
     return {key: value for key, value in out.items() if value is not None}
 
 
-def _nothing_new(state: State, seen: Seen) -> Next:
+def draining(state: State, now: float) -> float:
+    """Seconds for which the Pods of a canary that is over go on: gateways may not know yet. 0 when it is time."""
+    return max(0.0, state.ended_at + DRAIN - now) if state.ended_at is not None else 0.0
+
+
+def _over(state: State, reason: str, now: float, kind: str = "Normal") -> Next:
+    """A canary has ended, one way or the other."""
+    return Next(replace(state, ended_at=now), (Told(kind, reason, state.message),), DRAIN)
+
+
+def _nothing_new(state: State, seen: Seen, now: float) -> Next:
     """The spec asked for is the one that is served, or is becoming so."""
     if state.phase == PROMOTING:
         if not seen.promoted:
             return Next(state)
         text = f"{state.canary} passed all steps and is served to everybody"
-        return Next(State(STABLE, state.stable, message=text), (Told("Normal", "CanaryPromoted", text),), DRAIN)
+        return _over(State(STABLE, state.stable, message=text), "CanaryPromoted", now)
     if state.phase == STABLE:
         return Next(state)
     text = f"the spec is that of {state.stable} again, which is served; {state.canary} is given up"
-    return Next(State(STABLE, state.stable, message=text), (Told("Normal", "CanaryWithdrawn", text),), DRAIN)
+    return _over(State(STABLE, state.stable, message=text), "CanaryWithdrawn", now)
 
 
 def _begin(state: State, rollout: Rollout, seen: Seen, now: float) -> Next:
@@ -193,10 +207,10 @@ def _within(state: State, all_steps: list[RolloutStep]) -> State:
 
 def _running(state: State, rollout: Rollout, seen: Seen, now: float) -> Next:
     if seen.abort == state.attempt:
-        return _abort(state, "CanaryAborted", "given up by `qd rollout abort`")
+        return _abort(state, "CanaryAborted", "given up by `qd rollout abort`", now)
     why = _too_many_errors(state, rollout.analysis)
     if why:
-        return _abort(state, "ErrorRateExceeded", why)
+        return _abort(state, "ErrorRateExceeded", why, now)
     if seen.promote == f"{state.attempt}/full":
         return _promote(state, "promoted by `qd rollout promote --full`")
     if not seen.available:
@@ -257,10 +271,10 @@ def _promote(state: State, why: str) -> Next:
     return Next(promoted, (Told("Normal", "CanaryPromoting", text),))
 
 
-def _abort(state: State, reason: str, why: str) -> Next:
+def _abort(state: State, reason: str, why: str, now: float) -> Next:
     text = f"{state.canary} is given up, {state.stable} is served: {why}"
     aborted = replace(state, phase=ABORTED, weight=0, waiting_since=None, message=text)
-    return Next(aborted, (Told("Warning", reason, text),), DRAIN)
+    return _over(aborted, reason, now, "Warning")
 
 
 def _wait_for_pods(state: State, rollout: Rollout, seen: Seen, now: float) -> Next:
@@ -269,7 +283,7 @@ def _wait_for_pods(state: State, rollout: Rollout, seen: Seen, now: float) -> Ne
     left = since + _deadline(rollout) - now
     trouble = f": {seen.trouble}" if seen.trouble else ""
     if left <= 0:
-        return _abort(state, "ProgressDeadlineExceeded", f"no Pod was ready for {_deadline(rollout):g} s{trouble}")
+        return _abort(state, "ProgressDeadlineExceeded", f"no Pod was ready for {_deadline(rollout):g} s{trouble}", now)
     text = f"{state.canary} has no ready Pod{trouble}"
     # the step begins anew when they are back
     waiting = replace(state, phase=PROGRESSING, waiting_since=since, step_started_at=None, message=text)

@@ -127,6 +127,9 @@ class RolloutStatus(Model):
     waiting_since: str | None = Field(
         None, json_schema_extra={"format": "date-time"}, description="Since when the canary has no Pod that is ready."
     )
+    ended_at: str | None = Field(
+        None, json_schema_extra={"format": "date-time"}, description="When the last canary was over."
+    )
     requests: int | None = Field(
         None, json_schema_extra={"format": "int64"}, description="Requests the canary answered in the present step."
     )
