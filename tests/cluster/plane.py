@@ -119,6 +119,8 @@ class Plane:
         for component in (self.controller_manager, self.scheduler, self.metrics_server):
             component.start()
         wanted = [f"node-{n}" for n in range(1, nodes + 1)] if isinstance(nodes, int) else nodes
+        for path, document in addons.network():
+            self.request("POST", path, document)
         names = wanted if self.routes else []
         for name in names:
             self.launch_node(name)
@@ -166,6 +168,7 @@ class Plane:
                 sys.executable, "-m", "quarterdeck.node", f"--name={name}", f"--data-dir={self.node_data(name)}",
                 f"--kubeconfig={self.kubeconfig_of(f'system:node:{name}', ('system:nodes',))}",
                 f"--proxy-kubeconfig={self.kubeconfig_of('system:kube-proxy')}", f"--pod-cidr={cidr}",
+                f"--network-kubeconfig={self.kubeconfig_of(addons.NETWORK)}",
                 f"--node-ip={address}", f"--service-cidr={self.service_cidr}", f"--client-ca-file={self.ca}",
                 f"--tls-cert-file={serving.certificate}", f"--tls-private-key-file={serving.key}",
                 "--sync-frequency=1", *flags,
@@ -373,8 +376,11 @@ def _guarded(commands: Path, service_cidr: str = "") -> Generator[Plane]:
 
 
 @contextlib.contextmanager
-def plane(*, nodes: int | Sequence[str] = 1, controllers: bool = True) -> Generator[Plane]:
-    """A fresh cluster, gone without a trace afterwards. Raises RuntimeError when it is not built."""
+def plane(*, nodes: int | Sequence[str] = 1, controllers: bool = True, service_cidr: str = "") -> Generator[Plane]:
+    """A fresh cluster, gone without a trace afterwards. Raises RuntimeError when it is not built.
+
+    ``service_cidr``: for more than a hundred Services; nobody answers at such addresses.
+    """
     commands, why = available()
     if commands is None:
         raise RuntimeError(f"test plane: {why}")
