@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,7 +35,7 @@ from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
-from quarterdeck.translate.resolve import Services, service_name
+from quarterdeck.translate.resolve import Services, addresses, service_name
 from quarterdeck.translate.snapshot import Values
 
 from .holders import Holders
@@ -54,12 +54,13 @@ _CHILDREN = {
 }
 COMPONENT = "quarterdeck"
 _UNSUPPORTED = "UnsupportedFeatures"
+_STARTING = {"DeploymentNotFound", "DeploymentNotReady", "NotAvailable", "PodsNotReady", "NotReady"}
 _LONGEST = 4096
 """Characters of a condition's message; the schemas allow 32,768, and an API server's answer can be longer."""
 
 
-SERVICE, LABELS = "service", "labels"
-"""Indexes of EndpointSlices by ``namespace/Service`` and of Pods by ``namespace/label=value``."""
+SERVICE, LABELS, ADDRESSES = "service", "labels", "addresses"
+"""Indexes of EndpointSlices by ``namespace/Service``, of Pods by ``namespace/label=value``, of what has an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Verdict:
         return "Unknown" if self.status is None else str(self.status)
 
 
+RESOLVED = Verdict("ResolvedRefs", True, "ResolvedRefs", "All references are resolved")
 PROGRAMMED = Verdict("Programmed", True, "Programmed", "All resources created successfully")
 
 
@@ -105,6 +107,8 @@ class Context:
     def __post_init__(self) -> None:
         self.holders = Holders(self.set)
         self.set.informer(k.ENDPOINT_SLICE).add_index(SERVICE, _service_of)
+        for res in (k.SERVICE, k.ENDPOINT_SLICE):
+            self.set.informer(res).add_index(ADDRESSES, addresses)
         self.set.informer(k.POD).add_index(LABELS, _labels_of)
 
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
@@ -125,9 +129,11 @@ class Context:
 
     def services(self) -> Services:
         """Services and their endpoints as they are now, looked up one by one."""
-        slices = self.set.informer(k.ENDPOINT_SLICE)
+        services, slices = self.set.informer(k.SERVICE), self.set.informer(k.ENDPOINT_SLICE)
         return Services(
-            partial(self.get, k.SERVICE), lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}")
+            partial(self.get, k.SERVICE),
+            lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}"),
+            lambda address: [*services.by_index(ADDRESSES, address), *slices.by_index(ADDRESSES, address)],
         )
 
     def pods(self, namespace: str, labels: dict[str, str]) -> list[Object]:
@@ -242,7 +248,7 @@ class Context:
             message = verdict.message if len(verdict.message) <= _LONGEST else f"{verdict.message[:_LONGEST]} …"
             conditions = set_condition(conditions, verdict.type, verdict.text, verdict.reason, message, generation, now)
             changed = old is None or (old.get("status"), old.get("reason")) != (verdict.text, verdict.reason)
-            expected = verdict.status is True or verdict.early or (verdict.type == "Ready" and not before)
+            expected = verdict.status is True or verdict.early or (verdict.reason in _STARTING and not before)
             news = changed and not verdict.quiet and (old is not None or not expected)
             # One cause in several conditions is one Event, with the most exact reason: the last but for Ready's.
             if news and (verdict.type != "Ready" or verdict.message not in told):
@@ -253,8 +259,15 @@ class Context:
             written = await apply_status_if_changed(self.set.client, res, obj, status)
         except NotFound:
             return  # deleted meanwhile
+        except ApiError as error:
+            if not error.passing:  # the object may be too large for a status: Events have to do
+                self._tell(obj, told)
+            raise
         if written is not None:
             self.set.informer(res).observe(written)
+        self._tell(obj, told)
+
+    def _tell(self, obj: Object, told: Mapping[str, tuple[str, str]]) -> None:
         for message, (kind, reason) in told.items():
             self.event(obj, kind, reason, message)
 
