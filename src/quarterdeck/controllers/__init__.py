@@ -19,6 +19,7 @@ from .context import Context
 from .discovery import Discovery
 from .gateway_config import GatewayConfig
 from .idle import Idle
+from .rivals import Gate
 
 _MANAGERS = {"kagent", "kmcp", "quarterdeck"}
 _OF_FOREIGN = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "deletionTimestamp")
@@ -48,11 +49,12 @@ def build(client: KubeClient, options: ControllerOptions) -> tuple[ControllerSet
     discovery = Discovery(controllers.clock.monotonic, options.discovery_interval)
     contents = Contents(client)
     idle = Idle(context, Activity(controllers.clock.monotonic, partial(_look_again, controllers)))
-    controllers.add(agent.controller(context, contents, idle))
-    controllers.add(mcp_server.controller(context, discovery, idle))
-    controllers.add(model_config.controller(context))
-    controllers.add(model_provider_config.controller(context))
-    controllers.add(remote_mcp_server.controller(context, discovery))
+    gate = Gate(controllers)
+    controllers.add(gate.guard(agent.controller(context, contents, idle)))
+    controllers.add(gate.guard(mcp_server.controller(context, discovery, idle)))
+    controllers.add(gate.guard(model_config.controller(context)))
+    controllers.add(gate.guard(model_provider_config.controller(context)))
+    controllers.add(gate.guard(remote_mcp_server.controller(context, discovery)))
     controllers.add(service.controller(context, discovery))
     if options.network_policies is not None and not options.watch_namespaces:
         controllers.add(environment.controller(context, options.network_policies))
