@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 METRICS_SERVER = "metrics-server"
+NETWORK = "system:node-network"
+"""Who reads NetworkPolicies for the nodes, as a network plugin's agents do."""
 METRICS_ACCOUNT = f"system:serviceaccount:kube-system:{METRICS_SERVER}"
 _RBAC = "rbac.authorization.k8s.io"
 
@@ -22,6 +24,19 @@ def _binding(kind: str, name: str, role_kind: str, role: str, namespace: str = "
 def _cluster_role(name: str, rules: list[dict[str, Any]], labels: dict[str, str] = {}) -> dict[str, Any]:
     meta = {"name": name, "labels": labels}
     return {"apiVersion": f"{_RBAC}/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules}
+
+
+def network() -> list[tuple[str, dict[str, Any]]]:
+    """What a node's firewall may read: a network plugin's rights."""
+    rbac = f"/apis/{_RBAC}/v1"
+    reads = {"verbs": ["get", "list", "watch"]}
+    rules = [
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], **reads},
+        {"apiGroups": [""], "resources": ["namespaces", "pods"], **reads},
+    ]
+    bound = _binding("ClusterRoleBinding", NETWORK, "ClusterRole", NETWORK)
+    bound["subjects"] = [{"apiGroup": _RBAC, "kind": "User", "name": NETWORK}]
+    return [(f"{rbac}/clusterroles", _cluster_role(NETWORK, rules)), (f"{rbac}/clusterrolebindings", bound)]
 
 
 def metrics_server(address: str, port: int) -> list[tuple[str, dict[str, Any]]]:

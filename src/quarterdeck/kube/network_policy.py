@@ -63,7 +63,7 @@ class Verdict:
     def __str__(self) -> str:
         names = ", ".join(self.policies)
         if not self.policies:
-            return "no NetworkPolicy applies"
+            return "no NetworkPolicy applies" if self.allowed else "the Pod is not known to the node's rules"
         word = "allowed by" if self.allowed else "not allowed by"
         return f"{self.direction.lower()} {word} NetworkPolicy {names}"
 

@@ -32,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--client-ca-file", default="", help="who may call the kubelet API")
     parser.add_argument("--service-cidr", default="", help="relay Services' addresses, and give Pods their names")
     parser.add_argument("--proxy-kubeconfig", type=Path, help="reads Services and EndpointSlices (system:kube-proxy)")
+    parser.add_argument(
+        "--network-kubeconfig",
+        type=Path,
+        help="reads NetworkPolicies, Namespaces and Pods of all; without it NetworkPolicies are not applied here",
+    )
     parser.add_argument("--node-labels", default="", help="NAME=VALUE, comma-separated")
     parser.add_argument("--max-pods", type=int, default=200)
     parser.add_argument("--sync-frequency", type=float, default=10.0, help="seconds between looks at volumes' sources")
@@ -42,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
 def node_config(given: argparse.Namespace) -> NodeConfig:
     """Raises ConfigError for a kubeconfig that cannot be used."""
     proxied = KubeClient(load_config(given.proxy_kubeconfig)) if given.proxy_kubeconfig else None
+    network = KubeClient(load_config(given.network_kubeconfig)) if given.network_kubeconfig else None
     api = (str(ipaddress.ip_network(given.service_cidr)[1]), 443) if given.service_cidr else None
     return NodeConfig(
         client=KubeClient(load_config(given.kubeconfig)),
@@ -60,6 +66,7 @@ def node_config(given: argparse.Namespace) -> NodeConfig:
         api_address=api,
         service_cidr=given.service_cidr,
         service_client=proxied,
+        network_client=network,
     )
 
 
@@ -74,7 +81,7 @@ async def serve(config: NodeConfig) -> None:
         await ended.wait()
     finally:
         await node.stop()
-        for client in (config.client, config.service_client):
+        for client in (config.client, config.service_client, config.network_client):
             if client is not None:
                 await client.close()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from quarterdeck.errors import Denied
+from quarterdeck.node.firewall import Firewall
 from quarterdeck.node.sandbox.relay import join
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,14 @@ class _Door:
 
 
 class EgressProxy:
-    """All Pods' proxies. ``resolve`` knows Services; ``lookup`` turns a public name into addresses."""
+    """All Pods' proxies. ``resolve`` knows Services; ``firewall`` the NetworkPolicies (None: there are none).
 
-    def __init__(self, resolve: Resolve) -> None:
+    The same socket answers the Pod's relay that asks whether a connection may come in (:mod:`.sandbox.relay`).
+    """
+
+    def __init__(self, resolve: Resolve, firewall: Firewall | None = None) -> None:
         self._resolve = resolve
+        self._firewall = firewall
         self._doors: dict[str, _Door] = {}
 
     async def open(self, path: Path, pod: str, mode: str) -> None:
@@ -112,11 +117,14 @@ class EgressProxy:
     async def _serve(self, pod: str, mode: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+            if head.startswith(b"INGRESS "):
+                await self._admit(pod, head, writer)
+                return
             method, host, port, rest = parse_head(head)
-            targets = await self.targets(host, port, mode)
+            targets = self.permitted(pod, host, await self.targets(host, port, mode))
             upstream = await _dial(targets)
         except Denied as error:
-            log.warning("egress denied pod=%s rule=%s: %s", pod, error.rule, error)
+            log.warning("connection denied pod=%s rule=%s: %s", pod, error.rule, error)
             await _answer(writer, 403, str(error))
             return
         except (OSError, TimeoutError) as error:
@@ -134,6 +142,27 @@ class EgressProxy:
             await join(reader, writer, *upstream)
         except OSError as error:
             log.debug("egress connection of %s to %s ended: %s", pod, host, error)
+
+    async def _admit(self, pod: str, head: bytes, writer: asyncio.StreamWriter) -> None:
+        """Answer the Pod's relay. Raises Denied naming the policy, ValueError."""
+        _, sender, local, *_ = head.decode("ascii").split()
+        addresses = [(_host(ip), int(port)) for ip, _, port in (a.rpartition(":") for a in (sender, local))]
+        if self._firewall is not None:
+            verdict = await self._firewall.inbound(pod, addresses[0], addresses[1])
+            if not verdict.allowed:
+                raise Denied(f"{sender} to {local}: {verdict}", "network-policy")
+        await _answer(writer, 204, "")
+
+    def permitted(self, pod: str, host: str, targets: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Those of the addresses that NetworkPolicies let the Pod dial. Raises Denied naming the policy."""
+        if self._firewall is None:
+            return targets
+        verdicts = [(target, self._firewall.outbound(pod, target)) for target in targets]
+        left = [target for target, verdict in verdicts if verdict.allowed]
+        if targets and not left:
+            address, port = targets[0]
+            raise Denied(f"{host} ({address}:{port}): {verdicts[0][1]}", "network-policy")
+        return left
 
     async def targets(self, host: str, port: int, mode: str) -> list[tuple[str, int]]:
         """The addresses to dial. Raises Denied (with the deciding rule) or OSError when a name does not resolve."""
@@ -183,8 +212,8 @@ async def _dial(targets: list[tuple[str, int]]) -> tuple[asyncio.StreamReader, a
 
 
 async def _answer(writer: asyncio.StreamWriter, status: int, text: str) -> None:
-    body = f"quarterdeck egress: {text}\n".encode()
-    reason = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}[status]
+    body = f"quarterdeck egress: {text}\n".encode() if text else b""
+    reason = {204: "No Content", 400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway"}[status]
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
     head += "Connection: close\r\n\r\n"
     try:

@@ -19,6 +19,7 @@ from quarterdeck.kube.version import SERVER_VERSION
 from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups, group_of
 from quarterdeck.node.egress import EgressProxy
+from quarterdeck.node.firewall import Firewall
 from quarterdeck.node.foreign import engine_at
 from quarterdeck.node.images.engine import Engines, remove
 from quarterdeck.node.images.store import ImageStore
@@ -64,6 +65,8 @@ class Node:
         config.data_dir.chmod(0o711 if os.getuid() == 0 and sandbox.level != "bwrap" else 0o700)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         services = config.service_client or config.client
+        uids = Uids(config.data_dir) if await asyncio.to_thread(sandbox.gives_uids, config.data_dir) else None
+        firewall = Firewall(config.network_client, uids) if config.network_client is not None else None
         self.runtime = Runtime(
             config=config,
             client=config.client,
@@ -73,12 +76,18 @@ class Node:
             images=ImageStore(config.data_dir / "images", config.package_cache, self._engines),
             sandbox=sandbox,
             events=EventRecorder(config.client, "quarterdeck-node"),
-            egress=EgressProxy(ServiceNames(services, config.egress_services).resolve),
-            proxy=ServiceProxy(services, config.service_cidr, self._renew_hosts) if config.service_cidr else None,
+            egress=EgressProxy(ServiceNames(services, config.egress_services).resolve, firewall),
+            proxy=ServiceProxy(services, config.service_cidr, self._renew_hosts, firewall)
+            if config.service_cidr
+            else None,
             cpu=float(os.cpu_count() or 1),
             memory=memory,
-            uids=Uids(config.data_dir) if await asyncio.to_thread(sandbox.gives_uids, config.data_dir) else None,
+            uids=uids,
+            firewall=firewall,
         )
+        if firewall is not None:
+            await firewall.start()
+            firewall.on_change(self._policies_changed)
         if self.runtime.proxy is not None:
             await self.runtime.proxy.start()
         await self._look_for_engine()
@@ -107,6 +116,8 @@ class Node:
             await self._server.stop(1.0)
         if runtime.proxy is not None:
             await runtime.proxy.stop()
+        if runtime.firewall is not None:
+            await runtime.firewall.stop()
         await runtime.events.close()
         runtime.addresses.close(keep_route=keep_pods)
         if not keep_pods:
@@ -170,6 +181,10 @@ class Node:
                 self.workers.pop(uid, None)
 
         task.add_done_callback(finished)
+
+    def _policies_changed(self) -> None:
+        for worker in list(self.workers.values()):
+            worker.note_policies()
 
     def _renew_hosts(self) -> None:
         for worker in list(self.workers.values()):
@@ -261,6 +276,7 @@ class Node:
         return ({"quarterdeck.dev/engine": self._engine} if self._engine else {}) | {
             "quarterdeck.dev/isolation": self.runtime.sandbox.level,
             "quarterdeck.dev/limits": "cgroup" if self.runtime.cgroups.version else "rlimits",
+            "quarterdeck.dev/network-policies": "none" if self.runtime.firewall is None else "enforced",
             "quarterdeck.dev/uids": "pod" if self.runtime.uids is not None else "node",
             "quarterdeck.dev/seccomp": "default" if seccomp.program(platform.machine()) else "none",
         }

@@ -19,6 +19,7 @@ from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.resource import ENDPOINT_SLICE, SERVICE, Object
 from quarterdeck.node.addresses import drop_local, make_local
 from quarterdeck.node.egress import is_ours
+from quarterdeck.node.firewall import Firewall
 from quarterdeck.node.sandbox.relay import join
 from quarterdeck.node.services import port_endpoints
 
@@ -48,9 +49,13 @@ def targets(service: Object, slices: Sequence[Object]) -> dict[Address, list[Add
 
 
 class ServiceProxy:
-    """Follows Services and EndpointSlices. ``changed`` is called after every change of either, once for many."""
+    """Follows Services and EndpointSlices. ``changed`` is called after every change of either, once for many;
+    ``firewall`` knows the NetworkPolicies (None: there are none)."""
 
-    def __init__(self, client: KubeClient, cidr: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, client: KubeClient, cidr: str, changed: Callable[[], None], firewall: Firewall | None = None
+    ) -> None:
+        self._firewall = firewall
         self._range = ipaddress.ip_network(cidr)
         self._changed = changed
         self._services = Informer(client, SERVICE)
@@ -141,7 +146,7 @@ class ServiceProxy:
             return
         self._connections.add(task)
         try:
-            other = await self._dial(address)
+            other = await self._dial(address, writer.get_extra_info("peername"))
             if other is None:
                 writer.transport.abort()
                 return
@@ -150,17 +155,30 @@ class ServiceProxy:
         finally:
             self._connections.discard(task)
 
-    async def _dial(self, address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    async def _dial(
+        self, address: Address, sender: Address | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         """A connection to one of the endpoints in turn; another one where the first refuses."""
         choices = self._targets.get(address) or ()
         self._turn += 1
         for step in range(min(_ATTEMPTS, len(choices))):
             target = choices[(self._turn + step) % len(choices)]
+            if not await self._admitted(address, sender, target):
+                continue
             try:
                 return await asyncio.wait_for(asyncio.open_connection(*target), _DIAL_SECONDS)
             except (OSError, TimeoutError) as error:
                 log.info("Service address %s:%d: endpoint %s:%d: %s", *address, *target, error)
         return None
+
+    async def _admitted(self, address: Address, sender: Address | None, target: Address) -> bool:
+        """Whether NetworkPolicies let the sender through to ``target``."""
+        if self._firewall is None:
+            return True
+        verdict = await self._firewall.relayed(sender[:2], address, target) if sender else None
+        if verdict is None or not verdict.allowed:
+            log.warning("Service address %s:%d denied to %s: %s", *address, sender, verdict)
+        return verdict is not None and verdict.allowed
 
 
 def _service_of(piece: Object) -> list[str]:

@@ -16,6 +16,7 @@ from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups
 from quarterdeck.node.core import Container, Terminated
 from quarterdeck.node.egress import EgressProxy
+from quarterdeck.node.firewall import Firewall
 from quarterdeck.node.images.store import ImageStore
 from quarterdeck.node.process import ProcessId
 from quarterdeck.node.proxy import ServiceProxy
@@ -34,7 +35,8 @@ class NodeConfig:
 
     ``service_cidr``: Services' addresses in this range are relayed here, and Pods know the Services' names (empty:
     neither). Services and EndpointSlices are read by ``service_client`` (None: ``client``): a node's own identity may
-    not, kube-proxy's may.
+    not, kube-proxy's may. ``network_client`` reads NetworkPolicies, Namespaces and Pods of the whole cluster (None:
+    NetworkPolicies are not applied here, and the Node says so).
 
     ``kubelet_cert``/``kubelet_key``/``client_ca`` are PEM files of the kubelet API; without them it is not served.
     """
@@ -61,12 +63,14 @@ class NodeConfig:
     api_address: tuple[str, int] | None = None
     service_cidr: str = ""
     service_client: KubeClient | None = None
+    network_client: KubeClient | None = None
 
 
 @dataclass(slots=True)
 class Runtime:
     """The parts a Pod worker uses. ``ports``: by Pod UID, its name and the ports it declares, while it runs.
-    ``proxy``: None where Services are not relayed; ``uids``: None where Pods cannot have uids of their own."""
+    ``proxy``: None where Services are not relayed; ``uids``: None where Pods cannot have uids of their own;
+    ``firewall``: None where NetworkPolicies are not applied."""
 
     config: NodeConfig
     client: KubeClient
@@ -81,6 +85,7 @@ class Runtime:
     memory: int
     proxy: ServiceProxy | None = None
     uids: Uids | None = None
+    firewall: Firewall | None = None
     ports: dict[str, tuple[str, frozenset[int]]] = field(default_factory=dict[str, tuple[str, frozenset[int]]])
 
 
@@ -93,10 +98,12 @@ class PodFiles:
         self.tmp = self.root / "tmp"
         self.volumes = self.root / "volumes"
         self.hosts = self.root / "hosts"
+        self.net = self.root / "net"
+        self.egress = self.net / "egress.sock"
 
     def prepare(self, owner: int | None = None) -> None:
         """Make the folders; ``owner``: the Pod's uid on the machine, whose own they are then."""
-        for path in (self.root, self.home, self.tmp, self.volumes):
+        for path in (self.root, self.home, self.tmp, self.volumes, self.net):
             path.mkdir(parents=True, exist_ok=True)
         self.tmp.chmod(0o1777)
         if owner is not None:

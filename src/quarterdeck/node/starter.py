@@ -149,7 +149,8 @@ class Starter:
             mounts=mounts,
             image_root=image.root,
             own_network=own_network,
-            hand_over=bool(argv) and os.path.basename(argv[0]) == _BRIDGE,
+            # Where policies say who may come in, our relay stays in between to ask.
+            hand_over=bool(argv) and os.path.basename(argv[0]) == _BRIDGE and not self._policed(pod),
             uid=security.uid,
             gid=security.uid if security.gid is None else security.gid,
             machine_uid=self._uid(pod),
@@ -161,7 +162,7 @@ class Starter:
         if runtime.sandbox.level != "bwrap" and request.cwd == HOME:
             request.cwd = "/"
         if own_network:
-            request.egress = str(self._files.root / "egress.sock")
+            request.egress = str(self._files.egress)
             proxy = f"http://127.0.0.1:{PROXY_PORT}"
             for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
                 env.setdefault(name, proxy)
@@ -169,8 +170,17 @@ class Starter:
             env.setdefault("no_proxy", "127.0.0.1,localhost")
             env.setdefault("NODE_USE_ENV_PROXY", "1")
         elif image.own and not host_network:
-            request.connect = runtime.config.connect_ports
+            request.connect = self._connect_ports(pod)
         return request
+
+    def _policed(self, pod: Object) -> bool:
+        return self._runtime.firewall is not None and self._runtime.firewall.policed(pod)
+
+    def _connect_ports(self, pod: Object) -> tuple[int, ...] | None:
+        """TCP ports for a program of ours, which shares the machine's network: the node's, else its policies'."""
+        if self._runtime.config.connect_ports is not None or self._runtime.firewall is None:
+            return self._runtime.config.connect_ports
+        return self._runtime.firewall.egress_ports(pod)
 
     def _uid(self, pod: Object) -> int | None:
         uids = self._runtime.uids

@@ -207,10 +207,18 @@ class PodWorker:
         self._mounted = True
         self._spawn("volumes", self._refresh_volumes())
 
+    def note_policies(self) -> None:
+        """Tell the Pod's relay whether it has to ask who may come in."""
+        policed = self.runtime.firewall is not None and self.runtime.firewall.policed(self.pod)
+        if self.files.net.exists():
+            mark = self.files.net / "policed"
+            mark.touch() if policed else mark.unlink(missing_ok=True)
+
     async def _open_egress(self) -> None:
         if self.runtime.sandbox.network and not self.pod["spec"].get("hostNetwork"):
             mode = (self.pod["metadata"].get("annotations") or {}).get(EGRESS, "")
-            await self.runtime.egress.open(self.files.root / "egress.sock", self._name(), mode)
+            self.note_policies()
+            await self.runtime.egress.open(self.files.egress, self._name(), mode)
 
     async def _refresh_volumes(self) -> None:
         """Keep ConfigMaps, Secrets and tokens current; also right after adoption, when tokens may be old."""
@@ -463,7 +471,7 @@ class PodWorker:
         if self.processes:
             return
         await self._publish(decision)
-        await self.runtime.egress.close(self.files.root / "egress.sock")
+        await self.runtime.egress.close(self.files.egress)
         meta = self.pod["metadata"]
         try:
             await self.runtime.client.delete(POD, meta["name"], meta["namespace"], uid=self.uid, grace_seconds=0)

@@ -67,4 +67,12 @@ QUARTERDECK_SERVER = ControllerPolicy(
     ),
 )
 
-PLATFORM = (KUBE_CONTROLLER_MANAGER, QUARTERDECK_CONTROLLER, QUARTERDECK_SERVER)
+QUARTERDECK_NETWORK = ControllerPolicy(
+    "quarterdeck-network",  # the node's firewall, which has to know everybody's Pods
+    rules=(
+        Rule(_READ, ("networking.k8s.io",), ("networkpolicies",)),
+        Rule(_READ, ("",), ("namespaces", "pods")),
+    ),
+)
+
+PLATFORM = (KUBE_CONTROLLER_MANAGER, QUARTERDECK_CONTROLLER, QUARTERDECK_SERVER, QUARTERDECK_NETWORK)

@@ -26,7 +26,9 @@ from quarterdeck.node.sandbox.hidden import hidden, visible
 
 Level = Literal["bwrap", "landlock", "rlimits"]
 RELAY = Path(__file__).parent / "relay.py"
-EGRESS_SOCKET = "/run/quarterdeck/egress.sock"
+_NET = "/run/quarterdeck/net"
+EGRESS_SOCKET = f"{_NET}/egress.sock"
+POLICED = f"{_NET}/policed"
 PROXY_PORT = 3128
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt")
 _PRIVATE = ("/etc", "/opt")  # system folders in which administrators keep secrets, readable by root only
@@ -217,7 +219,8 @@ class Sandbox:
                 argv += ["--ro-bind", stage.source(path), path]
         argv += ["--dir", "/home", own, stage.source(str(request.home)), HOME]
         if own_network and request.egress:
-            argv += ["--bind", stage.source(request.egress), EGRESS_SOCKET]
+            # The folder, not the socket: a restarted node makes a new one.
+            argv += ["--ro-bind", stage.source(str(Path(request.egress).parent)), _NET]
         for mount in request.mounts:
             argv += ["--ro-bind" if mount.read_only else "--bind", stage.source(mount.source), mount.target]
         argv += [word for path in opened for word in ("--remount-ro", path)]
@@ -227,7 +230,7 @@ class Sandbox:
         if own_network:
             relay = {
                 "argv": request.argv, "cwd": request.cwd, "listen": request.listen, "hand_over": request.hand_over,
-                "egress": EGRESS_SOCKET if request.egress else "", "proxy_port": PROXY_PORT,
+                "egress": EGRESS_SOCKET if request.egress else "", "proxy_port": PROXY_PORT, "policed": POLICED,
             }  # fmt: skip
             return [*argv, base_python(), "-I", "-S", str(RELAY), json.dumps(relay)]
         return argv + request.argv

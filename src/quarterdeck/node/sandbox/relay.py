@@ -1,8 +1,8 @@
 """First process inside a Pod's own network namespace: carries connections in and out, and supervises the command.
 
 Run as ``python -I -S relay.py JSON``; keys: argv, cwd, listen {container port: inherited bound socket}, hand_over
-(the command takes the sockets itself), egress (unix socket of the egress proxy, or ""), proxy_port. Standard
-library only.
+(the command takes the sockets itself), egress (unix socket of the egress proxy, or ""), proxy_port, policed (a file
+that is there while NetworkPolicies apply to who comes in: the egress proxy is asked then). Standard library only.
 """
 
 from __future__ import annotations
@@ -65,7 +65,22 @@ def _tables() -> Iterator[str]:
             continue
 
 
-async def serve_inbound(sock: socket.socket, port: int) -> asyncio.Server:
+async def admitted(path: str, sender: tuple[str, int], local: tuple[str, int]) -> bool:
+    """Ask the node, which knows the sender and the policies. No answer means no."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    try:
+        writer.write(f"INGRESS {sender[0]}:{sender[1]} {local[0]}:{local[1]} HTTP/1.1\r\n\r\n".encode())
+        return (await asyncio.wait_for(reader.readline(), 10)).split()[1:2] == [b"204"]
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
+
+
+async def serve_inbound(sock: socket.socket, port: int, egress: str = "", policed: str = "") -> asyncio.Server:
     """Forward connections on an inherited, bound socket to 127.0.0.1:port of this namespace.
 
     Until the command itself listens connections are refused, as they would be without us: probes depend on it.
@@ -76,6 +91,11 @@ async def serve_inbound(sock: socket.socket, port: int) -> asyncio.Server:
         delay = min(delay * 1.5, 0.25)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if policed and os.path.exists(policed):
+            ends = [writer.get_extra_info(name) for name in ("peername", "sockname")]
+            if not all(ends) or not await admitted(egress, *(end[:2] for end in ends)):
+                writer.transport.abort()
+                return
         try:
             inner = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
@@ -108,7 +128,8 @@ async def main(spec: dict[str, Any]) -> int:
         for port, fd in listen.items():
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            forwarders.append(asyncio.ensure_future(serve_inbound(sock, port)))
+            inbound = serve_inbound(sock, port, spec.get("egress", ""), spec.get("policed", ""))
+            forwarders.append(asyncio.ensure_future(inbound))
     outbound = await serve_outbound(int(spec["proxy_port"]), spec["egress"]) if spec.get("egress") else None
     try:
         child = await asyncio.create_subprocess_exec(
