@@ -10,12 +10,14 @@ import asyncio
 import base64
 import random
 import re
+import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -43,6 +45,12 @@ _PAGE = 500
 _ATTEMPTS = 5
 _MAX_RETRY_AFTER = 30.0
 _WATCH_SECONDS = (240, 480)
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+)
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -90,6 +98,7 @@ class KubeClient:
         self._credentials = CredentialSource(config)
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
+        self._proxy = None if config.unix_socket else _proxy_of(config.base_url)
 
     async def get(
         self, res: Resource, name: str, namespace: str | None = None, *, subresource: str | None = None
@@ -324,6 +333,7 @@ class KubeClient:
                     headers=headers,
                     timeout=timeout,
                     allow_redirects=False,
+                    proxy=self._proxy,
                     server_hostname=self.config.tls_server_name or None,
                 )
             except aiohttp.ClientError as error:
@@ -373,9 +383,20 @@ class KubeClient:
             else:
                 credential = await asyncio.to_thread(source.current) if source.blocking else source.current()
                 tls = ssl_context(config, credential) if self._base.startswith("https:") else False
-                connector = aiohttp.TCPConnector(ssl=tls, limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=not _is_local(config))
+                connector = aiohttp.TCPConnector(ssl=tls, limit=0, socket_factory=_socket)
+            # Not trust_env: it would read ~/.netrc, in a thread, for each request.
+            self._session = aiohttp.ClientSession(connector=connector, headers=headers)
             return self._session
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """Of an entry of getaddrinfo. When its other end goes without a word, a silent watch too ends within a minute."""
+    made = socket.socket(*address[:3])
+    for level, name, value in _KEEPALIVE:
+        if (option := getattr(socket, name, None)) is not None:
+            made.setsockopt(level, option, value)
+    made.setblocking(False)
+    return made
 
 
 class _Gated(BytesPayload):
@@ -398,10 +419,13 @@ class _Gated(BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
-def _is_local(config: ClientConfig) -> bool:
-    """Loopback never goes through a proxy, whatever HTTPS_PROXY says (as Go's ProxyFromEnvironment)."""
-    host = urlsplit(config.base_url).hostname or ""
-    return bool(config.unix_socket) or host in ("localhost", "::1") or host.startswith("127.")
+def _proxy_of(url: str) -> str | None:
+    """What HTTPS_PROXY and NO_PROXY say; never for loopback (as Go's ProxyFromEnvironment)."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _params(**values: object) -> dict[str, str]:

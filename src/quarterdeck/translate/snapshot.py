@@ -6,7 +6,6 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
@@ -60,15 +59,22 @@ class World:
     revisions: Mapping[str, Object] = field(default_factory=dict[str, Object])
     """Specs kept in ControllerRevisions by name: those that Pods run while an Agent's own is on trial."""
     identities: Identities = field(default_factory=Identities)
-    _servers: frozenset[Target] = field(init=False)
+    models: frozenset[tuple[str, str]] = field(init=False)
+    """(namespace, name) of the ModelConfigs."""
+    targets: dict[Target, Object] = field(init=False)
+    """What tools can name."""
+    labels: dict[str, dict[str, str]] = field(init=False)
+    """Of the Namespaces, by name."""
 
     def __post_init__(self) -> None:
-        remote = {("RemoteMCPServer", *_key(obj)) for obj in self.remote_mcp_servers}
-        self._servers = frozenset(remote | {("MCPServer", *_key(obj)) for obj in self.mcp_servers})
+        self.models = frozenset(map(_key, self.model_configs))
+        self.labels = {ns["metadata"]["name"]: ns["metadata"].get("labels") or {} for ns in self.namespaces}
+        kinds = (("Agent", self.agents), ("RemoteMCPServer", self.remote_mcp_servers), ("MCPServer", self.mcp_servers))
+        self.targets = {(kind, *_key(obj)): obj for kind, objects in kinds for obj in objects}
 
     def has_server(self, target: Target) -> bool:
         """Whether a RemoteMCPServer or MCPServer exists."""
-        return target in self._servers
+        return target in self.targets
 
 
 def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snapshot:
@@ -275,8 +281,7 @@ def _policy(obj: Object, world: World, values: Values, options: Options) -> Agen
         spec = agent_spec(obj)
     except ConfigError:
         return None
-    configs = {_key(config) for config in world.model_configs}
-    models = [model_key(namespace, wanted, configs, options) for wanted in _models_of(spec)]
+    models = [model_key(namespace, wanted, world.models, options) for wanted in _models_of(spec)]
     tools = (spec.declarative.tools if spec.declarative else None) or []
     grants = [grant for tool in tools if (grant := _grant(namespace, tool, world, values)) is not None]
     agents = [target for tool in tools if (target := _agent_target(namespace, tool, world)) is not None]
@@ -335,14 +340,11 @@ def _agent_target(namespace: str, tool: Tool, world: World) -> str | None:
 
 
 def _admits(kind: str, namespace: str, name: str, source: str, world: World) -> bool:
-    candidates = {"Agent": world.agents, "RemoteMCPServer": world.remote_mcp_servers}.get(kind, ())
-    target = next((obj for obj in candidates if _key(obj) == (namespace, name)), None)
+    target = world.targets.get((kind, namespace, name)) if kind in ("Agent", "RemoteMCPServer") else None
     if target is None:
         return False
-    labels: dict[str, Any] = next(
-        ((ns["metadata"].get("labels") or {}) for ns in world.namespaces if ns["metadata"]["name"] == source), {}
-    )
-    return allowed((target.get("spec") or {}).get("allowedNamespaces"), namespace, source, labels)
+    rule = (target.get("spec") or {}).get("allowedNamespaces")
+    return allowed(rule, namespace, source, world.labels.get(source, {}))
 
 
 def _identities(world: World) -> Identities:
