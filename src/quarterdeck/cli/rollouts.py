@@ -101,7 +101,9 @@ async def shown_history(subject: Subject, number: int, output: str) -> str:
         return f"{subject.title}\n"
     show = formatter(output)
     if number:
-        chosen = _numbered(kept, number)
+        chosen = next((pair for pair in kept if pair[0].number == number), None)
+        if chosen is None:
+            raise ConfigError("unable to find the specified revision")
         manifest = _at(obj, chosen[1])
         if show is not None:
             return show(manifest)
@@ -251,20 +253,7 @@ def progress(word: str, obj: Object, deployment: Object | None) -> tuple[str, bo
     seen = ((deployment or {}).get("status") or {}).get("observedGeneration") or 0
     if deployment is None or int(seen) < int(deployment["metadata"].get("generation") or 0):
         return f"Waiting for {word} spec update to be observed...", False
-    canary = status.get("rollout") or {}
-    if canary.get("phase") == "Aborted":
-        raise ConfigError(f'the canary of {word} "{name}" was given up: {canary.get("message", "")}')
-    if canary.get("phase") in ("Progressing", "Paused", "Promoting"):
-        return f'Waiting for {word} "{name}" rollout to finish: {_canary(canary)}...', False
     return _deployment_progress(word, name, deployment)
-
-
-def _canary(rollout: Object) -> str:
-    """``canary step 2 of 3 gets 25% of new conversations``"""
-    step, steps = rollout.get("step"), rollout.get("steps")
-    if step is None or steps is None or step >= steps:
-        return str(rollout.get("message") or "the canary is promoted")
-    return f"canary step {step + 1} of {steps} gets {rollout.get('weight', 0)}% of new conversations"
 
 
 def _deployment_progress(word: str, name: str, deployment: Object) -> tuple[str, bool]:
