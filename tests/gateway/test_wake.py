@@ -129,6 +129,32 @@ async def test_who_may_not_call_wakes_nothing(rig: Rig, plane: tuple[Plane, str]
     assert control.wakes == []
 
 
+async def test_the_aggregated_endpoint_wakes_what_it_lists_and_calls(
+    rig: Rig, plane: tuple[Plane, str], peer: int
+) -> None:
+    control, _ = plane
+    await following(rig, control, world(peer, up=False))
+    session = await rig.initialize("/mcp", bearer=token("pod-b"))
+    assert control.wakes == [], "a session alone wakes nobody"
+    headers = {"mcp-session-id": session}
+    control.on_wake = world(peer, up=True)
+    answer = await rig.rpc("/mcp", "tools/list", bearer=token("pod-b"), headers=headers)
+    assert "peer_add" in {tool["name"] for tool in answer["result"]["tools"]}
+    await following(rig, control, world(peer, up=False))
+    call = {"name": "peer_add", "arguments": {"a": 1, "b": 2}}
+    denied = await rig.rpc(
+        "/mcp", "tools/call", call | {"name": "peer_echo"}, bearer=token("pod-a"), headers=await own(rig)
+    )
+    assert "error" in denied and len(control.wakes) == 1, "what is denied wakes nobody"
+    answer = await rig.rpc("/mcp", "tools/call", call, bearer=token("pod-b"), headers=headers)
+    assert answer["result"]["content"][0]["text"] == "3"
+    assert len(control.wakes) == 2
+
+
+async def own(rig: Rig) -> dict[str, str]:
+    return {"mcp-session-id": await rig.initialize("/mcp", bearer=token("pod-a"))}
+
+
 async def test_reports_say_what_was_used(rig: Rig, plane: tuple[Plane, str], peer: int) -> None:
     control, _ = plane
     await following(rig, control, world(peer, up=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from functools import lru_cache
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from quarterdeck.wire.http import Exchange
 from .a2a.endpoint import A2aEndpoint
 from .call import Call
 from .llm.endpoint import LlmEndpoint
+from .mcp.asleep import LIST_HOLD, needed
 from .mcp.endpoint import McpEndpoint
 from .mcp.multiplex import MultiplexEndpoint
 from .observe import Observer
@@ -86,7 +88,22 @@ class Router:
             return None
         if _unready(table, path):
             return self._hold(exchange, path, principal)
+        if table.asleep and path == b"/mcp" and exchange.method == "POST":
+            sleepers, listing = needed(table, exchange.body, principal)
+            if sleepers:
+                return self._hold_aggregated(exchange, sleepers, listing, principal)
         return self._dispatch(exchange, table, path, principal)
+
+    async def _hold_aggregated(
+        self, exchange: Exchange, sleepers: list[Sleeper], listing: bool, principal: Principal
+    ) -> None:
+        """Wake the servers that a request on ``/mcp`` needs; one that does not start is told as any that is down."""
+        if self._waker is not None:
+            most = LIST_HOLD if listing else inf
+            await asyncio.gather(*(self._waker.ready(sleeper, most) for sleeper in sleepers))
+        rest = self._dispatch(exchange, self.table, b"/mcp", principal)
+        if rest is not None:
+            await rest
 
     async def _hold(self, exchange: Exchange, path: bytes, principal: Principal) -> None:
         """Wait a moment for an endpoint: what the API calls Ready reaches us a little later than its other watchers.

@@ -31,6 +31,8 @@ class Table:
             self.servers.append(route)
             self.mcp.setdefault(f"/mcp/{server.namespace}/{server.name}".encode(), route)
             self.mcp[f"/mcp/{server.namespace}/{server.kind.lower()}.{server.name}".encode()] = route
+        self.asleep = [route for route in self.servers if route.server.wake and not route.server.endpoints]
+        """Servers scaled to zero that can be woken."""
         self.models: dict[str, ModelRoute] = {
             f"{m.namespace}/{m.name}": ModelRoute(m, upstreams) for m in snapshot.models
         }

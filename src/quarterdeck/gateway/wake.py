@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
 from quarterdeck.errors import QuarterdeckError
@@ -55,11 +56,14 @@ class Waker:
         before, self._changed = self._changed, asyncio.Event()
         before.set()
 
-    async def ready(self, sleeper: Sleeper) -> str:
-        """Wait until it has an endpoint; empty then, else why it has none. At once when it is not to be woken."""
+    async def ready(self, sleeper: Sleeper, most: float = inf) -> str:
+        """Wait until it has an endpoint; empty then, else why it has none. At once when it is not to be woken.
+
+        ``most``: seconds to wait though its own limit may be longer.
+        """
         if self._awake(sleeper):
             return ""
-        seconds = self._hold(sleeper)
+        seconds = min(self._hold(sleeper), most)
         if not seconds:
             return f"{_title(sleeper)} has no ready endpoint"
         if self.held >= self._limit:
