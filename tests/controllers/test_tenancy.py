@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.roles import cluster_roles
 
-from .servers import World, quiet
+from .servers import World, embedded, quiet
 from .test_bad_input import agent, calls, change, mcp_server, remote, uses
 
 pytestmark = pytest.mark.timeout(240)
@@ -198,6 +199,24 @@ async def test_nothing_is_created_in_a_namespace_that_goes(world: World) -> None
         for res, name in ((k.AGENT, "late"), (k.CONFIG_MAP, "held")):
             await world.client.patch(res, name, {"metadata": {"finalizers": None}}, team, kind="merge")
         await world.gone(k.NAMESPACE, "", team)
+
+
+async def test_a_namespace_that_is_going_says_so_and_is_left_in_peace(tmp_path: Path) -> None:
+    """Without a namespace controller it stays in that state for as long as the test wants."""
+    async with embedded(tmp_path, workloads=False) as world, world.operator() as (controllers, _):
+        team = await world.namespace()
+        await world.create(k.AGENT, agent("late", team))
+        await world.condition(k.AGENT, team, "late", "Accepted", "False")
+        await world.client.delete(k.NAMESPACE, team)
+        await world.model("kagent")
+        found = await world.condition(k.AGENT, team, "late", "Programmed", "False", "NamespaceTerminating")
+        assert f"namespace {team} is being deleted" in found["message"]
+        await quiet(controllers)
+        before = controllers.client.writes
+        controllers.enqueue("agent", k.key_of(await world.find(k.AGENT, team, "late") or {}))
+        await quiet(controllers)
+        assert controllers.client.writes == before
+        assert await world.find(k.SECRET, team, "late") is None
 
 
 async def test_deletion_leaves_nothing_even_without_the_operator(world: World) -> None:

@@ -108,7 +108,7 @@ class EventRecorder:
                 return
         metadata = obj["metadata"]
         namespace = metadata.get("namespace") or "default"
-        name = f"{metadata['name'][:220]}.{uuid4().hex[:16]}"
+        name = f"{metadata['name'][:220].rstrip('.-')}.{uuid4().hex[:16]}"
         involved = {
             "kind": obj["kind"],
             "apiVersion": obj["apiVersion"],

@@ -69,4 +69,5 @@ def allowed(
     kind = (rule or {}).get("from") or "Same"
     if kind == "All":
         return True
-    return kind == "Selector" and selects((rule or {}).get("selector") or {}, source_labels)
+    selector = (rule or {}).get("selector")
+    return kind == "Selector" and selector is not None and selects(selector, source_labels)
