@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +147,40 @@ def test_logs_exec_and_port_forward_go_through_the_kubelet_api(web: Plane) -> No
     finally:
         forward.terminate()
         forward.wait(10)
+
+
+def kubelet_status(plane: Plane, path: str, *, user: str = "", token: str = "") -> int:
+    """What the kubelet API answers to a client certificate or a bearer token."""
+    node = get(plane, "node", "node-1")
+    address = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+    context = ssl.create_default_context(cafile=str(plane.ca))
+    if user:
+        config = plane.client_config(user)
+        context.load_cert_chain(config.client_cert, config.client_key)
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    url = f"https://{address}:{node['status']['daemonEndpoints']['kubeletEndpoint']['Port']}{path}"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    try:
+        return opener.open(urllib.request.Request(url, headers=headers), timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_kubelet_api_asks_the_api_server_who_may(pods: Plane) -> None:
+    kubectl(pods, "create", "serviceaccount", "scraper")
+    kubectl(pods, "create", "clusterrole", "scraper", "--verb=get", "--resource=nodes/metrics")
+    kubectl(
+        pods, "create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount=default:scraper"
+    )
+    token = kubectl(pods, "create", "token", "scraper").strip()
+    assert kubelet_status(pods, "/metrics/resource", token=token) == 200
+    assert kubelet_status(pods, "/pods", token=token) == 403
+    assert kubelet_status(pods, "/exec/default/any/server", token=token) == 403
+    assert kubelet_status(pods, "/metrics/resource", token="no.such.token") == 401
+    assert kubelet_status(pods, "/metrics/resource") == 401
+    assert kubelet_status(pods, "/metrics/resource", user="somebody") == 403
+    assert kubelet_status(pods, "/pods", user="kubernetes-admin") == 200
+    assert kubelet_status(pods, "/healthz") == 200
 
 
 IDENTITY = """

@@ -1,7 +1,7 @@
 """The kubelet's HTTPS API: what kube-apiserver calls for logs, exec, attach and port-forward, and metrics.
 
-Every path but ``/healthz`` needs a client certificate signed by the cluster's CA (enforced per request, so that a
-health check may come without one).
+Every path but ``/healthz`` needs a caller who may (:mod:`quarterdeck.node.kubelet.access`); a client certificate is
+optional in TLS, so that a health check and bearers of tokens may come without one.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import json
 import logging
 import ssl
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from quarterdeck.errors import ApiError, BadRequest, NotFound, Unauthorized
+from quarterdeck.errors import ApiError, BadRequest, NotFound
 from quarterdeck.kube.clock import parse_timestamp, timestamp
+from quarterdeck.node.kubelet.access import Access
 from quarterdeck.node.kubelet.attach import serve_attach
 from quarterdeck.node.kubelet.exec import serve_exec
 from quarterdeck.node.kubelet.forward import serve_forward
@@ -38,6 +40,7 @@ class KubeletApi:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._access = Access(node.config.client, node.config.name, monotonic)
         self._server = Server(self.handle, name="kubelet", limits=Limits(idle_timeout=0), on_error=_log_error)
 
     async def start(self) -> int:
@@ -51,10 +54,12 @@ class KubeletApi:
         await self._server.stop(grace)
 
     async def handle(self, exchange: Exchange) -> None:
-        if exchange.peer_certificate is None and exchange.path != "/healthz":
-            error = Unauthorized("the kubelet API needs a client certificate signed by the cluster's CA")
-            exchange.respond(error.status_code, f"{error}\n".encode(), _TEXT)
-            return
+        if exchange.path != "/healthz":
+            try:
+                await self._access.check(exchange)
+            except ApiError as error:
+                exchange.respond(error.status_code, f"{error}\n".encode(), _TEXT)
+                return
         await self.serve_trusted(exchange)
 
     async def serve_trusted(self, exchange: Exchange) -> None:
