@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.errors import Denied, NotFound, ServiceUnavailable
+from quarterdeck.errors import Denied, ServiceUnavailable
 from quarterdeck.kube.client import ObjectList
 from quarterdeck.kube.resource import POD, Object, Resource
 from quarterdeck.node.egress import EgressProxy, is_ours, is_public
@@ -177,20 +177,19 @@ class Api:
         self._services = services
         self._broken = broken
 
-    async def get(self, res: Resource, name: str, namespace: str) -> Object:
-        del res
-        if self._broken == "services":
+    async def list(
+        self, res: Resource, namespace: str, *, label_selector: str = "", field_selector: str = ""
+    ) -> ObjectList:
+        if self._broken == ("services" if field_selector else "slices"):
             raise ServiceUnavailable("down")
+        if label_selector:
+            ports = [{"name": "local", "port": 40001}, {"name": "workloads", "port": 40002}]
+            return ObjectList([{"ports": ports, "endpoints": [{"addresses": ["127.0.0.1"]}]}], "1")
+        name = field_selector.removeprefix("metadata.name=")
         if (namespace, name) not in self._services:
-            raise NotFound("no")
-        return {"metadata": {"namespace": namespace, "name": name}, "spec": {"ports": self._services[namespace, name]}}
-
-    async def list(self, res: Resource, namespace: str, *, label_selector: str) -> ObjectList:
-        del res, namespace, label_selector
-        if self._broken == "slices":
-            raise ServiceUnavailable("down")
-        ports = [{"name": "local", "port": 40001}, {"name": "workloads", "port": 40002}]
-        return ObjectList([{"ports": ports, "endpoints": [{"addresses": ["127.0.0.1"]}]}], "1")
+            return ObjectList([], "1")
+        spec = {"ports": self._services[namespace, name]}
+        return ObjectList([{"metadata": {"namespace": namespace, "name": name}, "spec": spec}], "1")
 
 
 GATEWAY_PORTS = [{"name": "local", "port": 8701}, {"name": "workloads", "port": 8702}]

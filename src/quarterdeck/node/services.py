@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from quarterdeck.errors import ApiError, Denied, NotFound, QuarterdeckError
+from quarterdeck.errors import Denied, QuarterdeckError
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.resource import ENDPOINT_SLICE, SERVICE, Object
 
@@ -45,15 +45,15 @@ class ServiceNames:
         if split is None:
             return None
         name, namespace, certain = split
-        try:
-            service = await self._client.get(SERVICE, name, namespace)
-        except NotFound as error:
-            if not certain:
-                return None
-            raise Denied(f"{host}: there is no Service {name} in namespace {namespace}", "no-such-service") from error
-        except (ApiError, QuarterdeckError) as error:
+        try:  # list, not get: that is what kube-proxy's identity may do
+            found = await self._client.list(SERVICE, namespace, field_selector=f"metadata.name={name}")
+        except QuarterdeckError as error:
             raise Denied(f"{host}: Services cannot be read at the moment: {error}", "services-unreadable") from error
-        return await self._endpoints(service, host, port)
+        if found.items:
+            return await self._endpoints(found.items[0], host, port)
+        if certain:
+            raise Denied(f"{host}: there is no Service {name} in namespace {namespace}", "no-such-service")
+        return None
 
     async def _endpoints(self, service: Object, host: str, port: int) -> list[tuple[str, int]]:
         meta = service["metadata"]
