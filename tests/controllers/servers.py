@@ -6,7 +6,7 @@ No node: what is tested is what is written and said, not what runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class World:
         await self.create(k.MODEL_CONFIG, {"metadata": {"name": name, "namespace": namespace}, "spec": MODEL})
 
     @asynccontextmanager
-    async def operator(self) -> AsyncIterator[tuple[ControllerSet, GatewayConfig]]:
+    async def operator(self) -> AsyncGenerator[tuple[ControllerSet, GatewayConfig]]:
         """Our controllers with a client of their own, so that their writes can be counted."""
         client = KubeClient(self.config)
         controllers, gateway = build(client, ControllerOptions(discovery_interval=3600))
@@ -144,7 +144,7 @@ def _established(crd: Object) -> bool:
 
 
 @asynccontextmanager
-async def embedded(path: Path, *, workloads: bool = True) -> AsyncIterator[World]:
+async def embedded(path: Path, *, workloads: bool = True) -> AsyncGenerator[World]:
     """``workloads``: with the cluster's own controllers."""
     server = ApiServer(ApiServerConfig(path, port=0))
     await server.start()
@@ -164,7 +164,7 @@ async def embedded(path: Path, *, workloads: bool = True) -> AsyncIterator[World
 
 
 @asynccontextmanager
-async def real(plane: Plane) -> AsyncIterator[World]:
+async def real(plane: Plane) -> AsyncGenerator[World]:
     """A shared plane; the namespaces made here go with the world."""
     config = plane.client_config()
     client = KubeClient(config)

@@ -228,6 +228,24 @@ async def test_images_and_pods_that_no_cluster_takes(world: World) -> None:
         await world.condition(k.MCP_SERVER, team, "bad", "Programmed", "True")
 
 
+async def test_a_refused_change_leaves_what_runs_as_it_was(world: World) -> None:
+    team = await world.namespace()
+    await world.model(team)
+    async with world.operator():
+        await world.create(k.AGENT, agent("a", team))
+        await world.condition(k.AGENT, team, "a", "Programmed", "True")
+        before = await world.find(k.SECRET, team, "a") or {}
+        volume = {"volumes": [{"name": "UPPER case", "emptyDir": {}}]}
+        await change(world, k.AGENT, team, "a", {"declarative": {"systemMessage": "New.", "deployment": volume}})
+        await world.condition(k.AGENT, team, "a", "Programmed", "False", "InvalidObject")
+        assert (await world.find(k.SECRET, team, "a") or {})["data"] == before["data"], (
+            "Pods that start get the old one"
+        )
+        await change(world, k.AGENT, team, "a", {"declarative": {"deployment": None}})
+        await world.condition(k.AGENT, team, "a", "Programmed", "True")
+        assert (await world.find(k.SECRET, team, "a") or {})["data"] != before["data"]
+
+
 def _reconciles(controllers: ControllerSet, name: str) -> int:
     return next(c.stats.reconciles for c in controllers.controllers if c.name == name)
 

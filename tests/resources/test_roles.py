@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quarterdeck.resources.base import Kind
 from quarterdeck.resources.crd import KINDS
 from quarterdeck.resources.roles import cluster_roles
 
@@ -18,7 +19,7 @@ def may(role: str, verb: str, group: str, resource: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_every_kind_can_be_seen_by_all_and_written_by_editors(kind) -> None:
+def test_every_kind_can_be_seen_by_all_and_written_by_editors(kind: Kind) -> None:
     for role in ROLES:
         assert may(role, "watch", kind.group, kind.plural)
         assert may(role, "get", kind.group, f"{kind.plural}/status")

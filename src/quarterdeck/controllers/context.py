@@ -161,10 +161,28 @@ class Context:
             live = self.get(res, desired["metadata"]["namespace"], desired["metadata"]["name"])
             if live is not None:
                 self.holders.refuse(owner, res, live)
+        await self._rehearse(children)
         for res, desired in children:
             await self._apply_one(owner, res, desired)
         if self.options.network_policies is None:
             await self._open_network(owner)
+
+    async def _rehearse(self, children: Sequence[tuple[Resource, Object]]) -> None:
+        """Ask whether a changed Deployment would be taken before what its running Pods mount is changed.
+
+        Raises the ApiError of the refusal: until the spec is corrected, configuration and Pods stay as they are.
+        """
+        changed = [(res, desired) for res, desired in children if self._respecified(res, desired)]
+        if any(res in (k.SECRET, k.CONFIG_MAP) for res, _ in changed):
+            for res, desired in changed:
+                if res is k.DEPLOYMENT:
+                    await self.set.client.apply(res, with_applied_hash(desired), dry_run=True)
+
+    def _respecified(self, res: Resource, desired: Object) -> bool:
+        """Whether the object is there, and was last applied with another content."""
+        live = self.get(res, desired["metadata"]["namespace"], desired["metadata"]["name"])
+        wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
+        return live is not None and (live["metadata"].get("annotations") or {}).get(APPLIED_HASH) != wanted
 
     async def _open_network(self, owner: Object) -> None:
         """NetworkPolicies were switched off: the one of ``owner`` goes."""
