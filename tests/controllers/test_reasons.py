@@ -14,10 +14,10 @@ SOURCES = ROOT / "src/quarterdeck/controllers"
 WORD = re.compile(r"[A-Z][A-Za-z]+")
 OTHER = {
     # kinds, and what manifests and protocols say
-    "Agent", "Agents", "BYO", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig", "Namespace", "NetworkPolicy",
-    "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service", "ServiceAccount", "ToolServer",
-    "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "SSE", "TCP", "Opaque", "ReadWriteOnce",
-    "Recreate", "ReplicaFailure", "ControllerOptions", "GatewayConfig",
+    "Agent", "Agents", "BYO", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig",
+    "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service",
+    "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "SSE", "TCP",
+    "Opaque", "ReadWriteOnce", "Recreate", "ReplicaFailure", "ControllerOptions", "GatewayConfig",
     # values of conditions and Events
     "True", "Unknown", "Normal", "Warning",
     # providers
