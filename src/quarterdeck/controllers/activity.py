@@ -28,6 +28,8 @@ class _Process:
     seen: float
     counts: dict[Epoch, Counts] = field(default_factory=dict[Epoch, Counts])
     calls: dict[Target, int] = field(default_factory=dict[Target, int])
+    open: set[Target] = field(default_factory=set[Target])
+    """What has calls in flight, or waiting for it, as of the last report."""
 
 
 class Activity:
@@ -55,9 +57,12 @@ class Activity:
             if process.counts.get((*target, item.epoch)) != counts:
                 process.counts[(*target, item.epoch)] = counts
                 self._changed(target)
+        was_open, process.open = process.open, set()
         for item in report.used:
             target = (item.kind, item.namespace, item.name)
-            if item.open or process.calls.get(target, 0) != item.calls:
+            if item.open:
+                process.open.add(target)
+            if item.open or target in was_open or process.calls.get(target, 0) != item.calls:
                 self._used[target] = now
             process.calls[target] = item.calls
 
@@ -78,7 +83,7 @@ class Activity:
         now = self._now()
         since = max(self._used.get(target, 0.0), self._since.setdefault(target, now))
         alive = [process for process in self._processes.values() if now - process.seen < FORGET]
-        if not alive or any(now - process.seen > FRESH for process in alive):
+        if not alive or any(now - process.seen > FRESH or target in process.open for process in alive):
             return 0.0
         return now - since
 

@@ -137,10 +137,13 @@ class Gateway:
         plane = self._control_plane
         assert plane is not None
         await tell(
-            lambda: self._observer.ledger.report(self.snapshot, [relay.target for relay in self.upstreams.in_flight]),
+            lambda: self._observer.ledger.report(self.snapshot, self._in_flight()),
             lambda body: plane.post("activity", body),
             _log.warning,
         )
+
+    def _in_flight(self) -> list[tuple[str, str]]:
+        return [*(relay.target for relay in self.upstreams.in_flight), *self.waker.waiting()]
 
     async def _ask_to_wake(self, sleeper: Sleeper) -> None:
         kind, namespace, name = sleeper

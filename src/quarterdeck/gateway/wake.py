@@ -56,6 +56,12 @@ class Waker:
         before, self._changed = self._changed, asyncio.Event()
         before.set()
 
+    def waiting(self) -> list[tuple[str, str]]:
+        """Protocol and backend of each call that is held: it counts as one in flight."""
+        protocols = {"Agent": "a2a", "MCPServer": "mcp"}
+        found = [(sleeper, waking.held) for sleeper, waking in self._waking.items() if sleeper[0] in protocols]
+        return [(protocols[kind], f"{ns}/{name}") for (kind, ns, name), held in found for _ in range(held)]
+
     async def ready(self, sleeper: Sleeper, most: float = inf) -> str:
         """Wait until it has an endpoint; empty then, else why it has none. At once when it is not to be woken.
 
