@@ -5,8 +5,10 @@
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/scale", "agents/status", "mcpservers/scale", "mcpservers/status", "modelconfigs/status", "modelproviderconfigs/status", "remotemcpservers/status"], "verbs": ["patch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
 - {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
-- {"apiGroups": [""], "resources": ["secrets", "services"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
-- {"apiGroups": [""], "resources": ["configmaps", "serviceaccounts"], "verbs": ["create", "get", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "delete", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create", "list", "patch", "watch"]}
 - {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["pods", "resourcequotas"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list", "watch"]}

@@ -61,10 +61,10 @@ WATCHED: tuple[Grant, ...] = (
     *_kind(k.MODEL_PROVIDER_CONFIG, "model discovery", children=False),
     *_kind(k.REMOTE_MCP_SERVER, "tool discovery", children=False),
     Grant(k.DEPLOYMENT, (*FOLLOW, "get", *APPLY, "delete"), "agents, MCP servers, scripted models, canaries"),
-    Grant(k.SERVICE, (*FOLLOW, "get", *APPLY, "delete"), "their Services; Services labelled as MCP servers"),
+    Grant(k.SERVICE, (*FOLLOW, *APPLY, "delete"), "their Services; Services labelled as MCP servers"),
     Grant(k.CONFIG_MAP, (*FOLLOW, "get", *APPLY), "configuration of bridges; prompts and values that resources name"),
     Grant(k.SECRET, (*FOLLOW, "get", *APPLY, "delete"), "config.json of agents; keys and headers that resources name"),
-    Grant(k.SERVICE_ACCOUNT, (*FOLLOW, "get", *APPLY), "identities of agents and MCP servers"),
+    Grant(k.SERVICE_ACCOUNT, (*FOLLOW, *APPLY), "identities of agents and MCP servers"),
     Grant(k.NETWORK_POLICY, (*FOLLOW, *APPLY, "delete"), "who may talk to agents and MCP servers"),
     Grant(k.CONTROLLER_REVISION, (*FOLLOW, "get", "create", "patch", "delete"), "accepted specs"),
     Grant(k.POD, FOLLOW, "which Agent a caller's Pod belongs to"),
@@ -86,7 +86,7 @@ OWN: tuple[Grant, ...] = (
         "the same",
         names=("quarterdeck-access-token", "quarterdeck-gateway-key", "quarterdeck-webhook"),
     ),
-    Grant(k.SECRET, ("patch",), "certificates are rotated", names=("quarterdeck-webhook",)),
+    Grant(k.SECRET, ("patch",), "certificates of the webhook are rotated", names=("quarterdeck-webhook",)),
     Grant(k.DEPLOYMENT, ("get",), "owner of what the operator makes", names=("quarterdeck-controller",)),
 )
 """In the control plane's own namespace."""
