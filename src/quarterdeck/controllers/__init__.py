@@ -7,6 +7,7 @@ from functools import partial
 
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
+from quarterdeck.kube.clock import Clock
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.kube.template import foreign_template_fields
@@ -38,9 +39,11 @@ class ControllerOptions(Options):
     """The only namespaces looked at; all when empty."""
 
 
-def build(client: KubeClient, options: ControllerOptions) -> tuple[ControllerSet, GatewayConfig]:
+def build(
+    client: KubeClient, options: ControllerOptions, *, clock: Clock | None = None
+) -> tuple[ControllerSet, GatewayConfig]:
     """All controllers, ready to run, and the gateway configuration they feed."""
-    controllers = ControllerSet(client, namespaces=options.watch_namespaces)
+    controllers = ControllerSet(client, clock=clock, namespaces=options.watch_namespaces)
     controllers.informer(k.DEPLOYMENT).keep_managed_fields = foreign_template_fields
     for res in (k.SECRET, k.CONFIG_MAP):
         controllers.informer(res).lean = True
