@@ -151,14 +151,20 @@ async def test_missing_objects_and_keys_are_named_and_their_coming_is_enough(wor
         "no-prompt": agent("no-prompt", team, systemMessage=None, systemMessageFrom=secret | {"type": "ConfigMap"}),
         "no-key": agent("no-key", team, [uses("RemoteMCPServer", "r", headersFrom=[header])]),
         "no-env": agent("no-env", team, deployment={"envFrom": [{"secretRef": {"name": "vars"}}]}),
+        "no-env-key": agent(
+            "no-env-key",
+            team,
+            deployment={"env": [{"name": "B", "valueFrom": {"secretKeyRef": {"name": "there", "key": "b"}}}]},
+        ),
     }
     words = {
         "no-server": "MCPServer {}/m not found", "no-remote": "RemoteMCPServer {}/r not found",
         "no-service": "Service {}/svc not found", "no-agent": "Agent {}/later not found",
         "no-model": "ModelConfig {}/mine not found", "no-prompt": "ConfigMap {}/s not found",
-        "no-key": "", "no-env": "not found: Secret {}/vars",
+        "no-key": "", "no-env": "not found: Secret {}/vars", "no-env-key": "not found: Secret {}/there (no key b)",
     }  # fmt: skip
     await world.model(team)
+    await world.create(k.SECRET, meta("there") | {"stringData": {"a": "1"}})
     async with world.operator() as (controllers, _):
         for body in agents.values():
             await world.create(k.AGENT, body)
@@ -184,6 +190,7 @@ async def test_missing_objects_and_keys_are_named_and_their_coming_is_enough(wor
         await world.create(k.CONFIG_MAP, meta("s") | {"data": {"token": "Prompt."}})
         await world.create(k.SECRET, meta("vars") | {"stringData": {"A": "1"}})
         await client.patch(k.SECRET, "s", {"stringData": {"token": "t"}}, team, kind="merge")
+        await client.patch(k.SECRET, "there", {"stringData": {"b": "2"}}, team, kind="merge")
         for name in words:
             await world.condition(k.AGENT, team, name, "ResolvedRefs", "True")
             await world.condition(k.AGENT, team, name, "Programmed", "True")

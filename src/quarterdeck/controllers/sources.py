@@ -92,10 +92,15 @@ def _hash(context: Context, namespace: str, uses: list[Source], before: Mapping[
 
 
 def missing(context: Context, namespace: str, sources: Iterable[Source]) -> list[str]:
-    """``Kind namespace/name`` of required objects that are not there, sorted."""
-    return sorted({
-        f"{source.kind} {namespace}/{source.name}"
-        for source in sources
-        if not source.optional
-        and context.get(k.SECRET if source.kind == "Secret" else k.CONFIG_MAP, namespace, source.name) is None
-    })  # fmt: skip
+    """``Kind namespace/name`` of required objects that are not there, ``… (no key k)`` of those without it; sorted."""
+    found: set[str] = set()
+    for source in sources:
+        if source.optional:
+            continue
+        obj = context.get(k.SECRET if source.kind == "Secret" else k.CONFIG_MAP, namespace, source.name)
+        where = f"{source.kind} {namespace}/{source.name}"
+        if obj is None:
+            found.add(where)
+        elif source.key and source.key not in {**(obj.get("data") or {}), **(obj.get("binaryData") or {})}:
+            found.add(f"{where} (no key {source.key})")
+    return sorted(found)
