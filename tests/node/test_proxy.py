@@ -1,4 +1,4 @@
-"""Services of a cluster on this node: relays at their addresses, names in /etc/hosts. A loopback range needs no rights."""
+"""Services of a cluster on this node: relays at their addresses, names in /etc/hosts. Loopback needs no rights."""
 
 from __future__ import annotations
 

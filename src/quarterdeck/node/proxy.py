@@ -34,6 +34,7 @@ _CONNECTIONS = 4096
 _DIAL_SECONDS = 5.0
 _ATTEMPTS = 3
 _BACKLOG = 1024
+_ACCEPT_AGAIN = 0.1
 _SLICES = "service"
 
 
@@ -62,7 +63,7 @@ class ServiceProxy:
         self._slices = Informer(client, ENDPOINT_SLICE)
         self._slices.add_index(_SLICES, _service_of)
         self._targets: Targets = {}
-        self._listeners: dict[Address, asyncio.Server] = {}
+        self._listeners: dict[Address, asyncio.Task[None]] = {}
         self._connections: set[asyncio.Task[None]] = set()
         self._turn = 0
         self._dirty = asyncio.Event()
@@ -80,7 +81,7 @@ class ServiceProxy:
             informer.on_change(lambda *_: self._dirty.set())
             informer.start()
         await asyncio.gather(self._services.synced.wait(), self._slices.synced.wait())
-        await self._reconcile()
+        self._reconcile()
         self._following = asyncio.create_task(self._follow(), name="service proxy")
 
     async def stop(self) -> None:
@@ -90,11 +91,10 @@ class ServiceProxy:
             await asyncio.gather(self._following, return_exceptions=True)
         for informer in (self._services, self._slices):
             await informer.stop()
-        for listener in self._listeners.values():
-            listener.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        tasks = [*self._listeners.values(), *self._connections]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._route:
             await asyncio.to_thread(drop_local, self._route)
 
@@ -110,50 +110,64 @@ class ServiceProxy:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            await self._reconcile()
+            self._reconcile()
             self._changed()
 
-    async def _reconcile(self) -> None:
+    def _reconcile(self) -> None:
         wanted: dict[Address, list[Address]] = {}
         for service, slices in self.services():
             wanted |= targets(service, slices)
         wanted = {a: t for a, t in wanted.items() if ipaddress.ip_address(a[0]) in self._range}
         self._targets = wanted
         for address in [a for a in self._listeners if a not in wanted]:
-            self._listeners.pop(address).close()
+            self._listeners.pop(address).cancel()
         for address in [a for a in wanted if a not in self._listeners]:
-            await self._listen(address)
+            self._listen(address)
 
-    async def _listen(self, address: Address) -> None:
+    def _listen(self, address: Address) -> None:
         """Other nodes of this machine serve the same addresses: the kernel spreads connections over all."""
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._accept(address, reader, writer)
-
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
         try:
-            self._listeners[address] = await asyncio.start_server(
-                accept, *address, family=family, reuse_address=True, reuse_port=True, backlog=_BACKLOG
-            )
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
         except OSError as error:
+            sock.close()
             log.warning("Service address %s:%d cannot be served: %s", *address, error)
-
-    async def _accept(self, address: Address, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._connections) >= _CONNECTIONS:
-            log.warning("Service address %s:%d: %d connections are open already", *address, _CONNECTIONS)
-            writer.transport.abort()
             return
-        self._connections.add(task)
+        sock.setblocking(False)
+        self._listeners[address] = asyncio.create_task(self._accept(address, sock), name=f"Service {address}")
+
+    async def _accept(self, address: Address, listener: socket.socket) -> None:
+        """Accepted here and not by asyncio's servers: those lose a connection that comes in while they are closed."""
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                try:
+                    accepted, _ = await loop.sock_accept(listener)
+                except OSError as error:  # no descriptors left, or the client gave up
+                    log.warning("Service address %s:%d: %s", *address, error)
+                    await asyncio.sleep(_ACCEPT_AGAIN)
+                    continue
+                if len(self._connections) >= _CONNECTIONS:
+                    log.warning("Service address %s:%d: %d connections are open already", *address, _CONNECTIONS)
+                    accepted.close()
+                    continue
+                task = loop.create_task(self._carry(address, accepted))
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+
+    async def _carry(self, address: Address, accepted: socket.socket) -> None:
+        """One connection; without endpoint it is reset."""
+        reader, writer = await asyncio.open_connection(sock=accepted)
         try:
             other = await self._dial(address, writer.get_extra_info("peername"))
-            if other is None:
-                writer.transport.abort()
-                return
-            with suppress(OSError):
-                await join(reader, writer, *other)
+            if other is not None:
+                with suppress(OSError):
+                    await join(reader, writer, *other)
         finally:
-            self._connections.discard(task)
+            writer.transport.abort()
 
     async def _dial(
         self, address: Address, sender: Address | None
