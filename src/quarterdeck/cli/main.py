@@ -44,6 +44,7 @@ def register() -> None:
         lifecycle,
         logs,
         mcp,
+        migrate,
         rollout,
         tools,
         versions,
@@ -62,6 +63,7 @@ def register() -> None:
     doctor.register(app)
     versions.register(app)
     mcp.register(app)
+    migrate.register(app)
     rollout.register(app)
     canary.register(rollout.group)
     demo.register(app)
