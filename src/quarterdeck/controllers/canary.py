@@ -29,7 +29,7 @@ from .workload import workload
 
 _KEPT = 2000
 _UNWATCHED = 60.0
-_OWN = (k.SERVICE, k.DEPLOYMENT, k.SECRET)
+_OWN = (k.SERVICE, k.DEPLOYMENT, k.SECRET, k.NETWORK_POLICY)
 _CONDITION = "RolledOut"
 _REASONS = {
     steps.STABLE: "Promoted",
