@@ -29,6 +29,7 @@ PLAIN: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def story(platform: Platform) -> Iterator[Platform]:
     platform.apply(AGENT, PLAIN)
+    platform.kubectl("set", "image", "deploy/plain", "c=other", *NAMESPACE)  # one revision to go back to
     platform.wait("agent/story")
     yield platform
     platform.kubectl("delete", "agent/story", "deploy/plain", *NAMESPACE, ok=False)

@@ -22,9 +22,10 @@ KINDS = {(res.group, res.kind): res for res in (k.AGENT, k.MCP_SERVER)}
 """What has revisions, in the version they are kept in."""
 FIELD_MANAGER = "qd-rollout"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_ATTEMPTS = 5
+_ATTEMPTS = 10
 _PAUSE = (0.05, 1.0)
 _JSON_PATCH = "application/json-patch+json"
+_MERGE_PATCH = "application/merge-patch+json"
 Object = dict[str, Any]
 
 
@@ -158,6 +159,7 @@ async def undo(subject: Subject, number: int, dry_run: bool) -> str:
         except Conflict:
             if attempt == _ATTEMPTS:
                 raise
+            await asyncio.sleep(_PAUSE[0] * attempt)  # status writes come in bursts while something rolls out
     return ""
 
 
@@ -207,7 +209,7 @@ async def restart(subject: Subject, now: str, dry_run: bool) -> None:
     if not changes:
         text = "if restart has already been triggered within the past second, please wait before attempting to trigger"
         raise ConfigError(f"failed to create patch for {subject.name}: {text} another")
-    await subject.patch(obj, changes, dry_run=dry_run)
+    await subject.mark({RESTARTED_AT: now}, dry_run=dry_run)
 
 
 # -- status
