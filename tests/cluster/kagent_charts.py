@@ -7,7 +7,8 @@ default Agent with its ModelConfig, tool server, prompts and key, and a Service 
 
 from __future__ import annotations
 
-import json
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import yaml
 
 from quarterdeck.resources.crd import crds
 
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _BRACES = ("{{", '{{ "{{" }}')
+
+
+@cache
+def _ours() -> list[dict[str, Any]]:
+    return crds()
 
 
 def definitions(storage: str) -> list[dict[str, Any]]:
     """As kagent has them; ``storage`` is the stored version of kinds that have it (0.5 stored v1alpha1)."""
     found: list[dict[str, Any]] = []
-    for document in crds():
-        document = json.loads(json.dumps(document))
+    for document in copy.deepcopy(_ours()):
         document["metadata"] = {"name": document["metadata"]["name"]}
         document["spec"]["names"]["categories"] = ["kagent"]
         versions = document["spec"]["versions"]
@@ -38,7 +44,7 @@ def write_definitions(folder: Path, storage: str) -> Path:
     chart = folder / f"kagent-crds-{storage}"
     _chart(chart, "kagent-crds", "0.9.12" if storage == "v1alpha2" else "0.5.0")
     for document in definitions(storage):
-        text = yaml.safe_dump(document, sort_keys=False, width=1000).replace(*_BRACES)
+        text = yaml.dump(document, Dumper=_DUMPER, sort_keys=False, width=1000).replace(*_BRACES)
         (chart / "templates" / f"{document['metadata']['name']}.yaml").write_text(text)
     return chart
 

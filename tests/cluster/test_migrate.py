@@ -27,13 +27,18 @@ QD = str(Path(sys.executable).parent / "qd")
 MAJORS: tuple[Literal[3, 4], ...] = (3, 4)
 SYSTEM = "quarterdeck-system"
 OLD_AGENT = k.Resource("kagent.dev", "v1alpha1", "Agent", "agents")
-HELM = [
-    pytest.param(
-        major, id=f"helm{major}",
-        marks=pytest.mark.skipif(not helm_path(major).exists(), reason="helm: not built here (tests/cluster/build.py)"),
-    )
-    for major in MAJORS
-]  # fmt: skip
+
+
+def helms(*slow: int) -> list[Any]:
+    """Each release of helm as a parameter; ``slow`` ones are in the slow tier."""
+    found: list[Any] = []
+    for major in MAJORS:
+        missing = pytest.mark.skipif(not helm_path(major).exists(), reason="helm: not built (tests/cluster/build.py)")
+        marks = (missing, pytest.mark.slow) if major in slow else (missing,)
+        found.append(pytest.param(major, id=f"helm{major}", marks=marks))
+    return found
+
+
 pytestmark = [NEEDS_REAL, pytest.mark.timeout(240)]
 
 
@@ -99,7 +104,7 @@ async def versions(api: ServedApi) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("major", HELM)
+@pytest.mark.parametrize("major", helms(4))
 async def test_kagent_is_uninstalled_and_every_agent_is_still_there(
     major: Literal[3, 4], api: ServedApi, tmp_path: Path
 ) -> None:
@@ -145,7 +150,7 @@ async def test_kagent_is_uninstalled_and_every_agent_is_still_there(
     assert len((await api.client.list(k.AGENT)).items) == 3, "our own chart keeps them, too"
 
 
-@pytest.mark.parametrize("major", HELM)
+@pytest.mark.parametrize("major", helms(3, 4))
 async def test_what_take_ownership_alone_is_worth(major: Literal[3, 4], api: ServedApi, tmp_path: Path) -> None:
     """Helm 4 asks the live object who owns it; Helm 3 deletes what its own record says, and all Agents with it."""
     helm = Helm(major, api)

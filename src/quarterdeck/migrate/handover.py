@@ -73,7 +73,7 @@ async def survey(client: KubeClient) -> Survey:
     for secret in (await client.list(k.SECRET, label_selector=SELECTOR)).items:
         if secret.get("type") == "helm.sh/release.v1":
             release = decode(secret)
-            if any(_is_kagents(document) for document in release.documents()):
+            if any(_is_kagents(document) for document in release.documents):
                 found.releases.append(release)
     for release in found.releases:
         if release.current:
@@ -110,7 +110,7 @@ def plan(found: Survey, target: Target) -> list[Change]:
 
 def kept(release: Release) -> list[Object]:
     """Objects of a release that outlive it: all of group kagent.dev, and the Secrets and ConfigMaps these name."""
-    documents = release.documents()
+    documents = release.documents
     chosen = [d for d in documents if _defines(d) or str(d.get("apiVersion", "")).startswith(f"{GROUP}/")]
     named = {text for document in chosen if not _defines(document) for text in _texts(document.get("spec"))}
     return chosen + [d for d in documents if d["kind"] in ("Secret", "ConfigMap") and d["metadata"]["name"] in named]

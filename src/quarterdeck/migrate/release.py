@@ -31,12 +31,17 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
+Part = tuple[str, Object | None]
+"""A document of a manifest as it is written, and the object in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """One revision of a release as it is stored."""
 
     secret: Object
     payload: dict[str, Any]
+    parts: tuple[Part, ...]
 
     @property
     def name(self) -> str:
@@ -51,30 +56,37 @@ class Release:
         """Whether this is the revision that an uninstall takes; older ones are for rollbacks."""
         return str((self.payload.get("info") or {}).get("status")) != "superseded"
 
+    @property
     def documents(self) -> list[Object]:
-        """The objects in its manifest, namespaced as Helm would."""
-        found: list[Object] = []
-        for text in _SEPARATOR.split(str(self.payload.get("manifest") or "")):
-            document: Any = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
-            if isinstance(document, dict) and document.get("kind") and document.get("metadata"):
-                found.append(document)
-        return found
+        """The objects in its manifest; those without a namespace are in the release's, or in none."""
+        return [document for _, document in self.parts if document is not None]
 
     def keeping(self, chosen: Callable[[Object], bool]) -> dict[str, Any] | None:
         """The payload with the chosen objects marked to be kept; None when they all are already."""
-        parts = _SEPARATOR.split(str(self.payload.get("manifest") or ""))
         changed = False
-        for at, text in enumerate(parts):
-            document: Any = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
-            if not isinstance(document, dict) or not document.get("metadata") or not chosen(document):
-                continue
-            annotations: dict[str, Any] = document["metadata"].get("annotations") or {}
-            if annotations.get(POLICY) != "keep":
-                document["metadata"]["annotations"] = annotations | {POLICY: "keep"}
+        texts: list[str] = []
+        for text, document in self.parts:
+            if document is not None and chosen(document) and not is_kept(document):
+                annotations = (document["metadata"].get("annotations") or {}) | {POLICY: "keep"}
+                marked = document | {"metadata": document["metadata"] | {"annotations": annotations}}
                 comments = "".join(line + "\n" for line in text.strip().splitlines() if line.startswith("# Source:"))
-                parts[at] = "\n" + comments + yaml.dump(document, Dumper=_DUMPER, sort_keys=False, width=1000)
+                text = "\n" + comments + yaml.dump(marked, Dumper=_DUMPER, sort_keys=False, width=1000)
                 changed = True
-        return self.payload | {"manifest": "---".join(parts)} if changed else None
+            texts.append(text)
+        return self.payload | {"manifest": "---".join(texts)} if changed else None
+
+
+def is_kept(document: Object) -> bool:
+    return (document["metadata"].get("annotations") or {}).get(POLICY) == "keep"
+
+
+def _parts(manifest: str) -> tuple[Part, ...]:
+    found: list[Part] = []
+    for text in _SEPARATOR.split(manifest):
+        document: Any = yaml.load(text, Loader=_LOADER)  # noqa: S506 - a safe loader
+        whole = isinstance(document, dict) and document.get("kind") and document.get("metadata")
+        found.append((text, document if whole else None))
+    return tuple(found)
 
 
 def decode(secret: Object) -> Release:
@@ -83,8 +95,12 @@ def decode(secret: Object) -> Release:
     try:
         raw = base64.b64decode(base64.b64decode((secret.get("data") or {})["release"]))
         payload = json.loads(gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw)
-        return Release(secret, payload | {"name": payload["name"], "namespace": payload["namespace"]})
-    except (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error, binascii.Error) as error:
+        return Release(
+            secret,
+            payload | {"name": payload["name"], "namespace": payload["namespace"]},
+            _parts(str(payload.get("manifest") or "")),
+        )
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zlib.error, binascii.Error, yaml.YAMLError) as error:
         name = f"{metadata.get('namespace')}/{metadata['name']}"
         raise ConfigError(f"Secret {name} is labelled as a Helm release and cannot be read as one: {error}") from error
 
