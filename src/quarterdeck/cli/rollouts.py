@@ -67,6 +67,12 @@ class Subject:
             "PATCH", path, params=params, body=[version, *changes], content_type=_JSON_PATCH
         )  # fmt: skip
 
+    async def mark(self, values: dict[str, str | None], *, dry_run: bool) -> None:
+        """Set annotations, or take them away (None)."""
+        params = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
+        path, body = self.resource.path(self.namespace, self.name), {"metadata": {"annotations": values}}
+        await self.client.request("PATCH", path, params=params, body=body, content_type=_MERGE_PATCH)
+
 
 def annotate(obj: Object, values: dict[str, str | None]) -> list[Object]:
     """JSON patch operations that set annotations, or take them away (None)."""
@@ -196,7 +202,7 @@ async def pause(subject: Subject, wanted: bool, dry_run: bool) -> None:
     if _is_paused(obj) == wanted:
         state = "already paused" if wanted else "not paused"
         raise ConfigError(f'{subject.kind.resource.plural}.{subject.kind.resource.group} "{subject.name}" is {state}')
-    await subject.patch(obj, annotate(obj, {PAUSED: "true" if wanted else None}), dry_run=dry_run)
+    await subject.mark({PAUSED: "true" if wanted else None}, dry_run=dry_run)
 
 
 async def restart(subject: Subject, now: str, dry_run: bool) -> None:
@@ -205,8 +211,7 @@ async def restart(subject: Subject, now: str, dry_run: bool) -> None:
     title = f'{subject.kind.resource.plural}.{subject.kind.resource.group} "{subject.name}"'
     if _is_paused(obj):
         raise ConfigError(f"{title} can't restart paused {subject.word} (run rollout resume first)")
-    changes = annotate(obj, {RESTARTED_AT: now})
-    if not changes:
+    if (obj["metadata"].get("annotations") or {}).get(RESTARTED_AT) == now:
         text = "if restart has already been triggered within the past second, please wait before attempting to trigger"
         raise ConfigError(f"failed to create patch for {subject.name}: {text} another")
     await subject.mark({RESTARTED_AT: now}, dry_run=dry_run)
