@@ -245,6 +245,19 @@ async def test_deletion_leaves_nothing_even_without_the_operator(world: World) -
     await world.eventually(empty, "nothing is left in the namespace")
 
 
+async def test_a_model_that_is_scripted_no_more_leaves_no_pods(world: World) -> None:
+    team = await world.namespace()
+    await world.model(team, "m")
+    await world.model(team, "other")
+    async with world.operator():
+        for name in ("m", "other"):
+            await world.condition(k.MODEL_CONFIG, team, name, "Programmed", "True")
+        await change(world, k.MODEL_CONFIG, team, "m", {"provider": "Ollama", "scripted": None})
+        for res in (k.DEPLOYMENT, k.SERVICE):
+            await world.gone(res, team, "m")
+            assert await world.find(res, team, "other") is not None
+
+
 @pytest.fixture
 async def alice(world: World) -> AsyncIterator[tuple[KubeClient, str, str]]:
     """Somebody bound to ``admin`` in the first of two namespaces, and the two."""

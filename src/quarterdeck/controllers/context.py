@@ -29,7 +29,7 @@ from quarterdeck.kube.apply import (
 from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.conditions import get_condition, set_condition
 from quarterdeck.kube.controller import ControllerSet
-from quarterdeck.kube.owner import is_controlled_by
+from quarterdeck.kube.owner import belongs_to
 from quarterdeck.kube.resource import Key, Object, Resource
 from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
@@ -164,8 +164,8 @@ class Context:
         await self._rehearse(children)
         for res, desired in children:
             await self._apply_one(owner, res, desired)
-        if self.options.network_policies is None:
-            await self._open_network(owner)
+        if self.options.network_policies is None:  # switched off: the one there was goes
+            await self.remove(owner, (k.NETWORK_POLICY,))
 
     async def _rehearse(self, children: Sequence[tuple[Resource, Object]]) -> None:
         """Ask whether a changed Deployment would be taken before what its running Pods mount is changed.
@@ -184,13 +184,14 @@ class Context:
         wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
         return live is not None and (live["metadata"].get("annotations") or {}).get(APPLIED_HASH) != wanted
 
-    async def _open_network(self, owner: Object) -> None:
-        """NetworkPolicies were switched off: the one of ``owner`` goes."""
+    async def remove(self, owner: Object, kinds: Iterable[Resource]) -> None:
+        """Delete the children named like ``owner`` that it has no use for any more."""
         name, namespace = owner["metadata"]["name"], owner["metadata"]["namespace"]
-        live = self.get(k.NETWORK_POLICY, namespace, name)
-        if live is not None and is_controlled_by(live, owner):
-            with suppress(NotFound):
-                await self.set.client.delete(k.NETWORK_POLICY, name, namespace, uid=live["metadata"]["uid"])
+        for res in kinds:
+            live = self.get(res, namespace, name)
+            if live is not None and belongs_to(live, owner) and "deletionTimestamp" not in live["metadata"]:
+                with suppress(NotFound):
+                    await self.set.client.delete(res, name, namespace, uid=live["metadata"]["uid"])
 
     async def _apply_one(self, owner: Object, res: Resource, desired: Object) -> None:
         metadata = desired["metadata"]

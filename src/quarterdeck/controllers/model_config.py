@@ -79,6 +79,8 @@ class ModelConfigReconciler:
             if spec.provider == "Scripted":
                 await self._scripted(obj, spec)
                 verdicts.append(PROGRAMMED)
+            else:
+                await self.context.remove(obj, (k.DEPLOYMENT, k.SERVICE, k.NETWORK_POLICY))
             verdicts.append(self._ready(obj, spec))
         except ConfigError as error:
             verdicts += [self.context.not_programmed(obj, error)] if verdicts else self.context.rejected(error, _FAILED)
