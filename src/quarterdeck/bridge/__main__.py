@@ -52,7 +52,9 @@ async def serve(config: BridgeConfig) -> None:
         listener.setblocking(False)
         await server.listen_socket(listener)
     else:
-        await server.listen(os.environ.get("POD_IP") or "0.0.0.0", config.listen.port)  # noqa: S104 - a Pod's own address
+        # The node's relay in front of us, else the Pod's own address.
+        host = os.environ.pop("QUARTERDECK_LISTEN_HOST", "") or os.environ.get("POD_IP") or "0.0.0.0"  # noqa: S104
+        await server.listen(host, config.listen.port)
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

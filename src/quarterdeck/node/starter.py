@@ -245,6 +245,8 @@ class Starter:
             for sock in sockets.values():
                 stack.enter_context(sock)
             request.listen = {port: sock.fileno() for port, sock in sockets.items()}
+            if request.own_network and not request.hand_over and os.path.basename(request.argv[0]) == _BRIDGE:
+                request.env["QUARTERDECK_LISTEN_HOST"] = "127.0.0.1"  # our relay is what listens on the Pod's address
             if request.hand_over and sockets:
                 request.env["QUARTERDECK_LISTEN_FDS"] = ",".join(f"{p}={fd}" for p, fd in request.listen.items())
             request.cgroups = runtime.cgroups.create(group, plan.limits) if runtime.cgroups.version else []
