@@ -67,15 +67,13 @@ def abort(
 
 def _decide(kind: str, names: list[str] | None, value: Any, dry_run: str, where: tuple[str, str, str, str]) -> None:
     from .rollout import is_dry, on_each, say
-    from .rollouts import Subject, annotate
+    from .rollouts import Subject
 
     async def one(subject: Subject) -> None:
         obj = await subject.get()
         status = (obj.get("status") or {}).get("rollout") or {}
         annotation, text, done = value(_attempt(subject, status), status)
-        changes = annotate(obj, {annotation: text})
-        if changes:
-            await subject.patch(obj, changes, dry_run=is_dry(dry_run))
+        await subject.mark({annotation: text}, dry_run=is_dry(dry_run))
         say(subject, done, dry_run)
 
     on_each(kind, names, one, where)

@@ -74,7 +74,7 @@ class Subject:
         await self.client.request("PATCH", path, params=params, body=body, content_type=_MERGE_PATCH)
 
 
-def annotate(obj: Object, values: dict[str, str | None]) -> list[Object]:
+def _annotate(obj: Object, values: dict[str, str | None]) -> list[Object]:
     """JSON patch operations that set annotations, or take them away (None)."""
     there: dict[str, str] = obj["metadata"].get("annotations") or {}
     wanted = {**there, **{key: value for key, value in values.items() if value is not None}}
@@ -180,7 +180,7 @@ async def _undo_once(subject: Subject, number: int, dry_run: bool) -> str:
     spec = revision.restored(obj.get("spec") or {}, (kept.get("data") or {}).get("spec") or {})
     if spec == obj.get("spec"):
         return f"skipped rollback (current spec already matches revision {chosen.number})"
-    changes = [{"op": "replace", "path": "/spec", "value": spec}, *annotate(obj, {CHANGE_CAUSE: chosen.cause})]
+    changes = [{"op": "replace", "path": "/spec", "value": spec}, *_annotate(obj, {CHANGE_CAUSE: chosen.cause})]
     await subject.patch(obj, changes, dry_run=dry_run)
     return "rolled back"
 
