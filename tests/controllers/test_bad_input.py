@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from quarterdeck.controllers.holders import Holders
-from quarterdeck.errors import NameConflict
+from quarterdeck.errors import Invalid, NameConflict
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.owner import owner_reference
@@ -395,6 +397,36 @@ async def test_children_left_of_an_earlier_owner_of_the_name(world: World) -> No
 
         await world.eventually(replaced, "the new agent has a Deployment of its own")
         await world.condition(k.AGENT, team, "again", "Programmed", "True")
+
+
+async def test_servers_of_several_kinds_may_share_a_name(world: World) -> None:
+    team = await world.namespace()
+    await world.model(team)
+    async with world.operator() as (_, gateway):
+        await world.create(k.MCP_SERVER, mcp_server("m", team))
+        await world.create(k.REMOTE_MCP_SERVER, remote("m", team))
+        await world.create(k.AGENT, agent("a", team, [uses("MCPServer", "m"), uses("RemoteMCPServer", "m")]))
+        await world.condition(k.AGENT, team, "a", "Programmed", "True")
+        config = await world.find(k.SECRET, team, "a") or {}
+        tools = json.loads(base64.b64decode(config["data"]["config.json"]))["http_tools"]
+        paths = [tool["params"]["url"].partition("/mcp/")[2] for tool in tools]
+        assert paths == [f"{team}/m", f"{team}/remotemcpserver.m"]
+
+        async def granted() -> bool:
+            policies = gateway.snapshot.policies if gateway.snapshot is not None else ()
+            return [grant.kind for p in policies for grant in p.tools] == ["MCPServer", "RemoteMCPServer"]
+
+        await world.eventually(granted, "the gateway tells them apart")
+
+
+async def test_lists_that_are_too_long_are_refused_by_the_server(world: World) -> None:
+    team = await world.namespace()
+    await world.model(team)
+    thousands = uses("MCPServer", "m")
+    thousands["mcpServer"]["toolNames"] = [f"tool-{n}" for n in range(3000)]
+    for tools, words in (([calls("x")] * 21, "must have at most 20 items"), ([thousands], "at most 50 items")):
+        with pytest.raises(Invalid, match=words):
+            await world.create(k.AGENT, agent("a", team, tools))
 
 
 async def test_unknown_fields_are_warned_of_and_change_nothing(world: World) -> None:
