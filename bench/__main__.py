@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import agent_turn, api_server, gateway, operator, reconcile, startup
+from . import agent_turn, api_server, cluster, gateway, operator, reconcile, startup
 from .measure import ROOT, Row, machine
 
 README = Path(__file__).parent / "README.md"
@@ -28,6 +28,7 @@ BENCHES: dict[str, tuple[Callable[[bool], Awaitable[list[Row]]], float]] = {
     "startup": (startup.bench, 240.0),
     "api_server": (api_server.bench, 420.0),
     "reconcile": (reconcile.bench, 420.0),
+    "cluster": (cluster.bench, 180.0),
     "operator": (operator.bench, 2_400.0),
     "agent_turn": (agent_turn.bench, 120.0),
     "gateway": (gateway.bench, 240.0),
