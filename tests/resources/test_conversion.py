@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from quarterdeck.resources.conversion import agent_spec, convert, model_spec
 
 META = {"name": "a", "namespace": "n"}
@@ -75,3 +80,103 @@ def test_model_secret_reference() -> None:
         "spec": {"model": "m", "apiKeySecretRef": "n/s", "apiKeySecretKey": "k"},
     }
     assert model_spec(old).api_key_secret == "s"
+
+
+TEXT = st.text("abc/.-", min_size=1, max_size=6)
+WORDS = st.lists(TEXT, max_size=3)
+LEGACY_TOOL = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("McpServer"),
+            "mcpServer": st.fixed_dictionaries({"toolServer": TEXT}, optional={"toolNames": WORDS}),
+        }
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("Agent"), "agent": st.fixed_dictionaries({"ref": st.sampled_from(("a", "n/a"))})}
+    ),
+)
+TOOL = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("McpServer"),
+            "mcpServer": st.fixed_dictionaries(
+                {"name": TEXT},
+                optional={
+                    "namespace": TEXT,
+                    "toolNames": WORDS,
+                    "apiGroup": st.just("kagent.dev"),
+                    "kind": st.sampled_from(("MCPServer", "RemoteMCPServer", "Service", "ToolServer")),
+                },
+            ),
+        },
+        optional={"headersFrom": st.just([{"name": "h", "value": "v"}])},
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("Agent"),
+            "agent": st.fixed_dictionaries(
+                {"name": TEXT}, optional={"namespace": TEXT, "kind": st.sampled_from(("Agent", "SandboxAgent"))}
+            ),
+        },
+        optional={"isolateSessions": st.booleans()},
+    ),
+)
+DEPLOYMENT = st.fixed_dictionaries({}, optional={"replicas": st.integers(0, 3), "labels": st.just({"a": "b"})})
+COMMON: dict[str, st.SearchStrategy[Any]] = {
+    "systemMessage": TEXT, "modelConfig": TEXT, "stream": st.booleans(), "deployment": DEPLOYMENT,
+    "a2aConfig": st.just({"skills": [{"id": "i", "name": "n", "tags": []}]}),
+}  # fmt: skip
+DECLARATIVE = st.fixed_dictionaries(
+    {}, optional=COMMON | {"runtime": st.just("go"), "tools": st.lists(TOOL, max_size=3), "shareTools": st.booleans()}
+)
+AROUND: dict[str, st.SearchStrategy[Any]] = {"description": TEXT, "replicas": st.integers(0, 3)}
+FLAT_AGENT = st.fixed_dictionaries(
+    {}, optional=COMMON | AROUND | {"memory": WORDS, "tools": st.lists(LEGACY_TOOL, max_size=3)}
+)
+NEW_AGENT = st.fixed_dictionaries(
+    {"type": st.just("Declarative"), "declarative": DECLARATIVE}, optional=AROUND
+) | st.fixed_dictionaries({"type": st.just("BYO"), "byo": st.just({"deployment": {"image": "i"}})}, optional=AROUND)
+MODEL: dict[str, st.SearchStrategy[Any]] = {"apiKeySecretKey": TEXT, "defaultHeaders": st.just({"a": "b"})}
+FLAT_MODEL = st.fixed_dictionaries(
+    {"model": TEXT},
+    optional=MODEL | {"apiKeySecretRef": st.sampled_from(("s", "n/s")), "modelInfo": st.just({"vision": True})},
+)
+NEW_MODEL = st.fixed_dictionaries({"model": TEXT}, optional=MODEL | {"apiKeySecret": TEXT})
+METADATA = st.fixed_dictionaries(
+    {"name": st.just("a"), "namespace": st.just("n")},
+    optional={"annotations": st.just({"mine": "1"}), "labels": st.just({"x": "y"})},
+)
+
+
+def typed(kind: str, version: str, metadata: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": f"kagent.dev/{version}", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+@given(st.sampled_from(("Agent", "ModelConfig")), METADATA, st.data())
+def test_v1alpha1_objects_come_back_as_they_were_written(
+    kind: str, metadata: dict[str, Any], data: st.DataObject
+) -> None:
+    spec = data.draw(FLAT_AGENT if kind == "Agent" else FLAT_MODEL)
+    old = typed(kind, "v1alpha1", metadata, spec)
+    new = convert(old, "kagent.dev/v1alpha2")
+    back = convert(new, "kagent.dev/v1alpha1")
+    assert convert(back, "kagent.dev/v1alpha2") == new
+    if kind == "Agent":
+        assert back["spec"].pop("type") == "Declarative"  # the default of the field
+        if not any(key in spec for key in COMMON | {"tools": TOOL}):
+            assert back["spec"].pop("declarative") == {}
+    assert back == old
+
+
+@given(st.sampled_from(("Agent", "ModelConfig")), METADATA, st.data())
+def test_v1alpha2_objects_lose_nothing_on_the_way_through_v1alpha1(
+    kind: str, metadata: dict[str, Any], data: st.DataObject
+) -> None:
+    new = typed(kind, "v1alpha2", metadata, data.draw(NEW_AGENT if kind == "Agent" else NEW_MODEL))
+    assert convert(convert(new, "kagent.dev/v1alpha1"), "kagent.dev/v1alpha2") == new
+
+
+@given(METADATA, FLAT_AGENT, NEW_AGENT)
+def test_a_mixture_of_both_shapes_settles(metadata: dict[str, Any], flat: dict[str, Any], new: dict[str, Any]) -> None:
+    first = convert(typed("Agent", "v1alpha1", metadata, new | flat), "kagent.dev/v1alpha2")
+    assert convert(convert(first, "kagent.dev/v1alpha1"), "kagent.dev/v1alpha2") == first

@@ -119,8 +119,8 @@ def _legacy_tool(tool: Object) -> Object:
 
 
 def _name(reference: str) -> Object:
-    namespace, slash, name = reference.partition("/")
-    return {"name": name, "namespace": namespace} if slash else {"name": reference}
+    namespace, _, name = reference.partition("/")
+    return {"name": name, "namespace": namespace} if namespace and name else {"name": reference}
 
 
 def _reference(target: Object) -> str:
