@@ -100,14 +100,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("path", "revision"),
-    [
-        ("both", "2025-11-25"), ("both", "2026-07-28"), ("both+gateway", "2025-11-25"), ("both+gateway", "2026-07-28"),
-        ("stdio+gateway", "2025-11-25"), ("stdio+gateway", "2026-07-28"), ("legacy+gateway", "2025-11-25"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("revision", list(SCORED))
+@pytest.mark.parametrize("path", ["both", "both+gateway", "stdio+gateway", "legacy+gateway"])
 async def test_every_scenario_passes(url: Callable[[str], str], path: str, revision: str, tmp_path: Path) -> None:
-    result = await suite.run(url(path), tmp_path, "--requirements", revision)
+    result = await suite.run(url(path), tmp_path, revision)
     assert "\n".join(result.failed) == ""
     assert len(result.scenarios) >= SCORED[revision]

@@ -25,6 +25,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventMessage, EventStore
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 
 warnings.simplefilter("ignore")  # the scenarios use what 2026-07-28 deprecates
 
@@ -196,12 +197,16 @@ async def test_streaming_elicitation(ctx: Context, params: Any) -> Any:
 @tool()
 async def test_trigger_tool_change(ctx: Context, params: Any) -> Any:
     await bus.publish(ToolsListChanged())
+    if ctx.protocol_version < "2026":
+        await ctx.session.send_tool_list_changed()
     return result(text("tools changed"))
 
 
 @tool()
 async def test_trigger_prompt_change(ctx: Context, params: Any) -> Any:
     await bus.publish(PromptsListChanged())
+    if ctx.protocol_version < "2026":
+        await ctx.session.send_prompt_list_changed()
     return result(text("prompts changed"))
 
 
@@ -363,7 +368,35 @@ async def list_tools(ctx: Context, params: Any) -> types.ListToolsResult:
 async def call_tool(ctx: Context, params: types.CallToolRequestParams) -> Any:
     if params.name not in TOOLS:
         raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-    return await TOOLS[params.name][0](ctx, params)
+    return await to_the_end(TOOLS[params.name][0], ctx, params)
+
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "elicitation/create": (types.ElicitRequest, types.ElicitResult),
+    "sampling/createMessage": (types.CreateMessageRequest, types.CreateMessageResult),
+    "roots/list": (types.ListRootsRequest, types.ListRootsResult),
+}
+
+
+async def to_the_end(handler: Any, ctx: Context, params: Any) -> Any:
+    """Where sessions are spoken, what a handler asks for is asked of the client at once, in the middle of the call."""
+    outcome = await handler(ctx, params)
+    while ctx.protocol_version < "2026" and isinstance(outcome, types.InputRequiredResult):
+        asked = outcome.model_dump(mode="json", by_alias=True, exclude_none=True)["inputRequests"]
+        given = await asyncio.gather(*(put(ctx, key, question) for key, question in asked.items()))
+        answered = {"inputResponses": dict(zip(asked, given, strict=True)), "requestState": outcome.request_state}
+        whole = params.model_dump(mode="json", by_alias=True, exclude_none=True) | answered
+        outcome = await handler(ctx, type(params).model_validate(whole))
+    return outcome
+
+
+async def put(ctx: Context, key: str, question: Json) -> Json:
+    request, answer = KINDS[question["method"]]
+    named = question["params"] | {"_meta": {"dev.quarterdeck/inputKey": key}}
+    body = request.model_validate({"method": question["method"], "params": named})
+    metadata = ServerMessageMetadata(related_request_id=ctx.request_id)
+    given = await ctx.session.send_request(body, answer, metadata=metadata)
+    return given.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 RESOURCES: dict[str, Json] = {
@@ -477,7 +510,8 @@ def build() -> Server[Any]:
         "everything", version="1.0", instructions="Fixtures of the MCP conformance suite.", cache_hints=hints,  # type: ignore[arg-type]
         on_list_tools=list_tools, on_call_tool=call_tool, on_list_resources=list_resources,
         on_list_resource_templates=list_templates, on_read_resource=read_resource, on_subscribe_resource=subscribe,
-        on_unsubscribe_resource=subscribe, on_list_prompts=list_prompts, on_get_prompt=get_prompt,
+        on_unsubscribe_resource=subscribe, on_list_prompts=list_prompts,
+        on_get_prompt=lambda ctx, params: to_the_end(get_prompt, ctx, params),
         on_completion=complete, on_set_logging_level=subscribe, on_subscriptions_listen=ListenHandler(bus),
     )  # fmt: skip
     server.middleware.append(RequestStateBoundary(RequestStateSecurity.ephemeral(), default_audience="everything"))

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from quarterdeck.errors import UpstreamError
-from quarterdeck.mcptypes.jsonrpc import Message
+from quarterdeck.mcptypes.jsonrpc import Message, read
 
 from .config import BridgeConfig
-from .frames import decode_line
 
 
 class Listener(Protocol):
@@ -122,7 +121,7 @@ class Child:
     def _line(self, line: bytes) -> None:
         if not line.strip():
             return
-        message = decode_line(line)
+        message = read(line)
         if message is None:
             text = line[:2000].decode("utf-8", "replace").rstrip("\n")
             print(

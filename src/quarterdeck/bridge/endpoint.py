@@ -13,10 +13,10 @@ import msgspec
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
 from quarterdeck.mcptypes import ERA_MODERN, era_of, protocol
-from quarterdeck.mcptypes.jsonrpc import FramingError, Message, error_response, parse
+from quarterdeck.mcptypes.jsonrpc import FramingError, Message, error_response, parse, read
 from quarterdeck.wire.http import Exchange
 
-from .frames import decode_line, encode_line, request_version
+from .frames import encode_line, request_version
 from .link import Link
 from .processes import Processes
 from .reply import Reply, Stream
@@ -130,7 +130,7 @@ class Endpoint:
                 holder = _Holder()
                 link.request(message, holder, session.id, self.config.start_timeout)
                 await holder.done.wait()
-                answer = decode_line(holder.message)
+                answer = read(holder.message)
                 if answer is None or answer.result is msgspec.UNSET:
                     self.sessions.end(session)
                     reply.on_failure(holder.error or UpstreamError(f"MCP server {self.config.name} refused initialize"))

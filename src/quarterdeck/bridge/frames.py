@@ -8,19 +8,7 @@ from msgspec import UNSET, Raw, UnsetType
 from quarterdeck.mcptypes import protocol
 from quarterdeck.mcptypes.jsonrpc import Message
 
-_message = msgspec.json.Decoder(Message)
 _members = msgspec.json.Decoder(dict[str, Raw])
-
-
-def decode_line(line: bytes) -> Message | None:
-    """The message on a line, or None when it is not JSON-RPC."""
-    try:
-        message = _message.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if message.id is UNSET and not message.method:
-        return None
-    return message
 
 
 def encode_line(

@@ -13,11 +13,10 @@ import msgspec
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
 from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, protocol
-from quarterdeck.mcptypes.jsonrpc import Message
+from quarterdeck.mcptypes.jsonrpc import Message, read
 
 from .child import Child
 from .config import BridgeConfig
-from .frames import decode_line
 from .link import Link
 
 _CLIENT = {"name": "quarterdeck-bridge", "version": "1"}
@@ -33,7 +32,7 @@ class _Probe:
         del message
 
     def on_answer(self, message: bytes) -> None:
-        decoded = decode_line(message)
+        decoded = read(message)
         if decoded is not None and not self.answer.done():
             self.answer.set_result(decoded)
 

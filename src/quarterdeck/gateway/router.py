@@ -137,8 +137,7 @@ class Router:
     ) -> Coroutine[Any, Any, None] | None:
         route = table.mcp.get(path)
         if route is not None:
-            self._mcp.handle(exchange, route, principal)
-            return None
+            return self._mcp.handle(exchange, route, principal)
         if path == b"/mcp":
             return self._multiplex.handle(exchange, table, principal)
         if path.startswith((b"/llm/", b"/v1/")):

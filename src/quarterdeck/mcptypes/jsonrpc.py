@@ -70,6 +70,15 @@ _KNOWN_TOP = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _KNOWN_PARAMS = frozenset({"name", "arguments", "uri", "_meta"})
 
 
+def read(data: bytes) -> Message | None:
+    """A message from a server, request, notification or response; None when the bytes are no JSON-RPC."""
+    try:
+        message = _message.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if message.id is UNSET and not message.method else message
+
+
 def id_of(body: bytes) -> bytes:
     """The raw id of a message that is refused whatever else it says; empty when there is none to be read."""
     try:

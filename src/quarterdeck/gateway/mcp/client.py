@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any, cast
 
@@ -53,6 +54,14 @@ class SessionExpired(UpstreamError):
     """The upstream does not know our session any more (404)."""
 
 
+class NoAnswer(UpstreamError):
+    """The upstream answered, but not with JSON-RPC."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"sent something that is no MCP answer (HTTP {status})")
+        self.status = status
+
+
 class RpcError(UpstreamError):
     """The upstream answered with a JSON-RPC error."""
 
@@ -86,21 +95,31 @@ def without_modern_meta(raw: Raw) -> dict[str, Raw]:
 
 async def connect(route: McpRoute, lane: Lane) -> Link:
     """Open a session, in the legacy era first, which nearly all servers speak. Raises UpstreamError, TimedOut."""
-    origin = route.origin()
-    if origin is None:
-        raise UpstreamError("has no ready endpoint")
-    link = Link(origin, LATEST_LEGACY)
-    params = {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": _INFO}
     try:
-        result, session = await _exchange(route, lane, link, protocol.INITIALIZE, params)
+        return (await initialize(route, lane, {}))[0]
     except RpcError as error:
         if error.code in (protocol.UNSUPPORTED_VERSION, protocol.METHOD_NOT_FOUND):
-            return Link(origin, MODERN_VERSIONS[-1])
+            return Link(origin_of(route), MODERN_VERSIONS[-1])
         raise
+
+
+async def initialize(route: McpRoute, lane: Lane, capabilities: dict[str, Any]) -> tuple[Link, Raw]:
+    """A session of the legacy era, for a client that can do so much; and what the server said of itself."""
+    link = Link(origin_of(route), LATEST_LEGACY)
+    params = {"protocolVersion": LATEST_LEGACY, "capabilities": capabilities, "clientInfo": _INFO}
+    result, session = await _exchange(route, lane, link, protocol.INITIALIZE, params)
     link.version = msgspec.json.decode(result, type=_Initialized).protocol_version
     link.session = session
     await notify(route, lane, link, jsonrpc.notification(protocol.INITIALIZED), protocol.INITIALIZED)
-    return link
+    return link, result
+
+
+def origin_of(route: McpRoute) -> Origin:
+    """The next address of the server. Raises UpstreamError when there is none."""
+    origin = route.origin()
+    if origin is None:
+        raise UpstreamError("has no ready endpoint")
+    return origin
 
 
 async def ask(route: McpRoute, lane: Lane, link: Link, method: str, params: dict[str, Any] | None = None) -> Raw:
@@ -127,7 +146,7 @@ async def list_all(route: McpRoute, lane: Lane, link: Link, method: str, key: st
 
 async def notify(route: McpRoute, lane: Lane, link: Link, body: bytes, method: str) -> None:
     """Send a notification; what is answered does not matter."""
-    response = await _post(route, lane, link, method, body)
+    response = await post(route, lane, link, method, body)
     await response.read()
 
 
@@ -141,12 +160,12 @@ async def close(route: McpRoute, lane: Lane, link: Link) -> None:
 
 async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params: Any) -> tuple[Raw, str]:
     body = jsonrpc.request(f"qd-{next(_ids)}", method, params)
-    response = await _post(route, lane, link, method, body)
+    response = await post(route, lane, link, method, body)
     answer = await _answer(response)
     if answer is None or (answer.error is None and answer.result is UNSET):
         if response.status == 404 and link.session:
             raise SessionExpired("does not know the session any more")
-        raise UpstreamError(f"sent something that is no MCP answer (HTTP {response.status})")
+        raise NoAnswer(response.status)
     if answer.error is not None:
         if response.status == 404 and link.session and answer.error.code != protocol.METHOD_NOT_FOUND:
             raise SessionExpired("does not know the session any more")
@@ -155,7 +174,43 @@ async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params
     return cast(Raw, answer.result), session  # checked above; pyright cannot narrow on UNSET
 
 
-async def _post(route: McpRoute, lane: Lane, link: Link, method: str, body: bytes) -> Response:
+async def speaks_modern(route: McpRoute, lane: Lane) -> bool:
+    """Whether a server answers 2026-07-28. Raises UpstreamError, TimedOut when it answers nothing at all."""
+    try:
+        await ask(route, lane, Link(origin_of(route), MODERN_VERSIONS[-1]), protocol.DISCOVER)
+    except RpcError:
+        return False
+    except NoAnswer as error:
+        if error.status >= 500:
+            raise
+        return False  # an HTTP refusal is what older servers say to a version they do not know
+    return True
+
+
+async def listen(route: McpRoute, lane: Lane, link: Link) -> Response:
+    """The GET stream of a session, of which nothing but the head must come in time."""
+    head = [*_lines(lane.headers + link.headers("GET")), (b"accept", b"text/event-stream")]
+    return await route.pool.request("GET", link.origin, route.path.decode(), head, timeout=route.server.timeout or None)
+
+
+async def messages(response: Response) -> AsyncIterator[jsonrpc.Message]:
+    """The JSON-RPC messages of a response, JSON or SSE; anything else among them is left out."""
+    content = (response.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if content == b"text/event-stream":
+        parser = SseParser()
+        async for chunk in response:
+            for event in parser.feed(chunk):
+                message = jsonrpc.read(event.data)
+                if message is not None:
+                    yield message
+        return
+    message = jsonrpc.read(await response.read())
+    if message is not None:
+        yield message
+
+
+async def post(route: McpRoute, lane: Lane, link: Link, method: str, body: bytes) -> Response:
+    """Send one message; the response head."""
     head = _lines(lane.headers + (link.headers(method) if method != protocol.INITIALIZE else b""))
     head.append((b"content-type", b"application/json"))
     head.append((b"accept", b"application/json, text/event-stream"))

@@ -5,11 +5,13 @@ A request goes through :attr:`McpEndpoint.stages` in order; a stage that has ans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from hashlib import sha256
+from typing import Any
 
 from msgspec import UNSET
 
+from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import ERA_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, era_of, jsonrpc, lists, protocol
 from quarterdeck.mcptypes.headers import decode_value, encode_value
 from quarterdeck.wire.client import Origin
@@ -19,6 +21,8 @@ from ..call import Call
 from ..observe import Observer
 from ..policy.principal import Principal
 from ..upstream import Upstreams
+from .eras import Eras
+from .older import OlderServers
 from .relay import McpRelay, Transform, answer_error
 from .route import Lane, McpRoute
 from .session import Session, SessionSealer
@@ -32,7 +36,7 @@ _ACCEPT = b"application/json, text/event-stream"
 class McpCall(Call):
     """A call to one MCP server."""
 
-    __slots__ = ("body", "lane", "message", "modern", "origin", "route", "session")
+    __slots__ = ("body", "lane", "later", "message", "modern", "origin", "route", "session")
 
     def __init__(self, exchange: Exchange, route: McpRoute, principal: Principal) -> None:
         super().__init__(exchange, "mcp", route.label)
@@ -44,6 +48,8 @@ class McpCall(Call):
         self.modern = era_of(self.headers.get(protocol.H_VERSION)) == ERA_MODERN
         self.session: Session | None = None
         self.origin: Origin | None = None
+        self.later: Coroutine[Any, Any, None] | None = None
+        """What goes on with the call when a stage has to wait."""
 
 
 class McpEndpoint:
@@ -53,15 +59,20 @@ class McpEndpoint:
         self._upstreams = upstreams
         self._observer = observer
         self._sealer = sealer
-        # limits and the circuit breaker take their place between authorize and locate
-        self.stages: tuple[Callable[[McpCall], bool], ...] = (self._read, self._authorize, self._locate, self._forward)
+        self._eras = Eras()
+        self._older = OlderServers(observer, sealer)
+        # limits and the circuit breaker take their place between authorize and the eras
+        self.stages: tuple[Callable[[McpCall], bool], ...] = (
+            self._read, self._authorize, self._same_era, self._locate, self._forward,
+        )  # fmt: skip
 
-    def handle(self, exchange: Exchange, route: McpRoute, principal: Principal) -> None:
+    def handle(self, exchange: Exchange, route: McpRoute, principal: Principal) -> Coroutine[Any, Any, None] | None:
         call = McpCall(exchange, route, principal)
         self._observer.begin(call)
         for stage in self.stages:
             if not stage(call):
-                return
+                return call.later
+        return None
 
     # -- stages
     def _read(self, call: McpCall) -> bool:
@@ -135,6 +146,27 @@ class McpEndpoint:
         answer_error(call, code, decision.reason, status=status, data=data)
         self._observer.finish(call, "denied", status, decision.reason)
         return False
+
+    def _same_era(self, call: McpCall) -> bool:
+        """Hand over what is said in an era that the server does not speak, or may not."""
+        if not call.modern or not call.route.server.endpoints or self._eras.modern(call.route):
+            return True
+        call.later = self._across_eras(call)
+        return False
+
+    async def _across_eras(self, call: McpCall) -> None:
+        try:
+            modern = await self._eras.speaks_modern(call.route, call.lane)
+        except (UpstreamError, TimedOut) as error:
+            code, status = (protocol.TIMED_OUT, 504) if isinstance(error, TimedOut) else (protocol.UPSTREAM_FAILED, 502)
+            message = f"MCP server {call.server} failed: {error}; {call.route.remedy}"
+            answer_error(call, code, message, status=200 if call.raw_id else status)
+            self._observer.finish(call, "error", status, message)
+            return
+        if not modern:
+            await self._older.handle(call)
+        elif self._locate(call):
+            self._forward(call)
 
     def _locate(self, call: McpCall) -> bool:
         """Find the upstream's address, and its session behind the client's token."""

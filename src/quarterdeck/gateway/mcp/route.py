@@ -75,6 +75,8 @@ class McpRoute:
         self._authorizer = authorizer
         self._lanes: dict[str, Lane] = {}
         self._next = 0
+        self.modern_until = 0.0
+        """Until when (monotonic) the server is known to speak 2026-07-28."""
 
     def lane(self, principal: Principal) -> Lane:
         lane = self._lanes.get(principal.id)

@@ -1,0 +1,238 @@
+"""One session with a server of the older era (until 2025-11-25), shared by the stateless requests of one caller.
+
+A request in it is a :class:`Flight`. What the server says about it (notices, questions, the answer) waits in the
+flight's queue, so that the exchange that takes it may be another than the one that sent the request: a question to the
+client becomes an ``input_required`` result, and the retry that brings the answers takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.mcptypes import LATEST_LEGACY, jsonrpc, protocol
+from quarterdeck.wire.client import Response
+
+from . import client
+from .client import Link, SessionExpired
+from .route import Lane, McpRoute
+
+_QUEUE = 1024
+"""Messages of one call that may wait for a client that does not read."""
+
+_BURST = 0.05
+"""Seconds to wait for further questions once the server has asked one: servers ask several things at a time."""
+
+_CHANGES = frozenset(
+    {
+        "notifications/tools/list_changed", "notifications/prompts/list_changed",
+        "notifications/resources/list_changed", "notifications/resources/updated",
+    }
+)  # fmt: skip
+_ids = count(1)
+
+
+class Event(Struct, gc=False):
+    """What a server says about a call. ``answer`` and ``end`` come last."""
+
+    kind: Literal["notice", "question", "answer", "end"]
+    message: jsonrpc.Message = msgspec.field(default_factory=jsonrpc.Message)
+    error: UpstreamError | TimedOut | None = None
+
+
+class Greeting(Struct, rename="camel"):
+    """Result of ``initialize``."""
+
+    protocol_version: str = LATEST_LEGACY
+    capabilities: dict[str, Any] = {}
+    server_info: dict[str, Any] = {}
+    instructions: str = ""
+
+
+class Flight:
+    """A call that the server works on."""
+
+    def __init__(self, number: int) -> None:
+        self.id = f"qd-f{number}"
+        self.events: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
+        self.asked: dict[str, jsonrpc.Message] = {}
+        """Questions the client has been told of and has not answered."""
+        self.task: asyncio.Task[None] | None = None
+        self.over = False
+
+    def put(self, event: Event) -> None:
+        try:
+            self.events.put_nowait(event)
+        except asyncio.QueueFull:  # the client stopped reading; the call ends rather than grow
+            self.over = True
+
+    async def next(self, timeout: float) -> Event:
+        """The next event; ``end`` with TimedOut after so many silent seconds (0: never)."""
+        try:
+            async with asyncio.timeout(timeout or None):
+                return await self.events.get()
+        except TimeoutError:
+            return Event("end", error=TimedOut(f"gave no sign of life for {timeout:g} s"))
+
+    async def burst(self, first: Event) -> list[Event]:
+        """``first``, a question, and those that follow at once. What is no question goes back into the queue."""
+        found = [first]
+        later: list[Event] = []
+        try:
+            async with asyncio.timeout(_BURST):
+                while True:
+                    event = await self.events.get()
+                    (found if event.kind == "question" else later).append(event)
+        except TimeoutError:
+            for event in later:
+                self.put(event)
+        return found
+
+
+class Conversation:
+    """The session, its GET stream, and the calls in it."""
+
+    def __init__(self, route: McpRoute, lane: Lane, capabilities: dict[str, Any]) -> None:
+        self.route = route
+        self.lane = lane
+        self.capabilities = capabilities
+        self.link: Link | None = None
+        self.greeting = Greeting()
+        self.level = ""
+        self.listeners: set[Callable[[jsonrpc.Message], None]] = set()
+        """Take notifications that belong to no call: lists that changed, resources that were updated."""
+        self.mirrored: dict[str, dict[tuple[str, ...], str]] | None = None
+        """Tool → arguments that travel as headers; None until the tools were listed."""
+        self._flights: dict[str, Flight] = {}
+        self._stream: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._flights or self.listeners)
+
+    async def open(self) -> Link:
+        """The session; made when there is none. Raises UpstreamError, TimedOut."""
+        async with self._opening:
+            link = self.link
+            if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
+                return link
+            self.close()
+            self.link, result = await client.initialize(self.route, self.lane, self.capabilities)
+            self.greeting = msgspec.json.decode(result, type=Greeting)
+            self.level, self.mirrored = "", None
+            self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
+            return self.link
+
+    def close(self) -> None:
+        """Forget the session; calls in it end with an error."""
+        self.link = None
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+        for flight in list(self._flights.values()):
+            flight.put(Event("end", error=UpstreamError("ended the session")))
+
+    async def ask(self, method: str, params: dict[str, Any] | None = None) -> Raw:
+        """A request of our own; a session that has expired is opened anew, once. Raises RpcError, UpstreamError."""
+        link = await self.open()
+        try:
+            return await client.ask(self.route, self.lane, link, method, params)
+        except SessionExpired:
+            self.close()
+            return await client.ask(self.route, self.lane, await self.open(), method, params)
+
+    async def send(self, method: str, params: dict[str, Any]) -> Flight:
+        """Start a call. Raises UpstreamError, TimedOut."""
+        flight = Flight(next(_ids))
+        link = await self.open()
+        body = jsonrpc.request(flight.id, method, params)
+        response = await client.post(self.route, self.lane, link, method, body)
+        if response.status == 404 and link.session:
+            self.close()
+            response = await client.post(self.route, self.lane, await self.open(), method, body)
+        self._flights[flight.id] = flight
+        flight.task = asyncio.get_running_loop().create_task(self._receive(flight, response))
+        return flight
+
+    async def answer(self, flight: Flight, answers: dict[str, Raw]) -> None:
+        """Bring the client's answers to the server. Raises UpstreamError, TimedOut."""
+        link = await self.open()
+        for key, result in answers.items():
+            question = flight.asked.pop(key, None)
+            if question is not None:
+                await client.notify(
+                    self.route, self.lane, link, jsonrpc.result_response(question.id, result), "response"
+                )
+
+    async def refuse(self, question: jsonrpc.Message, text: str) -> None:
+        """Tell the server that nobody will answer. Raises UpstreamError, TimedOut."""
+        body = jsonrpc.error_response(question.id, protocol.METHOD_NOT_FOUND, text)
+        await client.notify(self.route, self.lane, await self.open(), body, "response")
+
+    async def cancel(self, flight: Flight, reason: str) -> None:
+        """Nobody waits for this call any more. Raises nothing: the server is told if it can be."""
+        self.end(flight)
+        link = self.link
+        if link is not None:
+            body = jsonrpc.notification(protocol.CANCELLED, {"requestId": flight.id, "reason": reason})
+            try:
+                await client.notify(self.route, self.lane, link, body, protocol.CANCELLED)
+            except (UpstreamError, TimedOut):
+                return  # it cannot hear us; its own time limits end the call
+
+    def end(self, flight: Flight) -> None:
+        """Stop listening to the server about this call."""
+        flight.over = True
+        self._flights.pop(flight.id, None)
+        if flight.task is not None:
+            flight.task.cancel()
+
+    # -- from the server
+    async def _receive(self, flight: Flight, response: Response) -> None:
+        try:
+            async for message in client.messages(response):
+                if not message.method:
+                    flight.put(Event("answer", message))
+                    return
+                self._about(flight, message)
+            flight.put(Event("end", error=UpstreamError(f"ended before it answered (HTTP {response.status})")))
+        except (UpstreamError, TimedOut) as error:
+            flight.put(Event("end", error=error))
+        finally:
+            response.close()
+            self._flights.pop(flight.id, None)
+
+    async def _listen(self, link: Link) -> None:
+        """The GET stream: questions and notifications that the server sends outside of calls. Servers may have none."""
+        try:
+            response = await client.listen(self.route, self.lane, link)
+            if response.status != 200:
+                response.close()
+                return
+            async for message in client.messages(response):
+                flight = next(reversed(self._flights.values())) if self._flights else None
+                if message.method in _CHANGES or flight is None:
+                    self._tell(message)
+                else:  # the server does not say which call it is about: the youngest one is the best guess
+                    self._about(flight, message)
+        except (UpstreamError, TimedOut):
+            return  # the next session has another stream
+
+    def _about(self, flight: Flight, message: jsonrpc.Message) -> None:
+        if message.method in _CHANGES:
+            self._tell(message)
+        else:
+            flight.put(Event("notice" if message.id is UNSET else "question", message))
+
+    def _tell(self, message: jsonrpc.Message) -> None:
+        if message.method == "notifications/tools/list_changed":
+            self.mirrored = None
+        for listener in list(self.listeners):
+            listener(message)
