@@ -1,7 +1,8 @@
 """The resource controllers alone in a process: `python -m bench.controllers_process`, configuration in the environment.
 
 ``BENCH_CLIENT``: the client's configuration as JSON. ``BENCH_IDENTITY``: work only while leading, under this name;
-``BENCH_TIMING``: seconds of the lease, of its renewal and between attempts. Prints ``ready``, then once a second a JSON
+``BENCH_TIMING``: seconds of the lease, of its renewal and between attempts; ``BENCH_NETWORK_POLICIES``: they are
+written, as in a cluster. Prints ``ready``, then once a second a JSON
 line: is everything idle, does it lead, reconciles so far, errors, writes. SIGUSR1 lists everything anew.
 """
 
@@ -20,6 +21,7 @@ from quarterdeck.controllers import ControllerOptions, build
 from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.lease import LeaderElector, Timing
+from quarterdeck.translate.options import NetworkPolicies
 
 NAMESPACE, LEASE = "quarterdeck-system", "quarterdeck-controller"
 
@@ -48,7 +50,8 @@ async def main() -> None:
     config = ClientConfig(**json.loads(os.environ["BENCH_CLIENT"]))
     elector = elector_of(config)
     client = KubeClient(config, gate=elector.check if elector is not None else None)
-    controllers, gateway = build(client, ControllerOptions(discovery_interval=3600.0))
+    policies = NetworkPolicies(NAMESPACE) if "BENCH_NETWORK_POLICIES" in os.environ else None
+    controllers, gateway = build(client, ControllerOptions(discovery_interval=3600.0, network_policies=policies))
     await controllers.start(workers=elector is None)
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()

@@ -31,6 +31,7 @@ from .reconcile import controllers, line, settled
 
 NAMESPACE = "bench"
 AGENT = "operator"
+LIKE_A_CLUSTER = {"BENCH_NETWORK_POLICIES": "1"}
 _AT_ONCE = 16
 
 
@@ -248,7 +249,7 @@ async def relists(plane: Plane, config: dict[str, Any], process: Process, size: 
     lists = sum(e["verb"] == "list" for e in calls(plane)[seen:])
     process.terminate()
     await process.wait()
-    async with controllers(config) as again:
+    async with controllers(config, **LIKE_A_CLUSTER) as again:
         state = await settled(again, size.objects, 300.0)
         return [
             Row(f"{size.name}: CPU of listing everything anew", listed, "s", None, f"{lists} pages"),
@@ -264,7 +265,7 @@ async def one(size: Size) -> list[Row]:
         config = asdict(plane.client_config()) | {"user_agent": AGENT}
         try:
             await prepare(client)
-            async with controllers(config) as process:
+            async with controllers(config, **LIKE_A_CLUSTER) as process:
                 await settled(process, 0, 60.0)
                 rows, _ = await creation(plane, client, process, size)
                 rows += await silence(plane, process, size)
