@@ -1,27 +1,67 @@
-"""Conversations and tasks in a real SQLite file."""
+"""Conversations and tasks in a real SQLite file and in a real PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import DDL, update
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version
+from support import postgresql
 
 
 def _task(data: str, name: str = "t1", state: str = "working") -> TaskRow:
     return TaskRow("kagent/a", "alice", name, "s1", "1.0", state, data)
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await Database.open(str(tmp_path / "server.db"))
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    pytest.importorskip("asyncpg")
+    if postgresql.commands() is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    with postgresql.running() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    if request.param == "sqlite":
+        url = str(tmp_path / "server.db")
+    else:
+        url = await _fresh(request.getfixturevalue("server"))
+    opened = await Database.open(url)
     yield opened
     await opened.close()
+
+
+async def _fresh(server: str) -> str:
+    """A database of its own for a test."""
+    name = f"test_{uuid4().hex}"
+    engine = create_async_engine(server.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(DDL(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    return server.removesuffix("postgres") + name
+
+
+async def test_replicas_that_start_together_take_turns(server: str) -> None:
+    url = await _fresh(server)
+    opened = await asyncio.gather(*(Database.open(f"{url}?sslmode=prefer") for _ in range(4)))
+    await opened[0].create_session("kagent/a", "alice", "s1", "hello", None)
+    assert [(await each.session("kagent/a", "alice", "s1"))["name"] for each in opened] == ["hello"] * 4
+    await asyncio.gather(*(each.close() for each in opened))
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/x", "nosuch://x/y", "postgresql://"])
+async def test_a_database_that_cannot_be_used_is_named(url: str) -> None:
+    with pytest.raises(StorageError, match="cannot be used"):
+        await Database.open(url)
 
 
 async def test_a_session_belongs_to_its_agent_and_user(database: Database) -> None:

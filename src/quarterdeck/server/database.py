@@ -7,6 +7,7 @@ another's. Schema changes are numbered and applied in order at start.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,12 +34,13 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 
 VERSION = 2
+_MIGRATION_LOCK = 0x7164_6462
 
 _meta = MetaData()
 schema_version = Table("schema_version", _meta, Column("version", Integer, primary_key=True))
@@ -114,7 +116,11 @@ class Database:
             except OSError as error:
                 raise StorageError(f"database {url} cannot be used: {error.strerror}") from error
             url = f"sqlite+aiosqlite:///{url}"
-        engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        url = _with_driver(url)
+        try:
+            engine = create_async_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        except (ModuleNotFoundError, ArgumentError) as error:
+            raise StorageError(f"the database URL cannot be used: {error}") from error
         if url.startswith("sqlite"):
             event.listen(engine.sync_engine, "connect", _sqlite_pragmas)
         database = cls(engine)
@@ -124,7 +130,7 @@ class Database:
         except StorageError:
             await engine.dispose()
             raise
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             await engine.dispose()
             raise StorageError(f"{_named(engine)} cannot be used: {_cause(error)}") from error
         return database
@@ -291,7 +297,15 @@ def _named(engine: AsyncEngine | Engine) -> str:
     return str(engine.url.database) if engine.dialect.name == "sqlite" else f"database {engine.url!r}"
 
 
-def _cause(error: SQLAlchemyError) -> str:
+def _with_driver(url: str) -> str:
+    """URLs as PostgreSQL's own tools write them, for the driver that we bring."""
+    scheme, colon, rest = url.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        return url
+    return "postgresql+asyncpg" + colon + re.sub("([?&])sslmode=", r"\1ssl=", rest)
+
+
+def _cause(error: SQLAlchemyError | OSError) -> str:
     text = str(getattr(error, "orig", None) or error)
     if "not a database" in text or "malformed" in text:
         return f"{text}; restore it from a backup, or move it away to start without conversations"
@@ -299,7 +313,9 @@ def _cause(error: SQLAlchemyError) -> str:
 
 
 def _migrate(connection: Connection) -> None:
-    """Bring an empty or older database to :data:`VERSION`."""
+    """Bring an empty or older database to :data:`VERSION`; replicas that start together take turns."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
     schema_version.create(connection, checkfirst=True)
     found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
     if found is not None and found > VERSION:

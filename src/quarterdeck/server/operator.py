@@ -13,6 +13,7 @@ from quarterdeck import __version__
 from quarterdeck.controllers import GatewayConfig, build
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.gateway.options import Address
+from quarterdeck.kube import metrics
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.config import load_config
 from quarterdeck.kube.controller import ControllerSet
@@ -67,7 +68,7 @@ class Operator:
         self.elector.owners = owned_by
         told = replace(options.controllers, local_token_hashes=(token_hash,))
         self._controllers, self._config = build(client, told)
-        self._metrics()
+        self._metrics(self._controllers, self._config)
         rest = self._rest = await RestApis.open(options.database, self._reviews(plain, self._config), self._config)
         if options.webhook is not None:
             await self._start_webhook(plain, options.webhook, owned_by)
@@ -184,18 +185,13 @@ class Operator:
         else:
             exchange.respond(404, b"see /livez, /readyz and /metrics\n", text)
 
-    def _metrics(self) -> None:
-        elector, config = self.elector, self._config
-        assert config is not None
+    def _metrics(self, controllers: ControllerSet, config: GatewayConfig) -> None:
         self.registry.gauge("quarterdeck_build_info", "Version.", lambda: [({"version": __version__}, 1.0)])
         self.registry.gauge(
-            "quarterdeck_controller_leader", "1 on the replica that writes.", lambda: [({}, float(elector.is_leader))]
-        )
-        self.registry.gauge(
-            "quarterdeck_gateway_config_compilations",
-            "Snapshots compiled since the start.",
-            lambda: [({}, float(config.compilations))],
-        )
+            "quarterdeck_gateway_config_compilations_total", "Snapshots compiled.",
+            lambda: [({}, float(config.compilations))], kind="counter",
+        )  # fmt: skip
+        metrics.register(self.registry, controllers, self.elector)
 
 
 async def _until_done(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
