@@ -83,6 +83,7 @@ def test_model_secret_reference() -> None:
 
 
 TEXT = st.text("abc/.-", min_size=1, max_size=6)
+NAME = st.text("abc.-", min_size=1, max_size=6)
 WORDS = st.lists(TEXT, max_size=3)
 LEGACY_TOOL = st.one_of(
     st.fixed_dictionaries(
@@ -100,9 +101,9 @@ TOOL = st.one_of(
         {
             "type": st.just("McpServer"),
             "mcpServer": st.fixed_dictionaries(
-                {"name": TEXT},
+                {"name": NAME},
                 optional={
-                    "namespace": TEXT,
+                    "namespace": NAME,
                     "toolNames": WORDS,
                     "apiGroup": st.just("kagent.dev"),
                     "kind": st.sampled_from(("MCPServer", "RemoteMCPServer", "Service", "ToolServer")),
@@ -115,7 +116,7 @@ TOOL = st.one_of(
         {
             "type": st.just("Agent"),
             "agent": st.fixed_dictionaries(
-                {"name": TEXT}, optional={"namespace": TEXT, "kind": st.sampled_from(("Agent", "SandboxAgent"))}
+                {"name": NAME}, optional={"namespace": NAME, "kind": st.sampled_from(("Agent", "SandboxAgent"))}
             ),
         },
         optional={"isolateSessions": st.booleans()},
