@@ -109,10 +109,10 @@ def _given(reference: Object, without: str) -> Object:
 def _legacy_tool(tool: Object) -> Object:
     out = dict(tool)
     server, agent = tool.get("mcpServer"), tool.get("agent")
-    if isinstance(server, dict) and server.get("kind") == "ToolServer":
+    if isinstance(server, dict) and (server.get("kind"), server.get("apiGroup")) == ("ToolServer", "kagent.dev"):
         rest = {key: value for key, value in server.items() if key not in _REFERENCE}
         out["mcpServer"] = {"toolServer": _reference(server)} | rest
-    if isinstance(agent, dict) and agent.get("kind") in (None, "", "Agent"):
+    if isinstance(agent, dict) and not {"kind", "apiGroup"} & agent.keys():  # a ref cannot say more
         rest = {key: value for key, value in agent.items() if key not in _REFERENCE}
         out["agent"] = {"ref": _reference(agent)} | rest
     return out
