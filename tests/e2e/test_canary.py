@@ -42,20 +42,31 @@ def agent(name: str, text: str, **spec: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trials(platform: Platform) -> Iterator[Platform]:
-    """Three agents with canaries and one that rests, Ready."""
+    """An agent with a canary, Ready, and the ModelConfig that breaks it."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "canary-key", "namespace": NS}}
     model = {"apiVersion": "kagent.dev/v1alpha2", "kind": "ModelConfig", "spec": BROKEN}
     platform.apply(
         secret | {"stringData": {"KEY": "x"}},
         model | {"metadata": {"name": "canary-broken", "namespace": NS}},
-        *(agent(name, "version one", rollout=rollout) for name, rollout in ROLLOUTS.items()),
+        agent("canary-breaks", "version one", rollout=ROLLOUTS["canary-breaks"]),
+    )
+    platform.wait("agent/canary-breaks", seconds=90)
+    yield platform
+    platform.kubectl("delete", "agent/canary-breaks", "modelconfig/canary-broken", "secret/canary-key", "-n", NS)
+
+
+@pytest.fixture(scope="module")
+def more(trials: Platform) -> Iterator[Platform]:
+    """Two further agents with canaries and one that rests."""
+    names = [name for name in ROLLOUTS if name != "canary-breaks"]
+    trials.apply(
+        *(agent(name, "version one", rollout=ROLLOUTS[name]) for name in names),
         agent("sleeper", "I rest", scaleToZero={"after": "2s"}),
     )
-    for name in ROLLOUTS:
-        platform.wait(f"agent/{name}", seconds=90)
-    yield platform
-    platform.kubectl("delete", "agent", *ROLLOUTS, "sleeper", "-n", NS)
-    platform.kubectl("delete", "modelconfig/canary-broken", "secret/canary-key", "-n", NS)
+    for name in names:
+        trials.wait(f"agent/{name}", seconds=90)
+    yield trials
+    trials.kubectl("delete", "agent", *names, "sleeper", "-n", NS)
 
 
 def ask(platform: Platform, name: str, context: str = "", headers: dict[str, str] | None = None) -> tuple[str, str]:
@@ -64,9 +75,10 @@ def ask(platform: Platform, name: str, context: str = "", headers: dict[str, str
     if context:
         message["contextId"] = context
     body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}}
-    answer = httpx.post(
-        f"{platform.gateway}/a2a/{NS}/{name}", json=body, headers={"a2a-version": "1.0"} | (headers or {}), timeout=90
-    ).json()
+    bearer = {"authorization": f"Bearer {platform.token}"} if platform.token else {}
+    url = f"{platform.gateway}/a2a/{NS}/{name}"
+    sent = {"a2a-version": "1.0"} | bearer | (headers or {})
+    answer = httpx.post(url, json=body, headers=sent, timeout=90).json()
     assert "result" in answer, answer
     task = answer["result"]["task"]
     return task["contextId"], task["status"]["state"]
@@ -114,44 +126,47 @@ def test_a_canary_that_fails_its_calls_is_given_up_under_traffic(trials: Platfor
     eventually(lambda: "canary-breaks-canary" not in trials.kubectl("get", "deploy", "-n", NS).out, "its Pods are gone")
 
 
-def test_a_canary_whose_image_cannot_run_is_given_up_without_a_call(trials: Platform) -> None:
+@pytest.mark.slow
+def test_a_canary_whose_image_cannot_run_is_given_up_without_a_call(more: Platform) -> None:
     image = {"image": "registry.invalid/nothing:1"}
-    tell(trials, "canary-image", {"type": "BYO", "byo": {"deployment": image}})
-    ended = reach(trials, "canary-image", "Aborted")
+    tell(more, "canary-image", {"type": "BYO", "byo": {"deployment": image}})
+    ended = reach(more, "canary-image", "Aborted")
     assert "no Pod was ready for 2 s" in ended["message"] and "container kagent" in ended["message"]
-    assert ask(trials, "canary-image")[1] == "TASK_STATE_COMPLETED"
+    assert ask(more, "canary-image")[1] == "TASK_STATE_COMPLETED"
 
 
-def test_an_a_b_test_by_header_is_promoted_by_hand(trials: Platform) -> None:
+@pytest.mark.slow
+def test_an_a_b_test_by_header_is_promoted_by_hand(more: Platform) -> None:
     name, label = "canary-passes", f"{NS}/canary-passes"
-    tell(trials, name, {"declarative": {"systemMessage": "version two"}})
-    begun = reach(trials, name, "Paused")
+    tell(more, name, {"declarative": {"systemMessage": "version two"}})
+    begun = reach(more, name, "Paused")
     tag = track_tag(begun["canaryRevision"], begun["startedAt"])
-    tried = [ask(trials, name, headers={"X-Beta": "always"})[0] for _ in range(3)]
+    tried = [ask(more, name, headers={"X-Beta": "always"})[0] for _ in range(3)]
     assert {tag_of(c, label) for c in tried} == {tag}
-    assert {tag_of(ask(trials, name)[0], label) for _ in range(3)} == {0}, "weight 0: only what matches"
-    assert {tag_of(ask(trials, name, headers={"X-Beta": "no"})[0], label)} == {0}
-    assert ask(trials, name, tried[0])[0] == tried[0], "the conversation goes on without the header"
-    done = trials.qd("rollout", "promote", f"agent/{name}", "-n", NS).out
+    assert {tag_of(ask(more, name)[0], label) for _ in range(3)} == {0}, "weight 0: only what matches"
+    assert {tag_of(ask(more, name, headers={"X-Beta": "no"})[0], label)} == {0}
+    assert ask(more, name, tried[0])[0] == tried[0], "the conversation goes on without the header"
+    done = more.qd("rollout", "promote", f"agent/{name}", "-n", NS).out
     assert done.strip() == "agent.kagent.dev/canary-passes promoted past step 1 of 2"
-    trials.qd("rollout", "status", f"agent/{name}", "-n", NS, "--timeout", "60s")
-    trials.wait(f"agent/{name}", condition="RolledOut")
-    assert status(trials, name)["stableRevision"] == begun["canaryRevision"]
-    assert ask(trials, name, tried[0])[1] == "TASK_STATE_COMPLETED"
-    denied = trials.qd("rollout", "abort", f"agent/{name}", "-n", NS, ok=False)
+    more.qd("rollout", "status", f"agent/{name}", "-n", NS, "--timeout", "60s")
+    more.wait(f"agent/{name}", condition="RolledOut")
+    assert status(more, name)["stableRevision"] == begun["canaryRevision"]
+    assert ask(more, name, tried[0])[1] == "TASK_STATE_COMPLETED"
+    denied = more.qd("rollout", "abort", f"agent/{name}", "-n", NS, ok=False)
     assert denied.code != 0 and "has no canary" in denied.err
 
 
-def test_an_agent_that_rests_answers_a_burst_of_calls_after_one_start(trials: Platform) -> None:
+@pytest.mark.slow
+def test_an_agent_that_rests_answers_a_burst_of_calls_after_one_start(more: Platform) -> None:
     def replicas() -> int:
-        return int(trials.get("deployment", "sleeper")["spec"]["replicas"])
+        return int(more.get("deployment", "sleeper")["spec"]["replicas"])
 
     eventually(lambda: replicas() == 0, "nobody calls: no Pods", 60)
-    ready = eventually(lambda: trials.condition("agent", "sleeper", "Ready"), "a condition")
+    ready = eventually(lambda: more.condition("agent", "sleeper", "Ready"), "a condition")
     assert ready["status"] == "True"
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: ask(trials, "sleeper")[1], range(6)))
+        answers = list(pool.map(lambda _: ask(more, "sleeper")[1], range(6)))
     assert answers == ["TASK_STATE_COMPLETED"] * 6
-    text = trials.kubectl("get", "events", "-n", NS, "--field-selector", "involvedObject.name=sleeper").out
+    text = more.kubectl("get", "events", "-n", NS, "--field-selector", "involvedObject.name=sleeper").out
     assert "ScaledToZero" in text and "Woken" in text
-    assert trials.get("agent", "sleeper")["spec"]["replicas"] == 1
+    assert more.get("agent", "sleeper")["spec"]["replicas"] == 1
