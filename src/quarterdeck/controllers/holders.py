@@ -88,7 +88,7 @@ class Holders:
                 self.wait(owner, res, namespace, name)
                 where = f"{res.kind} {namespace}/{name}"
                 raise NameConflict(f"{where} exists ({error}); {_remedy(owner, where)}") from error
-            if written is not None and _was_there(written, owner):
+            if written is not None and _was_there(written):
                 bare = {key: desired[key] for key in ("apiVersion", "kind")} | {
                     "metadata": {"name": name, "namespace": namespace}
                 }
@@ -119,14 +119,14 @@ class Holders:
             self._set.enqueue(controller, key)
 
 
-def _was_there(written: Object, owner: Object) -> bool:
-    """Whether an object that we took for new is another's: older than ``owner``, or more than its status is theirs."""
-    metadata = written["metadata"]
-    if metadata["creationTimestamp"] < owner["metadata"]["creationTimestamp"]:
-        return True
+def _was_there(written: Object) -> bool:
+    """Whether others wrote more than a status into an object that we took for new.
+
+    Times say nothing: the servers of one control plane do not agree on them. What nobody has written into is taken.
+    """
     return any(
         (entry.get("manager"), entry.get("operation")) != (_MANAGER, "Apply") and not entry.get("subresource")
-        for entry in metadata.get("managedFields") or ()
+        for entry in written["metadata"].get("managedFields") or ()
     )
 
 
