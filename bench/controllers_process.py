@@ -64,6 +64,8 @@ async def main() -> None:
         stats = [c.stats for c in controllers.controllers]
         state = {
             "idle": controllers.idle,
+            "synced": all(i.answered.is_set() for i in controllers.informers),
+            "informers": len(controllers.informers),
             "leads": elector is None or elector.is_leader,
             "reconciles": sum(s.reconciles for s in stats),
             "errors": sum(s.errors for s in stats),

@@ -241,10 +241,13 @@ async def _drain(process: Process) -> None:
 
 async def relists(plane: Plane, config: dict[str, Any], process: Process, size: Size) -> list[Row]:
     """All kinds listed anew in the running process; then a restart, which reconciles everything too."""
-    seen, before = len(calls(plane)), cpu(process.pid)
+    state = await settled(process, 0, 300.0)
+    seen, before, wanted = len(calls(plane)), cpu(process.pid), state["lists"] + state["informers"]
     process.send_signal(signal.SIGUSR1)
-    for _ in range(5):
-        await line(process)
+    async with asyncio.timeout(120.0):
+        while state["lists"] < wanted:
+            state = json.loads(await line(process))
+    await settled(process, 0, 120.0)
     listed = cpu(process.pid) - before
     lists = sum(e["verb"] == "list" for e in calls(plane)[seen:])
     process.terminate()
@@ -270,7 +273,6 @@ async def one(size: Size) -> list[Row]:
                 rows, _ = await creation(plane, client, process, size)
                 rows += await silence(plane, process, size)
                 rows.append(await changes(client, process, size))
-                await settled(process, 0, 300.0)
                 rows += await relists(plane, config, process, size)
         finally:
             await client.close()
@@ -287,10 +289,10 @@ async def takeover(rounds: int) -> list[Row]:
             await prepare(client)
             async with AsyncExitStack() as stack:
                 leader = await stack.enter_async_context(controllers(config, BENCH_IDENTITY="0"))
-                await leading(leader)
+                await until(leader, "leads")
                 for number in range(1, rounds + 1):
                     other = await stack.enter_async_context(controllers(config, BENCH_IDENTITY=str(number)))
-                    await settled(other, 0, 30.0)
+                    await until(other, "synced")
                     leader.kill()
                     start = time.monotonic()
                     await client.create(k.AGENT, agent(number, size))
@@ -303,9 +305,10 @@ async def takeover(rounds: int) -> list[Row]:
     return [Row("leader killed (SIGKILL) until the other replica writes, worst", max(took), "s", 20.0, f"{text} s")]
 
 
-async def leading(process: Process) -> None:
-    async with asyncio.timeout(30.0):
-        while not json.loads(await line(process))["leads"]:
+async def until(process: Process, what: str) -> None:
+    """Until its state says so."""
+    async with asyncio.timeout(120.0):
+        while not json.loads(await line(process))[what]:
             pass
 
 
