@@ -20,8 +20,8 @@ from support.platform import SEED, Platform, embedded
 from support.real import real
 
 SECRET = base64.b64encode(b"ghp_seed").decode()
-REAL = {"test_clients": True, "test_canary": False, "test_identity": False, "test_kubectl": False, "test_kubectl_releases": False,
-        "test_quiet": False}  # fmt: skip
+REAL = {"test_clients": True, "test_canary": False, "test_identity": False, "test_kubectl": False,
+        "test_kubectl_releases": False, "test_quiet": False}  # fmt: skip
 """Modules that also run on the real control plane: in the fast tier, or only in the slow one."""
 
 
