@@ -38,3 +38,10 @@ async def embedded_world(tmp_path: Path) -> AsyncIterator[World]:
     """The embedded server, for what does not depend on the server."""
     async with servers.embedded(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+async def real_world(cluster: Plane) -> AsyncIterator[World]:
+    """Kubernetes' own server, for what the embedded one does not have."""
+    async with servers.real(cluster) as found:
+        yield found

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from quarterdeck.controllers.gateway_config import GatewayConfig
-from quarterdeck.errors import Forbidden
+from quarterdeck.errors import Forbidden, Invalid
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.roles import cluster_roles
 
 from .servers import World, embedded, quiet
-from .test_bad_input import agent, calls, change, mcp_server, remote, uses
+from .test_bad_input import FOREIGN, agent, calls, change, mcp_server, remote, uses
 
 pytestmark = pytest.mark.timeout(240)
+_ADMISSION = "admissionregistration.k8s.io"
+POLICY = Resource(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)
+BINDING = Resource(_ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", False)
 
 
 async def granted(world: World, gateway: GatewayConfig, namespace: str, name: str, expected: list[str]) -> None:
@@ -178,6 +181,45 @@ async def test_pods_that_pod_security_refuses(world: World) -> None:
         found = await world.condition(k.MCP_SERVER, team, "root", "Ready", "False", "AdmissionDenied")
         assert "violates PodSecurity" in found["message"], found
         await world.warned(team, "root", "AdmissionDenied")
+
+
+async def test_an_admission_policy_refuses_the_deployment_itself(real_world: World) -> None:
+    world = real_world
+    team = await world.namespace("guarded")
+    await world.model(team)
+    rule = {
+        "apiGroups": ["apps"],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"],
+    }
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "has(object.metadata.labels.cost)", "message": "say who pays"}],
+    }
+    await world.create(POLICY, {"metadata": {"name": team}, "spec": spec})
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": team}}}
+    binding = {"policyName": team, "validationActions": ["Deny"], "matchResources": selector}
+    await world.create(BINDING, {"metadata": {"name": team}, "spec": binding})
+    body = {"spec": FOREIGN["Deployment"][1]["spec"], "apiVersion": "apps/v1", "kind": "Deployment"}
+
+    async def in_force() -> bool:
+        probe = body | {"metadata": {"name": "probe", "namespace": team}}
+        try:
+            await world.client.apply(k.DEPLOYMENT, probe, dry_run=True)
+        except (Forbidden, Invalid):
+            return True
+        return False
+
+    await world.eventually(in_force, "the policy is in force")
+    async with world.operator():
+        await world.create(k.AGENT, agent("a", team))
+        found = await world.condition(k.AGENT, team, "a", "Programmed", "False", "AdmissionDenied")
+        assert "say who pays" in found["message"], found
+        await world.warned(team, "a", "AdmissionDenied")
+        await world.client.delete(BINDING, team)
+        await world.client.delete(POLICY, team)
+        await world.condition(k.AGENT, team, "a", "Programmed", "True")
 
 
 async def test_nothing_is_created_in_a_namespace_that_goes(world: World) -> None:
