@@ -244,11 +244,7 @@ def host_of(url: str) -> str:
     return url.rsplit(":", 1)[0].removeprefix("http://")
 
 
-PORTS_ONLY = "what agents may dial is a NetworkPolicy in a cluster; tests/cluster has what this node enforces of it"
-
-
 def test_an_agent_cannot_go_past_the_gateway(shared: Platform) -> None:
-    shared.own_home(PORTS_ONLY)
     server = shared.pod("app.kubernetes.io/name=datetime-agent-mcp")["status"]["podIP"]
     other = shared.pod("kagent=calendar")["status"]["podIP"]
     base = workloads(shared)
@@ -288,7 +284,6 @@ except urllib.error.HTTPError as error:
 
 def test_nobody_but_the_gateway_reaches_an_mcp_server(shared: Platform) -> None:
     """From the machine itself the Pod's address answers the gateway's connections only."""
-    shared.own_home(PORTS_ONLY)
     server = shared.pod("app.kubernetes.io/name=datetime-agent-mcp")["status"]["podIP"]
     for target in ("deploy/datetime-agent", "deploy/default-model-config"):
         assert dial(shared, target, server, 3000) == DENIED, target
