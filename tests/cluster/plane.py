@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import ssl
 import subprocess
@@ -69,8 +70,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 class Plane:
-    """One cluster. ``routes``: whether Pods can run here (:data:`NO_ROUTES` says why not); ``url`` and ``ca`` are the
-    API server's, ``kubeconfig`` the administrator's, ``audit_log`` one JSON event per line.
+    """One cluster. ``url`` and ``ca`` are the API server's, ``kubeconfig`` the administrator's, ``audit_log`` one JSON
+    event per line. Where not ``routes`` (:data:`NO_ROUTES` says why), Pods and Services have loopback addresses: Pods
+    run and Services lead to them, but there are no EndpointSlices, and the API server's is not ``kubernetes.default``.
 
     ``etcd``, ``api_server``, ``controller_manager``, ``scheduler`` and ``metrics_server`` can be stopped, killed,
     paused and started again; :meth:`wait_ready` waits until the API answers again.
@@ -83,7 +85,8 @@ class Plane:
         self.routes = can_add_routes()
         self.nodes: dict[str, Component] = {}
         self._ranges: dict[str, Addresses] = {}
-        address, self.service_cidr = "127.0.0.1", "10.97.0.0/24"
+        seed = int.from_bytes(hashlib.sha256(root.name.encode()).digest()[:2], "big")
+        address, self.service_cidr = "127.0.0.1", f"127.{128 + seed % 100}.{seed // 256}.0/24"
         if self.routes:
             first = self._range("plane").rsplit(".", 1)[0]  # services in the lower half, servers in the upper
             address, self.service_cidr = f"{first}.200", f"{first}.0/25"
@@ -110,7 +113,7 @@ class Plane:
     # -- start and end
     def start(self, *, controllers: bool = True, nodes: int | Sequence[str] = 1) -> None:
         """The API server; with ``controllers`` everything else, and nodes of these names, or so many named
-        ``node-1``…, where Pods can run."""
+        ``node-1``…"""
         self.etcd.start()
         self.api_server.start()
         self.wait_ready()
@@ -121,13 +124,12 @@ class Plane:
         wanted = [f"node-{n}" for n in range(1, nodes + 1)] if isinstance(nodes, int) else nodes
         for path, document in addons.network():
             self.request("POST", path, document)
-        names = wanted if self.routes else []
-        for name in names:
+        for name in wanted:
             self.launch_node(name)
         for path, document in (*addons.metrics_server(*self._metrics_address), *addons.storage(16)):
             self.request("POST", path, document)
         self._until(lambda: self._exists("/api/v1/namespaces/default/serviceaccounts/default"), "default account")
-        for name in names:
+        for name in wanted:
             self.wait_node(name)
 
     def stop(self) -> None:
@@ -156,9 +158,7 @@ class Plane:
         return node
 
     def launch_node(self, name: str, *flags: str) -> Component:
-        """:meth:`start_node` without waiting. Raises RuntimeError where Pods cannot run."""
-        if not self.routes:
-            raise RuntimeError(NO_ROUTES)
+        """:meth:`start_node` without waiting."""
         cidr = self._range(name)
         address = cidr.rsplit(".", 1)[0] + ".1"
         serving = self._pki.node_serving_pair(name, (address,))
@@ -290,8 +290,9 @@ class Plane:
         tokens = self.root / "tokens.csv"
         tokens.touch(mode=0o600)
         tokens.write_text(f'{_ADMIN_TOKEN},admin,admin-uid,"{_MASTERS}"\n')
-        where = [f"--advertise-address={address}"] if self.routes else [
-            "--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",  # slices refuse loopback addresses
+        # Slices refuse loopback addresses; then what the API server calls, it finds at the Service's address.
+        where = [f"--advertise-address={address}", "--enable-aggregator-routing=true"] if self.routes else [
+            "--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",
         ]  # fmt: skip
         return [
             f"--etcd-servers=http://127.0.0.1:{etcd}", f"--bind-address={address}", f"--secure-port={port}", *where,
@@ -304,7 +305,7 @@ class Plane:
             "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
             f"--requestheader-client-ca-file={front.ca_path}", "--requestheader-allowed-names=front-proxy-client",
             "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
-            "--requestheader-extra-headers-prefix=X-Remote-Extra-", "--enable-aggregator-routing=true",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             f"--proxy-client-cert-file={proxy.certificate}", f"--proxy-client-key-file={proxy.key}",
             f"--audit-policy-file={SOURCE / 'audit-policy.yaml'}", f"--audit-log-path={self.audit_log}",
             "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
@@ -322,7 +323,9 @@ class Plane:
     def _controller_manager_flags(self) -> list[str]:
         """HPA looks often and trusts new Pods soon, so that a test sees it act."""
         key = self._pki.directory
+        off = "*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller"
         return [
+            *([] if self.routes else [f"--controllers={off}"]),  # what they write would be refused, again and again
             f"--kubeconfig={self.kubeconfig_of('system:kube-controller-manager')}", "--leader-elect=false",
             "--secure-port=0", f"--root-ca-file={self.ca}",
             f"--service-account-private-key-file={self._service_account_key()}",

@@ -91,9 +91,7 @@ class Access:
             return certificate_caller(certificate)
         scheme, _, token = (exchange.header(b"authorization") or b"").decode("latin-1").strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthorized(
-                "the kubelet API needs a client certificate of the cluster's CA, or a bearer token"
-            )
+            raise Unauthorized("the kubelet API needs a client certificate of the cluster's CA, or a bearer token")
         return await self._of_token(token.strip())
 
     async def _of_token(self, token: str) -> Caller:
