@@ -17,12 +17,13 @@ from quarterdeck.snapshot.conversation import VARIABLE, track_tag
 from .agent import translate_agent
 from .agent_config import AgentInputs
 from .names import check_name
+from .network import CANARY_SUFFIX
 from .options import Options
 from .revision import revision_name
 
-SUFFIX = "-canary"
-_SHARED = ("ServiceAccount",)
-"""Kinds that both tracks use: the canary is the same agent."""
+SUFFIX = CANARY_SUFFIX
+_SHARED = ("ServiceAccount", "NetworkPolicy")
+"""Kinds that both tracks use: the canary is the same agent. The policy selects both tracks' Pods."""
 
 
 def canary_objects(inputs: AgentInputs, options: Options, tag: int, replicas: int) -> list[Object]:
@@ -59,17 +60,16 @@ def _labels(metadata: Object, agent: str) -> dict[str, str]:
 
 
 def _selecting(spec: Object, agent: str) -> Object:
-    """A Deployment's, Service's or NetworkPolicy's spec with the canary's Pods in place of the stable ones."""
+    """A Deployment's or Service's spec with the canary's Pods in place of the stable ones."""
     out = dict(spec)
-    for key in ("selector", "podSelector"):
-        selector = spec.get(key)
-        if isinstance(selector, dict):
-            matched = selector.get("matchLabels")
-            out[key] = (
-                selector | {"matchLabels": _labels({"labels": matched}, agent)}
-                if isinstance(matched, dict)
-                else _labels({"labels": selector}, agent)
-            )
+    selector = spec.get("selector")
+    if isinstance(selector, dict):
+        matched = selector.get("matchLabels")
+        out["selector"] = (
+            selector | {"matchLabels": _labels({"labels": matched}, agent)}
+            if isinstance(matched, dict)
+            else _labels({"labels": selector}, agent)
+        )
     template = spec.get("template")
     if isinstance(template, dict):
         metadata = template["metadata"] | {"labels": _labels(template["metadata"], agent)}
