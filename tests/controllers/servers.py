@@ -48,10 +48,10 @@ class World:
         await self.create(k.MODEL_CONFIG, {"metadata": {"name": name, "namespace": namespace}, "spec": MODEL})
 
     @asynccontextmanager
-    async def operator(self) -> AsyncGenerator[tuple[ControllerSet, GatewayConfig]]:
-        """Our controllers with a client of their own, so that their writes can be counted."""
+    async def operator(self, **options: Any) -> AsyncGenerator[tuple[ControllerSet, GatewayConfig]]:
+        """Our controllers with a client of their own, so that their writes can be counted; ``options`` are theirs."""
         client = KubeClient(self.config)
-        controllers, gateway = build(client, ControllerOptions(discovery_interval=3600))
+        controllers, gateway = build(client, ControllerOptions(discovery_interval=3600, **options))
         await controllers.start()
         try:
             yield controllers, gateway
