@@ -26,9 +26,10 @@ from .plane import NO_ROUTES, Plane, available, plane
 
 COMMANDS, WHY = available()
 pytestmark = [
+    pytest.mark.slow,  # the fast tier installs by helm 4 in tests/support/real.py
     pytest.mark.skipif(COMMANDS is None, reason=f"kube-apiserver: {WHY}"),
     pytest.mark.skipif(postgresql.commands() is None, reason="PostgreSQL is not installed (Debian: postgresql)"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(500),
 ]
 BIN = Path(sys.executable).parent
 SYSTEM, TEAM = "quarterdeck-system", "kagent"
@@ -125,16 +126,32 @@ class Ourselves(Installer):
         self.run(str(BIN / "qd"), "uninstall")
 
 
+class OurselvesThroughHelm(Helm):
+    """``qd`` with a helm on PATH, whose release it stays."""
+
+    def __init__(self, cluster: Plane, place: Path) -> None:
+        super().__init__(cluster, place, 4)
+        (place / "bin").mkdir()
+        (place / "bin" / "helm").symlink_to(self.helm)
+        self.environment["PATH"] = f"{place / 'bin'}:{self.environment['PATH']}"
+
+    def install(self, values: str) -> None:
+        self.run(str(BIN / "qd"), "install", "--set", values, "--timeout=120s")
+        assert self.kubectl("get", "configmaps", "-n", SYSTEM, "-o", "name").split() == ["configmap/kube-root-ca.crt"]
+
+    def uninstall(self) -> None:
+        self.run(str(BIN / "qd"), "uninstall")
+
+
 WAYS: dict[str, Callable[[Plane, Path], Any]] = {
     "helm 4": lambda cluster, place: Helm(cluster, place, 4),
     "helm 3": lambda cluster, place: Helm(cluster, place, 3),
     "qd": Ourselves,
+    "qd through helm": OurselvesThroughHelm,
 }
 
 
-@pytest.mark.parametrize(
-    "way", ["helm 4", pytest.param("helm 3", marks=pytest.mark.slow), pytest.param("qd", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_install_upgrade_rollback_uninstall(way: str, cluster: Plane, database: None, tmp_path: Path) -> None:
     del database
     installer = WAYS[way](cluster, tmp_path)

@@ -206,7 +206,7 @@ async def _delete(client: KubeClient, entries: list[Object], dry_run: bool) -> N
         namespace = entry.get("namespace")
         if not dry_run:
             try:
-                await client.delete(kind.resource, entry["name"], namespace, propagation="Foreground")
+                await client.delete(kind.resource, entry["name"], namespace, propagation="Background")
             except NotFound:
                 continue
             delay, limit = _PAUSE
