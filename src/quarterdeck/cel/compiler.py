@@ -193,6 +193,8 @@ class Compiler:
             raise self._no_match("_[_]", [kind, key_type], node.pos)
         if kind.kind == "list" and key_type.kind not in ("dyn", "int", "uint", "double"):
             raise self._no_match("_[_]", [kind, key_type], node.pos)
+        if not _is_key(key_type, kind):
+            raise self._no_match("_[_]", [kind, key_type], node.pos)
         if node.optional or kind.kind == "optional":
             return lambda frame: index_optional(run(frame), key(frame)), types.OPTIONAL
         if isinstance(node.index, Literal) and type(node.index.value) is str:
@@ -204,10 +206,16 @@ class Compiler:
         listed = ", ".join(str(kind) for kind in kinds)
         return CompileError(f"found no matching overload for '{name}' applied to '({listed})'", pos)
 
+    def _same(self, first: Type, other: Type, pos: int) -> None:
+        """Declared variables mean a checked expression: alternatives and elements are of one type, as far as known."""
+        if self._variables is not None and not _comparable(first, other):
+            raise CompileError(f"expected type '{first}' but found '{other}'", pos)
+
     def _list(self, node: ListLiteral) -> tuple[Closure, Type]:
         compiled = [self.compile(element) for element in node.elements]
         kind = compiled[0][1] if compiled and not node.optional else types.DYN
-        for _, other in compiled:
+        for element, (_, other) in zip(node.elements, compiled, strict=True):
+            self._same(kind, other, element.pos)
             kind = types.join(kind, other)
         runs = [run for run, _ in compiled]
         optional = node.optional
@@ -232,7 +240,11 @@ class Compiler:
         return build, types.list_of(kind)
 
     def _map(self, node: MapLiteral) -> tuple[Closure, Type]:
-        runs = [(self.compile(key)[0], self.compile(value)[0]) for key, value in node.entries]
+        compiled = [(self.compile(key), self.compile(value)) for key, value in node.entries]
+        for (key, value), (key_node, value_node) in zip(compiled, node.entries, strict=True):
+            self._same(compiled[0][0][1], key[1], key_node.pos)
+            self._same(compiled[0][1][1], value[1], value_node.pos)
+        runs = [(key[0], value[0]) for key, value in compiled]
         optional = node.optional
 
         def build(frame: list[Any]) -> dict[Any, Any]:
@@ -276,7 +288,7 @@ class Compiler:
             raise CompileError(f"undeclared reference to '{name}' (in container '')", pos)
         compiled = [self.compile(arg) for arg in args]
         kinds = [kind for _, kind in compiled]
-        if not function.accepts(kinds):
+        if not function.accepts(kinds) or not _elements_fit(name, kinds):
             raise self._no_match(name, kinds, pos)
         runs = [run for run, _ in compiled]
         if name == "matches" and isinstance(args[1], Literal):
@@ -295,6 +307,8 @@ class Compiler:
         compiled = [self.compile(arg) for arg in node.args]
         kinds = [kind for _, kind in compiled]
         result = _operator_type(name, kinds)
+        if name == "_?_:_":
+            self._same(kinds[1], kinds[2], node.pos)
         if result is None:
             raise self._no_match(name, kinds, node.pos)
         runs = [run for run, _ in compiled]
@@ -344,7 +358,7 @@ def _operator_type(name: str, kinds: list[Type]) -> Type | None:
     if name == "_in_":
         if names[1] == "list":
             return types.BOOL if _comparable(kinds[0], kinds[1].element or types.DYN) else None
-        return types.BOOL if names[1] in ("dyn", "map") or kinds[1].fields is not None else None
+        return types.BOOL if names[1] == "dyn" or kinds[1].fields is not None or _is_map(*kinds) else None
     if "dyn" in names:
         return types.BOOL if name in COMPARISON or name in ("_==_", "_!=_") else types.DYN
     if name in ("_==_", "_!=_"):
@@ -366,6 +380,25 @@ def _comparable(left: Type, right: Type) -> bool:
     return left.element is None or right.element is None or _comparable(left.element, right.element)
 
 
+def _is_map(key: Type, kind: Type) -> bool:
+    return kind.kind == "map" and _is_key(key, kind)
+
+
+def _is_key(key: Type, kind: Type) -> bool:
+    """Whether a value of that type can be a key; declared maps have strings, literals what is written in them."""
+    return kind.kind != "map" or kind is types.MAP or key.kind in ("dyn", "string")
+
+
+def _elements_fit(name: str, kinds: list[Type]) -> bool:
+    """What list functions ask of the elements of a list."""
+    element = kinds[0].element if kinds and kinds[0].kind == "list" else None
+    if element is None:
+        return True
+    if name == "sum":
+        return element.kind in ("dyn", "duration", *_NUMERIC)
+    return name not in ("indexOf", "lastIndexOf") or _comparable(element, kinds[1])
+
+
 def _arithmetic_type(name: str, kinds: list[Type], names: list[str]) -> Type | None:
     pair = (names[0], names[1])
     if pair == ("timestamp", "timestamp") and name == "_-_":
@@ -375,6 +408,8 @@ def _arithmetic_type(name: str, kinds: list[Type], names: list[str]) -> Type | N
     if names[0] != names[1]:
         return None
     allowed = {"_+_": ("string", "bytes", "list", "duration"), "_-_": ("duration",), "_%_": ("int", "uint")}
+    if names[0] == "list" and not _comparable(kinds[0], kinds[1]):
+        return None
     if names[0] in allowed.get(name, ()) or (names[0] in _NUMERIC and name != "_%_"):
         return types.join(kinds[0], kinds[1])
     return None

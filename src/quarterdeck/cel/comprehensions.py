@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.cel import types
-from quarterdeck.cel.errors import BudgetExceeded, EvalError, no_overload
+from quarterdeck.cel.errors import BudgetExceeded, CompileError, EvalError, no_overload
 from quarterdeck.cel.operators import Closure, iterate, iterate_pairs
 from quarterdeck.cel.syntax import Macro
 from quarterdeck.cel.types import Type
@@ -16,29 +16,26 @@ if TYPE_CHECKING:
     from quarterdeck.cel.compiler import Compiler
 
 Bind = Callable[[list[Any]], list[Any]]
+_PREDICATES = frozenset(("all", "exists", "exists_one", "existsOne", "filter"))
 
 
 def macro(compiler: Compiler, node: Macro) -> tuple[Closure, Type]:
     """Compile one macro; its names are in scope of its bodies only."""
     target, kind = compiler.compile(node.target)
     if node.kind not in ("bind", "optMap", "optFlatMap") and not _iterable(kind):
-        raise compiler_error(node, kind)
+        raise CompileError(f"expression of type '{kind}' cannot be range of a comprehension", node.pos)
     outer = compiler.scope
     compiler.scope = dict(outer)
     slots = [compiler.bind(name, bound) for name, bound in zip(node.names, _bound_types(node, kind), strict=True)]
     bodies = [compiler.compile(body) for body in node.bodies]
     compiler.scope = outer
     runs = [run for run, _ in bodies]
+    if (node.kind in _PREDICATES or len(bodies) == 2) and bodies[0][1].kind not in ("dyn", "bool"):
+        raise CompileError(f"the predicate of {node.kind} is of type '{bodies[0][1]}', not bool", node.pos)
     if node.kind in ("bind", "optMap", "optFlatMap"):
         return _binding(node.kind, target, slots[0], runs[0]), bodies[0][1] if node.kind == "bind" else types.OPTIONAL
     loop = _loop(target, slots, len(runs) + 1)
     return _BUILDERS[node.kind](loop, runs, slots), _result_type(node.kind, bodies[-1][1], kind)
-
-
-def compiler_error(node: Macro, kind: Type) -> EvalError | Exception:
-    from quarterdeck.cel.errors import CompileError
-
-    return CompileError(f"expression of type '{kind}' cannot be range of a comprehension", node.pos)
 
 
 def _iterable(kind: Type) -> bool:

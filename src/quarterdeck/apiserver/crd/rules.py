@@ -82,7 +82,7 @@ def _object_type(schema: Schema, *, root: bool) -> Type:
         return types.map_of(type_of(rest)) if isinstance(rest, dict) else types.map_of(types.DYN)
     resource = root or schema.get("x-kubernetes-embedded-resource")
     if not schema.get("properties") and not resource:
-        return types.DYN if schema.get("x-kubernetes-preserve-unknown-fields") else types.object_of({})
+        return types.object_of({})  # as upstream also where unknown fields are kept: rules cannot name them
     names = {escaped: name for name in schema.get("properties") or {} if (escaped := escape(name)) is not None}
     fields: Mapping[str, Type] = _Fields(schema, names)
     if resource:

@@ -70,8 +70,6 @@ def _check_shape(schema: Schema, path: str, found: list[Cause]) -> None:
                 "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
             )
         )
-    if schema.get("x-kubernetes-int-or-string") and kind:
-        found.append(causes.invalid(f"{path}.type", kind, "must be empty if x-kubernetes-int-or-string is true"))
     if schema.get("properties") and schema.get("additionalProperties") not in (None, False):
         found.append(
             causes.forbidden(f"{path}.additionalProperties", "additionalProperties and properties are mutual exclusive")
