@@ -20,7 +20,8 @@ from support.real import real
 
 SECRET = base64.b64encode(b"ghp_seed").decode()
 REAL = {"test_clients": True, "test_canary": False, "test_identity": False, "test_kubectl": False,
-        "test_kubectl_releases": False, "test_quiet": False}  # fmt: skip
+        "test_kubectl_releases": False, "test_quiet": False, "test_rollout": False, "test_rolling_update": False,
+        "test_scaling": False}  # fmt: skip
 """Modules that also run on the real control plane: in the fast tier, or only in the slow one."""
 
 
