@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -57,7 +58,7 @@ def running(host: str = "127.0.0.1") -> Generator[str]:
             _wait(binaries, host, port, server, folder / "log")
             yield f"postgresql://quarterdeck@{host}:{port}/postgres"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # SIGTERM would wait for the clients to leave
             server.wait(20)
             log.close()
 
