@@ -80,9 +80,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m quarterdeck.agents", description="The host of one agent.")
     parser.add_argument("--host", default=os.environ.get("POD_IP", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument(
-        "--filepath", type=Path, default=Path("/config"), help="folder with config.json and agent-card.json"
-    )
+    parser.add_argument("--filepath", type=Path, default=Path("/config"), help="folder of config.json, agent-card.json")
     parser.add_argument("--drain", type=float, default=20.0, help="seconds for the work at hand after SIGTERM")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
