@@ -29,7 +29,7 @@ BENCHES: dict[str, tuple[Callable[[bool], Awaitable[list[Row]]], float]] = {
     "api_server": (api_server.bench, 420.0),
     "reconcile": (reconcile.bench, 420.0),
     "cluster": (cluster.bench, 180.0),
-    "operator": (operator.bench, 2_400.0),
+    "operator": (operator.bench, 5_400.0),
     "agent_turn": (agent_turn.bench, 120.0),
     "gateway": (gateway.bench, 240.0),
 }
