@@ -115,7 +115,7 @@ async def rolled_under_load(platform: Platform, streams: int) -> None:
     slow = SlowTool()
     url = await slow.start()
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=120, limits=limits, trust_env=False) as client:
+    async with platform.http(timeout=120, limits=limits) as client:
         try:
             await _roll(platform, Load(client, f"{platform.gateway}/a2a/kagent/{AGENT}"), slow, url, streams)
         finally:

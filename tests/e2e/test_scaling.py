@@ -59,7 +59,7 @@ def scaled(platform: Platform, replicas: int) -> None:
 
 def test_sessions_of_a_scaled_stdio_server_stay_where_they_began(pair: Platform) -> None:
     url = f"{pair.gateway}/mcp/kagent/{NAME}"
-    with httpx.Client(timeout=60, trust_env=False) as client:
+    with httpx.Client(timeout=60, trust_env=False, headers=pair.headers) as client:
         scaled(pair, 3)
         assert eventually(lambda: pair.get("mcpserver", NAME)["status"]["replicas"] == 3, "status.replicas")
 
