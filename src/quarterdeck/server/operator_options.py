@@ -57,40 +57,12 @@ class OperatorOptions:
 def parse(arguments: list[str], environment: Mapping[str, str] | None = None) -> OperatorOptions:
     """Flags win over ``QUARTERDECK_*`` variables. Raises UsageError naming the flag."""
     env = os.environ if environment is None else environment
-    parser = argparse.ArgumentParser(prog="python -m quarterdeck.server operator", description=__doc__)
-    pod_ip = env.get("POD_IP", "127.0.0.1")
-
-    def flag(name: str, default: str, text: str) -> None:
-        variable = "QUARTERDECK_" + name.replace("-", "_").upper()
-        parser.add_argument(f"--{name}", default=env.get(variable, default), help=f"{text} [{variable}]")
-
-    flag("namespace", env.get("POD_NAMESPACE", ""), "namespace of the control plane (default: the Pod's)")
-    flag("api", f"{pod_ip}:8700", "management API and the gateways' configuration, HOST:PORT")
-    flag("kagent", f"{pod_ip}:8083", "kagent's REST contract")
-    flag("health", f"{pod_ip}:8080", "/livez, /readyz, /metrics")
-    flag("webhook", f"{pod_ip}:8443", "conversion webhook for the API server")
-    flag("webhook-certificates", "", "folder with tls.crt and tls.key; empty: made and rotated here")
-    flag("database-url", "", "SQLAlchemy URL, or a file for SQLite; better given by the variable than by the flag")
-    flag("kubeconfig", "", "file to use instead of the Pod's ServiceAccount")
-    flag("watch-namespaces", "", "namespaces to serve, comma separated; empty: all")
-    flag("default-namespace", "kagent", "namespace whose ModelConfig default-model-config all may use")
-    flag("default-model", json.dumps(scripted_model()), "spec of default-model-config (JSON); 'off' creates none")
-    flag("gateway-url", "", "the gateway's listener for workloads, as Pods reach it")
-    flag("kagent-url", "", "this control plane's kagent API, as Pods reach it")
-    flag("image", own_image(), "image of agents, bridges and scripted models")
-    flag(
-        "network-policies", "on", "'on' makes a NetworkPolicy for each agent, MCP server and scripted model, 'off' none"
-    )
-    flag("discovery-interval", "60", "seconds between two questions for a server's tools")
-    flag("drain", "0", "seconds to go on serving after SIGTERM, until nobody sends new connections")
-    flag("owner", "", "Deployment that owns what the operator creates for itself")
-    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    given: dict[str, Any] = vars(_parser(env).parse_args(arguments))
     namespace = given["namespace"] or _own_namespace()
     if not namespace:
         raise UsageError("--namespace is needed outside a cluster")
     if not given["database_url"]:
         raise UsageError("--database-url (QUARTERDECK_DATABASE_URL) is needed: a SQLAlchemy URL or a file for SQLite")
-    watched = tuple(sorted({name.strip() for name in given["watch_namespaces"].split(",") if name.strip()}))
     return OperatorOptions(
         namespace=namespace,
         identity=f"{env.get('POD_NAME') or socket.gethostname()}_{uuid4()}",
@@ -104,23 +76,56 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
         default_model=_model(given["default_model"]),
         owner=given["owner"],
         drain=_seconds(given["drain"], "--drain"),
-        controllers=ControllerOptions(
-            gateway_url=given["gateway_url"].rstrip("/") or f"http://quarterdeck-gateway.{namespace}:8702",
-            kagent_url=given["kagent_url"].rstrip("/") or f"http://kagent-controller.{namespace}:8083",
-            image=given["image"],
-            default_namespace=given["default_namespace"],
-            environment=_telemetry(env),
-            discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
-            gateway=f"{namespace}/{GATEWAY}",
-            watch_namespaces=watched,
-            network_policies=_network_policies(given["network_policies"], namespace),
-        ),
+        controllers=_controllers(given, namespace, env),
+    )
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m quarterdeck.server operator", description=__doc__)
+    pod_ip = env.get("POD_IP", "127.0.0.1")
+    flags = (
+        ("namespace", env.get("POD_NAMESPACE", ""), "namespace of the control plane (default: the Pod's)"),
+        ("api", f"{pod_ip}:8700", "management API and the gateways' configuration, HOST:PORT"),
+        ("kagent", f"{pod_ip}:8083", "kagent's REST contract"),
+        ("health", f"{pod_ip}:8080", "/livez, /readyz, /metrics"),
+        ("webhook", f"{pod_ip}:8443", "conversion webhook for the API server"),
+        ("webhook-certificates", "", "folder with tls.crt and tls.key; empty: made and rotated here"),
+        ("database-url", "", "SQLAlchemy URL, or a file for SQLite; better given by the variable than by the flag"),
+        ("kubeconfig", "", "file to use instead of the Pod's ServiceAccount"),
+        ("watch-namespaces", "", "namespaces to serve, comma separated; empty: all"),
+        ("default-namespace", "kagent", "namespace whose ModelConfig default-model-config all may use"),
+        ("default-model", json.dumps(scripted_model()), "spec of default-model-config (JSON); 'off' creates none"),
+        ("gateway-url", "", "the gateway's listener for workloads, as Pods reach it"),
+        ("kagent-url", "", "this control plane's kagent API, as Pods reach it"),
+        ("image", own_image(), "image of agents, bridges and scripted models"),
+        ("network-policies", "on", "'on' makes one for each agent, MCP server and scripted model, 'off' none"),
+        ("discovery-interval", "60", "seconds between two questions for a server's tools"),
+        ("drain", "0", "seconds to go on serving after SIGTERM, until nobody sends new connections"),
+        ("owner", "", "Deployment that owns what the operator creates for itself"),
+    )
+    for name, default, text in flags:
+        variable = "QUARTERDECK_" + name.replace("-", "_").upper()
+        parser.add_argument(f"--{name}", default=env.get(variable, default), help=f"{text} [{variable}]")
+    return parser
+
+
+def _controllers(given: Mapping[str, str], namespace: str, env: Mapping[str, str]) -> ControllerOptions:
+    return ControllerOptions(
+        gateway_url=given["gateway_url"].rstrip("/") or f"http://quarterdeck-gateway.{namespace}:8702",
+        kagent_url=given["kagent_url"].rstrip("/") or f"http://kagent-controller.{namespace}:8083",
+        image=given["image"],
+        default_namespace=given["default_namespace"],
+        environment=_telemetry(env),
+        discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
+        gateway=f"{namespace}/{GATEWAY}",
+        watch_namespaces=tuple(sorted({n.strip() for n in given["watch_namespaces"].split(",") if n.strip()})),
+        network_policies=_network_policies(given["network_policies"], namespace),
     )
 
 
 def _network_policies(given: str, namespace: str) -> NetworkPolicies | None:
     if given not in ("on", "off"):
-        raise UsageError(f"--network-policies: {given!r} is neither on nor off")
+        raise UsageError(f"--network-policies {given!r} is neither on nor off")
     return NetworkPolicies(namespace) if given == "on" else None
 
 
