@@ -49,7 +49,12 @@ def build(
         controllers.informer(res).lean = True
     controllers.informer(k.POD).trim = _of_pod
     context = Context(controllers, options)
-    discovery = Discovery(controllers.clock.monotonic, options.discovery_interval)
+    discovery = Discovery(
+        controllers.clock.monotonic,
+        options.discovery_interval,
+        lambda server: controllers.enqueue(server.kind.lower(), Key(server.namespace, server.name)),
+    )
+    controllers.add_loop(discovery.run)
     contents = Contents(client)
     idle = Idle(context, Activity(controllers.clock.monotonic, partial(_look_again, controllers)))
     gate = Gate(controllers)

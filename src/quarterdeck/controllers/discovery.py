@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ DISABLED = "kagent.dev/discovery"
 _DESCRIPTION_LIMITS = (2048, 256, 64, 0)
 _STATUS_LIMIT = 512 * 1024
 """Bytes; etcd takes 1.5 MiB an object, which the spec and the managed fields share."""
+_AT_ONCE = 16
+_DEADLINE = 20.0
+"""Seconds for all pages of a server's tools."""
+Slot = tuple[str, str, str]
 
 
 @dataclass(slots=True)
@@ -72,35 +77,81 @@ class _Known:
 
 
 class Discovery:
-    """Remembers each server's answer; asks again after ``interval`` seconds, or 2, 4, … up to that after failures."""
+    """Asks servers in the background, a few at a time, and remembers their answers; reconcilers never wait for one.
 
-    def __init__(self, clock: Callable[[], float], interval: float = 60.0) -> None:
+    A server is asked again after ``interval`` seconds, or 2, 4, … up to that after failures. ``answered`` is called
+    with each server that has said something, or failed to.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        interval: float,
+        answered: Callable[[McpServer], None],
+        *,
+        at_once: int = _AT_ONCE,
+        deadline: float = _DEADLINE,
+    ) -> None:
         self._clock = clock
         self._interval = interval
-        self._known: dict[tuple[str, str, str], _Known] = {}
+        self._answered = answered
+        self._deadline = deadline
+        self._limit = asyncio.Semaphore(at_once)
+        self._known: dict[Slot, _Known] = {}
+        self._asking: dict[Slot, tuple[McpServer, asyncio.Task[None]]] = {}
 
     def forget(self, kind: str, key: Key) -> None:
-        self._known.pop((kind, key.namespace, key.name), None)
+        slot = (kind, key.namespace, key.name)
+        self._known.pop(slot, None)
+        if slot in self._asking:
+            self._asking.pop(slot)[1].cancel()
 
-    async def tools(self, server: McpServer) -> Found:
-        """The server's tools; from memory while nothing about the server changed and it is not due again."""
-        slot = (server.kind, server.namespace, server.name)
+    def tools(self, server: McpServer) -> Found | None:
+        """What the server said last; None while it is being asked (``answered`` tells when that is over)."""
+        slot = _slot(server)
         known = self._known.get(slot)
         now = self._clock()
         if known is not None and known.server == server and now < known.due:
             return Found(known.found.tools, known.found.error, known.due - now)
+        asking = self._asking.get(slot)
+        if asking is not None and asking[0] == server:
+            return None
+        if asking is not None:
+            asking[1].cancel()
         failures = known.failures if known is not None and known.server == server else 0
+        task = asyncio.create_task(self._ask(server, failures), name=f"discovery {'/'.join(slot)}")
+        self._asking[slot] = (server, task)
+        return None
+
+    async def run(self) -> None:
+        """Own the questions: they end when this is cancelled."""
         try:
-            found = Found(await list_tools(server))
-            failures = 0
-            wait = self._interval
-        except QuarterdeckError as error:
-            found = Found(error=f"{server.kind} {server.namespace}/{server.name}: {error}")
+            await asyncio.Event().wait()
+        finally:
+            tasks = [task for _, task in self._asking.values()]
+            self._asking.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask(self, server: McpServer, failures: int) -> None:
+        slot = _slot(server)
+        try:
+            async with self._limit, asyncio.timeout(self._deadline):
+                found = Found(await list_tools(server))
+            failures, wait = 0, self._interval
+        except (QuarterdeckError, TimeoutError) as error:
+            text = str(error) or f"no answer within {self._deadline:g} s"
+            found = Found(error=f"{server.kind} {server.namespace}/{server.name}: {text}")
             wait = min(2.0 * 2**failures, self._interval)
             failures += 1
-        found.again_in = wait
         self._known[slot] = _Known(server, found, self._clock() + wait, failures)
-        return found
+        self._asking.pop(slot, None)
+        self._answered(server)
+
+
+def _slot(server: McpServer) -> Slot:
+    return server.kind, server.namespace, server.name
 
 
 async def list_tools(server: McpServer) -> list[Object]:

@@ -134,7 +134,7 @@ class MCPServerReconciler:
         return soonest(await self._discover(key) if awake else None, rest.look_again if rest is not None else None)
 
     async def _discover(self, key: Key) -> Result | None:
-        """Ask the running server for its tools, after its conditions are written: it may take its time."""
+        """Ask the running server for its tools, after its conditions are written."""
         obj = self.context.primary(k.MCP_SERVER, key)
         if obj is None or (obj["metadata"].get("labels") or {}).get(DISABLED) == "disabled":
             self.discovery.forget("MCPServer", key)
@@ -142,11 +142,12 @@ class MCPServerReconciler:
         server = hosted_server(obj, self.context.services())
         if server is None or not server.endpoints:
             return Result(1.0)
-        found = await self.discovery.tools(server)
-        newest = self.context.primary(k.MCP_SERVER, key)
-        if newest is not None and not found.error:
+        found = self.discovery.tools(server)
+        if found is None:
+            return None
+        if not found.error:
             self.context.tools["MCPServer", key.namespace, key.name] = found.names
-            await self.context.set_status(k.MCP_SERVER, newest, [], {"discoveredTools": found.listed()})
+            await self.context.set_status(k.MCP_SERVER, obj, [], {"discoveredTools": found.listed()})
         return Result(found.again_in)
 
     def _resolved(self, obj: Object, namespace: str) -> Verdict:

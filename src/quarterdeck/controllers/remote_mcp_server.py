@@ -75,7 +75,9 @@ class RemoteMCPServerReconciler:
             ]
             await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
             return None
-        found = await self.discovery.tools(server)
+        found = self.discovery.tools(server)
+        if found is None:
+            return None
         if found.error:
             # kagent says so too: a server it cannot reach is not accepted. Tools found before are kept.
             verdicts = [

@@ -51,7 +51,7 @@ class ServiceReconciler:
             self.context.event(obj, "Warning", "InvalidMCPService", str(error))
             return None
         services = self.context.services()
-        found = await self.discovery.tools(
+        found = self.discovery.tools(
             McpServer(
                 key.namespace,
                 key.name,
@@ -61,6 +61,8 @@ class ServiceReconciler:
                 endpoints=services.endpoints(key.namespace, key.name, endpoint.port),
             )
         )
+        if found is None:
+            return None
         names = found.names
         if not found.error and self.context.tools.get(slot) != names:
             self.context.tools[slot] = names
