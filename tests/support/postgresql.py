@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import signal
 import subprocess
 import tempfile
 import time
