@@ -71,8 +71,8 @@ def _free_ports(count: int) -> list[int]:
 
 class Plane:
     """One cluster. ``url`` and ``ca`` are the API server's, ``kubeconfig`` the administrator's, ``audit_log`` one JSON
-    event per line. Where not ``routes`` (:data:`NO_ROUTES` says why), Pods and Services have loopback addresses: Pods
-    run and Services lead to them, but there are no EndpointSlices, and the API server's is not ``kubernetes.default``.
+    event per line. Where not ``routes`` (:data:`NO_ROUTES` says why), Pods and Services have loopback addresses and
+    EndpointSlices are written by slices.py, so that everything works but what checks their type.
 
     ``etcd``, ``api_server``, ``controller_manager``, ``scheduler`` and ``metrics_server`` can be stopped, killed,
     paused and started again; :meth:`wait_ready` waits until the API answers again.
@@ -109,6 +109,11 @@ class Plane:
             (f"--kubeconfig={scheduler}", "--leader-elect=false", "--secure-port=0", "--kube-api-qps=200"),
         )
         self.metrics_server = self._component("metrics-server", self._metrics_server_flags())
+        self._slices = Component(
+            "slices",
+            [sys.executable, str(SOURCE / "slices.py"), str(self.kubeconfig), f"{address}:{port}"],
+            root / "logs" / "slices.log",
+        )
 
     # -- start and end
     def start(self, *, controllers: bool = True, nodes: int | Sequence[str] = 1) -> None:
@@ -121,6 +126,8 @@ class Plane:
             return
         for component in (self.controller_manager, self.scheduler, self.metrics_server):
             component.start()
+        if not self.routes:
+            self._slices.start()
         wanted = [f"node-{n}" for n in range(1, nodes + 1)] if isinstance(nodes, int) else nodes
         for path, document in addons.network():
             self.request("POST", path, document)
@@ -134,7 +141,14 @@ class Plane:
 
     def stop(self) -> None:
         """All at once; guard.py ends the nodes' Pods."""
-        servers = (self.metrics_server, self.scheduler, self.controller_manager, self.api_server, self.etcd)
+        servers = (
+            self._slices,
+            self.metrics_server,
+            self.scheduler,
+            self.controller_manager,
+            self.api_server,
+            self.etcd,
+        )
         for component in (*self.nodes.values(), *servers):
             component.kill()
         for book in self._ranges.values():
@@ -171,6 +185,8 @@ class Plane:
                 f"--network-kubeconfig={self.kubeconfig_of(addons.NETWORK)}",
                 f"--node-ip={address}", f"--service-cidr={self.service_cidr}", f"--client-ca-file={self.ca}",
                 f"--tls-cert-file={serving.certificate}", f"--tls-private-key-file={serving.key}",
+                # Without rights to the network no relay gets port 443.
+                *([] if self.routes else [f"--api-address={self.url.removeprefix('https://')}"]),
                 "--sync-frequency=1", *flags,
             ],
             self.root / "logs" / f"{name}.log",

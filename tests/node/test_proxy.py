@@ -11,7 +11,6 @@ import pytest
 
 from quarterdeck.kube.resource import ENDPOINT_SLICE, SERVICE
 from quarterdeck.node.hosts import hosts_text, write_hosts
-from quarterdeck.node.pod_endpoints import slices_of
 from quarterdeck.node.proxy import ServiceProxy, targets
 from quarterdeck.node.services import port_endpoints, ready_addresses
 from quarterdeck.node.usage import machine_usage
@@ -180,34 +179,3 @@ async def test_two_nodes_of_one_machine_serve_the_same_address(api: FakeApi, pro
     await other.stop()
     assert await until(ask) == b"both!"
     server.close()
-
-
-# -- where EndpointSlices cannot name Pods
-
-
-def pod(ip: str, *, ready: bool = True, labels: dict[str, str] = {"app": "web"}, **meta: Any) -> dict[str, Any]:
-    ports = [{"name": "http", "containerPort": 8080}]
-    return {
-        "metadata": {"name": f"p{ip}", "namespace": "default", "labels": labels} | meta,
-        "spec": {"containers": [{"name": "c", "ports": ports}]},
-        "status": {
-            "phase": "Running", "podIP": ip, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
-        },
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("target", [8080, "http"])
-def test_endpoints_out_of_pods_are_those_of_slices(target: int | str) -> None:
-    selecting = service(targetPort=target)
-    selecting["spec"]["selector"] = {"app": "web"}
-    pods = [
-        pod("10.0.0.1"),
-        pod("10.0.0.2", ready=False),
-        pod("10.0.0.3", labels={"app": "other"}),
-        pod("10.0.0.4", deletionTimestamp="2026-01-01T00:00:00Z"),
-    ]
-    assert port_endpoints(slices_of(selecting, pods), "") == [("10.0.0.1", 8080)]
-    assert port_endpoints(slices_of(selecting, pods[1:]), "") == [("10.0.0.4", 8080)]
-    selecting["spec"]["publishNotReadyAddresses"] = True
-    assert ready_addresses(slices_of(selecting, pods)) == ["10.0.0.1", "10.0.0.2", "10.0.0.4"]
-    assert slices_of(service(targetPort=target), pods) == []

@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-private-key-file", default="")
     parser.add_argument("--client-ca-file", default="", help="who may call the kubelet API")
     parser.add_argument("--service-cidr", default="", help="relay Services' addresses, and give Pods their names")
+    parser.add_argument("--api-address", help="what Pods are told, HOST:PORT (default: Service kubernetes)")
     parser.add_argument("--proxy-kubeconfig", type=Path, help="reads Services and EndpointSlices (system:kube-proxy)")
     text = "reads NetworkPolicies, Namespaces and Pods of all; without it NetworkPolicies are not applied here"
     parser.add_argument("--network-kubeconfig", type=Path, help=text)
@@ -45,8 +46,8 @@ def node_config(given: argparse.Namespace) -> NodeConfig:
     """Raises ConfigError for a kubeconfig that cannot be used."""
     proxied = KubeClient(load_config(given.proxy_kubeconfig)) if given.proxy_kubeconfig else None
     network = KubeClient(load_config(given.network_kubeconfig)) if given.network_kubeconfig else None
-    services = ipaddress.ip_network(given.service_cidr) if given.service_cidr else None
-    relayed = services is not None and not services.is_loopback  # no EndpointSlice names a loopback API server
+    first = f"{ipaddress.ip_network(given.service_cidr)[1]}:443" if given.service_cidr else ""
+    host, _, port = (given.api_address or first).rpartition(":")
     return NodeConfig(
         client=KubeClient(load_config(given.kubeconfig)),
         name=given.name,
@@ -61,7 +62,7 @@ def node_config(given: argparse.Namespace) -> NodeConfig:
         labels=dict(pair.split("=", 1) for pair in given.node_labels.split(",") if pair),
         refresh=given.sync_frequency,
         max_pods=given.max_pods,
-        api_address=(str(services[1]), 443) if services is not None and relayed else None,
+        api_address=(host, int(port)) if host else None,
         service_cidr=given.service_cidr,
         service_client=proxied,
         network_client=network,

@@ -77,7 +77,7 @@ class Node:
             sandbox=sandbox,
             events=EventRecorder(config.client, "quarterdeck-node"),
             egress=EgressProxy(ServiceNames(services, config.egress_services).resolve, firewall),
-            proxy=ServiceProxy(services, config.service_cidr, self._renew_hosts, firewall, config.network_client)
+            proxy=ServiceProxy(services, config.service_cidr, self._renew_hosts, firewall)
             if config.service_cidr
             else None,
             cpu=float(os.cpu_count() or 1),

@@ -16,11 +16,10 @@ from contextlib import suppress
 from quarterdeck.errors import StorageError
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.informer import Informer
-from quarterdeck.kube.resource import ENDPOINT_SLICE, POD, SERVICE, Object
+from quarterdeck.kube.resource import ENDPOINT_SLICE, SERVICE, Object
 from quarterdeck.node.addresses import drop_local, make_local
 from quarterdeck.node.egress import is_ours
 from quarterdeck.node.firewall import Firewall
-from quarterdeck.node.pod_endpoints import slices_of
 from quarterdeck.node.sandbox.relay import join
 from quarterdeck.node.services import port_endpoints
 
@@ -52,22 +51,15 @@ def targets(service: Object, slices: Sequence[Object]) -> dict[Address, list[Add
 
 class ServiceProxy:
     """Follows Services and EndpointSlices. ``changed`` is called after every change of either, once for many;
-    ``firewall`` knows the NetworkPolicies (None: there are none). In a loopback range endpoints are read from the Pods
-    themselves, by the client ``pods``."""
+    ``firewall`` knows the NetworkPolicies (None: there are none)."""
 
     def __init__(
-        self,
-        client: KubeClient,
-        cidr: str,
-        changed: Callable[[], None],
-        firewall: Firewall | None = None,
-        pods: KubeClient | None = None,
+        self, client: KubeClient, cidr: str, changed: Callable[[], None], firewall: Firewall | None = None
     ) -> None:
         self._firewall = firewall
         self._range = ipaddress.ip_network(cidr)
         self._changed = changed
         self._services = Informer(client, SERVICE)
-        self._pods = Informer(pods or client, POD) if self._range.is_loopback else None
         self._slices = Informer(client, ENDPOINT_SLICE)
         self._slices.add_index(_SLICES, _service_of)
         self._targets: Targets = {}
@@ -85,10 +77,10 @@ class ServiceProxy:
             if not await asyncio.to_thread(make_local, str(self._range)):
                 raise StorageError(f"the Service range {self._range} is not local, and this process may not add routes")
             self._route = str(self._range)
-        for informer in self._informers():
+        for informer in (self._services, self._slices):
             informer.on_change(lambda *_: self._dirty.set())
             informer.start()
-        await asyncio.gather(*(informer.synced.wait() for informer in self._informers()))
+        await asyncio.gather(self._services.synced.wait(), self._slices.synced.wait())
         self._reconcile()
         self._following = asyncio.create_task(self._follow(), name="service proxy")
 
@@ -97,7 +89,7 @@ class ServiceProxy:
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
-        for informer in self._informers():
+        for informer in (self._services, self._slices):
             await informer.stop()
         tasks = [*self._listeners.values(), *self._connections]
         for task in tasks:
@@ -110,13 +102,8 @@ class ServiceProxy:
         """Every Service with its EndpointSlices."""
         return [(s, self._slices_of(s)) for s in self._services.list()]
 
-    def _informers(self) -> list[Informer]:
-        return [self._services, self._slices, *([self._pods] if self._pods is not None else [])]
-
     def _slices_of(self, service: Object) -> list[Object]:
         meta = service["metadata"]
-        if self._pods is not None and service["spec"].get("selector"):
-            return slices_of(service, self._pods.list(meta["namespace"]))
         return self._slices.by_index(_SLICES, f"{meta['namespace']}/{meta['name']}")
 
     async def _follow(self) -> None:
