@@ -36,8 +36,8 @@ from .component import Component
 
 SOURCE = Path(__file__).parent
 NO_ROUTES = (
-    "Pods of a real control plane need addresses that EndpointSlices accept, and only CAP_NET_ADMIN over this "
-    "network namespace can make such a range local"
+    "needs Pods and Services with other than loopback addresses, which only CAP_NET_ADMIN over this network "
+    "namespace can make local"
 )
 _READY_SECONDS = 90.0
 _MASTERS = "system:masters"
