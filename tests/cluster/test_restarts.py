@@ -51,10 +51,14 @@ def both(plane: Plane) -> None:
     plane.wait_ready()
 
 
-OUTAGES = {"kube-apiserver killed": killed("api_server"), "etcd killed": killed("etcd"), "both killed": both}
+OUTAGES = [
+    pytest.param(killed("api_server"), id="kube-apiserver"),
+    pytest.param(killed("etcd"), id="etcd", marks=pytest.mark.slow),
+    pytest.param(both, id="both", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+@pytest.mark.parametrize("outage", OUTAGES)
 async def test_the_control_plane_is_killed_in_the_middle_of_work(
     cluster: Plane, world: World, outage: Callable[[Plane], None]
 ) -> None:
