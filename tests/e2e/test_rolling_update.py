@@ -51,9 +51,11 @@ class Load:
     async def stream(self) -> None:
         """One open conversation, read to its end."""
         last: dict[str, Any] = {}
+        said = ""
         try:
             async with self.client.stream("POST", self.url, json=_message("message/stream", GATE)) as response:
                 async for line in response.aiter_lines():
+                    said = line or said
                     if line.startswith("data:"):
                         last = json.loads(line[5:])
         except httpx.HTTPError as error:
@@ -62,7 +64,7 @@ class Load:
         state = _state(last)
         self.ended[state] += 1
         if state != "completed":
-            self.failures.append(f"stream ended with {json.dumps(last)[:500]}")
+            self.failures.append(f"stream ended with {said[-700:]}")
 
     async def ask(self, over: asyncio.Event) -> int:
         """Short questions one after the other until ``over``; gives how many."""

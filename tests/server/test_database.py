@@ -161,3 +161,16 @@ async def test_conversations_are_readable_by_their_owner_only(tmp_path: Path) ->
         name: 0o600 for name in ("server.db", "server.db-wal", "server.db-shm")
     }
     await database.close()
+
+
+async def test_hundreds_that_write_at_once_all_get_their_turn(database: Database) -> None:
+    """SQLite alone lets some of them wait until it gives up: "database is locked"."""
+
+    async def turn(number: int) -> None:
+        name = f"s{number % 50}"
+        await database.create_session("kagent/a", "alice", name, None, None)
+        await database.save_task(TaskRow("kagent/a", "alice", f"t{number}", name, "1.0", "working", "{}"))
+        await database.save_task(TaskRow("kagent/a", "alice", f"t{number}", name, "1.0", "completed", "{}"))
+
+    await asyncio.gather(*(turn(number) for number in range(200)))
+    assert len(await database.list_sessions("kagent/a", "alice")) == 50

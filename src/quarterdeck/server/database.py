@@ -6,9 +6,11 @@ another's. Schema changes are numbered and applied in order at start.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +107,8 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        sqlite = engine.dialect.name == "sqlite"
+        self._writer: AbstractAsyncContextManager[None] = asyncio.Lock() if sqlite else nullcontext()
 
     @classmethod
     async def open(cls, url: str) -> Database:
@@ -138,6 +142,12 @@ class Database:
     async def close(self) -> None:
         await self._engine.dispose()
 
+    @asynccontextmanager
+    async def _write(self) -> AsyncGenerator[AsyncConnection]:
+        """A transaction that writes. SQLite has one writer at a time, and in its own queue some wait for ever."""
+        async with self._writer, self._engine.begin() as connection:
+            yield connection
+
     # -- sessions
     async def create_session(
         self, agent: str, user: str, session_id: str | None, name: str | None, source: str | None
@@ -150,7 +160,7 @@ class Database:
             "created_at": stamp, "updated_at": stamp,
         }  # fmt: skip
         try:
-            async with self._engine.begin() as connection:
+            async with self._write() as connection:
                 await connection.execute(insert(sessions).values(**row))
         except IntegrityError:
             return await self.session(agent, user, session_id)
@@ -172,7 +182,7 @@ class Database:
         return await self._rows(query)
 
     async def delete_session(self, agent: str, user: str, session_id: str) -> None:
-        async with self._engine.begin() as connection:
+        async with self._write() as connection:
             await connection.execute(delete(sessions).where(_of_session(agent, user, session_id)))
             for table in (events, tasks):
                 await connection.execute(
@@ -190,7 +200,7 @@ class Database:
             "data": data, "created_at": now(),
         }  # fmt: skip
         try:
-            async with self._engine.begin() as connection:
+            async with self._write() as connection:
                 await connection.execute(insert(events).values(**row))
                 await connection.execute(
                     update(sessions).where(_of_session(agent, user, session_id)).values(updated_at=row["created_at"])
@@ -221,7 +231,7 @@ class Database:
         where = and_(tasks.c.agent == task.agent, tasks.c.id == task.id)
         if unchanged_since is not None:
             where = and_(where, tasks.c.updated_at == unchanged_since)
-        async with self._engine.begin() as connection:
+        async with self._write() as connection:
             done = await connection.execute(update(tasks).where(where).values(**values))
             if done.rowcount == 0 and unchanged_since is not None:
                 raise Conflict(f"task {task.id!r} of agent {task.agent} has changed since {unchanged_since}")
@@ -232,7 +242,7 @@ class Database:
     async def touch_tasks(self, agent: str, ids: list[str]) -> None:
         """Renew ``updated_at`` of an agent's tasks; unknown ids are passed over."""
         where = and_(tasks.c.agent == agent, tasks.c.id.in_(ids))
-        async with self._engine.begin() as connection:
+        async with self._write() as connection:
             await connection.execute(update(tasks).where(where).values(updated_at=now()))
 
     async def tasks_in(self, agent: str, states: list[str]) -> list[Row]:
@@ -252,7 +262,7 @@ class Database:
         return await self._rows(select(tasks).where(where).order_by(tasks.c.updated_at))
 
     async def delete_task(self, agent: str, task_id: str) -> None:
-        async with self._engine.begin() as connection:
+        async with self._write() as connection:
             await connection.execute(delete(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)))
 
     async def count(self) -> dict[str, int]:
