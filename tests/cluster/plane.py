@@ -247,7 +247,7 @@ class Plane:
     def audit(self, *, user_agent: str = "", user: str = "", writes: bool = False) -> list[dict[str, Any]]:
         """Audit events so far, oldest first, of agents that begin with ``user_agent`` and of exactly ``user``."""
         verbs = ("create", "update", "patch", "delete", "deletecollection")
-        files = sorted(self.audit_log.parent.glob("audit*.log"))  # one of 100 MB is put aside, with its time in its name
+        files = sorted(self.audit_log.parent.glob("audit*.log"))  # at 100 MB one is put aside, its time in its name
         events = [json.loads(line) for file in files for line in file.read_text().splitlines()]
         return [
             e for e in events

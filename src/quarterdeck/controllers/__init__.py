@@ -23,7 +23,7 @@ from .idle import Idle
 from .rivals import Gate
 
 _MANAGERS = {"kagent", "kmcp", "quarterdeck"}
-_OF_FOREIGN = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "deletionTimestamp")
+_KNOWN = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "deletionTimestamp")
 __all__ = ["ControllerOptions", "GatewayConfig", "build", "controllers"]
 
 
@@ -48,6 +48,7 @@ def build(
     for res in (k.SECRET, k.CONFIG_MAP):
         controllers.informer(res).lean = True
     controllers.informer(k.POD).trim = _of_pod
+    controllers.informer(k.REPLICA_SET).trim = _known_by_name
     context = Context(controllers, options)
     discovery = Discovery(
         controllers.clock.monotonic,
@@ -84,14 +85,16 @@ def _look_again(controllers: ControllerSet, target: Target) -> None:
         controllers.enqueue("agent", Key(namespace, name))
 
 
+def _known_by_name(obj: Object) -> Object:
+    """Name, labels and owners; a pod template is most of a ReplicaSet, and nobody here reads it."""
+    return {"metadata": {name: obj["metadata"][name] for name in _KNOWN if name in obj["metadata"]}}
+
+
 def _of_pod(pod: Object) -> Object:
-    """Pods that cannot be of our workloads are known by name only."""
-    metadata: Object = pod["metadata"]
-    if (metadata.get("labels") or {}).get("app.kubernetes.io/managed-by") in _MANAGERS or "kagent" in (
-        metadata.get("labels") or {}
-    ):
-        return pod
-    return {"metadata": {name: metadata[name] for name in _OF_FOREIGN if name in metadata}}
+    """The state of our workloads' Pods; those of others are known by name only."""
+    labels: Object = pod["metadata"].get("labels") or {}
+    ours = labels.get("app.kubernetes.io/managed-by") in _MANAGERS or "kagent" in labels
+    return _known_by_name(pod) | ({"status": pod.get("status") or {}} if ours else {})
 
 
 def controllers(client: KubeClient, options: ControllerOptions) -> ControllerSet:
