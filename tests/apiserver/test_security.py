@@ -162,7 +162,7 @@ def test_a_node_touches_only_what_is_its_own(api: Any, running: Any, api_as: Any
         ("system:kube-controller-manager", "POST", "/api/v1/namespaces/default/secrets"),
         ("system:kube-controller-manager", "POST", f"{RBAC}/clusterrolebindings"),
         ("system:kube-controller-manager", "PUT", "/apis/apps/v1/namespaces/default/deployments/x"),
-        ("quarterdeck-controller", "DELETE", "/api/v1/namespaces/default/secrets/x"),
+        ("quarterdeck-controller", "DELETE", "/api/v1/namespaces/default/pods/x"),
         ("quarterdeck-controller", "GET", "/api/v1/nodes"),
         ("quarterdeck-controller", "POST", "/api/v1/namespaces/default/pods"),
         ("quarterdeck-controller", "GET", f"{RBAC}/clusterroles"),

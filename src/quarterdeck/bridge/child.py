@@ -38,6 +38,7 @@ class Child:
         self.listener: Listener | None = None
         self.error: UpstreamError | None = None
         self._on_exit = on_exit
+        self.stopping = False
         self._reason = ""
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=f"stdio-{process.pid}")
 
@@ -79,6 +80,7 @@ class Child:
 
     async def stop(self, grace: float = 3.0) -> None:
         """End the process as the specification asks: close stdin, then SIGTERM, then SIGKILL its group."""
+        self.stopping = True
         if self.process.stdin is not None:
             self.process.stdin.close()
         for signum, wait in ((None, grace / 3), (signal.SIGTERM, grace), (signal.SIGKILL, grace)):

@@ -108,7 +108,7 @@ class Processes:
 
     def _exited(self, child: Child) -> None:
         self._all.discard(child)
-        if not self._stopping and child.process.returncode:
+        if not child.stopping and child.process.returncode:
             self.crashes += 1
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
