@@ -8,7 +8,7 @@ NODE_STAMP := .cache/node/.ready
 # Most tests wait for processes, so there are more workers than cores; a file's tests stay together.
 PARALLEL := -n 3 --dist loadfile
 
-.PHONY: setup demo test test-full lint bench lock clean
+.PHONY: setup cluster demo test test-full lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -31,13 +31,17 @@ $(NODE_STAMP): tests/package.json tests/package-lock.json
 	cd .cache/node && npm ci --silent --no-audit --no-fund
 	@touch $@
 
+# A real Kubernetes control plane and helm for the cluster tests: built from Go modules once, kept in the user's cache.
+cluster: setup
+	@$(BIN)/python tests/cluster/build.py >/dev/null || echo "setup: the tests on a real control plane will skip; they need Go (https://go.dev/dl)"
+
 demo: setup
 	@$(BIN)/qd demo
 
-test: setup $(NODE_STAMP) lint
+test: setup $(NODE_STAMP) cluster lint
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
-test-full: setup $(NODE_STAMP) lint
+test-full: setup $(NODE_STAMP) cluster lint
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
 lint: setup
