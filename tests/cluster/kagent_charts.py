@@ -1,8 +1,9 @@
 """Stand-ins for kagent's two Helm charts, for a machine that cannot fetch the real ones.
 
 ``kagent-crds`` carries definitions with kagent's names and versions, generated from our models without what is ours
-(labels, keep policy, conversion, scale); ``kagent`` a controller Deployment (never run: nothing runs Pods here), a
-default Agent with its ModelConfig, tool server, prompts and key, and a Service that is nobody's but kagent's.
+(labels, keep policy, conversion, scale); ``kagent`` a controller Deployment with its rights (never run: nothing runs
+Pods here), a default Agent with its ModelConfig, tool server, prompts and key, and a Service that is nobody's but
+kagent's.
 """
 
 from __future__ import annotations
@@ -59,9 +60,24 @@ def write_kagent(folder: Path) -> Path:
             "metadata": {"name": "kagent-controller", "labels": labels},
             "spec": {
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"containers": [
-                    {"name": "controller", "image": "ghcr.io/kagent-dev/kagent/controller:0.9.12"}]}},
+                "template": {"metadata": {"labels": labels}, "spec": {
+                    "serviceAccountName": "kagent-controller",
+                    "containers": [{"name": "controller", "image": "ghcr.io/kagent-dev/kagent/controller:0.9.12"}]}},
             },
+        },
+        "account": {
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "kagent-controller"},
+        },
+        "role": {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "kagent-getter"},
+            "rules": [{"apiGroups": ["kagent.dev"], "resources": ["*/status"], "verbs": ["get", "patch", "update"]}],
+        },
+        "binding": {
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "kagent-getter"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kagent-getter"},
+            "subjects": [{"kind": "ServiceAccount", "name": "kagent-controller",
+                          "namespace": "{{ .Release.Namespace }}"}],
         },
         "service": {
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "kagent-ui"},

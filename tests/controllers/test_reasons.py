@@ -16,8 +16,8 @@ OTHER = {
     # kinds, and what manifests and protocols say
     "Agent", "Agents", "BYO", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig",
     "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service",
-    "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "SSE", "TCP",
-    "Opaque", "ReadWriteOnce", "Recreate", "ReplicaFailure", "ControllerOptions", "GatewayConfig",
+    "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "POST", "SSE",
+    "TCP", "Opaque", "ReadWriteOnce", "Recreate", "ReplicaFailure", "ControllerOptions", "GatewayConfig",
     # values of conditions and Events
     "True", "Unknown", "Normal", "Warning",
     # providers

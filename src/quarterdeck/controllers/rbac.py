@@ -102,7 +102,7 @@ ACCESS_REVIEW = Resource("authorization.k8s.io", "v1", "SubjectAccessReview", "s
 CLUSTER: tuple[Grant, ...] = (
     Grant(k.NAMESPACE, (*FOLLOW, "get", "create"), "allowedNamespaces selectors; the default namespace"),
     Grant(TOKEN_REVIEW, ("create",), "who calls the REST APIs"),
-    Grant(ACCESS_REVIEW, ("create",), "what people may see there"),
+    Grant(ACCESS_REVIEW, ("create",), "what people may see there; what another controller may write"),
     Grant(
         k.CRD,
         ("get", "patch"),

@@ -54,6 +54,8 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
         Rule(_READ, ("apps",), ("replicasets",)),
         Rule(_READ, ("discovery.k8s.io",), ("endpointslices",)),
         Rule(_READ, ("autoscaling",), ("horizontalpodautoscalers",)),
+        # whether another controller of these kinds may write elsewhere than in its own namespace
+        Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
         _EVENTS,
         _OIDC,
     ),
