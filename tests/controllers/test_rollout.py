@@ -156,7 +156,7 @@ async def test_a_paused_roll_out_is_accepted_and_held_back(team: Team) -> None:
     secret = await team.client.get(k.SECRET, "a", team.namespace)
     await team.annotate(paused="true")
     await team.change({"description": "two", "replicas": 2})
-    await team.world.condition(k.AGENT, team.namespace, "a", "Paused", "True", "RolloutPaused")
+    await team.world.condition(k.AGENT, team.namespace, "a", "RolloutPaused", "True", "Paused")
     deployment = await team.deployment()
     assert deployment["spec"]["paused"] is True
     assert deployment["spec"]["replicas"] == 2, "a paused roll-out can be scaled"
@@ -164,7 +164,7 @@ async def test_a_paused_roll_out_is_accepted_and_held_back(team: Team) -> None:
     assert (await team.client.get(k.SECRET, "a", team.namespace))["data"] == secret["data"]
     assert len(await team.history()) == 2
     await team.annotate(paused=None)
-    await team.world.condition(k.AGENT, team.namespace, "a", "Paused", "False", "RolloutResumed")
+    await team.world.condition(k.AGENT, team.namespace, "a", "RolloutPaused", "False", "Resumed")
     assert "paused" not in (await team.deployment())["spec"] or not (await team.deployment())["spec"]["paused"]
     assert await team.sets() == 2
     assert (await team.client.get(k.SECRET, "a", team.namespace))["data"] != secret["data"]

@@ -19,7 +19,8 @@ from .context import COMPONENT, Context, Verdict
 HANDOVER = f"{COMPONENT}-handover"
 """Field manager that holds ``replicas`` between our letting go and the autoscaler's first write."""
 _CONFIGURATION = ("Secret", "ConfigMap")
-_CONDITION = "Paused"
+_CONDITION = "RolloutPaused"
+"""Not "Paused": that one says that another controller has the resources (rivals.py)."""
 
 
 def is_paused(owner: Object) -> bool:
@@ -81,14 +82,14 @@ def _time(text: str) -> datetime:
 
 
 def verdicts(owner: Object) -> list[Verdict]:
-    """The Paused condition: there while paused, and afterwards to say that it is over."""
+    """The RolloutPaused condition: there while paused, and afterwards to say that it is over."""
     if is_paused(owner):
         name = f"{owner['kind'].lower()}/{owner['metadata']['name']}"
         text = f"changes are accepted and not rolled out; `qd rollout resume {name}` rolls them out"
-        return [Verdict(_CONDITION, True, "RolloutPaused", text)]
+        return [Verdict(_CONDITION, True, "Paused", text)]
     conditions = (owner.get("status") or {}).get("conditions") or ()
     if any(c.get("type") == _CONDITION for c in conditions):
-        return [Verdict(_CONDITION, False, "RolloutResumed", "changes are rolled out", quiet=True)]
+        return [Verdict(_CONDITION, False, "Resumed", "changes are rolled out", quiet=True)]
     return []
 
 
