@@ -106,3 +106,13 @@ def test_a_revision_of_another_object_of_the_name_is_another() -> None:
     one = revision.controller_revision(agent("x"), 1)["metadata"]["name"]
     other = revision.controller_revision(agent("x", metadata={"uid": "u2"}), 1)["metadata"]["name"]
     assert one != other
+
+
+def test_a_revision_whose_content_somebody_replaced_is_not_what_its_name_says() -> None:
+    obj = agent("x", replicas=3)
+    made = revision.controller_revision(obj, 1)
+    name, kept = made["metadata"]["name"], made["data"]["spec"]
+    assert revision.kept_as(obj, name, kept)
+    for planted in (kept | {"declarative": {"systemMessage": "evil"}}, {}, [kept], "spec", None):
+        assert not revision.kept_as(obj, name, planted)
+    assert not revision.kept_as(agent("x", metadata={"uid": "u2"}), name, kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from quarterdeck.errors import ConfigError, NotFound
 from quarterdeck.kube import resource as k
@@ -16,7 +17,7 @@ from quarterdeck.translate.agent import replicas, selector, translate_agent
 from quarterdeck.translate.agent_config import AgentInputs
 from quarterdeck.translate.canary import SUFFIX, both_tracks, canary_objects, check_rollout, wanted_revision
 from quarterdeck.translate.objects import ABORT, PROMOTE
-from quarterdeck.translate.revision import restored, revision_name
+from quarterdeck.translate.revision import kept_as, restored, revision_name
 
 from . import canary_steps as steps
 from .activity import Activity
@@ -48,25 +49,29 @@ class Contents:
         self.known: OrderedDict[str, Object] = OrderedDict()
         """By name of the revision, which is unique: it is made from the owner's UID."""
 
-    async def get(self, namespace: str, name: str) -> Object | None:
-        """None when there is no such revision (any more). Raises ApiError."""
+    async def get(self, obj: Object, name: str) -> Object | None:
+        """None when there is no such revision of ``obj`` (any more). Raises ApiError."""
         found = self.known.get(name)
         if found is None:
             try:
-                revision = await self._client.get(k.CONTROLLER_REVISION, name, namespace)
+                revision = await self._client.get(k.CONTROLLER_REVISION, name, obj["metadata"]["namespace"])
             except NotFound:
                 return None
-            found = self.known[name] = (revision.get("data") or {}).get("spec") or {}
+            data: Any = revision.get("data")
+            found = data.get("spec") if isinstance(data, dict) else None
+            if found is None or not kept_as(obj, name, found):
+                return None
+            self.known[name] = found
             while len(self.known) > _KEPT:
                 self.known.popitem(last=False)
-        return found
+        return found if kept_as(obj, name, found) else None
 
     async def read(self, agents: Iterable[Object]) -> None:
         """Have at hand what the Pods of these Agents run beside their specs. Raises ApiError."""
         for obj in agents:
             name = wanted_revision(obj)
             if name and name not in self.known:
-                await self.get(obj["metadata"]["namespace"], name)
+                await self.get(obj, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,9 @@ class Canaries:
         options = self.context.options
         if state.stable == revision_name(obj):
             return translate_agent(inputs, options, release_replicas=autoscaled), ""
-        content = await self.contents.get(obj["metadata"]["namespace"], state.stable)
+        content = await self.contents.get(obj, state.stable)
         if content is None:
-            return [], f"ControllerRevision {state.stable} is gone: the stable track stays as it runs"
+            return [], f"ControllerRevision {state.stable} is gone or not ours: the stable track stays as it runs"
         kept = obj | {"spec": restored(obj.get("spec") or {}, content)}
         try:
             found = translate_agent(resolve(self.context, kept), options, release_replicas=autoscaled)

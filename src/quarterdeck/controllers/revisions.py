@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from quarterdeck.errors import AlreadyExists, Conflict, NotFound
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.informer import Informer
@@ -22,11 +24,11 @@ class Revisions:
         self._informer: Informer = context.set.informer(
             k.CONTROLLER_REVISION, label_selector=revision.OWNER, metadata_only=True
         )
-        self._informer.add_index(_BY_OWNER, lambda obj: [(obj["metadata"].get("labels") or {}).get(revision.OWNER, "")])
+        self._informer.add_index(_BY_OWNER, lambda obj: [_owner(obj, obj["metadata"].get("labels") or {})])
 
     def known(self, owner: Object) -> list[Revision]:
         """Revisions of ``owner``, the current one last."""
-        found = self._informer.by_index(_BY_OWNER, owner["metadata"]["uid"])
+        found = self._informer.by_index(_BY_OWNER, _owner(owner, {revision.OWNER: owner["metadata"]["uid"]}))
         return sorted(
             (revision.read(obj) for obj in found if "deletionTimestamp" not in obj["metadata"]), key=lambda r: r.number
         )
@@ -64,3 +66,8 @@ class Revisions:
 
     def _observe(self, written: Object) -> None:
         self._informer.observe({key: written[key] for key in ("apiVersion", "kind", "metadata") if key in written})
+
+
+def _owner(obj: Object, labels: Mapping[str, str]) -> str:
+    """Key of the index. The label is anybody's word, so it counts in its own namespace only."""
+    return f"{obj['metadata']['namespace']}/{labels.get(revision.OWNER, '')}"

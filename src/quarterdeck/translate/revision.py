@@ -153,8 +153,19 @@ def marks(obj: Object, number: int) -> dict[str, Any]:
 
 def revision_name(obj: Object) -> str:
     """Name of the ControllerRevision that holds the spec of ``obj`` as it is now."""
+    return _name(obj, content_hash(obj["kind"], obj.get("spec") or {}))
+
+
+def kept_as(obj: Object, name: str, content: object) -> bool:
+    """Whether ``content`` is what the revision of that name was made with.
+
+    Who may write ControllerRevisions of a namespace can put one of another content there; nothing has checked it.
+    """
+    return isinstance(content, dict) and _name(obj, digest([obj["kind"], content])[:10]) == name
+
+
+def _name(obj: Object, found: str) -> str:
     metadata = obj["metadata"]
-    found = content_hash(obj["kind"], obj.get("spec") or {})
     # the UID: one of the same name that is being deleted may still have its revisions
     suffix = hashlib.sha256(f"{metadata['uid']}/{found}".encode()).hexdigest()[:10]
     return f"{metadata['name']}-{suffix}"
