@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from quarterdeck.controllers import GatewayConfig
+from quarterdeck.controllers.canary import Contents
 from quarterdeck.errors import BadRequest, Forbidden, NotFound
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.resource import Object
@@ -255,3 +256,31 @@ async def test_only_what_rests_by_its_own_spec_can_be_woken(world: World) -> Non
             await config.wake(("MCPServer", NS, "nobody"))
         with pytest.raises(BadRequest, match="Agent or MCPServer"):
             await config.wake(("Deployment", NS, NAME))
+
+
+async def test_somebody_elses_deployment_is_not_started_by_an_agent_of_its_name(world: World) -> None:
+    labels = {"app": "theirs"}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x:1"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": pod}
+    await world.create(k.DEPLOYMENT, {"metadata": {"name": NAME, "namespace": NS}, "spec": spec})
+    async with world.operator() as (_, config):
+        await world.create(k.AGENT, agent("one", scaleToZero={"after": "1h"}))
+        await world.condition(k.AGENT, NS, NAME, "Programmed", "False", "NameConflict")
+        with pytest.raises(NotFound, match="of its own"):
+            await config.wake(("Agent", NS, NAME))
+
+
+async def test_what_somebody_put_in_place_of_a_revision_is_not_served(world: World) -> None:
+    async with world.operator():
+        status = await on_trial(world)
+    name = status["stableRevision"]
+    obj = await world.client.get(k.AGENT, NAME, NS)
+    kept = await Contents(world.client).get(obj, name)
+    assert kept is not None and kept["declarative"]["systemMessage"] == "one"
+    planted = await world.client.get(k.CONTROLLER_REVISION, name, NS)
+    await world.client.delete(k.CONTROLLER_REVISION, name, NS)
+    metadata = {key: planted["metadata"][key] for key in ("name", "namespace", "labels")}
+    for data in ({"spec": agent("evil")["spec"]}, {"spec": "evil"}, {}):
+        await world.create(k.CONTROLLER_REVISION, {"metadata": metadata, "data": data, "revision": 1})
+        assert await Contents(world.client).get(obj, name) is None
+        await world.client.delete(k.CONTROLLER_REVISION, name, NS)

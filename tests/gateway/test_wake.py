@@ -180,14 +180,18 @@ class Sleepers:
 
 async def test_held_calls_are_bounded() -> None:
     of = Sleepers()
-    waker = Waker(of.ask, lambda _: 5.0, lambda _: of.up, limit=2)
+    waker = Waker(of.ask, lambda _: 5.0, lambda _: of.up, limit=8)
     held = [asyncio.ensure_future(waker.ready(AGENT)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert "holds 2 calls already" in await waker.ready(AGENT)
+    assert "holds 2 calls for it already" in await waker.ready(AGENT), "others are to have room, too"
+    others = [("Agent", "kagent", f"other-{number}") for number in range(6)]
+    held += [asyncio.ensure_future(waker.ready(other)) for other in others]
+    await asyncio.sleep(0)
+    assert "holds 8 calls already" in await waker.ready(("Agent", "kagent", "one-too-many"))
     of.up = True
     waker.changed()
-    assert await asyncio.gather(*held) == ["", ""]
-    assert (waker.held, of.asked) == (0, 1)
+    assert await asyncio.gather(*held) == [""] * 8
+    assert waker.held == 0
 
 
 async def test_what_must_not_be_woken_is_not_waited_for() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from quarterdeck.errors import BadRequest, Forbidden, NotFound
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import Result
+from quarterdeck.kube.owner import belongs_to
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.rollout import ScaleToZero
 from quarterdeck.translate.objects import duration
@@ -82,8 +83,8 @@ class Idle:
             raise BadRequest(f"kind must be {' or '.join(_KINDS)}, not {kind[:50]!r}")
         owner = self.context.get(res, namespace, name)
         live = self.context.get(k.DEPLOYMENT, namespace, name)
-        if owner is None or live is None:
-            raise NotFound(f"{kind} {namespace}/{name} is not there, or has no Deployment yet")
+        if owner is None or live is None or not belongs_to(live, owner):
+            raise NotFound(f"{kind} {namespace}/{name} is not there, or has no Deployment of its own yet")
         spec = owner.get("spec") or {}
         if not spec.get("scaleToZero"):
             raise Forbidden(f"{kind} {namespace}/{name} has no spec.scaleToZero: it is scaled by its owner only")

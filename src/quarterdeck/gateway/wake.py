@@ -12,6 +12,8 @@ from quarterdeck.errors import QuarterdeckError
 
 LIMIT = 1000
 """Calls held at one time; further ones are refused at once."""
+SHARE = 4
+"""What the calls for one thing may take of that at most: 1/SHARE. One that never starts must leave room for others."""
 AGAIN = 2.0
 """Seconds between two requests to wake the same thing: it may have been put to sleep in the meantime."""
 RETRY_AFTER = 5
@@ -74,6 +76,9 @@ class Waker:
             return f"{_title(sleeper)} has no ready endpoint"
         if self.held >= self._limit:
             return f"{_title(sleeper)} is being started, and this gateway holds {self.held} calls already"
+        waking = self._waking.get(sleeper)
+        if waking is not None and waking.held >= max(1, self._limit // SHARE):
+            return f"{_title(sleeper)} is being started, and this gateway holds {waking.held} calls for it already"
         waking = self._waking.setdefault(sleeper, _Waking())
         waking.held += 1
         self.held += 1
