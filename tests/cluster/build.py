@@ -196,4 +196,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except NoToolchain as error:
-        sys.exit(f"build: {error}")
+        print(f"build: {error}", file=sys.stderr)
+        sys.exit(3)

@@ -19,6 +19,7 @@ same() {
   fail "$what is '$got', not '$expected'"
 }
 condition() { kubectl get "$1" -n "$2" -o "jsonpath={.status.conditions[?(@.type==\"$3\")].status} {.status.conditions[?(@.type==\"$3\")].reason}"; }
+status() { kubectl get "$1" -n "$2" -o "jsonpath={.status.conditions[?(@.type==\"$3\")].status}"; }
 
 step "0. A control plane, a node, helm"
 coproc PLANE { exec .venv/bin/python tests/cluster/tour_plane.py; }
@@ -27,6 +28,7 @@ while IFS= read -r line <&"${PLANE[0]}"; do
   [ "$line" = "# ready" ] && break
   eval "$line"
 done
+[ "${line:-}" = "# ready" ] || fail "the control plane did not start"
 run kubectl get nodes
 
 step "1. Install"
@@ -47,9 +49,15 @@ run kubectl create namespace mcp
 run kubectl apply -f examples/seed/
 run kubectl wait --for=condition=Ready mcpserver/datetime-agent-mcp agent/datetime-agent -n kagent --timeout=120s
 same "ModelConfig without its Secret" "False ModelConfigReconcileFailed" condition modelconfig/gemini-model-config kagent Accepted
-same "RemoteMCPServer nobody serves" "False" kubectl get remotemcpserver/agw-mcp-servers -n kagent -o 'jsonpath={.status.conditions[?(@.type=="Accepted")].status}'
-same "Agent whose tools are missing" "False" kubectl get agent/aire-agent -n kagent -o 'jsonpath={.status.conditions[?(@.type=="ResolvedRefs")].status}'
-same "Agent whose server is missing" "False" kubectl get agent/k8s-agent -n default -o 'jsonpath={.status.conditions[?(@.type=="Accepted")].status}'
+same "MCPServer whose image needs an engine" "False ImageNotRunnable" condition mcpserver/github-mcp-server mcp Ready
+same "its Secret" "False" status mcpserver/github-mcp-server mcp ResolvedRefs
+for server in agw-mcp-servers kagent-tool-server; do
+  same "RemoteMCPServer $server, which nobody serves" "False" status remotemcpserver/$server kagent Accepted
+  kubectl get remotemcpserver/$server -n kagent -o yaml | grep -q sseReadTimeout || fail "$server does not name what it ignores"
+done
+same "Agent whose tools are missing" "True" status agent/aire-agent kagent Ready
+same "what it names" "False" status agent/aire-agent kagent ResolvedRefs
+same "Agent whose server is missing" "False" status agent/k8s-agent default Accepted
 run kubectl get agents,mcpservers,remotemcpservers,modelconfigs -A
 
 step "3. A question through the gateway"
@@ -93,6 +101,7 @@ same "Deployments of the canary left" "" kubectl get deployment -n kagent -l kag
 run kubectl get events -n kagent --field-selector involvedObject.kind=Agent,involvedObject.name=datetime-agent -o custom-columns=REASON:.reason,MESSAGE:.message
 
 step "8. The leading controller is killed"
+[ -n "$DATABASE_URL" ] || printf '  (one controller only: PostgreSQL is not installed here; the Pod made anew takes over)\n'
 leader() { kubectl get lease quarterdeck-controller -n quarterdeck-system -o 'jsonpath={.spec.holderIdentity}'; }
 first=$(leader)
 run kubectl delete pod "${first%_*}" -n quarterdeck-system --grace-period=0 --force
