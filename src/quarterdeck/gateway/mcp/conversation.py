@@ -24,7 +24,10 @@ from .client import Link, SessionExpired
 from .route import Lane, McpRoute
 
 _QUEUE = 1024
-"""Messages of one call that may wait for a client that does not read."""
+_QUEUE_BYTES = 1024 * 1024
+"""Messages of one call, and their bytes, that wait for a client that does not read; the server waits then, too."""
+_GREETING_BYTES = 256 * 1024
+"""Largest result of ``initialize``: it is kept."""
 
 _BURST = 0.05
 """Seconds to wait for further questions once the server has asked one: servers ask several things at a time."""
@@ -44,6 +47,12 @@ class Event(Struct, gc=False):
     kind: Literal["notice", "question", "answer", "end"]
     message: jsonrpc.Message = msgspec.field(default_factory=jsonrpc.Message)
     error: UpstreamError | TimedOut | None = None
+
+    @property
+    def size(self) -> int:
+        message = self.message
+        parts = (message.params, message.result, message.error)
+        return sum(memoryview(part).nbytes for part in parts if isinstance(part, Raw))
 
 
 class Greeting(Struct, rename="camel"):
@@ -65,18 +74,38 @@ class Flight:
         """Questions the client has been told of and has not answered."""
         self.task: asyncio.Task[None] | None = None
         self.over = False
+        self._waiting = 0
+        self._taken = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether the server should wait before it says more."""
+        return self._waiting >= _QUEUE_BYTES or self.events.qsize() >= _QUEUE // 2
+
+    async def room(self) -> None:
+        """Returns when the queue is not :attr:`full`."""
+        while self.full:
+            self._taken.clear()
+            await self._taken.wait()
 
     def put(self, event: Event) -> None:
         try:
             self.events.put_nowait(event)
+            self._waiting += event.size
         except asyncio.QueueFull:  # the client stopped reading; the call ends rather than grow
             self.over = True
+
+    async def _take(self) -> Event:
+        event = await self.events.get()
+        self._waiting -= event.size
+        self._taken.set()
+        return event
 
     async def next(self, timeout: float) -> Event:
         """The next event; ``end`` with TimedOut after so many silent seconds (0: never)."""
         try:
             async with asyncio.timeout(timeout or None):
-                return await self.events.get()
+                return await self._take()
         except TimeoutError:
             return Event("end", error=TimedOut(f"gave no sign of life for {timeout:g} s"))
 
@@ -87,7 +116,7 @@ class Flight:
         try:
             async with asyncio.timeout(_BURST):
                 while True:
-                    event = await self.events.get()
+                    event = await self._take()
                     (found if event.kind == "question" else later).append(event)
         except TimeoutError:
             for event in later:
@@ -124,8 +153,11 @@ class Conversation:
             if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
                 return link
             self.close()
-            self.link, result = await client.initialize(self.route, self.lane, self.capabilities)
+            opened, result = await client.initialize(self.route, self.lane, self.capabilities)
+            if memoryview(result).nbytes > _GREETING_BYTES:
+                raise UpstreamError(f"says more than {_GREETING_BYTES} bytes of itself")
             self.greeting = msgspec.json.decode(result, type=Greeting)
+            self.link = opened
             self.level, self.mirrored = "", None
             self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
             return self.link
@@ -202,6 +234,7 @@ class Conversation:
                     flight.put(Event("answer", message))
                     return
                 self._about(flight, message)
+                await flight.room()
             flight.put(Event("end", error=UpstreamError(f"ended before it answered (HTTP {response.status})")))
         except (UpstreamError, TimedOut) as error:
             flight.put(Event("end", error=error))
@@ -220,8 +253,10 @@ class Conversation:
                 flight = next(reversed(self._flights.values())) if self._flights else None
                 if message.method in _CHANGES or flight is None:
                     self._tell(message)
-                else:  # the server does not say which call it is about: the youngest one is the best guess
+                elif not flight.full:  # it does not say which call it is about: the youngest one is the best guess
                     self._about(flight, message)
+                elif message.id is not UNSET:
+                    await self.refuse(message, "the client does not keep up")
         except (UpstreamError, TimedOut):
             return  # the next session has another stream
 

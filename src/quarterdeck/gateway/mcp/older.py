@@ -35,11 +35,18 @@ if TYPE_CHECKING:
     from .endpoint import McpCall
 
 _CONVERSATIONS = 5_000
+_VARIANTS = 8
+_CAPABILITIES_BYTES = 4096
+"""Sessions of one caller with one server: clients choose the capabilities that tell them apart; and those' bytes."""
 _IDLE = 1800.0
 """Seconds without a call after which a session with a server is given up."""
 HOLD = 600.0
 """Seconds a call waits for its client's answers."""
-_HELD = 10_000
+_HELD = 2_000
+_HELD_EACH = 64
+_QUESTIONS, _QUESTION_BYTES = 32, 256 * 1024
+"""Calls held in all and for one caller; a server's questions in one call, and their bytes."""
+_NOTICE_BYTES = 64 * 1024
 _JSON: Header = (b"content-type", b"application/json")
 _SSE: list[Header] = [
     (b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
@@ -48,6 +55,7 @@ _KEEP_ALIVE = 15.0
 _CACHEABLE = frozenset({*lists.LIST_KEYS, protocol.RESOURCES_READ, protocol.DISCOVER})
 _NOT_FOUND_BEFORE = -32002
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+_GONE = "the client closed the connection"
 _SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 _INPUT_KEY = "dev.quarterdeck/inputKey"
 """``_meta`` member by which a server of the older era may name the key of its question."""
@@ -102,6 +110,8 @@ class OlderServers:
             self._refuse(call, protocol.METHOD_NOT_FOUND, f"{message.method} is no method of {envelope.version}")
             return
         conversation = self._conversation(call, envelope)
+        if conversation is None:
+            return
         try:
             if message.method == protocol.DISCOVER:
                 await conversation.open()
@@ -112,6 +122,8 @@ class OlderServers:
                 await self._request(call, conversation, envelope)
         except (UpstreamError, TimedOut) as error:
             self._failed(call, error)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._failed(call, UpstreamError(f"sent what MCP does not know: {error}"))
 
     # -- calls
     async def _request(self, call: McpCall, conversation: Conversation, envelope: modern.Envelope) -> None:
@@ -141,6 +153,7 @@ class OlderServers:
         answers: Raw | None,
         binding: bytes,
     ) -> None:
+        self._expire()
         session = self._sealer.open(state.encode(), call.lane.binding + b"|state")
         held = self._held.get(session.upstream) if session is not None and session.owner == self._owner else None
         if session is None or (held is not None and held.binding != binding):
@@ -167,20 +180,38 @@ class OlderServers:
         given: dict[str, Raw] | None = None,
     ) -> None:
         """Pass on what the server says until it has answered, or asks what the client has not answered yet."""
-        exchange = call.exchange
-        gone = _departure(exchange)
+        try:
+            await self._pass_on(call, conversation, flight, envelope, binding, given or {})
+        except asyncio.CancelledError:  # the connection is gone
+            self._spawn(conversation.cancel(flight, _GONE))
+            self._observer.finish(call, "error", 499, _GONE)
+            raise
+        except BaseException:
+            conversation.end(flight)
+            raise
+
+    async def _pass_on(
+        self,
+        call: McpCall,
+        conversation: Conversation,
+        flight: Flight,
+        envelope: modern.Envelope,
+        binding: bytes,
+        given: dict[str, Raw],
+    ) -> None:
+        gone = _departure(call.exchange)
         timeout = conversation.route.server.timeout
         while True:
             event = await _first(flight.next(timeout), gone)
             if event is None:
-                await conversation.cancel(flight, "the client closed the connection")
-                self._observer.finish(call, "error", 499, "the client closed the connection")
+                await conversation.cancel(flight, _GONE)
+                self._observer.finish(call, "error", 499, _GONE)
                 return
             if event.kind == "notice":
-                self._notice(call, event.message, envelope)
+                await self._notice(call, event.message, envelope)
             elif event.kind == "question":
                 requests = await self._questions(conversation, flight, event, envelope)
-                known = {key: value for key, value in (given or {}).items() if key in requests}
+                known = {key: value for key, value in given.items() if key in requests}
                 await conversation.answer(flight, known)
                 requests = {key: value for key, value in requests.items() if key not in known}
                 if requests:
@@ -199,14 +230,19 @@ class OlderServers:
     ) -> dict[str, Any]:
         """The server's questions as ``inputRequests``; what the client cannot answer is refused on its behalf."""
         requests: dict[str, Any] = {}
+        size = 0
         for event in await flight.burst(first):
             message = event.message
             capability = message.method.partition("/")[0]
             if capability not in envelope.capabilities:
                 await conversation.refuse(message, f"the client did not declare {capability}")
                 continue
+            size += event.size
+            if size > _QUESTION_BYTES or len(flight.asked) >= _QUESTIONS:
+                await conversation.refuse(message, f"at most {_QUESTIONS} questions of {_QUESTION_BYTES} bytes in all")
+                continue
             params = lists.members(message.params) if isinstance(message.params, Raw) else {}
-            meta: dict[str, Any] = msgspec.json.decode(params.get("_meta", b"{}"))
+            meta = _object(params.get("_meta"))
             key = str(meta.get(_INPUT_KEY) or f"{capability}-{len(requests) + 1}")
             requests[key] = {"method": message.method, "params": params}
             flight.asked[key] = message
@@ -216,8 +252,10 @@ class OlderServers:
         self._expire()
         key = f"{next(self._numbers)}"
         self._held[key] = held
-        if len(self._held) > _HELD:
-            _, oldest = self._held.popitem(last=False)
+        caller = call.principal.id
+        mine = [k for k, other in self._held.items() if other.conversation.lane.principal.id == caller]
+        if len(mine) > _HELD_EACH or len(self._held) > _HELD:
+            oldest = self._held.pop(mine[0] if len(mine) > _HELD_EACH else next(iter(self._held)))
             self._spawn(oldest.conversation.cancel(oldest.flight, "too many calls wait for answers"))
         self._ask(call, held, key)
 
@@ -238,8 +276,11 @@ class OlderServers:
     async def _listen(self, call: McpCall, conversation: Conversation) -> None:
         """Lists that change, told on the stream of this request; resources are subscribed to at the server."""
         assert call.message is not None and isinstance(call.message.params, Raw)
-        wanted: dict[str, Any] = msgspec.json.decode(call.message.params).get("notifications") or {}
-        uris = [u for u in wanted.get("resourceSubscriptions") or () if isinstance(u, str)][:1000]
+        wanted = _object(lists.members(call.message.params).get("notifications"))
+        named = wanted.get("resourceSubscriptions")
+        uris = [u for u in named if isinstance(u, str)][:1000] if isinstance(named, list) else []
+        if not call.lane.decide("resources/subscribe").allow:
+            uris = []
         await conversation.open()
         for uri in uris:
             await conversation.ask("resources/subscribe", {"uri": uri})
@@ -248,10 +289,17 @@ class OlderServers:
         queue: asyncio.Queue[bytes] = asyncio.Queue(256)
 
         def tell(message: jsonrpc.Message) -> None:
-            params: dict[str, Any] = msgspec.json.decode(message.params) if isinstance(message.params, Raw) else {}
+            raw = message.params if isinstance(message.params, Raw) else None
+            if raw is not None and memoryview(raw).nbytes > _NOTICE_BYTES:
+                return  # these notices say little; the queue holds many
+            try:
+                params = _object(raw)
+            except msgspec.DecodeError:
+                return
             flag = _CHANGES.get(message.method)
             if (flag and wanted.get(flag)) or (flag is None and params.get("uri") in uris):
-                params["_meta"] = {**(params.get("_meta") or {}), _SUBSCRIPTION: identity}
+                meta = params.get("_meta")
+                params["_meta"] = {**(meta if isinstance(meta, dict) else {}), _SUBSCRIPTION: identity}
                 with contextlib.suppress(asyncio.QueueFull):  # a client that does not read loses notices, as told
                     queue.put_nowait(jsonrpc.notification(message.method, params))
 
@@ -276,7 +324,7 @@ class OlderServers:
             self._observer.finish(call, "ok", 200)
 
     # -- answers
-    def _notice(self, call: McpCall, message: jsonrpc.Message, envelope: modern.Envelope) -> None:
+    async def _notice(self, call: McpCall, message: jsonrpc.Message, envelope: modern.Envelope) -> None:
         if message.method == "notifications/message" and not envelope.log_level:
             return  # log lines are for those who asked for them
         accept = call.headers.get(b"accept", b"")
@@ -285,12 +333,14 @@ class OlderServers:
         if not call.exchange.started:
             call.exchange.start(200, _SSE)
         with contextlib.suppress(Disconnected):
-            call.exchange.write(_event(jsonrpc.notification(message.method, message.params)))
+            await call.exchange.send(_event(jsonrpc.notification(message.method, message.params)))
 
     def _answered(self, call: McpCall, conversation: Conversation, message: jsonrpc.Message) -> None:
         if isinstance(message.error, Raw):
-            error: dict[str, Any] = msgspec.json.decode(message.error)
-            code = error.get("code", protocol.INTERNAL_ERROR)
+            error = _object(message.error)
+            code = error.get("code")
+            if not isinstance(code, int):
+                code = protocol.INTERNAL_ERROR
             if code == _NOT_FOUND_BEFORE and call.method == protocol.RESOURCES_READ:
                 code = protocol.INVALID_PARAMS
             self._refuse(call, code, str(error.get("message", "")), error.get("data"))
@@ -303,7 +353,7 @@ class OlderServers:
             result[key] = [item for item in lists.items(result[key]) if call.lane.shows(lists.name_of(item))]
         if call.method in _CACHEABLE:
             result |= {"ttlMs": 0, "cacheScope": "private"}
-        meta: dict[str, Any] = msgspec.json.decode(result.get("_meta", b"{}"))
+        meta = _object(result.get("_meta"))
         result["_meta"] = {protocol.META_SERVER_INFO: conversation.greeting.server_info, **meta}
         outcome = "tool_error" if result.get("isError") == Raw(b"true") else "ok"
         self._respond(call, {"resultType": "complete", **result}, outcome)
@@ -341,13 +391,19 @@ class OlderServers:
         self._observer.finish(call, "error", 504 if isinstance(error, TimedOut) else 502, text)
 
     # -- sessions
-    def _conversation(self, call: McpCall, envelope: modern.Envelope) -> Conversation:
-        """The caller's session with the server, for a client that can do so much."""
+    def _conversation(self, call: McpCall, envelope: modern.Envelope) -> Conversation | None:
+        """The caller's session with the server, for a client that can do so much; None when that was refused."""
         capabilities = {k: v for k, v in envelope.capabilities.items() if k != "extensions"}
-        key = (
-            f"{call.route.server.kind} {call.route.label}", call.principal.id,
-            msgspec.json.encode(capabilities, order="deterministic").decode(),
-        )  # fmt: skip
+        encoded = msgspec.json.encode(capabilities, order="deterministic").decode()
+        if len(encoded) > _CAPABILITIES_BYTES:
+            text = f"the client's capabilities are larger than {_CAPABILITIES_BYTES} bytes"
+            self._refuse(call, protocol.INVALID_PARAMS, text)
+            return None
+        key = (f"{call.route.server.kind} {call.route.label}", call.principal.id, encoded)
+        if key not in self._conversations and not self._make_room(key):
+            text = f"{_VARIANTS} sets of capabilities are in use with this server already"
+            self._refuse(call, protocol.INVALID_REQUEST, text)
+            return None
         now = monotonic()
         for old, (conversation, used) in list(self._conversations.items()):
             if now - used < _IDLE and len(self._conversations) <= _CONVERSATIONS:
@@ -360,6 +416,19 @@ class OlderServers:
         conversation.route, conversation.lane = call.route, call.lane  # of the newest configuration
         self._conversations[key] = (conversation, now)
         return conversation
+
+    def _make_room(self, key: Key) -> bool:
+        """Give up the oldest of the caller's sessions with the server when there are too many; False: all are used."""
+        mine = [other for other in self._conversations if other[:2] == key[:2]]
+        if len(mine) < _VARIANTS:
+            return True
+        for other in mine:
+            conversation, _ = self._conversations[other]
+            if not conversation.busy:
+                del self._conversations[other]
+                self._end(conversation)
+                return True
+        return False
 
     def _end(self, conversation: Conversation) -> None:
         link = conversation.link
@@ -383,8 +452,8 @@ class OlderServers:
             tools: list[Raw] = []
             with contextlib.suppress(RpcError):  # a server without tools has none that mirror arguments
                 tools = await client.list_all(call.route, call.lane, link, protocol.TOOLS_LIST, "tools")
-            decoded: list[dict[str, Any]] = [msgspec.json.decode(tool) for tool in tools]
-            conversation.mirrored = {t["name"]: modern.mirrored(t.get("inputSchema")) or {} for t in decoded}
+            found = ((lists.name_of(tool), modern.mirrored(_object(tool).get("inputSchema"))) for tool in tools)
+            conversation.mirrored = {name: mapping for name, mapping in found if mapping}
         mapping = conversation.mirrored.get(call.tool)
         if not mapping:
             return ""
@@ -441,15 +510,20 @@ async def _soon(queue: asyncio.Queue[bytes]) -> bytes:
 async def _first(work: Any, gone: asyncio.Future[None]) -> Any:
     """The result of ``work``; None when the client left first."""
     task = asyncio.ensure_future(work)
-    await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        return task.result()
-    task.cancel()
-    return None
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
 
 
 def _event(body: bytes) -> bytes:
     return sse.encode(body, event=b"message")
+
+
+def _object(raw: Raw | None) -> dict[str, Any]:
+    """A JSON object, decoded; empty where there is none. Raises msgspec.DecodeError for anything else."""
+    return msgspec.json.decode(raw, type=dict[str, Any] | None) or {} if raw is not None else {}
 
 
 def _objects(raw: Raw | None) -> dict[str, Raw]:
