@@ -237,6 +237,29 @@ async def test_senders_without_uids_of_their_own_are_the_node() -> None:
     await firewall.stop()
 
 
+async def test_who_hung_up_or_is_not_known_yet_does_not_pass_for_the_node(tmp_path: Path) -> None:
+    api, uids = FakeApi(), Uids(tmp_path)
+    await api.create(POD, labelled("web", {"name": "main"}) | {"status": {"podIP": "127.0.0.1"}})
+    await policy(api, "shut", {"podSelector": {}})
+    firewall = Firewall(api, uids)  # type: ignore[arg-type]
+    await firewall.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        local = listener.getsockname()
+        client = socket.create_connection(local)
+        accepted, sender = listener.accept()
+        with accepted, client:
+            assert (await firewall.inbound("default/web", sender, local)).allowed, "the machine's own"
+            uids.first = os.getuid() - 1
+            uids.assign("a Pod that is not in the list")
+            assert not (await firewall.inbound("default/web", sender, local)).allowed
+            uids.release("a Pod that is not in the list")
+            client.sendall(b"delete everything")
+            client.close()
+            assert not (await firewall.inbound("default/web", sender, local)).allowed
+            assert not (await firewall.relayed(sender, local, local)).allowed
+    await firewall.stop()
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_whose_socket_it_is(family: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -247,3 +270,6 @@ def test_whose_socket_it_is(family: int) -> None:
             with accepted:
                 assert socket_uid(sender, listener.getsockname()) == os.getuid()
                 assert socket_uid(("127.0.0.1", 1), listener.getsockname()) is None
+                client.sendall(b"and gone")
+                client.close()
+                assert socket_uid(sender, listener.getsockname()) is None, "root's uid is not its"

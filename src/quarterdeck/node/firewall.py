@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +22,7 @@ from quarterdeck.node.uids import Uids, uid_key
 
 Address = tuple[str, int]
 _IP, _UID = "ip", "uid"
-_ESTABLISHED_FIELDS = 8
+_FIELDS = 10
 
 
 class Firewall:
@@ -102,11 +103,13 @@ class Firewall:
         destination = self.named(pod)
         if destination is None:
             return Verdict(False, "Ingress")
-        return self._decide(await self._senders(sender, local), destination, local[1])
+        sources = await self._senders(sender, local)
+        return self._decide(sources, destination, local[1]) if sources is not None else Verdict(False, "Ingress")
 
     async def relayed(self, sender: Address, service: Address, target: Address) -> Verdict:
         """A TCP connection of this machine to a Service's address, which is to be carried to one of its endpoints."""
-        return self._decide(await self._senders(sender, service), self.at(target[0]), target[1])
+        sources = await self._senders(sender, service)
+        return self._decide(sources, self.at(target[0]), target[1]) if sources is not None else Verdict(False, "Egress")
 
     def _decide(self, sources: Iterable[Peer], destination: Peer, port: int) -> Verdict:
         """The first refusal: of several Pods that share a uid, each must be allowed."""
@@ -117,18 +120,28 @@ class Firewall:
                 return verdict
         return verdict
 
-    async def _senders(self, sender: Address, local: Address) -> list[Peer]:
-        """The Pods whose socket this can be: those of its uid. None of them: it is the node's own."""
+    async def _senders(self, sender: Address, local: Address) -> list[Peer] | None:
+        """The Pods whose socket this can be: those of its uid. An empty list: it is the node's own.
+
+        None: it is of a Pod nobody knows (yet, or any more), which must not pass for the node.
+        """
         if self._uids is None:
             return []
         uid = await asyncio.to_thread(socket_uid, sender, local)
+        if uid is None and _is_ours(sender[0]):
+            return None  # it has hung up already, and what it sent must not arrive in the node's name
         key = self._uids.owner(uid) if uid is not None else None
         pods = self._pods.by_index(_UID, key) if key is not None else []
+        if key is not None and not pods:
+            return None
         return [self.peer(pod) for pod in pods if not pod["spec"].get("hostNetwork")]
 
 
 def socket_uid(local: Address, remote: Address) -> int | None:
-    """The uid of the TCP socket of this machine that is connected from ``local`` to ``remote``; None: there is none."""
+    """The uid of the TCP socket of this machine that is connected from ``local`` to ``remote``.
+
+    None: there is none, or its process has closed it (the kernel goes on sending then, as uid 0 and without an inode).
+    """
     for path, mapped in (("/proc/net/tcp", False), ("/proc/net/tcp6", True)):
         try:
             wanted = [_hexadecimal(local, mapped), _hexadecimal(remote, mapped)]
@@ -137,9 +150,19 @@ def socket_uid(local: Address, remote: Address) -> int | None:
             continue
         for line in lines:
             fields = line.split()
-            if len(fields) >= _ESTABLISHED_FIELDS and fields[1:3] == wanted:
-                return int(fields[7])
+            if len(fields) >= _FIELDS and fields[1:3] == wanted:
+                return int(fields[7]) if int(fields[9]) else None
     return None
+
+
+def _is_ours(ip: str) -> bool:
+    """Whether it is an address of this machine: others' sockets are not ours to find."""
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as probe:
+        try:
+            probe.bind((ip, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _hexadecimal(address: Address, mapped: bool) -> str:
