@@ -105,6 +105,21 @@ async def test_refusals() -> None:
         await check(who, Asked("/metrics/resource", subject={"commonName": "stranger"}))
 
 
+async def test_what_a_token_is_limited_to_is_passed_on() -> None:
+    specs: list[Any] = []
+
+    class Scoped(Reviews):
+        async def request(self, method: str, path: str, *, body: Any) -> Any:
+            specs.append(body["spec"])
+            answer = await super().request(method, path, body=body)
+            if "token" in body["spec"]:
+                answer["status"]["user"]["extra"] = {"scopes": ["user:info"]}
+            return answer
+
+    await check(access(Scoped(), [0.0]), Asked("/metrics/resource", token="right"))
+    assert specs[1]["extra"] == {"scopes": ["user:info"]}
+
+
 async def test_nobody_is_let_in_when_the_api_server_is_away() -> None:
     reviews, now = Reviews(), [0.0]
     who = access(reviews, now)

@@ -43,19 +43,24 @@ class ApiReviews:
         self._client = client
 
     async def workload(self, token: str, audience: str) -> User:
-        return await self._token({"token": token, "audiences": [audience]})
+        return await self._token({"token": token, "audiences": [audience]}, audience)
 
     async def person(self, token: str, attributes: dict[str, str]) -> tuple[User, bool]:
         user = await self._token({"token": token})
-        spec = {"user": user["username"], "groups": user.get("groups", []), "resourceAttributes": attributes}
+        # all of it: authorizers may know a token with less rights than its user by what is in extra
+        known = {"user": user["username"]} | {key: user[key] for key in ("uid", "groups", "extra") if user.get(key)}
+        spec = known | {"resourceAttributes": attributes}
         return user, await _access(self._client, "SubjectAccessReview", spec)
 
-    async def _token(self, spec: dict[str, Any]) -> User:
+    async def _token(self, spec: dict[str, Any], audience: str = "") -> User:
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
         answer = await self._client.request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", body=review)
         status = answer.get("status", {})
         if not status.get("authenticated"):
             raise Unauthorized(f"the token is not valid here{': ' + status['error'] if status.get('error') else ''}")
+        if audience and audience not in (status.get("audiences") or ()):
+            # an authenticator that knows no audiences takes any token of the API server's
+            raise Unauthorized(f"the token is not valid here: it was not made for audience {audience}")
         return status["user"]
 
 

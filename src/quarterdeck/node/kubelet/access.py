@@ -29,6 +29,8 @@ class Caller:
 
     name: str
     groups: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What else is known of a token: authorizers may grant it less than its user."""
 
 
 def certificate_caller(certificate: dict[str, Any]) -> Caller:
@@ -103,17 +105,19 @@ class Access:
             if not status.get("authenticated"):
                 raise Unauthorized("the bearer token is not valid for the API server")
             user: dict[str, Any] = status.get("user") or {}
-            known = Caller(str(user.get("username", "")), tuple(user.get("groups") or ()))
+            extra = tuple(sorted((key, tuple(values)) for key, values in (user.get("extra") or {}).items()))
+            known = Caller(str(user.get("username", "")), tuple(user.get("groups") or ()), extra)
             self._callers.put(key, known, _TOKEN_SECONDS)
         return known
 
     async def _allowed(self, caller: Caller, verb: str, what: str) -> bool:
-        key = (caller.name, *caller.groups, verb, what)
+        key = (caller.name, repr(caller.groups), repr(caller.extra), verb, what)
         known: bool | None = self._decisions.get(key)
         if known is None:
             review = {
                 "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-                "spec": {"user": caller.name, "groups": list(caller.groups), "resourceAttributes": {
+                "spec": {"user": caller.name, "groups": list(caller.groups),
+                    "extra": {key: list(values) for key, values in caller.extra}, "resourceAttributes": {
                     "version": "v1", "resource": "nodes", "subresource": what, "verb": verb, "name": self._node}},
             }  # fmt: skip
             status = await self._ask("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
