@@ -57,7 +57,11 @@ def test_endpoints_of_a_service_are_its_owners_alone() -> None:
     assert services(mine).own_endpoints(mine, 3000, "-canary") == ()
 
 
-@pytest.mark.parametrize("host", ["m.b", "m.b.svc", "m.b.svc.cluster.local", "10.97.0.9", "10.244.0.7"])
+@pytest.mark.parametrize("host", [
+    "m.b", "m.b.svc", "m.b.svc.cluster.local", "10.97.0.9", "10.244.0.7",
+    "[::ffff:10.244.0.7]", "[::ffff:af4:7]", "0x0af40007", "183762951", "10.244.7", "012.0364.0.7",
+    "10-244-0-7.m.b.svc", "web-0.m.b.svc.cluster.local.", "10-244-0-7.b.pod.cluster.local",
+])  # fmt: skip
 @pytest.mark.parametrize("kind", ["Agent", "MCPServer", "ModelConfig"])
 def test_no_url_leads_to_what_another_namespace_runs(host: str, kind: str) -> None:
     url = f"http://{host}:3000/mcp"

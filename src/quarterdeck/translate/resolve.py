@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from socket import inet_aton, inet_ntoa
 from urllib.parse import urlsplit
 
 from quarterdeck.errors import ConfigError, RefNotPermitted
@@ -13,6 +15,8 @@ from quarterdeck.snapshot import Endpoint
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _OURS = "kagent.dev/"
+_OF_SERVICE, _DASHES = 3, 3
+"""Parts of a Service's name in DNS; dashes in an IPv4 address written as a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Services:
 
     def service_of(self, host: str, namespace: str) -> tuple[str, str] | None:
         """The Service a host name means inside the cluster, from ``namespace``; None for other hosts."""
-        parts = host.removesuffix(".").removesuffix(".cluster.local").split(".")
+        parts = _inside(host)
         if len(parts) == 3 and parts[2] == "svc":
             return parts[1], parts[0]
         if len(parts) == 2 and self.service(parts[1], parts[0]) is not None:
@@ -120,8 +124,9 @@ class Services:
 
         Only the gateway may dial those, and it does so for whom their owners allow: a URL is no way around that.
         """
-        named = self.service(*service) if service is not None else None
-        for obj in (*((named,) if named is not None else ()), *self.at(host)):
+        behind_name, address = _hidden(host)
+        services = [found for key in (service, behind_name) if key is not None and (found := self.service(*key))]
+        for obj in (*services, *self.at(address)):
             behind = self.service(obj["metadata"]["namespace"], service_name(obj)) if service_name(obj) else obj
             owner = controller_of(behind) if behind is not None else None
             if (
@@ -133,6 +138,34 @@ class Services:
                     f"url {url!r} leads to a {owner['kind']} of another namespace, which is closed to {namespace}; its "
                     "owner can open an Agent or a RemoteMCPServer there with spec.allowedNamespaces"
                 )
+
+
+def _inside(host: str) -> list[str]:
+    return host.removesuffix(".").removesuffix(".cluster.local").split(".")
+
+
+def _hidden(host: str) -> tuple[tuple[str, str] | None, str]:
+    """The Service and the address that other spellings stand for: a cluster's DNS has names for single endpoints
+    (``10-0-0-1.web.ns.svc``, ``10-0-0-1.ns.pod``), and an address can be written in many ways."""
+    parts = _inside(host)
+    if len(parts) > _OF_SERVICE and parts[-1] == "svc":
+        return (parts[-2], parts[-3]), host
+    if len(parts) == _OF_SERVICE and parts[2] == "pod":
+        dashed = parts[0]
+        host = (
+            dashed.replace("-", ".")
+            if dashed.count("-") == _DASHES and "--" not in dashed
+            else dashed.replace("-", ":")
+        )
+    try:
+        ip = ip_address(host.removesuffix("."))
+        return None, str((ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip)
+    except ValueError:
+        pass
+    try:
+        return None, inet_ntoa(inet_aton(host.removesuffix(".")))  # 0x0a000001, 10.1, 012.0.0.1: what libc takes
+    except OSError:
+        return None, host
 
 
 def resolve(url: str, services: Services, namespace: str) -> Upstream:
