@@ -37,6 +37,7 @@ class Legacy:
     def __init__(self) -> None:
         self.greeting: Any = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {}}
         self.sessions = 0
+        self.endless = False
         self.told: list[Any] = []
         self.cancelled = asyncio.Event()
 
@@ -50,7 +51,9 @@ class Legacy:
             self.sessions += 1
             self._answer(exchange, message, self.greeting, [(b"mcp-session-id", b"%d" % self.sessions)])
         elif method == "tools/list":
-            self._answer(exchange, message, {"tools": [{"name": "ask", "inputSchema": []}]})
+            more = {"nextCursor": "again"} if self.endless else {}
+            tool = {"name": "ask", "inputSchema": [], "description": "x" * (self.endless and 1024 * 1024)}
+            self._answer(exchange, message, {"tools": [tool], **more})
         elif method == "tools/call":
             exchange.start(200, [(b"content-type", b"text/event-stream")])
             for said in SAYS[message["params"]["name"]]:
@@ -142,6 +145,11 @@ async def test_questions_are_bounded(bare: Rig, legacy: Legacy) -> None:
 async def test_a_greeting_that_is_none(bare: Rig, legacy: Legacy, greeting: Any) -> None:
     legacy.greeting = greeting
     assert "MCP server kagent/peer" in (await call(bare, "ask"))["error"]["message"]
+
+
+async def test_a_list_without_end(bare: Rig, legacy: Legacy) -> None:
+    legacy.endless = True
+    assert "lists more than 16777216 bytes" in (await call(bare, "ask"))["error"]["message"]
 
 
 async def test_sessions_of_one_caller_with_a_server_are_bounded(bare: Rig, legacy: Legacy) -> None:

@@ -73,10 +73,10 @@ async def _found_or_made(client: KubeClient, secret: Object) -> bytes:
         except AlreadyExists:  # another replica was faster
             found = await client.get(SECRET, name, namespace)
     key = next(iter(secret["data"]))
-    value = (found.get("data") or {}).get(key)
-    if not value:
+    value = base64.b64decode((found.get("data") or {}).get(key) or "")
+    if not value.strip():  # the digest of nothing would let in who says nothing
         raise ConfigError(f"Secret {namespace}/{name} has no key {key}; delete it to have it made anew")
-    return base64.b64decode(value)
+    return value
 
 
 def _base64(data: bytes) -> str:

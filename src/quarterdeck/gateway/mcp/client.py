@@ -21,6 +21,8 @@ from .route import Lane, McpRoute
 
 _INFO = {"name": "quarterdeck", "version": __version__}
 _PAGES = 100
+_LIST_BYTES = 16 * 1024 * 1024
+"""Bounds of one list, over all its pages: a server's word must not fill the gateway's memory."""
 _MODERN_KEYS = frozenset(
     {protocol.META_VERSION, protocol.META_CLIENT_CAPABILITIES, protocol.META_CLIENT_INFO, protocol.META_LOG_LEVEL}
 )
@@ -134,8 +136,12 @@ async def list_all(route: McpRoute, lane: Lane, link: Link, method: str, key: st
     """All pages of a list."""
     found: list[Raw] = []
     cursor: str | None = None
+    size = 0
     for _ in range(_PAGES):
         result = await ask(route, lane, link, method, {"cursor": cursor} if cursor else None)
+        size += memoryview(result).nbytes
+        if size > _LIST_BYTES:
+            raise UpstreamError(f"lists more than {_LIST_BYTES} bytes")
         page = msgspec.json.decode(result, type=dict[str, Raw])
         found.extend(msgspec.json.decode(page.get(key, Raw(b"[]")), type=list[Raw]))
         cursor = msgspec.json.decode(page["nextCursor"], type=str | None) if "nextCursor" in page else None
