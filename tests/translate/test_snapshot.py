@@ -91,6 +91,8 @@ def test_a_world_compiles_to_one_deterministic_snapshot() -> None:
     deployment = owned("Deployment", "a", agent)
     replica_set = owned("ReplicaSet", "a-1", deployment)
     stranger = obj("Deployment", "fake")
+    elsewhere = owned("Pod", "r", replica_set)  # written down by somebody of another namespace
+    elsewhere["metadata"]["namespace"] = "theirs"
     world = World(
         agents=[agent, obj("Agent", "b", {"type": "Declarative", "declarative": {}})],
         model_configs=[
@@ -106,7 +108,7 @@ def test_a_world_compiles_to_one_deterministic_snapshot() -> None:
         values=Values.of([secret], []),
         deployments=[deployment, stranger],
         replica_sets=[replica_set, owned("ReplicaSet", "f-1", stranger)],
-        pods=[owned("Pod", "p", replica_set), owned("Pod", "q", owned("ReplicaSet", "f-1", stranger))],
+        pods=[owned("Pod", "p", replica_set), owned("Pod", "q", owned("ReplicaSet", "f-1", stranger)), elsewhere],
     )
     result = compile_snapshot(world, Options())
     assert result.mcp[0].headers == (HeaderValue("X-Key", "s3cr3t", secret=True),)

@@ -348,12 +348,11 @@ def _admits(kind: str, namespace: str, name: str, source: str, world: World) -> 
 
 
 def _identities(world: World) -> Identities:
-    """Pod UID → the Agent that controls its Deployment. Labels and names are not proof; owner UIDs are."""
-    agents = {obj["metadata"].get("uid"): "/".join(_key(obj)) for obj in world.agents}
-    deployments = {obj["metadata"].get("uid"): agents.get(_owner(obj, "Agent")) for obj in world.deployments}
-    replica_sets = {
-        obj["metadata"].get("uid"): deployments.get(_owner(obj, "Deployment")) for obj in world.replica_sets
-    }
+    """Pod UID → the Agent that controls its Deployment. Labels and names are not proof; owner UIDs are, in the owner's
+    own namespace: elsewhere anybody who knows one can write it down."""
+    agents = {_identity(obj): "/".join(_key(obj)) for obj in world.agents}
+    deployments = {_identity(obj): agents.get(_owner(obj, "Agent")) for obj in world.deployments}
+    replica_sets = {_identity(obj): deployments.get(_owner(obj, "Deployment")) for obj in world.replica_sets}
     pods: dict[str, str] = {}
     for pod in world.pods:
         agent = replica_sets.get(_owner(pod, "ReplicaSet"))
@@ -362,7 +361,13 @@ def _identities(world: World) -> Identities:
     return msgspec.structs.replace(world.identities, pods=dict(sorted(pods.items())))
 
 
-def _owner(obj: Object, kind: str) -> str | None:
-    """UID of the controlling owner of that kind."""
+def _identity(obj: Object) -> tuple[str, str | None]:
+    """Namespace and UID."""
+    return obj["metadata"]["namespace"], obj["metadata"].get("uid")
+
+
+def _owner(obj: Object, kind: str) -> tuple[str, str | None]:
+    """Namespace and UID of the controlling owner of that kind; no UID when there is none."""
     owner = controller_of(obj)
-    return owner["uid"] if owner is not None and owner["kind"] == kind else None
+    uid = owner["uid"] if owner is not None and owner["kind"] == kind else ""
+    return obj["metadata"]["namespace"], uid
