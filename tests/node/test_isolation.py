@@ -287,6 +287,8 @@ def test_hidden_and_visible(tmp_path: Path) -> None:
         (tmp_path / folder).chmod(0o755)
     assert hidden(str(tmp_path)) == (f"{tmp_path}/a/private", f"{tmp_path}/c")
     assert visible(str(tmp_path), hidden(str(tmp_path))) == [f"{tmp_path}/a/open", f"{tmp_path}/b"]
+    (tmp_path / "c").rmdir()
+    assert hidden(str(tmp_path)) == (f"{tmp_path}/a/private",), "a Pod must not fail for what is no longer there"
 
 
 def test_exit_code_out_of_the_record_of_bubblewrap(tmp_path: Path) -> None:

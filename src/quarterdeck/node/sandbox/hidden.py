@@ -8,9 +8,14 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 
-@cache
 def hidden(base: str) -> tuple[str, ...]:
-    """Paths below ``base`` that are not readable by everybody, outermost only. Looked up once."""
+    """Paths below ``base`` that are not readable by everybody, outermost only. Looked for once; what has gone since is
+    left out, for nothing could be put in its place."""
+    return tuple(path for path in _known(base) if os.path.lexists(path))
+
+
+@cache
+def _known(base: str) -> tuple[str, ...]:
     return tuple(_hidden(base))
 
 
