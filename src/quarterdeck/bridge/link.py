@@ -21,7 +21,6 @@ from quarterdeck.mcptypes.jsonrpc import Message, error_response
 from .child import Child
 from .frames import encode_line, member, meta_member, with_member, with_meta
 
-_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 PING_TIMEOUT = 5.0
 """Seconds a process that let a request time out has to say anything at all; then it is hung and is ended."""
 
@@ -165,9 +164,9 @@ class Link:
             if pending is not None and pending.progress_token is not None:
                 return pending, with_member(params, "progressToken", pending.progress_token)
             return pending, params
-        pending = self._by_number(meta_member(params, _SUBSCRIPTION))
+        pending = self._by_number(meta_member(params, protocol.META_SUBSCRIPTION))
         if pending is not None and isinstance(params, Raw):
-            return pending, with_meta(params, _SUBSCRIPTION, pending.client_id)
+            return pending, with_meta(params, protocol.META_SUBSCRIPTION, pending.client_id)
         # A stdio server cannot say which request a log line or question is about: the youngest one is the best guess,
         # unless it is plainly not about a request.
         if message.method.endswith(("list_changed", "resources/updated")):

@@ -101,7 +101,8 @@ class Stateless:
         if self._mirrored is None:
             self._mirrored = await self._read_tools(link)
         name = member(message.params, "name")
-        mapping = self._mirrored.get(msgspec.json.decode(name)) if name is not None else None
+        known = msgspec.json.decode(name) if name is not None else None
+        mapping = self._mirrored.get(known) if isinstance(known, str) else None
         if not mapping:
             return ""
         arguments = member(message.params, "arguments")
@@ -117,6 +118,8 @@ class Stateless:
                 break
             result = msgspec.json.decode(answer.result)
             for tool in result.get("tools") or ():
+                if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+                    continue  # the client gets the list as it is; there is nothing to compare headers with
                 mapping = modern.mirrored(tool.get("inputSchema"))
                 if mapping:
                     found[tool["name"]] = mapping

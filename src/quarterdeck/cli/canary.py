@@ -10,12 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from .complete import kinds as complete_kinds
-from .complete import objects as complete_objects
+from .rollout import DryRun, Names
 from .target import As, Context, Kubeconfig, Namespace
 
 KindWord = Annotated[str, typer.Argument(help="agent or agent/NAME.", autocompletion=complete_kinds)]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=complete_objects)]
-DryRun = Annotated[str, typer.Option("--dry-run", help="none, server or client.")]
 _RUNNING = ("Progressing", "Paused")
 
 

@@ -13,6 +13,7 @@ from quarterdeck.translate import prompt
 from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolTarget
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
+from quarterdeck.translate.snapshot import models_of
 
 from .context import RESOLVED, Context, Verdict
 from .sources import Source, hashes, missing, sources_in_pod
@@ -39,7 +40,7 @@ def references(obj: Object, context: Context) -> set[str]:
     except ConfigError:
         return set()
     found: set[str] = {f"Namespace//{namespace}"}
-    names = _model_names(spec)
+    names = models_of(spec) if spec.declarative is not None else []
     for name in names:
         found.add(f"ModelConfig/{namespace}/{name or options.default_model}")
         if name in ("", options.default_model):
@@ -75,19 +76,6 @@ def _settings(spec: AgentSpec):
     if spec.type == "BYO":
         return spec.byo.deployment if spec.byo else None
     return spec.declarative.deployment if spec.declarative else None
-
-
-def _model_names(spec: AgentSpec) -> list[str]:
-    declarative = spec.declarative
-    if declarative is None:
-        return []
-    names = [declarative.model_config_ or ""]
-    if declarative.memory is not None:
-        names.append(declarative.memory.model_config_)
-    compaction = declarative.context.compaction if declarative.context else None
-    if compaction is not None and compaction.summarizer is not None and compaction.summarizer.model_config_:
-        names.append(compaction.summarizer.model_config_)
-    return names
 
 
 def resolve(context: Context, obj: Object) -> AgentInputs:

@@ -50,11 +50,6 @@ class Revisions:
             await self._delete(owner["metadata"]["namespace"], name)
         return plan.number
 
-    async def content(self, namespace: str, name: str) -> Object:
-        """The versioned spec that a revision holds. Raises NotFound."""
-        found = await self._client.get(k.CONTROLLER_REVISION, name, namespace)
-        return (found.get("data") or {}).get("spec") or {}
-
     async def _delete(self, namespace: str, name: str) -> None:
         try:
             await self._client.delete(k.CONTROLLER_REVISION, name, namespace)

@@ -281,7 +281,7 @@ def _policy(obj: Object, world: World, values: Values, options: Options) -> Agen
         spec = agent_spec(obj)
     except ConfigError:
         return None
-    models = [model_key(namespace, wanted, world.models, options) for wanted in _models_of(spec)]
+    models = [model_key(namespace, wanted, world.models, options) for wanted in models_of(spec)]
     tools = (spec.declarative.tools if spec.declarative else None) or []
     grants = [grant for tool in tools if (grant := _grant(namespace, tool, world, values)) is not None]
     agents = [target for tool in tools if (target := _agent_target(namespace, tool, world)) is not None]
@@ -294,7 +294,7 @@ def _policy(obj: Object, world: World, values: Values, options: Options) -> Agen
     )
 
 
-def _models_of(spec: AgentSpec) -> list[str]:
+def models_of(spec: AgentSpec) -> list[str]:
     """The ModelConfigs an agent names; an empty name is the default one."""
     declarative = spec.declarative
     if declarative is None:

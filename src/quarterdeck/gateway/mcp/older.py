@@ -56,7 +56,6 @@ _CACHEABLE = frozenset({*lists.LIST_KEYS, protocol.RESOURCES_READ, protocol.DISC
 _NOT_FOUND_BEFORE = -32002
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 _GONE = "the client closed the connection"
-_SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 _INPUT_KEY = "dev.quarterdeck/inputKey"
 """``_meta`` member by which a server of the older era may name the key of its question."""
 _CHANGES = {
@@ -299,14 +298,14 @@ class OlderServers:
             flag = _CHANGES.get(message.method)
             if (flag and wanted.get(flag)) or (flag is None and params.get("uri") in uris):
                 meta = params.get("_meta")
-                params["_meta"] = {**(meta if isinstance(meta, dict) else {}), _SUBSCRIPTION: identity}
+                params["_meta"] = {**(meta if isinstance(meta, dict) else {}), protocol.META_SUBSCRIPTION: identity}
                 with contextlib.suppress(asyncio.QueueFull):  # a client that does not read loses notices, as told
                     queue.put_nowait(jsonrpc.notification(message.method, params))
 
         honored = {flag: True for flag in _CHANGES.values() if wanted.get(flag)}
         acknowledged = {
             "notifications": honored | ({"resourceSubscriptions": uris} if uris else {}),
-            "_meta": {_SUBSCRIPTION: identity},
+            "_meta": {protocol.META_SUBSCRIPTION: identity},
         }
         exchange.start(200, _SSE)
         exchange.write(_event(jsonrpc.notification("notifications/subscriptions/acknowledged", acknowledged)))
