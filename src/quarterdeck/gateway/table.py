@@ -11,7 +11,7 @@ from .policy.authorizer import Authorizer
 from .split import Splits
 from .upstream import Upstreams
 
-_RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2}
+_RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2, "Target": 3}
 
 
 class Table:
@@ -26,8 +26,13 @@ class Table:
         """In the order of the aggregated lists."""
         self.mcp: dict[bytes, McpRoute] = {}
         """By path: ``/mcp/{ns}/{name}`` is the MCPServer; others of that name are ``/mcp/{ns}/{kind}.{name}``."""
+        self.targets: dict[str, McpRoute] = {}
+        """By ``kind/namespace/name``: every server, those that only routes name included."""
         for server in sorted(snapshot.mcp, key=lambda s: (s.namespace, s.name, _RANK[s.kind])):
             route = McpRoute(server, self.authorizer, upstreams)
+            self.targets[f"{server.kind}/{server.namespace}/{server.name}"] = route
+            if server.kind == "Target":
+                continue
             self.servers.append(route)
             self.mcp.setdefault(f"/mcp/{server.namespace}/{server.name}".encode(), route)
             self.mcp[f"/mcp/{server.namespace}/{server.kind.lower()}.{server.name}".encode()] = route

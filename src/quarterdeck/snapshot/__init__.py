@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from .routing import Child, Listener
+
 SCHEMA = 1
 
 
@@ -32,11 +34,12 @@ class HeaderValue(Struct, frozen=True, omit_defaults=True):
 
 
 class McpServer(Struct, frozen=True, omit_defaults=True):
-    """An MCP backend: an MCPServer, a RemoteMCPServer or a labelled Service."""
+    """An MCP backend: an MCPServer, a RemoteMCPServer, a labelled Service, or a target of an MCP backend."""
 
     namespace: str
     name: str
-    kind: Literal["MCPServer", "RemoteMCPServer", "Service"]
+    kind: Literal["MCPServer", "RemoteMCPServer", "Service", "Target"]
+    """A Target is reached through the routes that name it only: it has no path of its own below ``/mcp``."""
     path: str
     """Path on the upstream, e.g. ``/mcp``."""
     protocol: Literal["STREAMABLE_HTTP", "SSE"] = "STREAMABLE_HTTP"
@@ -55,6 +58,8 @@ class McpServer(Struct, frozen=True, omit_defaults=True):
     """Whether the server is part of the multiplexed ``/mcp``."""
     wake: float = 0.0
     """Seconds a call may be held while the control plane starts a Pod of a server scaled to zero; 0: it is not."""
+    openapi: dict[str, Any] | None = None
+    """OpenAPI 3 document: the upstream is a REST API whose operations are the tools."""
 
 
 class Model(Struct, frozen=True, omit_defaults=True):
@@ -183,6 +188,9 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     agents: tuple[Agent, ...] = ()
     policies: tuple[AgentPolicy, ...] = ()
     identities: Identities = Identities()
+    listeners: tuple[Listener, ...] = ()
+    """Ports besides the built-in ones, with the routes of Gateway API or of a file."""
+    children: tuple[Child, ...] = ()
 
 
 def encode(snapshot: Snapshot) -> bytes:
