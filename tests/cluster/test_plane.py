@@ -109,7 +109,7 @@ def test_the_node_is_a_nodes_own_identity(pods: Plane) -> None:
 def test_a_service_address_leads_to_every_ready_endpoint(web: Plane) -> None:
     address = get(web, "service", "web")["spec"]["clusterIP"]
     pods = {p["metadata"]["name"] for p in get(web, "pods", "-l", "app=web")["items"]}
-    assert {ask(address) for _ in range(8)} == pods
+    eventually(lambda: {ask(address) for _ in range(4)} == pods, "the node's relay knows both endpoints")
 
 
 def test_a_service_without_endpoints_refuses(web: Plane) -> None:

@@ -156,7 +156,7 @@ def test_secrets_at_rest(tmp_path: Path) -> None:
     assert cipher.decrypt(stored, b"secrets/ns/a") == b"hunter2" and cipher.needs_rewrite(stored)
     for bad, aad in (
         (stored, b"secrets/ns/b"),
-        (stored[:-1] + b"\0", b"secrets/ns/a"),
+        (stored[:-1] + bytes([stored[-1] ^ 1]), b"secrets/ns/a"),
         (stored[:15], b"x"),
         (b"{}", b"x"),
     ):
