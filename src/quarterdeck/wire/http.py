@@ -15,17 +15,17 @@ from collections.abc import Callable, Coroutine
 from email.utils import formatdate
 from time import monotonic, time
 from typing import Any, cast
-from urllib.parse import parse_qsl, unquote
 
 import httptools
 
+from .exchange import Exchange as Exchange
+from .exchange import Header as Header
 from .limits import Disconnected as Disconnected
 from .limits import Flow as Flow
 from .limits import Limits as Limits
-from .status import STATUS_LINES, plain_text, refusal
+from .status import plain_text, refusal
 
-Header = tuple[bytes, bytes]
-Handler = Callable[["Exchange"], Coroutine[Any, Any, None] | None]
+Handler = Callable[[Exchange], Coroutine[Any, Any, None] | None]
 
 _HIGH_WATER = 256 * 1024
 _FRAMING = 1024 * 1024
@@ -33,166 +33,6 @@ _BLANKS = (b" ", b"\t")
 """Bytes of chunk extensions and trailers that a request may have besides 16 for each byte of its body."""
 _CORK = 64 * 1024  # bytes of a streamed response gathered before they are written in the middle of a loop iteration
 _TICK = 0.5  # seconds between looks for connections past their deadline; a timer per request costs 3 µs
-
-
-class Exchange:
-    """One request and its response. ``headers`` keys are lower case, in the order they came."""
-
-    __slots__ = (
-        "_bodiless", "_chunked", "_connection", "_on_disconnect", "body", "context", "finished", "flow", "headers",
-        "keep_alive", "method", "started", "target", "upgrade",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        connection: ServerConnection,
-        method: str,
-        target: bytes,
-        headers: list[Header],
-        body: bytes,
-        keep_alive: bool,
-    ) -> None:
-        self._connection = connection
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.keep_alive = keep_alive
-        self.upgrade = False
-        self.started = False
-        self.finished = False
-        self._chunked = False
-        self._bodiless = False
-        self._on_disconnect: list[Callable[[], None]] = []
-        self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
-        self.flow: Flow | None = None  # paused while the client reads slower than we write
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a header; ``name`` in lower case."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
-
-    @property
-    def path(self) -> str:
-        """The path, percent-decoded, without the query."""
-        return unquote(self.target.partition(b"?")[0].decode("latin-1"))
-
-    @property
-    def raw_path(self) -> bytes:
-        return self.target.partition(b"?")[0]
-
-    @property
-    def query(self) -> list[tuple[str, str]]:
-        return parse_qsl(self.target.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)
-
-    @property
-    def peer(self) -> tuple[str, int] | None:
-        """Remote address; None on a unix socket."""
-        return self._connection.peer
-
-    @property
-    def peer_certificate(self) -> dict[str, Any] | None:
-        """The verified client certificate as :meth:`ssl.SSLSocket.getpeercert` gives it, or None."""
-        tls: ssl.SSLObject | None = self._connection.transport.get_extra_info("ssl_object")
-        return (tls.getpeercert() or None) if tls is not None else None
-
-    @property
-    def listener(self) -> str:
-        """Name of the listener the request came in on."""
-        return self._connection.server.name
-
-    @property
-    def writable(self) -> bool:
-        """False while the client reads slower than we write."""
-        return self._connection.writable
-
-    @property
-    def disconnected(self) -> bool:
-        return self._connection.closed
-
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once if the client goes away before the response is complete."""
-        if self._connection.closed:
-            callback()
-        else:
-            self._on_disconnect.append(callback)
-
-    def respond(self, status: int, body: bytes = b"", headers: list[Header] | tuple[Header, ...] = ()) -> None:
-        """Send a complete response. Content-Length, Date and Connection are added."""
-        parts = self._head(status, headers)
-        if status != 204 and status != 304:
-            parts.append(b"content-length: %d\r\n\r\n" % len(body))
-            if self.method != "HEAD":
-                parts.append(body)
-        else:
-            parts.append(b"\r\n")
-        self._connection.write(b"".join(parts))
-        self._finish()
-
-    def start(self, status: int, headers: list[Header] | tuple[Header, ...] = ()) -> None:
-        """Send the head of a streamed response (chunked, unless a content-length is among ``headers``)."""
-        parts = self._head(status, headers)
-        self._bodiless = status in (
-            204,
-            304,
-        )  # RFC 9112 §6.3: anything after such a head would be read as the next response
-        self._chunked = not self._bodiless and not any(k.lower() == b"content-length" for k, _ in headers)
-        parts.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
-        self._connection.cork(b"".join(parts))
-
-    def write(self, data: bytes) -> None:
-        """Send a piece of the body, in this loop iteration. Raises Disconnected when the client is gone."""
-        if self._connection.closed:
-            raise Disconnected("client closed the connection")
-        if data and self.method != "HEAD" and not self._bodiless:
-            self._connection.cork(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    async def send(self, data: bytes) -> None:
-        """:meth:`write`, then wait while the client reads slower than we write."""
-        self.write(data)
-        await self._connection.drain()
-
-    def finish(self) -> None:
-        if self._chunked and self.method != "HEAD":
-            self._connection.cork(b"0\r\n\r\n")
-        self._connection.flush()
-        self._finish()
-
-    def abort(self) -> None:
-        """Break the connection: the only way to tell the client that a started response is incomplete."""
-        self._connection.flush()
-        self._connection.transport.abort()
-
-    def hijack(self) -> tuple[asyncio.Transport, Callable[[asyncio.Protocol], None], bytes]:
-        """Take over the connection after an upgrade.
-
-        Returns the transport, a function that installs the protocol that receives from now on, and bytes that
-        arrived after the request head. Nothing has been written; the 101 response is the caller's.
-        """
-        self.started = self.finished = True
-        return self._connection.hijack()
-
-    def _head(self, status: int, headers: list[Header] | tuple[Header, ...]) -> list[bytes]:
-        if self.started:
-            raise RuntimeError("response already started")
-        self.started = True
-        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.server.date_line()]
-        parts += [b"%b: %b\r\n" % header for header in headers]
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        return parts
-
-    def _finish(self) -> None:
-        self.finished = True
-        self._on_disconnect.clear()
-        self._connection.exchange_done(self)
-
-    def lost(self) -> None:
-        callbacks, self._on_disconnect = self._on_disconnect, []
-        for callback in callbacks:
-            callback()
 
 
 class ServerConnection(asyncio.Protocol):
@@ -346,6 +186,7 @@ class ServerConnection(asyncio.Protocol):
             body,
             self._parser.should_keep_alive() and not self.server.draining,
         )
+        exchange.old = self._parser.get_http_version() == "1.0"
         if self._parser.should_upgrade():
             # what follows may be another protocol: if nobody takes the connection over, it ends with the response
             exchange.upgrade = self._upgrading = True
