@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Literal
+from typing import Literal, Protocol
 
 from quarterdeck.snapshot import HeaderValue
 from quarterdeck.wire.http import Exchange
@@ -23,12 +23,21 @@ _SINGLE = frozenset(
 """Headers a decision may rest on: two of one kind could be read differently here and behind, so they are refused."""
 
 
+Health = Literal["", "answered", "failed", "unknown"]
+
+
+class Guard(Protocol):
+    """What wants to know how a call went, such as a circuit breaker."""
+
+    def over(self, call: Call, outcome: Outcome, status: int) -> None: ...
+
+
 class Call:
     """Filled in by the stages as they learn more. ``headers`` maps lower-case names to the last value."""
 
     __slots__ = (
-        "agent", "arguments_hash", "decision", "done", "exchange", "headers", "kind", "method", "principal",
-        "raw_id", "server", "started", "tool", "trace_id", "traceparent",
+        "agent", "arguments_hash", "decision", "done", "exchange", "guard", "headers", "health", "kind", "method",
+        "principal", "probe", "raw_id", "server", "started", "tool", "trace_id", "traceparent",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, kind: Kind, server: str) -> None:
@@ -47,6 +56,11 @@ class Call:
         self.trace_id = ""
         self.traceparent = b""
         self.done = False
+        self.guard: Guard | None = None
+        self.health: Health = ""
+        """What the answer says of its server; empty: what outcome and status say."""
+        self.probe = False
+        """Whether this is the call by which an open circuit breaker tries the server again."""
 
     def repeated_header(self) -> str:
         """Name of a header that came twice though it must not; empty when all is well."""

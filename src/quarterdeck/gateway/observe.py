@@ -54,6 +54,8 @@ class Observer:
         if call.done:
             return
         call.done = True
+        if call.guard is not None:
+            call.guard.over(call, outcome, status)
         elapsed = perf_counter() - call.started
         denied = outcome == "denied"
         # a denied name is the caller's text, not one of ours: as a label value it would let callers make series
