@@ -38,6 +38,7 @@ def register() -> None:
         demo,
         doctor,
         explain,
+        gateway,
         get,
         inspect,
         install,
@@ -63,6 +64,7 @@ def register() -> None:
     doctor.register(app)
     versions.register(app)
     mcp.register(app)
+    gateway.register(app)
     migrate.register(app)
     rollout.register(app)
     canary.register(rollout.group)

@@ -1,0 +1,93 @@
+"""A gateway that serves one configuration file: which file, how it is read, and what comes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast
+
+from quarterdeck.errors import ConfigError, UsageError
+from quarterdeck.snapshot import Snapshot
+
+Compat = Literal["", "oct", "now"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """Exactly one of ``path`` and ``inline`` is given."""
+
+    path: Path | None = None
+    inline: str = ""
+    compat: Compat = ""
+    """The generation of agentgateway; empty: told by the fields that exist in only one."""
+    allow_anonymous: bool = False
+    """Whether routes without authentication answer other machines."""
+
+    @property
+    def name(self) -> str:
+        """How messages name the configuration."""
+        return str(self.path) if self.path is not None else "<inline>"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a file says about the process. None or empty: nothing."""
+
+    admin: str = ""
+    stats: str = ""
+    ready: str = ""
+    log_level: str = ""
+    log_format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be served."""
+
+    name: str
+    title: str
+    """What kind of file it is, for people."""
+    snapshot: Snapshot
+    settings: Settings = Settings()
+    warnings: tuple[str, ...] = ()
+    files: frozenset[Path] = field(default_factory=frozenset[Path])
+    """Files whose change makes it another configuration."""
+
+
+def file_options(path: Path | None, inline: str, compat: str, *, allow_anonymous: bool) -> FileOptions:
+    """Raises UsageError."""
+    if bool(path) == bool(inline):
+        raise UsageError("give either a file (-f) or the configuration itself (-c)")
+    if compat not in ("", "oct", "now"):
+        raise UsageError(f"--compat {compat!r} must be oct (October 2025) or now")
+    return FileOptions(path, inline, cast(Compat, compat), allow_anonymous)
+
+
+def load(options: FileOptions, environment: Mapping[str, str] | None = None, base: Path | None = None) -> Loaded:
+    """Read, check and translate. ``base``: what relative paths are relative to; default: the working directory.
+
+    Raises ConfigError that names every problem with its line.
+    """
+    from .agentgateway.load import load as agentgateway
+    from .mcp_json import is_mcp_json
+    from .mcp_json import load as mcp_json
+
+    text = _text(options)
+    variables = os.environ if environment is None else environment
+    directory = base or Path.cwd()
+    if options.path is not None and is_mcp_json(options.path, text):
+        return mcp_json(text, options, variables, directory)
+    return agentgateway(text, options, variables, directory)
+
+
+def _text(options: FileOptions) -> str:
+    if options.path is None:
+        return options.inline
+    try:
+        return options.path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{options.path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{options.path}: not text in UTF-8") from error
