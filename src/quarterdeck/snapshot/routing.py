@@ -138,6 +138,10 @@ class Listener(Struct, frozen=True, omit_defaults=True):
     hostname: str = ""
     """Exact, ``*.example.org`` or empty for all."""
     certificates: tuple[Certificate, ...] = ()
+    public_port: int = 0
+    """The port that clients know, where another one leads to ``port``; 0: the same. Redirects name it."""
+    gateway: str = ""
+    """``namespace/name`` in metrics and records; empty: the snapshot's."""
     client_ca: str = ""
     """PEM: clients must present a certificate of these (mutual TLS)."""
     policies: Policies = Policies()

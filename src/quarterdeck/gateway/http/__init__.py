@@ -1,0 +1,1 @@
+"""Listeners of a snapshot, their routes, and plain HTTP services behind them."""
