@@ -128,7 +128,7 @@ class Exchange:
                 parts.append(body)
         else:
             parts.append(b"\r\n")
-        self._connection.write(b"".join(parts))
+        self._connection.answer(b"".join(parts))
         self._finish()
 
     def start(self, status: int, headers: list[Header] | tuple[Header, ...] = ()) -> None:
@@ -156,9 +156,7 @@ class Exchange:
         await self._connection.drain()
 
     def finish(self) -> None:
-        if self._chunked and self.method != "HEAD":
-            self._connection.cork(b"0\r\n\r\n")
-        self._connection.flush()
+        self._connection.answer(b"0\r\n\r\n" if self._chunked and self.method != "HEAD" else b"")
         self._finish()
 
     def abort(self) -> None:

@@ -66,6 +66,8 @@ class ServerConnection(asyncio.Protocol):
         self._backlog: list[bytes] = []
         self._corked: list[bytes] = []
         self._corked_bytes = 0
+        self._partial = False  # whether a part of the current response is on its way
+        self._ended = False
 
     # -- asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -206,22 +208,58 @@ class ServerConnection(asyncio.Protocol):
         if not self.closed:
             self.transport.write(data)
 
+    def answer(self, data: bytes) -> None:
+        """The end of a response: sent now, or after the server's barrier with all others of this loop iteration."""
+        if self.server.barrier is not None:
+            if data:
+                self.cork(data)
+        elif self._corked:
+            self._corked.append(data)
+            self.flush()
+        elif data:
+            self.write(data)
+
     def cork(self, data: bytes) -> None:
         """Write together with what follows in this loop iteration: uvloop makes a system call of every write."""
         if not self._corked:
-            asyncio.get_running_loop().call_soon(self.flush)
+            self.server.corked(self)
         self._corked.append(data)
         self._corked_bytes += len(data)
         if self._corked_bytes >= _CORK:
             self.flush()
 
     def flush(self) -> None:
+        """Send what is corked, in the middle of an iteration."""
         if self._corked:
-            data = b"".join(self._corked)
-            self._corked = []
-            self._corked_bytes = 0
-            if not self.closed:
-                self.transport.write(data)
+            barrier = self.server.barrier
+            self.release(barrier is None or barrier())
+
+    def release(self, passed: bool) -> None:
+        """Send what is corked; where the barrier was not ``passed``, the client gets 503 or a broken stream instead."""
+        if not self._corked:
+            return
+        data = b"".join(self._corked)
+        self._corked = []
+        self._corked_bytes = 0
+        if self.closed:
+            return
+        if passed:
+            current = self._current
+            self._partial = current is not None and current.started
+            self.transport.write(data)
+            if self._ended:
+                self.transport.close()
+        elif self._partial or (self._current is not None and self._current.started):
+            self.transport.abort()
+        else:
+            self.transport.write(refusal(503, *self.server.error_body(503, "the answer could not be recorded")))
+            self.transport.close()
+
+    def end(self) -> None:
+        """Close after what is corked."""
+        self._ended = True
+        if not self._corked:
+            self.transport.close()
 
     async def drain(self) -> None:
         await self._writable.wait()
@@ -234,7 +272,7 @@ class ServerConnection(asyncio.Protocol):
         self._current = None
         self._task = None
         if not exchange.keep_alive:
-            self.transport.close()
+            self.end()
         elif self._queue:
             self.transport.resume_reading()
             self._dispatch(self._queue.pop(0))
@@ -261,7 +299,7 @@ class ServerConnection(asyncio.Protocol):
     def drain_and_close(self) -> None:
         """Close when idle; a request in flight is finished first."""
         if self._current is None and not self._hijacked:
-            self.transport.close()
+            self.end()
         elif self._current is not None:
             self._current.keep_alive = False
 
@@ -360,6 +398,9 @@ class Server:
         self.on_error = on_error
         self.error_body = error_body
         self.draining = False
+        self.barrier: Callable[[], bool] | None = None
+        """Asked before responses are sent, once for all of a loop iteration; False: they must not be."""
+        self._corked: list[ServerConnection] = []
         self.connections: set[ServerConnection] = set()
         self._servers: list[asyncio.AbstractServer] = []
         self._paths: list[str] = []
@@ -418,6 +459,18 @@ class Server:
         if now >= self._date[0]:
             self._date = (now + 1.0, b"date: %b\r\n" % formatdate(time(), usegmt=True).encode())
         return self._date[1]
+
+    def corked(self, connection: ServerConnection) -> None:
+        """A connection has something to send at the end of this loop iteration."""
+        if not self._corked:
+            asyncio.get_running_loop().call_soon(self._release)
+        self._corked.append(connection)
+
+    def _release(self) -> None:
+        corked, self._corked = self._corked, []
+        passed = self.barrier is None or self.barrier()
+        for connection in corked:
+            connection.release(passed)
 
     def opened(self, connection: ServerConnection) -> None:
         self.connections.add(connection)
