@@ -77,6 +77,8 @@ async def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 class Flaky:
     """A sink on a disk that is full for a while."""
 
+    behind = False
+
     def __init__(self) -> None:
         self.full = True
         self.data = b""
@@ -89,17 +91,39 @@ class Flaky:
     def close(self) -> None: ...
 
 
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 async def test_records_wait_for_a_full_disk_and_the_excess_is_counted() -> None:
-    sink, said = Flaky(), []
-    log = AuditLog(sink, backlog=2, on_error=said.append)
+    sink, said, clock = Flaky(), [], Clock()
+    log = AuditLog(sink, backlog=2, on_error=said.append, clock=clock)
     for tool in ("a", "b", "c"):
         log.append(record(tool))
-    log.flush()
-    assert log.lost == 1 and "No space left on device" in said[0]
+    assert not log.flush() and log.blocked
+    assert log.lost == 1 and "No space left on device" in said[0] and "503" in said[0]
     sink.full = False
-    log.flush()
-    assert [msgspec.json.decode(line)["tool"] for line in sink.data.splitlines()] == ["b", "c"]
+    assert not log.flush(), "not tried again before its time"
+    clock.now += 1
+    assert log.flush() and not log.blocked
     log.close()
+    lines = [msgspec.json.decode(line) for line in sink.data.splitlines()]
+    assert [line["tool"] for line in lines] == ["b", "c", ""]
+    assert (lines[2]["kind"], lines[2]["outcome"]) == ("audit", "gap") and "1 were lost" in lines[2]["detail"]
+    assert [line["seq"] for line in lines] == [0, 1, 2]
+
+
+async def test_dropping_goes_on_without_the_sink() -> None:
+    sink = Flaky()
+    log = AuditLog(sink, on_failure="drop", clock=Clock())
+    log.append(record("a"))
+    assert log.flush() and not log.blocked
 
 
 async def test_appending_writes_soon(tmp_path: Path) -> None:
