@@ -1,175 +1,188 @@
-"""CPU per call in the gateway process, latency and memory, beside the bare upstream and a relay that reads nothing."""
+"""CPU per call in the gateway process, latency and memory, beside the upstream's own CPU per call in the same run.
+
+Upstream and load are Go (`bench/golang`): without a Go toolchain nothing is measured. What passes or fails is the ratio
+of the gateway's CPU per call to the Go upstream's (issue 5 §4); the microseconds beside it are this machine's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from joserfc import jwt
-from joserfc.jwk import ECKey
+from . import gateway_peers as peers
+from . import gotools
+from .gateway_rig import Rig, governed_calls, rig
+from .gateway_rig import Wire as Wire
+from .gotools import Figures
+from .measure import Row, child, children, rss
 
-from quarterdeck import snapshot as s
-
-from . import load
-from .measure import ROOT, Row, child, rss
-
-CALL = b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}'
-INIT = b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}'
-CHAT = b'{"model":"trivial","messages":[{"role":"user","content":"Say hello."}]}'
-STREAM = CHAT[:-1] + b',"stream":true}'
+PASS, GOVERNED, OTHER = 2.7, 3.85, 4.6
+"""How many times the Go upstream's CPU per request a call may cost."""
+_IDLE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A gateway process, its ports by listener, and the token of the one agent it knows."""
+class Mode:
+    """One way of calling: the request as bytes, where to, and the limit of its ratio."""
 
-    pid: int
-    ports: dict[str, int]
-    authorization: bytes
-
-
-def snapshot(mcp_port: int, model_port: int, key: ECKey) -> s.Snapshot:
-    """One agent that may call one tool of one server, and one model."""
-    grant = s.ToolGrant("kagent", "peer", "MCPServer", ("echo", "add"))
-    return s.Snapshot(
-        version="bench",
-        mcp=(s.McpServer("kagent", "peer", "MCPServer", "/mcp", endpoints=(s.Endpoint("127.0.0.1", mcp_port),)),),
-        models=(s.Model("kagent", "trivial", "OpenAI", "trivial", f"http://127.0.0.1:{model_port}/v1"),),
-        policies=(s.AgentPolicy("kagent", "a", (grant,), ("kagent/trivial",)),),
-        identities=s.Identities(
-            issuer="bench",
-            jwks={"keys": [key.as_dict(private=False)]},
-            pods={"pod-a": "kagent/a"},
-            anonymous_local=True,
-        ),
-    )
-
-
-@contextlib.asynccontextmanager
-async def gateway(mcp_port: int, model_port: int) -> AsyncIterator[Running]:
-    """The real gateway process in front of the two upstreams, audit to a file."""
-    key = ECKey.generate_key("P-256", {"kid": "k", "alg": "ES256"})
-    pod = {"pod": {"uid": "pod-a"}}
-    claims = {"iss": "bench", "aud": "quarterdeck", "exp": int(time.time()) + 3600, "kubernetes.io": pod}
-    bearer = jwt.encode({"alg": "ES256", "kid": "k"}, claims, key).encode()
-    with tempfile.TemporaryDirectory(prefix="qd-bench-") as folder:
-        config, endpoints = Path(folder, "snapshot.json"), Path(folder, "endpoints.json")
-        config.write_bytes(s.encode(snapshot(mcp_port, model_port, key)))
-        flags = [f"--{name}=127.0.0.1:0" for name in ("local", "workloads", "stats", "ready", "admin")]
-        flags += [f"--config={config}", f"--data-dir={folder}/data", f"--endpoints-file={endpoints}"]
-        flags += [f"--audit-file={folder}/audit.jsonl"]
-        command = [sys.executable, "-m", "quarterdeck.gateway", *flags]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT, env=dict(os.environ))
-        try:
-            while not endpoints.exists():
-                if process.poll() is not None:
-                    raise RuntimeError(f"the gateway ended with {process.returncode}")
-                await asyncio.sleep(0.05)
-            listeners = {k: v for k, v in json.loads(endpoints.read_text()).items() if k != "pid"}
-            ports = {k: int(str(v).rpartition(":")[2]) for k, v in listeners.items()}
-            yield Running(process.pid, ports, b"authorization: Bearer %b\r\n" % bearer)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def request(path: str, headers: bytes, body: bytes) -> bytes:
-    return (
-        b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/json, text/event-stream\r\n"
-        b"content-type: application/json\r\nmcp-protocol-version: 2025-11-25\r\n%bcontent-length: %d\r\n\r\n%b"
-        % (path.encode(), headers, len(body), body)
-    )
-
-
-async def session(port: int, path: str, headers: bytes) -> bytes:
-    """Initialize; the session header line to send from then on."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request(path, headers, INIT))
-    head = await reader.readuntil(b"\r\n\r\n")
-    writer.close()
-    found = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"mcp-session-id: "))
-    return found + b"\r\n"
+    name: str
+    port: int
+    request: bytes
+    limit: float | None
+    upstream: str = "json"
+    expect: str = '"hello"'
 
 
 async def bench(quick: bool) -> list[Row]:
-    """MCP and LLM paths at 1 and 16 connections."""
-    seconds = 1.5 if quick else 3.0
-    with child("bench.peers", "mcp") as (mcp_pid, mcp_line), child("bench.peers", "model") as (model_pid, model_line):
-        mcp_port, model_port = int(mcp_line), int(model_line)
-        with child("bench.peers", "relay", mcp_line) as (floor_pid, floor_line):
-            direct_call = request("/mcp", b"", CALL)
-            direct = await load.run(mcp_pid, mcp_port, direct_call, connections=16, seconds=seconds)
-            floor = await load.run(floor_pid, int(floor_line), direct_call, connections=16, seconds=seconds)
-            floor_one = await load.run(floor_pid, int(floor_line), direct_call, connections=1, seconds=seconds)
+    """Raises RuntimeError where there is no Go."""
+    command = await asyncio.to_thread(gotools.binary)
+    if command is None:
+        raise RuntimeError(gotools.NO_GO)
+    seconds = 1.5 if quick else 4.0
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(rig(command))
+        direct = await _direct(command, running, seconds)
         rows = [
-            Row("trivial upstream, called directly, c=16: CPU per call", direct.cpu, "µs"),
-            Row("relay that reads nothing (floor), c=16: CPU per call", floor.cpu, "µs"),
+            Row("Go upstream, called directly, c=16: CPU per call", direct["json"].cpu, "µs"),
+            Row("the same, c=1: p50", direct["one"].p50, "ms", None, f"p99 {direct['one'].p99:.2f} ms"),
+            Row(
+                "relay that reads nothing (uvloop), c=16: CPU, times the upstream's",
+                direct["floor"].cpu / direct["json"].cpu,
+                "×",
+            ),
+            Row("gateway memory at start", rss(running.pid), "MB", 60.0),
         ]
-        async with gateway(mcp_port, model_port) as running:
-            idle = rss(running.pid)
-            rows += [Row("gateway memory at start", idle, "MB", 60.0)]
-            rows += await _mcp(running, seconds, floor, floor_one)
-            rows += await _llm(running, model_pid, model_port, seconds)
-            rows += await _endurance(running, 100_000 if quick else 1_000_000, 10.0 if quick else 60.0)
-    return rows
+        for mode in modes(running):
+            rows += await _measure(command, running, mode, direct, seconds)
+        rows += await _lists(command, running, seconds)
+        rows += await _audited(command, running, seconds)
+        rows += await _idle(command, running, 500 if quick else _IDLE)
+        rows += await _endurance(command, running, 50_000 if quick else 1_000_000)
+    rows += await _two_workers(command, seconds)
+    return rows + await peers.rows(command, seconds)
 
 
-async def _mcp(running: Running, seconds: float, floor: load.Figures, floor_one: load.Figures) -> list[Row]:
-    rows: list[Row] = []
-    prefixed = CALL.replace(b"echo", b"peer_echo")
-    modes = [
-        ("pass-through (person, no token)", "local", "/mcp/kagent/peer", b"", CALL, 35.0),
-        ("governed (agent token, allow list)", "workloads", "/mcp/kagent/peer", running.authorization, CALL, 50.0),
-        ("governed, multiplexed /mcp", "workloads", "/mcp", running.authorization, prefixed, None),
-    ]  # fmt: skip
-    for name, listener, path, headers, body, target in modes:
-        port = running.ports[listener]
-        data = request(path, headers + await session(port, path, headers), body)
-        many = await load.run(running.pid, port, data, connections=16, seconds=seconds)
-        one = await load.run(running.pid, port, data, connections=1, seconds=seconds)
-        beside = f"{many.cpu / floor.cpu:.1f} × floor"
-        rows.append(Row(f"tools/call {name}, c=16: CPU per call", many.cpu, "µs", target, beside))
-        rows.append(Row(f"tools/call {name}, c=16: calls/s", many.rate, "1/s", None, f"p99 {many.p99:.1f} ms"))
-        rows.append(
-            Row(f"tools/call {name}, c=1: p50", one.p50, "ms", 0.2, f"floor {floor_one.p50:.3f}; p99 {one.p99:.2f} ms")
+def modes(running: Rig) -> list[Mode]:
+    wire = running.wire
+    ports = running.ports
+    return [
+        Mode("pass-through (person, no token)", ports["local"], wire.call("person"), PASS),
+        Mode("agent: workload token, allow list, audit, metrics", ports["workloads"], wire.call("agent"), GOVERNED),
+        Mode("governed: JWT, CEL, rate limit, breaker, audit, metrics", ports["governed"], wire.call("user"), GOVERNED),
+        Mode("governed, multiplexed: 10 servers, 200 tools", ports["governed"], wire.call("many"), OTHER, "many"),
+        Mode("governed, answers as SSE", ports["governed"], wire.call("sse"), OTHER, "sse"),
+        Mode("governed, 2026-07-28", ports["governed"], wire.call("modern"), OTHER),
+        Mode("governed, 16 KiB message", ports["governed"], wire.call("large"), OTHER, "large"),
+    ]
+
+
+async def _direct(command: Path, running: Rig, seconds: float) -> dict[str, Figures]:
+    """What the upstream costs by itself, by kind of request."""
+    found: dict[str, Figures] = {}
+    for name, pid, port, request in running.upstreams():
+        found[name] = await gotools.load(command, pid, port, request, connections=16, seconds=seconds)
+    _, pid, port, request = running.upstreams()[0]
+    with child("bench.peers", "relay", str(port)) as (relay, line):
+        found["floor"] = await gotools.load(command, relay, int(line), request, connections=16, seconds=seconds)
+    found["one"] = await gotools.load(command, pid, port, request, connections=1, seconds=seconds)
+    return found
+
+
+async def _measure(command: Path, running: Rig, mode: Mode, direct: dict[str, Figures], seconds: float) -> list[Row]:
+    async def run(connections: int) -> Figures:
+        return await gotools.load(
+            command, running.pid, mode.port, mode.request, connections=connections, seconds=seconds, expect=mode.expect
         )
+
+    one, many, more = await run(1), await run(16), await run(64)
+    base = direct[mode.upstream].cpu
+    rows = [
+        Row(
+            f"{mode.name}: CPU, times the upstream's", many.cpu / base, "×", mode.limit,
+            f"{many.cpu:.1f} µs c=16 ({more.cpu:.1f} c=64, {one.cpu:.1f} c=1); upstream {base:.1f} µs",
+        ),
+        Row(f"{mode.name}: calls/s, c=16", many.rate, "1/s", None, f"p99 {many.p99:.1f} ms; c=64 {more.rate:,.0f}/s"),
+    ]  # fmt: skip
+    if mode.limit in (PASS, GOVERNED):
+        rows.append(Row(f"{mode.name}: p50, c=1", one.p50, "ms", 0.2, f"direct {direct['one'].p50:.3f}"))
+        rows.append(Row(f"{mode.name}: p99, c=1", one.p99, "ms", 0.5, f"direct {direct['one'].p99:.3f}"))
     return rows
 
 
-async def _llm(running: Running, model_pid: int, model_port: int, seconds: float) -> list[Row]:
-    rows: list[Row] = []
-    path = "/llm/kagent/trivial/v1/chat/completions"
-    for name, body, target, expected in (
-        ("one answer", CHAT, 45.0, b'"hello"'),
-        ("50 chunks streamed", STREAM, 250.0, b"[DONE]"),
-    ):
-        direct_data = request("/v1/chat/completions", b"", body)
-        direct = await load.run(model_pid, model_port, direct_data, connections=16, seconds=seconds, expected=expected)
-        data = request(path, running.authorization, body)
-        port = running.ports["workloads"]
-        found = await load.run(running.pid, port, data, connections=16, seconds=seconds, expected=expected)
-        beside = f"{found.cpu / direct.cpu:.1f} × the trivial model ({direct.cpu:.0f} µs)"
-        rows.append(Row(f"chat completion, {name}, c=16: CPU per request", found.cpu, "µs", target, beside))
-    return rows
+async def _lists(command: Path, running: Rig, seconds: float) -> list[Row]:
+    """A denied call, and the list of 200 tools, of which the caller may see half."""
+    port, wire = running.ports["governed"], running.wire
+    denied = await gotools.load(
+        command, running.pid, port, wire.call("denied"), connections=16, seconds=seconds, expect="-32602",
+        status=running.wire.denied_status,
+    )  # fmt: skip
+    listed = await gotools.load(
+        command, running.pid, port, wire.call("list"), connections=4, seconds=seconds, expect="echo19"
+    )
+    return [
+        Row("denied call: CPU", denied.cpu, "µs", 30.0),
+        Row("tools/list of 200 tools, filtered: CPU", listed.cpu, "µs", 1000.0, f"p50 {listed.p50:.2f} ms, c=4"),
+    ]
 
 
-async def _endurance(running: Running, calls: int, limit: float) -> list[Row]:
-    """Memory after many governed calls; bounded in time, and the row says how many were made."""
-    port = running.ports["workloads"]
-    path = "/mcp/kagent/peer"
-    data = request(path, running.authorization + await session(port, path, running.authorization), CALL)
+async def _audited(command: Path, running: Rig, seconds: float) -> list[Row]:
+    """As many audit records as governed calls: every one was decided on."""
+    before = governed_calls(running.audit)
+    found = await gotools.load(
+        command, running.pid, running.ports["governed"], running.wire.call("user"), connections=16, seconds=seconds,
+        warm=0.0,
+    )  # fmt: skip
+    await asyncio.sleep(0.5)
+    written = governed_calls(running.audit) - before
+    return [Row("audit records missing", max(found.calls - written, 0), "", 0.0, f"{found.calls:,} calls")]
+
+
+async def _idle(command: Path, running: Rig, count: int) -> list[Row]:
     before = rss(running.pid)
-    made, deadline = 0, time.monotonic() + limit
-    while made < calls and time.monotonic() < deadline:
-        made += (await load.run(running.pid, port, data, connections=16, seconds=5.0)).calls
-    after = rss(running.pid)
-    return [Row(f"gateway memory after {made:,} more governed calls", after, "MB", 60.0, f"{after - before:+.1f} MB")]
+    headers = running.wire.bearer.decode()
+    async with gotools.idle_sessions(command, running.ports["governed"], running.wire.path("user"), count, headers):
+        grown = rss(running.pid) - before
+    return [Row(f"{count:,} idle sessions, each with a GET stream: memory", grown, "MB", 60.0, "on top")]
+
+
+async def _endurance(command: Path, running: Rig, calls: int) -> list[Row]:
+    """Memory after the first and the second half of many calls."""
+    made, deadline, marks = 0, time.monotonic() + 180.0, [rss(running.pid)]
+    for half in (calls // 2, calls):
+        while made < half and time.monotonic() < deadline:
+            found = await gotools.load(
+                command, running.pid, running.ports["governed"], running.wire.call("user"), connections=16, seconds=5.0
+            )
+            made += found.calls
+        marks.append(rss(running.pid))
+    return [
+        Row(
+            f"gateway memory after {made:,} more governed calls", marks[2], "MB", 60.0, f"{marks[2] - marks[0]:+.1f} MB"
+        ),
+        Row("growth over the second half", marks[2] - marks[1], "MB", 1.0),
+    ]
+
+
+async def _two_workers(command: Path, seconds: float) -> list[Row]:
+    """CPU per call of two workers, and how 64 connections were split."""
+    async with rig(command, workers=1) as single:
+        alone = await gotools.load(
+            command, single.pid, single.ports["governed"], single.wire.call("user"), connections=64, seconds=seconds
+        )
+    async with rig(command, workers=2) as running:
+        processes = [pid for pid in children(running.pid) if pid != running.pid]
+        before = {pid: gotools.used(pid) for pid in processes}
+        both = await gotools.load(
+            command, running.pid, running.ports["governed"], running.wire.call("user"), connections=64, seconds=seconds
+        )
+        spent = sorted(gotools.used(pid) - before[pid] for pid in processes)[-2:]
+    share = spent[0] / sum(spent) if sum(spent) else 0.0
+    return [
+        Row(
+            "two workers: CPU per call, times one worker's", both.cpu / alone.cpu, "×", 1.1, f"{both.rate:,.0f} calls/s"
+        ),
+        Row("two workers: share of the lesser one's CPU", share * 100, "%", None, "35 to 65 % wanted, c=64"),
+    ]

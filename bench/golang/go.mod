@@ -1,0 +1,3 @@
+module quarterdeck.dev/bench
+
+go 1.22
