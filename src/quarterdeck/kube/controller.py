@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from quarterdeck import errors
 from quarterdeck.kube.client import KubeClient
@@ -16,6 +17,7 @@ from quarterdeck.kube.informer import ChangeKind, Informer, NotLoaded
 from quarterdeck.kube.owner import controller_of
 from quarterdeck.kube.queue import QueueClosed, WorkQueue
 from quarterdeck.kube.resource import Key, Object, Resource, key_of
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.telemetry.metrics import Histogram
 
 log = logging.getLogger(__name__)
@@ -79,11 +81,12 @@ class ControllerSet:
         self.client = client
         self.namespaces = tuple(namespaces)
         self.clock = clock or SystemClock()
+        self.supervisor = Supervisor(self.clock)
         self.controllers: list[Controller] = []
         self._informers: dict[tuple[Resource, str | None, str, str, bool], Informer] = {}
         self._recorders: dict[str, EventRecorder] = {}
         self._queues: dict[str, WorkQueue[Key]] = {}
-        self._loops: list[Callable[[], Awaitable[None]]] = []
+        self._loops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running = False
 
@@ -108,6 +111,7 @@ class ControllerSet:
                 namespaces=self.namespaces if namespace is None else (),
                 metadata_only=metadata_only,
                 clock=self.clock,
+                supervisor=self.supervisor,
             )
             if self._running:
                 self._informers[key].start()
@@ -115,7 +119,9 @@ class ControllerSet:
 
     def recorder(self, component: str) -> EventRecorder:
         if component not in self._recorders:
-            self._recorders[component] = EventRecorder(self.client, component, clock=self.clock)
+            self._recorders[component] = EventRecorder(
+                self.client, component, clock=self.clock, supervisor=self.supervisor
+            )
         return self._recorders[component]
 
     def add(self, controller: Controller) -> None:
@@ -129,9 +135,9 @@ class ControllerSet:
         for res in controller.reads:
             self.informer(res)
 
-    def add_loop(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """A coroutine function that runs as long as the set (for work that is not keyed)."""
-        self._loops.append(loop)
+    def add_loop(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """A coroutine function that runs as long as the set (work that is not keyed); started again when it fails."""
+        self._loops.append((name, loop))
 
     def enqueue(self, controller: str, key: Key, after: float = 0) -> None:
         """Ask for a reconcile from outside (a timer, a discovery refresh)."""
@@ -168,11 +174,14 @@ class ControllerSet:
         for informer in self._informers.values():
             if not informer.lean:
                 informer.start()
-        self._tasks.append(asyncio.create_task(self._start_lean(), name="lean informers"))
+        self._keep("lean informers", self._start_lean)
         if workers:
             self._tasks += self._start_workers()
-        for loop in self._loops:
-            self._tasks.append(asyncio.create_task(_own(loop), name=getattr(loop, "__qualname__", "loop")))
+        for name, loop in self._loops:
+            self._keep(name, loop)
+
+    def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.create_task(self.supervisor.keep(name, loop), name=name))
 
     async def _start_lean(self) -> None:
         """What is kept of Secrets depends on what refers to them, so those who refer come first."""
@@ -204,13 +213,16 @@ class ControllerSet:
 
     def _start_workers(self) -> list[asyncio.Task[None]]:
         return [
-            asyncio.create_task(self._work(controller), name=f"{controller.name} worker {index}")
+            asyncio.create_task(
+                self.supervisor.keep(f"workers of {controller.name}", partial(self._work, controller)),
+                name=f"{controller.name} worker {index}",
+            )
             for controller in self.controllers
             for index in range(controller.workers)
         ]
 
     async def run(self) -> None:
-        """Start and run until cancelled or until a worker dies of a bug, which is raised."""
+        """Start and run until cancelled."""
         await self.start()
         try:
             await asyncio.gather(*self._tasks)
@@ -288,10 +300,6 @@ async def _loaded(controller: Controller, key: Key) -> Result | None:
         except NotLoaded as missing:
             await missing.load()
     return await controller.reconcile(key)
-
-
-async def _own(loop: Callable[[], Awaitable[None]]) -> None:
-    await loop()
 
 
 def _feed(informer: Informer, queue: WorkQueue[Key], fn: KeyMap) -> None:

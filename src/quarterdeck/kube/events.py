@@ -13,6 +13,7 @@ from quarterdeck import errors
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.clock import Clock, SystemClock, timestamp
 from quarterdeck.kube.resource import EVENT, Object
+from quarterdeck.kube.supervise import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,14 @@ class _Bucket:
 class EventRecorder:
     """Events are written in the background in order; when the server cannot be reached they are dropped, with a log."""
 
-    def __init__(self, client: KubeClient, component: str, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, client: KubeClient, component: str, *, clock: Clock | None = None, supervisor: Supervisor | None = None
+    ) -> None:
         self.client = client
         self.component = component
         self.dropped = 0
         self._clock = clock or SystemClock()
+        self._supervisor = supervisor or Supervisor(self._clock)
         self._sent: OrderedDict[tuple[str, str, str, str], _Sent] = OrderedDict()
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._queue: asyncio.Queue[tuple[Object, str, str, str, float]] = asyncio.Queue(_WAITING)
@@ -56,7 +60,9 @@ class EventRecorder:
             return
         self._queue.put_nowait((obj, type, reason, message[:_MESSAGE_LIMIT], self._clock.time()))
         if self._task is None:
-            self._task = asyncio.create_task(self._write_all(), name=f"events {self.component}")
+            self._task = asyncio.create_task(
+                self._supervisor.keep("events", self._write_all), name=f"events {self.component}"
+            )
 
     async def flush(self) -> None:
         """Wait until everything recorded so far was sent or dropped."""

@@ -9,21 +9,28 @@ to the object, and whoever reads another gets NotLoaded, loads it and reads agai
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from quarterdeck import errors
 from quarterdeck.kube.client import KubeClient, ObjectList, WatchEvent
 from quarterdeck.kube.clock import Clock, SystemClock, timestamp
 from quarterdeck.kube.reflector import Reflector, Scope, WatchStats
 from quarterdeck.kube.resource import NAMESPACE, Key, Object, Resource, key_of
+from quarterdeck.kube.supervise import Supervisor
+
+log = logging.getLogger(__name__)
 
 ChangeKind = Literal["added", "modified", "deleted"]
 Callback = Callable[[ChangeKind, Object | None, Object | None], None]
 IndexFunction = Callable[[Object], Iterable[str]]
+T = TypeVar("T")
 
 _TOMBSTONES = 1024
+_ODD = "%s %s/%s hit a bug in one of its readers, the others go on"
+"""One object must not keep all others of its kind from everybody."""
 _DATA = ("data", "binaryData", "stringData")
 
 
@@ -59,6 +66,7 @@ class Informer:
         namespaces: Sequence[str] = (),
         metadata_only: bool = False,
         clock: Clock | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.client = client
         self.res = res
@@ -76,6 +84,7 @@ class Informer:
         self.referrers: list[Callable[[Object], Iterable[Key]]] = []
         self._scopes = _scopes(res, namespace, tuple(namespaces), label_selector, field_selector, metadata_only)
         self._clock = clock or SystemClock()
+        self._supervisor = supervisor or Supervisor(self._clock)
         self._objects: dict[Key, Object] = {}
         self._bare: set[Key] = set()
         self._indexes: dict[str, tuple[IndexFunction, dict[str, dict[Key, Object]]]] = {}
@@ -94,7 +103,8 @@ class Informer:
         if not self._tasks:
             for scope in self._scopes:
                 reflector = Reflector(self.client, self.res, scope, self, self._clock, self.stats)
-                self._tasks.append(asyncio.create_task(reflector.run(), name=f"informer {self.res.plural}"))
+                name = f"informer {self.res.plural}"
+                self._tasks.append(asyncio.create_task(self._supervisor.keep(name, reflector.run), name=name))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -207,7 +217,7 @@ class Informer:
                 return
             if not same and not rewound and not _newer(obj, old):
                 return
-        if self.lean and not any(True for fn in self.referrers for _ in fn(obj)):
+        if self.lean and not any(self._ask(fn, obj) for fn in self.referrers):
             obj = {name: value for name, value in obj.items() if name not in _DATA}
             self._bare.add(key)
         else:
@@ -243,19 +253,32 @@ class Informer:
             if only and name != only:
                 continue
             if old is not None:
-                for entry in fn(old):
+                for entry in self._ask(fn, old):
                     bucket = table.get(entry)
                     if bucket is not None:
                         bucket.pop(key, None)
                         if not bucket:
                             del table[entry]
             if new is not None:
-                for entry in fn(new):
+                for entry in self._ask(fn, new):
                     table.setdefault(entry, {})[key] = new
 
     def _deliver(self, kind: ChangeKind, old: Object | None, new: Object | None) -> None:
         for callback in self._callbacks:
-            callback(kind, old, new)
+            try:
+                callback(kind, old, new)
+            except Exception:
+                self.stats.bugs += 1
+                log.exception(_ODD, self.res.kind, *_name(new or old))
+
+    def _ask(self, fn: Callable[[Object], Iterable[T]], obj: Object) -> list[T]:
+        """What a reader says of an object; nothing when the object is too odd for it."""
+        try:
+            return list(fn(obj))
+        except Exception:
+            self.stats.bugs += 1
+            log.exception(_ODD, self.res.kind, *_name(obj))
+            return []
 
 
 def _scopes(
@@ -274,6 +297,11 @@ def _within(key: Key, scope: Scope) -> bool:
     if scope.name:
         return key.name == scope.name
     return scope.namespace is None or key.namespace == scope.namespace
+
+
+def _name(obj: Object | None) -> tuple[str, str]:
+    key = key_of(obj) if obj is not None else Key("", "")
+    return key.namespace, key.name
 
 
 def _version(obj: Object) -> str:

@@ -96,6 +96,8 @@ class LeaderElector:
             self._until = -math.inf
             if not lost:
                 await self._release()
+        if isinstance(results[1], Exception):
+            log.error("renewing the lease %s/%s hit a bug", self.namespace, self.name, exc_info=results[1])
         if isinstance(results[0], Exception):
             raise results[0]
 

@@ -8,6 +8,7 @@ from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.controller import Controller, ControllerSet
 from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.lease import LeaderElector
+from quarterdeck.telemetry import names
 from quarterdeck.telemetry.metrics import Registry
 
 Samples = list[tuple[dict[str, str], float]]
@@ -59,9 +60,15 @@ def register(registry: Registry, controllers: ControllerSet, elector: LeaderElec
         ("quarterdeck_watch_lists_total", "Full lists made.", lambda i: i.stats.lists),
         ("quarterdeck_watch_starts_total", "Watches started.", lambda i: i.stats.watches),
         ("quarterdeck_watch_failures_total", "Lists and watches that failed.", lambda i: i.stats.failures),
+        (names.WATCH_BUGS, "Objects that a reader of the cache could not cope with.", lambda i: i.stats.bugs),
     )
     for name, text, read in watches:
         registry.gauge(name, text, kinds(read), kind="counter")
+    registry.gauge(
+        names.LOOP_FAILURES, "Background loops that ended of a bug and were started again.",
+        lambda: [({"loop": loop}, float(count)) for loop, count in sorted(controllers.supervisor.failures.items())],
+        kind="counter",
+    )  # fmt: skip
     registry.gauge(
         "rest_client_requests_total", "Requests by method and status.", _requests(controllers.client), kind="counter"
     )

@@ -48,6 +48,8 @@ class WatchStats:
     lists: int = 0
     watches: int = 0
     failures: int = 0
+    bugs: int = 0
+    """Objects that a reader of the cache could not cope with."""
 
 
 class Sink(Protocol):
@@ -113,8 +115,8 @@ class Reflector:
             field_selector=scope.field_selector,
             metadata_only=scope.metadata_only,
         )
-        self._version = listed.resource_version
         self._sink.replaced(listed, scope)
+        self._version = listed.resource_version
 
     async def _watch(self) -> None:
         scope = self._scope

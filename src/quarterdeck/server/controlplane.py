@@ -175,7 +175,8 @@ class ControlPlane:
             )
         )
         await self.node.start()
-        self._measuring = asyncio.get_running_loop().create_task(self._metrics.run(), name="metrics")
+        keep = self._sets[-1].supervisor.keep
+        self._measuring = asyncio.get_running_loop().create_task(keep("pod metrics", self._metrics.run), name="metrics")
 
     async def _ports(self, admin: KubeClient) -> dict[str, int]:
         try:

@@ -29,6 +29,7 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.clock import Clock, SystemClock, sleep
 from quarterdeck.kube.resource import Object
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.resources.conversion import CONVERTED_KINDS, convert
 from quarterdeck.resources.crd import KINDS, PART_OF
 from quarterdeck.wire.http import Exchange, Limits, Server
@@ -68,13 +69,20 @@ class WebhookOptions:
 class ConversionWebhook:
     """One replica of the webhook."""
 
-    def __init__(self, client: KubeClient, options: WebhookOptions, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        options: WebhookOptions,
+        clock: Clock | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         """``client`` must not wait for leadership: every replica serves."""
         self.options = options
         self.port = 0
         """Where it listens; 0 until it has a certificate."""
         self._client = client
         self._clock = clock or SystemClock()
+        self._supervisor = supervisor or Supervisor(self._clock)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._server = Server(answer, name="conversion", limits=_LIMITS)
@@ -88,7 +96,9 @@ class ConversionWebhook:
         Raises OSError when the port is taken.
         """
         await self.look()
-        self._task = asyncio.create_task(self._follow(), name="conversion-webhook")
+        self._task = asyncio.create_task(
+            self._supervisor.keep("conversion webhook", self._follow), name="conversion-webhook"
+        )
 
     async def stop(self) -> None:
         """Stop looking, answer what is under way, close."""

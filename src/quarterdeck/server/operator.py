@@ -19,6 +19,7 @@ from quarterdeck.kube.config import load_config
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.lease import LeaderElector
 from quarterdeck.kube.resource import Object
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Server
 
@@ -71,7 +72,7 @@ class Operator:
         self._metrics(self._controllers, self._config)
         rest = self._rest = await RestApis.open(options.database, self._reviews(plain, self._config), self._config)
         if options.webhook is not None:
-            await self._start_webhook(plain, options.webhook, owned_by)
+            await self._start_webhook(plain, options.webhook, owned_by, self._controllers.supervisor)
         await self._controllers.start(workers=False)
         for name, wanted in (("api", options.api), ("kagent", options.kagent)):
             if wanted is not None:
@@ -152,12 +153,15 @@ class Operator:
             group.create_task(_until_done("default namespace and model", lambda: ensure_defaults(client, self.options)))
             group.create_task(self._controllers.work())
 
-    async def _start_webhook(self, client: KubeClient, wanted: Address, owned_by: list[Object]) -> None:
+    async def _start_webhook(
+        self, client: KubeClient, wanted: Address, owned_by: list[Object], supervisor: Supervisor
+    ) -> None:
         host, port = wanted
         directory = self.options.webhook_certificates
         self._webhook = ConversionWebhook(
             client,
             WebhookOptions(self.options.namespace, port=port, host=host, directory=directory, owners=tuple(owned_by)),
+            supervisor=supervisor,
         )
         try:
             await self._webhook.start()

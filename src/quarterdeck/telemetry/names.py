@@ -22,6 +22,8 @@ DENIED: Final = "quarterdeck_gateway_denied_total"
 CONFIG_VERSION: Final = "quarterdeck_gateway_config_info"
 CONFIG_REJECTED: Final = "quarterdeck_gateway_config_rejected_total"
 CONTROL_PLANE_CONNECTED: Final = "quarterdeck_gateway_control_plane_connected"
+LOOP_FAILURES: Final = "quarterdeck_loop_failures_total"
+WATCH_BUGS: Final = "quarterdeck_watch_bugs_total"
 AUDIT_RECORDS: Final = "quarterdeck_audit_records_total"
 AUDIT_ERRORS: Final = "quarterdeck_audit_write_errors_total"
 

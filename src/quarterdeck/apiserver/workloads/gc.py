@@ -41,8 +41,8 @@ class GarbageCollector:
         self._queue: WorkQueue[Item] = WorkQueue(self._clock)
         controllers.informer(CRD, metadata_only=True).on_change(lambda *_: self._crds_changed())
         self._changed = True
-        controllers.add_loop(self._monitor)
-        controllers.add_loop(self._work)
+        controllers.add_loop("garbage monitor", self._monitor)
+        controllers.add_loop("garbage collector", self._work)
 
     def _crds_changed(self) -> None:
         self._changed = True
