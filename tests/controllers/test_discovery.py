@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from quarterdeck.controllers.discovery import Discovery
+import pytest
+
+from quarterdeck.controllers.discovery import Discovery, list_tools
+from quarterdeck.errors import UpstreamError
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.resource import Key
 from quarterdeck.snapshot import Endpoint, McpServer
+from quarterdeck.wire.addresses import refused
 
 from .servers import World
 
@@ -90,3 +94,18 @@ async def test_silent_servers_hold_up_no_worker(embedded_world: World) -> None:
              "spec": {"transportType": "stdio", "deployment": {"cmd": "uvx", "args": ["x"], "port": 3000}}},
         )  # fmt: skip
         await world.condition(k.MCP_SERVER, team, "m", "Programmed", "True")
+
+
+async def test_a_name_that_leads_to_a_workload_is_not_asked() -> None:
+    def refuse(host: str, address: str, port: int) -> str:
+        del port
+        return refused(host, address, {"127.0.0.1"}.__contains__)
+
+    async with silent() as (peer, port):
+        server = McpServer("ns", "s", "RemoteMCPServer", "/mcp", endpoints=(Endpoint("localhost", port),))
+        with pytest.raises(UpstreamError, match=r"localhost:\d+ is a name for 127\.0\.0\.1"):
+            await list_tools(server, refuse)
+        metadata = McpServer("ns", "s", "RemoteMCPServer", "/mcp", endpoints=(Endpoint("127.0.0.1", port),))
+        with pytest.raises(UpstreamError, match="link-local"):
+            await list_tools(metadata, lambda host, address, port: refused(host, "169.254.169.254", lambda _: False))
+        assert peer.most <= 2

@@ -91,9 +91,20 @@ async def test_no_resource_leads_back_into_the_gateway(bare: Rig, host: str) -> 
         assert "is this gateway itself" in answer["error"]["message"]
 
 
+async def test_a_name_of_ones_own_does_not_lead_to_a_workload(bare: Rig, upstream: Upstream) -> None:
+    """Whoever owns a DNS name can have it say a Pod's address; an address comes from the control plane."""
+    for host, refused in (("localhost", True), ("127.0.0.1", False)):
+        world = snapshot(1, mcp=(remote(host, upstream.port),))
+        bare.gateway.use(msgspec.structs.replace(world, closed=("127.0.0.1",)))
+        answer = await bare.rpc("/mcp/kagent/remote", "tools/list", listener="local")
+        assert ("is a name for 127.0.0.1" in str(answer)) is refused, answer
+    bare.gateway.use(snapshot(1, mcp=(remote("localhost", upstream.port),)))
+    assert "is a name for" not in str(await bare.rpc("/mcp/kagent/remote", "tools/list", listener="local"))
+
+
 @pytest.mark.parametrize(("address", "refused"), [("169.254.169.254", True), ("fe80::1", True), ("10.0.0.1", False)])
 def test_metadata_addresses_are_not_called(bare: Rig, address: str, refused: bool) -> None:
-    assert bool(bare.gateway.upstreams._refuse(address, 80)) is refused  # pyright: ignore[reportPrivateUsage]
+    assert bool(bare.gateway.upstreams._refuse("x", address, 80)) is refused  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from quarterdeck.errors import RefNotPermitted
 from quarterdeck.kube.owner import owner_reference
 from quarterdeck.snapshot import Endpoint
 from quarterdeck.translate.reference import allowed
-from quarterdeck.translate.resolve import Services, resolve
+from quarterdeck.translate.resolve import Services, closed_addresses, resolve
 
 PROD = {"matchLabels": {"stage": "prod"}}
 
@@ -69,3 +69,46 @@ def test_no_url_leads_to_what_another_namespace_runs(host: str, kind: str) -> No
         resolve(url, services(owner(kind, "1")), "a")
     assert resolve(url, services(owner(kind, "1")), "b").endpoints, "its own namespace"
     assert resolve(url, services(), "a").endpoints, "a Service that nobody of ours owns"
+
+
+def pod(address: str, namespace: str = "b", **more: Any) -> dict[str, Any]:
+    """A Pod of an agent, with what a kubelet says of it."""
+    status = {"podIP": address, "podIPs": [{"ip": address}], "hostIP": "192.0.2.1", "phase": "Running"}
+    metadata = {"namespace": namespace, "name": "p", "labels": {"kagent": "m"}}
+    return {"metadata": metadata, "status": status} | more
+
+
+def claimed(*addresses: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A Service of namespace ``a`` without selector, and the EndpointSlice that its team wrote for it."""
+    service = {"metadata": {"namespace": "a", "name": "s"}, "spec": {"clusterIP": "10.97.0.1", "ports": [{"port": 80}]}}
+    part = {
+        "metadata": {"namespace": "a", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "ports": [{"port": 80}],
+        "endpoints": [{"addresses": [address]} for address in addresses],
+    }
+    return service, part
+
+
+def test_an_endpoint_slice_cannot_claim_what_another_namespace_runs() -> None:
+    service, part = claimed("10.244.0.7", "10.244.0.8", "198.51.100.1", "10.97.0.9")
+    theirs = services(owner("Agent", "1")).service("b", "m") or {}
+    index = Services.of([service, theirs], [part], [pod("10.244.0.7"), pod("10.244.0.8", "a")])
+    left = [endpoint.host for endpoint in index.endpoints("a", "s", 80)]
+    assert left == ["10.244.0.8", "198.51.100.1"], "one's own Pods, and what is no workload of the cluster"
+    with pytest.raises(RefNotPermitted, match="a workload of another namespace"):
+        resolve("http://10.244.0.7/mcp", index, "a")
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    (pod("10.244.0.7"), ["10.244.0.7"]),
+    (pod("192.0.2.1"), []),
+    (pod("10.244.0.7", status={"podIP": "10.244.0.7", "phase": "Succeeded"}), []),
+    (pod("10.244.0.7", metadata={"namespace": "b", "name": "web", "labels": {"app": "web"}}), []),
+    (pod("10.244.0.7", status={"podIPs": [{"ip": "10.244.0.7"}, {"ip": "fd00::7"}]}), ["10.244.0.7", "fd00::7"]),
+    (pod("", status={}), []),
+    ({"metadata": {"namespace": "b"}, "spec": {"clusterIP": "10.97.0.9"}}, []),
+    (services(owner("MCPServer", "1")).service("b", "m"), ["10.97.0.9"]),
+])  # fmt: skip
+def test_closed_addresses(given: dict[str, Any], expected: list[str]) -> None:
+    """Not the machine's, not those that the next Pod may have by now."""
+    assert closed_addresses(given) == expected

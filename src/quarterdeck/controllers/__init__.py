@@ -12,6 +12,7 @@ from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.kube.template import foreign_template_fields
 from quarterdeck.translate.options import Options
+from quarterdeck.translate.resolve import is_workload
 
 from . import agent, environment, mcp_server, model_config, model_provider_config, remote_mcp_server, service
 from .activity import Activity, Target
@@ -22,7 +23,6 @@ from .gateway_config import GatewayConfig
 from .idle import Idle
 from .rivals import Gate
 
-_MANAGERS = {"kagent", "kmcp", "quarterdeck"}
 _KNOWN = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "deletionTimestamp")
 __all__ = ["ControllerOptions", "GatewayConfig", "build", "controllers"]
 
@@ -54,8 +54,9 @@ def build(
         controllers.clock.monotonic,
         options.discovery_interval,
         lambda server: controllers.enqueue(server.kind.lower(), Key(server.namespace, server.name)),
+        context.refuse,
     )
-    controllers.add_loop(discovery.run)
+    controllers.add_loop("discovery", discovery.run)
     contents = Contents(client)
     idle = Idle(context, Activity(controllers.clock.monotonic, partial(_look_again, controllers)))
     gate = Gate(controllers)
@@ -92,9 +93,7 @@ def _known_by_name(obj: Object) -> Object:
 
 def _of_pod(pod: Object) -> Object:
     """The state of our workloads' Pods; those of others are known by name only."""
-    labels: Object = pod["metadata"].get("labels") or {}
-    ours = labels.get("app.kubernetes.io/managed-by") in _MANAGERS or "kagent" in labels
-    return _known_by_name(pod) | ({"status": pod.get("status") or {}} if ours else {})
+    return _known_by_name(pod) | ({"status": pod.get("status") or {}} if is_workload(pod) else {})
 
 
 def controllers(client: KubeClient, options: ControllerOptions) -> ControllerSet:

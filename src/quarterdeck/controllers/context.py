@@ -35,8 +35,9 @@ from quarterdeck.kube.template import additions
 from quarterdeck.resources.replicas import Replicas
 from quarterdeck.translate.objects import digest
 from quarterdeck.translate.options import Options
-from quarterdeck.translate.resolve import Services, addresses, service_name
+from quarterdeck.translate.resolve import Services, addresses, closed_addresses, service_name
 from quarterdeck.translate.snapshot import Values
+from quarterdeck.wire.addresses import refused
 
 from .holders import Holders
 from .refusals import refusal
@@ -59,8 +60,9 @@ _LONGEST = 4096
 """Characters of a condition's message; the schemas allow 32,768, and an API server's answer can be longer."""
 
 
-SERVICE, LABELS, ADDRESSES = "service", "labels", "addresses"
-"""Indexes of EndpointSlices by ``namespace/Service``, of Pods by ``namespace/label=value``, of what has an address."""
+SERVICE, LABELS, ADDRESSES, CLOSED = "service", "labels", "addresses", "closed"
+"""Indexes of EndpointSlices by ``namespace/Service``, of Pods by ``namespace/label=value``, of what has an address, and
+of Pods and Services whose addresses are closed to other namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class Context:
         for res in (k.SERVICE, k.ENDPOINT_SLICE):
             self.set.informer(res).add_index(ADDRESSES, addresses)
         self.set.informer(k.POD).add_index(LABELS, _labels_of)
+        for res in (k.POD, k.SERVICE):
+            self.set.informer(res).add_index(CLOSED, closed_addresses)
 
     def get(self, res: Resource, namespace: str, name: str) -> Object | None:
         return self.set.informer(res).get(namespace, name)
@@ -134,7 +138,18 @@ class Context:
             partial(self.get, k.SERVICE),
             lambda namespace, name: slices.by_index(SERVICE, f"{namespace}/{name}"),
             lambda address: [*services.by_index(ADDRESSES, address), *slices.by_index(ADDRESSES, address)],
+            self.homes,
         )
+
+    def refuse(self, host: str, address: str, port: int) -> str:
+        """Why what a URL of a resource led to may not be called (``Pool``'s ``refuse``); empty when it may."""
+        del port
+        return refused(host, address, self.homes)
+
+    def homes(self, address: str) -> set[str]:
+        """Namespaces whose agents, MCP servers and models have the address."""
+        found = (self.set.informer(res).by_index(CLOSED, address) for res in (k.POD, k.SERVICE))
+        return {obj["metadata"]["namespace"] for objects in found for obj in objects}
 
     def pods(self, namespace: str, labels: dict[str, str]) -> list[Object]:
         """Pods that carry all these labels; the last one says most, the others are common to many."""

@@ -80,7 +80,7 @@ class Discovery:
     """Asks servers in the background, a few at a time, and remembers their answers; reconcilers never wait for one.
 
     A server is asked again after ``interval`` seconds, or 2, 4, … up to that after failures. ``answered`` is called
-    with each server that has said something, or failed to.
+    with each server that has said something, or failed to. ``refuse`` is the Pool's.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Discovery:
         clock: Callable[[], float],
         interval: float,
         answered: Callable[[McpServer], None],
+        refuse: Callable[[str, str, int], str] | None = None,
         *,
         at_once: int = _AT_ONCE,
         deadline: float = _DEADLINE,
@@ -95,6 +96,7 @@ class Discovery:
         self._clock = clock
         self._interval = interval
         self._answered = answered
+        self._refuse = refuse
         self._deadline = deadline
         self._limit = asyncio.Semaphore(at_once)
         self._known: dict[Slot, _Known] = {}
@@ -138,7 +140,7 @@ class Discovery:
         slot = _slot(server)
         try:
             async with self._limit, asyncio.timeout(self._deadline):
-                found = Found(await list_tools(server))
+                found = Found(await list_tools(server, self._refuse))
             failures, wait = 0, self._interval
         except (QuarterdeckError, TimeoutError) as error:
             text = str(error) or f"no answer within {self._deadline:g} s"
@@ -154,7 +156,7 @@ def _slot(server: McpServer) -> Slot:
     return server.kind, server.namespace, server.name
 
 
-async def list_tools(server: McpServer) -> list[Object]:
+async def list_tools(server: McpServer, refuse: Callable[[str, str, int], str] | None = None) -> list[Object]:
     """All tools of a server, every page. Raises QuarterdeckError saying what failed."""
     if not server.endpoints:
         raise UpstreamError(f"{server.authority} has no ready endpoints".lstrip())
@@ -171,7 +173,7 @@ async def list_tools(server: McpServer) -> list[Object]:
     async def attached() -> list[Header]:
         return headers
 
-    pool = Pool(tls=context, server_hostname=name, body_limit=16 * 1024 * 1024)
+    pool = Pool(tls=context, server_hostname=name, body_limit=16 * 1024 * 1024, refuse=refuse)
     url = f"{'https' if server.tls else 'http'}://{authority}{server.path}"
     origin = (endpoint.host, endpoint.port, server.tls)
     client = McpClient(pool, url, headers=attached, timeout=server.timeout, origin=origin)

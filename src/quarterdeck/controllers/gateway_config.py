@@ -20,6 +20,7 @@ from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.snapshot import Identities, Snapshot
 from quarterdeck.snapshot.activity import Report
 from quarterdeck.translate.options import Options
+from quarterdeck.translate.resolve import closed_addresses
 from quarterdeck.translate.snapshot import Lookup, Values, World, compile_snapshot
 
 from .activity import Target
@@ -94,8 +95,8 @@ class GatewayConfig:
         self.compilations = 0
         for res in (*_SOURCES.values(), *_VALUES):
             controllers.informer(res).on_change(self._marker(res))
-        controllers.add_loop(self._follow)
-        controllers.add_loop(self._follow_keys)
+        controllers.add_loop("gateway configuration", self._follow)
+        controllers.add_loop("token keys", self._follow_keys)
 
     def current(self, gateway: str) -> bytes | None:
         """The present line for a gateway (``namespace/name``); None while there is none yet."""
@@ -233,8 +234,11 @@ class GatewayConfig:
 
 
 def _matters(res: Resource, old: Object, new: Object) -> bool:
-    """Whether a change can show in the configuration: of workloads of others, and of Pods, only whose they are does."""
+    """Whether a change can show in the configuration: of workloads of others, and of Pods, only whose they are does,
+    and which addresses ours have."""
     if res not in _OWNED:
+        return True
+    if res == k.POD and closed_addresses(old) != closed_addresses(new):
         return True
     owners = new["metadata"].get("ownerReferences") or ()
     if owners != (old["metadata"].get("ownerReferences") or ()):

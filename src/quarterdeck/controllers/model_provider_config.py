@@ -124,6 +124,7 @@ class ModelProviderConfigReconciler:
         pool = Pool(
             tls=client_context() if upstream.tls else None,
             server_hostname=urlsplit(base).hostname if upstream.tls else None,
+            refuse=self.context.refuse,
         )
         try:
             origin = (first.host, first.port, upstream.tls)

@@ -114,6 +114,7 @@ class Gateway:
     def use(self, snapshot: Snapshot) -> None:
         """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
         self._router.table = Table(snapshot, self.upstreams, self._splits)
+        self.upstreams.closed = frozenset(snapshot.closed)
         self.version = snapshot.version
         self.waker.changed()
         agents = frozenset(snapshot.identities.pods.values())

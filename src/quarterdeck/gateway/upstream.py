@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.wire.addresses import plain, refused
 from quarterdeck.wire.client import ClientConnection, Origin, Pool
 from quarterdeck.wire.http import Exchange, Header
 from quarterdeck.wire.tls import client_context
@@ -127,6 +127,8 @@ class Upstreams:
         self.in_flight: set[Relay] = set()
         self.own: set[tuple[str, int]] = set()
         """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
+        self.closed: frozenset[str] = frozenset()
+        """Addresses of workloads that no name but their Service's may lead to (``Snapshot.closed``)."""
         self._pools: dict[tuple[bool, str, str], Pool] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
@@ -141,15 +143,12 @@ class Upstreams:
             pool = self._pools[key] = Pool(tls=context, server_hostname=name or None, refuse=self._refuse)
         return pool
 
-    def _refuse(self, address: str, port: int) -> str:
+    def _refuse(self, host: str, address: str, port: int) -> str:
         """Where no resource may lead the gateway, whatever name its URL has."""
-        ip = ip_address(address.partition("%")[0])
-        plain = ip.ipv4_mapped or ip if isinstance(ip, IPv6Address) else ip
-        if plain.is_link_local:
-            return "is a link-local address, where machines keep their metadata: the gateway does not call those"
-        if (str(plain), port) in self.own or (plain.is_loopback and ("0.0.0.0", port) in self.own):  # noqa: S104 - compared
+        ip = plain(address)
+        if (str(ip), port) in self.own or (ip.is_loopback and ("0.0.0.0", port) in self.own):  # noqa: S104 - compared
             return "is this gateway itself: name the server, model or agent behind it instead"
-        return ""
+        return refused(host, address, self.closed.__contains__)
 
     def send(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
         """Send a request; the relay's methods are called as the answer comes."""

@@ -191,6 +191,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     listeners: tuple[Listener, ...] = ()
     """Ports besides the built-in ones, with the routes of Gateway API or of a file."""
     children: tuple[Child, ...] = ()
+    closed: tuple[str, ...] = ()
+    """Addresses of agents, MCP servers and models, Pods' and Services', that no DNS name of others may lead to."""
 
 
 def encode(snapshot: Snapshot) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from socket import inet_aton, inet_ntoa
@@ -15,6 +15,11 @@ from quarterdeck.snapshot import Endpoint
 
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _OURS = "kagent.dev/"
+_MANAGERS = {"kagent", "kmcp", "quarterdeck"}
+_CLOSED = (
+    "url {url} leads to a {kind} of another namespace, which is closed to {namespace}; its owner can open an Agent or "
+    "a RemoteMCPServer there with spec.allowedNamespaces"
+)
 _OF_SERVICE, _DASHES = 3, 3
 """Parts of a Service's name in DNS; dashes in an IPv4 address written as a name."""
 
@@ -50,6 +55,38 @@ def addresses(obj: Object) -> list[str]:
     return sorted(found)
 
 
+def pod_addresses(pod: Object) -> list[str]:
+    """The Pod's own addresses while it may serve; none of the machine's (hostNetwork).
+
+    Only a kubelet writes them, so they tell whose an address is where EndpointSlices only claim it.
+    """
+    status = pod.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return []
+    return sorted(_ips(status, "podIP") - _ips(status, "hostIP"))
+
+
+def _ips(status: Object, name: str) -> set[str]:
+    """Both forms of it: ``podIP`` and ``podIPs``."""
+    entries: list[Object] = status.get(f"{name}s") or []
+    found: list[str | None] = [status.get(name), *(entry.get("ip") for entry in entries)]
+    return {ip for ip in found if ip}
+
+
+def is_workload(pod: Object) -> bool:
+    """Whether it says that it is a Pod of an agent, MCP server or model."""
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get("app.kubernetes.io/managed-by") in _MANAGERS or "kagent" in labels
+
+
+def closed_addresses(obj: Object) -> list[str]:
+    """What only the owner's namespace, and whom the owner lets in, may have called: of a Pod or a Service of ours."""
+    if "clusterIP" not in (obj.get("spec") or {}):
+        return pod_addresses(obj) if is_workload(obj) else []
+    owner = controller_of(obj)
+    return addresses(obj) if owner is not None and owner["apiVersion"].startswith(_OURS) else []
+
+
 @dataclass(slots=True)
 class Services:
     """An index over Services and their EndpointSlices."""
@@ -59,9 +96,11 @@ class Services:
     """Both by namespace and name of the Service."""
     at: Callable[[str], Sequence[Object]] = lambda address: ()
     """Services and EndpointSlices that an address belongs to."""
+    homes: Callable[[str], Collection[str]] = lambda address: ()
+    """Namespaces whose agents, MCP servers and models have an address (:func:`closed_addresses`)."""
 
     @classmethod
-    def of(cls, services: Iterable[Object], slices: Iterable[Object]) -> Services:
+    def of(cls, services: Iterable[Object], slices: Iterable[Object], pods: Iterable[Object] = ()) -> Services:
         """Of these objects."""
         named = {(s["metadata"]["namespace"], s["metadata"]["name"]): s for s in services}
         parts: dict[tuple[str, str], list[Object]] = {}
@@ -72,11 +111,21 @@ class Services:
         for obj in (*named.values(), *(item for found in parts.values() for item in found)):
             for address in addresses(obj):
                 located.setdefault(address, []).append(obj)
+        homes: dict[str, set[str]] = {}
+        for obj in (*named.values(), *pods):
+            for address in closed_addresses(obj):
+                homes.setdefault(address, set()).add(obj["metadata"]["namespace"])
         return cls(
             lambda ns, name: named.get((ns, name)),
             lambda ns, name: parts.get((ns, name), ()),
             lambda address: located.get(address, ()),
+            lambda address: homes.get(address, ()),
         )
+
+    def open_to(self, address: str, namespace: str) -> bool:
+        """Whether an address is no other namespace's workload, whatever an EndpointSlice says."""
+        homes = self.homes(address)
+        return not homes or namespace in homes
 
     def own_endpoints(self, owner: Object, port: int | str, suffix: str = "") -> tuple[Endpoint, ...]:
         """:meth:`endpoints` of the Service made for ``owner``; none when another's Service has the name."""
@@ -105,7 +154,8 @@ class Services:
                 continue
             for endpoint in item.get("endpoints") or ():
                 if (endpoint.get("conditions") or {}).get("ready") is not False:
-                    found.update((address, int(number)) for address in endpoint.get("addresses") or ())
+                    listed = endpoint.get("addresses") or ()
+                    found.update((address, int(number)) for address in listed if self.open_to(address, namespace))
         return tuple(Endpoint(host, number) for host, number in sorted(found))
 
     def service_of(self, host: str, namespace: str) -> tuple[str, str] | None:
@@ -134,10 +184,9 @@ class Services:
                 and owner["apiVersion"].startswith(_OURS)
                 and obj["metadata"]["namespace"] != namespace
             ):
-                raise RefNotPermitted(
-                    f"url {url!r} leads to a {owner['kind']} of another namespace, which is closed to {namespace}; its "
-                    "owner can open an Agent or a RemoteMCPServer there with spec.allowedNamespaces"
-                )
+                raise RefNotPermitted(_CLOSED.format(url=repr(url), kind=owner["kind"], namespace=namespace))
+        if not self.open_to(address, namespace):
+            raise RefNotPermitted(_CLOSED.format(url=repr(url), kind="workload", namespace=namespace))
 
 
 def _inside(host: str) -> list[str]:

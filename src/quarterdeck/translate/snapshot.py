@@ -35,7 +35,7 @@ from .model import SecretReader, gateway_model, tls_settings
 from .objects import duration
 from .options import Options
 from .reference import Target, allowed, model_key, tool_target_key
-from .resolve import Services, resolve
+from .resolve import Services, closed_addresses, resolve
 from .service import service_endpoint
 
 SERVICE_LABEL = "kagent.dev/mcp-service"
@@ -79,7 +79,7 @@ class World:
 
 def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snapshot:
     """Objects that cannot be used are left out, or carry an error; their own controllers report why."""
-    services = Services.of(world.services, world.endpoint_slices)
+    services = Services.of(world.services, world.endpoint_slices, world.pods)
     values = world.values
     servers = [
         *(hosted_server(obj, services) for obj in world.mcp_servers),
@@ -97,6 +97,7 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
         agents=tuple(sorted(agents, key=lambda a: (a.namespace, a.name))),
         policies=tuple(sorted((p for p in policies if p is not None), key=lambda p: (p.namespace, p.name))),
         identities=_identities(world),
+        closed=tuple(sorted({a for obj in (*world.services, *world.pods) for a in closed_addresses(obj)})),
     )
 
 

@@ -273,9 +273,9 @@ class Pool:
         max_idle_seconds: float = 4.0,
         connect_timeout: float = 5.0,
         body_limit: int = 64 * 1024 * 1024,
-        refuse: Callable[[str, int], str] | None = None,
+        refuse: Callable[[str, str, int], str] | None = None,
     ) -> None:
-        """``refuse(address, port)`` says why an address that a connection led to may not be talked to; "" when it may.
+        """``refuse(host, address, port)`` says why the address that a host led to may not be talked to; "" when it may.
 
         It is asked after the connection is there, so no name can mean one address to it and another to us.
         """
@@ -325,7 +325,8 @@ class Pool:
             raise UpstreamError(f"cannot connect to {host}:{port}: {error}") from error
         if self._refuse is not None:
             peer: Any = protocol.transport.get_extra_info("peername")
-            reason = self._refuse(str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else "is no network address"
+            known = isinstance(peer, tuple)
+            reason = self._refuse(host, str(peer[0]), int(peer[1])) if known else "is no network address"
             if reason:
                 protocol.transport.abort()
                 raise UpstreamError(f"{host}:{port} {reason}")
