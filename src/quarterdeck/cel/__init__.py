@@ -2,6 +2,7 @@
 
 from quarterdeck.cel.compiler import Limits, Program, compile
 from quarterdeck.cel.errors import BudgetExceeded, CompileError, EvalError
+from quarterdeck.cel.function import Library
 from quarterdeck.cel.types import Type
 from quarterdeck.cel.values import Duration, Optional, Timestamp, TypeValue, UInt, equals
 
@@ -10,6 +11,7 @@ __all__ = [
     "CompileError",
     "Duration",
     "EvalError",
+    "Library",
     "Limits",
     "Optional",
     "Program",

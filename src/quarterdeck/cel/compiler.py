@@ -15,7 +15,8 @@ from typing import Any
 from quarterdeck.cel import types
 from quarterdeck.cel.comprehensions import macro
 from quarterdeck.cel.errors import BudgetExceeded, CompileError, EvalError, no_overload
-from quarterdeck.cel.functions import GLOBAL, MEMBER, Function, is_namespace
+from quarterdeck.cel.function import Library
+from quarterdeck.cel.functions import STANDARD, Function
 from quarterdeck.cel.operators import (
     ARITHMETIC,
     COMPARISON,
@@ -28,6 +29,7 @@ from quarterdeck.cel.operators import (
     select_optional,
 )
 from quarterdeck.cel.parser import parse
+from quarterdeck.cel.paths import chain, selections
 from quarterdeck.cel.regex import compile_match
 from quarterdeck.cel.syntax import Call, Ident, Index, ListLiteral, Literal, Macro, MapLiteral, Node, Select
 from quarterdeck.cel.types import Type
@@ -74,12 +76,23 @@ class Program:
         return self._run(frame)
 
 
-def compile(source: str, variables: Mapping[str, Type] | None = None, limits: Limits = DEFAULT_LIMITS) -> Program:
-    """Compile ``source``; ``variables`` None lets any name through. Raises CompileError."""
+def compile(
+    source: str,
+    variables: Mapping[str, Type] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    library: Library = STANDARD,
+    rewrite: Callable[[Node], Node] | None = None,
+) -> Program:
+    """Compile ``source``; ``variables`` None lets any name through, ``rewrite`` changes the tree before that.
+
+    Raises CompileError.
+    """
     if len(source) > limits.length:
         raise CompileError(f"expression is longer than {limits.length} characters")
-    tree, _ = parse(source, limits.nodes, limits.depth)
-    compiler = Compiler(variables)
+    tree, _ = parse(source, limits.nodes, limits.depth, library.macros)
+    compiler = Compiler(variables, library)
+    if rewrite is not None:
+        tree = rewrite(tree)
     run, result = compiler.compile(tree)
     return Program(source, run, compiler.slots, limits.steps, frozenset(compiler.references), result)
 
@@ -87,8 +100,9 @@ def compile(source: str, variables: Mapping[str, Type] | None = None, limits: Li
 class Compiler:
     """Compiles one expression; ``scope`` maps bound names to frame slots."""
 
-    def __init__(self, variables: Mapping[str, Type] | None) -> None:
+    def __init__(self, variables: Mapping[str, Type] | None, library: Library = STANDARD) -> None:
         self._variables = variables
+        self._library = library
         self.scope: dict[str, tuple[int, Type]] = {}
         self.slots = 0
         self.references: set[tuple[str, ...]] = set()
@@ -129,13 +143,13 @@ class Compiler:
         kind = self._root_type(root, pos)
         if kind is types.TYPE:
             value = _TYPE_NAMES[root]
-            return _selections(lambda frame: value, fields), types.TYPE
+            return selections(lambda frame: value, fields), types.TYPE
         keys: list[str] = []
         for field in fields:
             keys.append(_key(kind, field))
             kind = self._field_type(kind, field, pos)
         self.references.add((root, *keys))
-        return _chain(root, tuple(keys)), kind
+        return chain(root, tuple(keys)), kind
 
     def _root_type(self, root: str, pos: int) -> Type:
         if self._variables is not None and root in self._variables:
@@ -273,15 +287,24 @@ class Compiler:
             return self._logical(node)
         if node.target is None and name in _OPERATORS:
             return self._operator(node)
+        library = self._library
         if node.target is None:
-            return self._function(GLOBAL.get(name), name, list(node.args), node.pos)
+            special = library.special.get(name)
+            if special is not None:
+                return self._special(special, name, list(node.args))
+            return self._function(library.functions.get(name), name, list(node.args), node.pos)
         namespace = _dotted(node.target)
         root = namespace.split(".")[0] if namespace else ""
         declared = root in self.scope or (self._variables is not None and root in self._variables)
-        if namespace and not declared and is_namespace(namespace):
+        if namespace and not declared and namespace in library.namespaces:
             qualified = f"{namespace}.{name}"
-            return self._function(GLOBAL.get(qualified), qualified, list(node.args), node.pos)
-        return self._function(MEMBER.get(name), name, [node.target, *node.args], node.pos)
+            return self._function(library.functions.get(qualified), qualified, list(node.args), node.pos)
+        return self._function(library.members.get(name), name, [node.target, *node.args], node.pos)
+
+    def _special(self, build: Callable[[list[Closure]], Closure], name: str, args: list[Node]) -> tuple[Closure, Type]:
+        if not args:
+            self.references.add(())  # it may read anything
+        return build([self.compile(arg)[0] for arg in args]), types.DYN
 
     def _function(self, function: Function | None, name: str, args: list[Node], pos: int) -> tuple[Closure, Type]:
         if function is None:
@@ -413,57 +436,6 @@ def _arithmetic_type(name: str, kinds: list[Type], names: list[str]) -> Type | N
     if names[0] in allowed.get(name, ()) or (names[0] in _NUMERIC and name != "_%_"):
         return types.join(kinds[0], kinds[1])
     return None
-
-
-def _chain(root: str, fields: tuple[str, ...]) -> Closure:
-    """Look-ups from a variable down a path of fields, unrolled for the usual lengths."""
-
-    def slow(frame: list[Any]) -> Any:
-        variables = frame[0]
-        if root not in variables:
-            raise EvalError(f"no such attribute(s): {root}")
-        value = variables[root]
-        for field in fields:
-            value = select(value, field)
-        return value
-
-    first, second, third = (*fields, "", "", "")[:3]
-
-    def run0(frame: list[Any]) -> Any:
-        try:
-            return frame[0][root]
-        except KeyError:
-            return slow(frame)
-
-    def run1(frame: list[Any]) -> Any:
-        try:
-            return frame[0][root][first]
-        except (KeyError, TypeError):
-            return slow(frame)
-
-    def run2(frame: list[Any]) -> Any:
-        try:
-            return frame[0][root][first][second]
-        except (KeyError, TypeError):
-            return slow(frame)
-
-    def run3(frame: list[Any]) -> Any:
-        try:
-            return frame[0][root][first][second][third]
-        except (KeyError, TypeError):
-            return slow(frame)
-
-    return (run0, run1, run2, run3)[len(fields)] if len(fields) <= 3 else slow
-
-
-def _selections(run: Closure, fields: tuple[str, ...]) -> Closure:
-    def descend(frame: list[Any]) -> Any:
-        value = run(frame)
-        for field in fields:
-            value = select(value, field)
-        return value
-
-    return descend if fields else run
 
 
 def _equality(left: Closure, right: Closure, right_node: Node, negated: bool) -> Closure:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from quarterdeck.cel import types
 from quarterdeck.cel.errors import no_overload
+from quarterdeck.cel.syntax import Node
 from quarterdeck.cel.types import Type
 from quarterdeck.cel.values import type_name
 
@@ -55,3 +56,19 @@ def declare(name: str, call: Callable[..., Any], params: str, result: Type = typ
     """A function of fixed parameters, e.g. ``declare("charAt", char_at, "string int", STRING)``; ``*`` is any type."""
     kinds = tuple("" if param == "*" else param for param in params.split())
     return Function(checked(name, call, kinds), kinds, result, optional)
+
+
+Run = Callable[[list[Any]], Any]
+Expand = Callable[[Node, Sequence[Node], int], Node | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What names mean in an expression. ``special`` functions get their arguments unevaluated, as closures over the
+    frame; ``macros`` turn ``x.name(arguments)`` into another tree, or give None when the arguments are not theirs."""
+
+    functions: Mapping[str, Function]
+    members: Mapping[str, Function]
+    special: Mapping[str, Callable[[list[Run]], Run]] = field(default_factory=dict[str, Callable[[list[Run]], Run]])
+    macros: Mapping[str, Expand] = field(default_factory=dict[str, Expand])
+    namespaces: frozenset[str] = frozenset()

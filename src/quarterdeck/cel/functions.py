@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from quarterdeck.cel import conversions, kubernetes, lists, networks, numbers, quantities, strings, times, types
 from quarterdeck.cel.errors import EvalError, no_overload
-from quarterdeck.cel.function import Function, declare
+from quarterdeck.cel.function import Function, Library, declare
 from quarterdeck.cel.regex import matches
 from quarterdeck.cel.values import NONE, Optional, type_name
 
-__all__ = ["GLOBAL", "MEMBER", "Function", "is_namespace"]
+__all__ = ["GLOBAL", "MEMBER", "STANDARD", "Function", "by_receiver", "namespaces"]
 
 
 def _size(value: Any) -> int:
@@ -64,7 +65,7 @@ _STANDARD_MEMBER = {
 }
 
 
-def _by_receiver(name: str, candidates: list[tuple[tuple[type, ...], Function]]) -> Function:
+def by_receiver(name: str, candidates: list[tuple[tuple[type, ...], Function]]) -> Function:
     """One member name with several receiver types."""
     longest = max((function for _, function in candidates), key=lambda function: len(function.params))
     least = min(len(function.params) - function.optional for _, function in candidates)
@@ -99,7 +100,7 @@ def _members() -> dict[str, Function]:
         for name, function in members.items():
             collected.setdefault(name, []).append((kinds, function))
     for name, candidates in collected.items():
-        table[name] = _by_receiver(name, candidates)
+        table[name] = by_receiver(name, candidates)
     return table
 
 
@@ -114,8 +115,12 @@ GLOBAL: dict[str, Function] = {
     **kubernetes.FUNCTIONS,
 }
 MEMBER: dict[str, Function] = _members()
-_NAMESPACES = frozenset(name.rpartition(".")[0] for name in GLOBAL if "." in name)
 
 
-def is_namespace(name: str) -> bool:
-    return name in _NAMESPACES
+def namespaces(functions: Iterable[str]) -> frozenset[str]:
+    """What stands before the last dot of function names."""
+    return frozenset(name.rpartition(".")[0] for name in functions if "." in name)
+
+
+STANDARD = Library(GLOBAL, MEMBER, namespaces=namespaces(GLOBAL))
+"""CEL's own functions and Kubernetes' libraries."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from quarterdeck.cel.errors import CompileError
+from quarterdeck.cel.function import Expand
 from quarterdeck.cel.lexer import RESERVED, Token, tokenize
 from quarterdeck.cel.syntax import Call, Ident, Index, ListLiteral, Literal, Macro, MapLiteral, Node, Select
 from quarterdeck.cel.values import INT64_MAX
@@ -22,17 +24,18 @@ _MACROS: dict[str, list[tuple[int, int]]] = {
 }  # fmt: skip
 
 
-def parse(source: str, max_nodes: int, max_depth: int) -> tuple[Node, int]:
-    """The tree and its number of nodes. Raises CompileError."""
-    parser = _Parser(tokenize(source), max_nodes, max_depth)
+def parse(source: str, max_nodes: int, max_depth: int, macros: Mapping[str, Expand] | None = None) -> tuple[Node, int]:
+    """The tree and its number of nodes; ``macros`` besides CEL's own. Raises CompileError."""
+    parser = _Parser(tokenize(source), max_nodes, max_depth, macros or {})
     node = parser.expression()
     parser.expect_end()
     return node, parser.nodes
 
 
 class _Parser:
-    def __init__(self, tokens: list[Token], max_nodes: int, max_depth: int) -> None:
+    def __init__(self, tokens: list[Token], max_nodes: int, max_depth: int, macros: Mapping[str, Expand]) -> None:
         self._tokens = tokens
+        self._macros = macros
         self._at = 0
         self._depth = 0
         self._max_nodes = max_nodes
@@ -171,6 +174,9 @@ class _Parser:
                     if len(set(names)) != len(names):
                         raise CompileError("overlapping declaration of iteration variables", pos)
                     return Macro(name, target, names, args[bound:], pos)
+            expanded = self._macros[name](target, args, pos) if name in self._macros else None
+            if expanded is not None:
+                return expanded
         return Call(name, target, args, pos)
 
     def _name(self, node: Node) -> str:

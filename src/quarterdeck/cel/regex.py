@@ -12,8 +12,6 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import jsonschema_rs
-
 from quarterdeck.cel.errors import EvalError
 
 MAX_PATTERN = 4096
@@ -23,6 +21,7 @@ _POSIX = {
     "digit": "0-9", "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~",
     "space": r"\t\n\v\f\r ", "upper": "A-Z", "word": "0-9A-Za-z_", "xdigit": "0-9A-Fa-f",
 }  # fmt: skip
+_GROUP = re.compile(r"\$\$|\$\{(\w+)\}|\$(\w+)")
 _REPEATED_REPEAT = re.compile(r"[*+}]\)*\)(?:[*+]|\{\d+,)")
 
 
@@ -84,6 +83,8 @@ def compile_match(pattern: str) -> Callable[[str], bool]:
     """A predicate: does ``pattern`` match anywhere in the text? Raises EvalError for a pattern RE2 would refuse."""
     if len(pattern) > MAX_PATTERN:
         raise EvalError(f"regular expression longer than {MAX_PATTERN} characters")
+    import jsonschema_rs  # a large library: only processes that use patterns hold it in memory
+
     schema: dict[str, Any] = {"pattern": translate(pattern)}
     try:
         validator = jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())
@@ -126,3 +127,20 @@ def find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
             break
         found.append(match.group())
     return found
+
+
+def replace(text: str, pattern: str, replacement: str) -> str:
+    """``text`` with every match replaced; ``$1`` and ``${name}`` stand for groups, ``$$`` for a dollar sign."""
+    compiled = _compile_find(pattern)
+    groups = compiled.groups
+    names = compiled.groupindex
+
+    def group(match: re.Match[str], name: str) -> str:
+        if name.isdecimal():
+            return (match.group(int(name)) or "") if int(name) <= groups else ""
+        return (match.group(name) or "") if name in names else ""
+
+    def expand(match: re.Match[str]) -> str:
+        return _GROUP.sub(lambda m: "$" if m.group(0) == "$$" else group(match, m.group(1) or m.group(2)), replacement)
+
+    return compiled.sub(expand, _bounded(text))

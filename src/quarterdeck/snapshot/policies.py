@@ -71,7 +71,11 @@ class McpAuthentication(Struct, frozen=True, omit_defaults=True):
     provider: Literal["", "keycloak", "auth0", "okta", "entra", "descope", "authentik"] = ""
     resource_metadata: dict[str, Any] = {}
     scopes: tuple[str, ...] = ()
+    """What every token must be granted; told in metadata and challenges."""
+    tool_scopes: dict[str, tuple[str, ...]] = {}
+    """Scopes that calls of a tool need besides (upstream's or exposed name; ``*``: any tool): 403 asks for them."""
     client_id: str = ""
+    """Answered to every client that registers, instead of asking the issuer."""
     client_secret: str = ""
 
 
@@ -89,10 +93,10 @@ class ApiKeys(Struct, frozen=True, omit_defaults=True):
 
 
 class BasicUsers(Struct, frozen=True, omit_defaults=True):
-    """Lines of an htpasswd file (bcrypt, SHA-crypt or apr1)."""
+    """Lines of an htpasswd file (bcrypt, apr1, SHA-crypt or {SHA})."""
 
     htpasswd: str
-    realm: str = ""
+    realm: str = "Restricted"
     mode: Mode = "strict"
 
 
@@ -194,25 +198,44 @@ class ExtAuth(Struct, frozen=True, omit_defaults=True):
     url: str
     path: str = ""
     """CEL that gives path and query of the question; empty: those of the request."""
+    redirect: str = ""
+    """CEL that gives where a refused browser is sent (302) when the service answers 401."""
     forward_headers: tuple[str, ...] = ("authorization", "cookie")
     add_headers: tuple[tuple[str, str], ...] = ()
     """Name and CEL."""
     copy_headers: tuple[str, ...] = ()
     """Headers of a positive answer that are added to the request."""
     body: int = 0
-    """Bytes of the body that are sent along."""
+    """Bytes of the body that are sent along; a longer one is refused (413) unless ``partial``."""
+    partial: bool = False
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Name and CEL over the service's ``response``: what expressions read as ``extauthz.<name>``."""
     fail_open: bool = False
     deny_status: int = 403
     timeout: float = 2.0
 
 
-class BackendCredential(Struct, frozen=True, omit_defaults=True):
-    """What the gateway shows a backend of itself."""
+class OAuthClient(Struct, frozen=True, omit_defaults=True):
+    """The gateway as a client of an authorization server, for tokens it shows backends."""
 
-    kind: Literal["key", "passthrough"]
+    token_url: str
+    client_id: str = ""
+    client_secret: str = ""
+    """With an id and a secret: HTTP Basic (RFC 6749 §2.3.1); with an id only: in the body."""
+    scopes: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    requested_token_type: str = ""
+
+
+class BackendCredential(Struct, frozen=True, omit_defaults=True):
+    """What the gateway shows a backend: a key, the caller's own token, or a token got for it (RFC 6749, RFC 8693)."""
+
+    kind: Literal["key", "passthrough", "client_credentials", "token_exchange"]
     value: str = ""
     secret: bool = True
     location: Location = Location()
+    oauth: OAuthClient | None = None
 
 
 class Policies(Struct, frozen=True, omit_defaults=True):

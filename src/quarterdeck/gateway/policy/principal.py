@@ -17,7 +17,11 @@ class Principal:
     on_behalf_of: str = ""
     anonymous: bool = False
     claims: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
-    """Claims of the verified token; ``sub`` is :attr:`id` where there is none."""
+    """Claims of the verified token; empty where there is none."""
+    api_key: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False, repr=False)
+    """What the configuration says of the API key that was shown."""
+    username: str = ""
+    """Name given with basic authentication; else the token's ``sub``."""
 
     @property
     def title(self) -> str:
@@ -26,6 +30,9 @@ class Principal:
 
 
 ANONYMOUS = Principal("anonymous@local", anonymous=True)
+"""Somebody without a credential at this machine."""
+ANYBODY = Principal("anonymous", anonymous=True)
+"""Somebody without a credential, wherever."""
 LOCAL_USER = Principal("user@local")
 
 
