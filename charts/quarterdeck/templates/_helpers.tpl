@@ -38,6 +38,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 
+{{- define "quarterdeck.scrapers" -}}
+{{- if .Values.networkPolicy.metricsFrom -}}
+{{ toYaml .Values.networkPolicy.metricsFrom }}
+{{- else if .Values.monitoring.serviceMonitor.enabled -}}
+- namespaceSelector: {}
+{{- else -}}
+- podSelector: {}
+{{- end -}}
+{{- end -}}
+
 {{- define "quarterdeck.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
