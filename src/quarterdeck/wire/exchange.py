@@ -23,8 +23,8 @@ class Exchange:
     """One request and its response. ``headers`` keys are lower case, in the order they came."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_connection", "_edits", "_on_disconnect", "body", "context", "finished", "flow",
-        "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
+        "_bodiless", "_chunked", "_connection", "_edits", "_ends", "_on_disconnect", "body", "context", "finished",
+        "flow", "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +50,7 @@ class Exchange:
         self._chunked = False
         self._bodiless = False
         self._edits: list[HeadEdit] | None = None
+        self._ends: list[Callable[[], None]] | None = None
         self._on_disconnect: list[Callable[[], None]] = []
         self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
         self.route: Any = None  # free for the handler chain: where the request was routed to
@@ -113,6 +114,15 @@ class Exchange:
         else:
             self._on_disconnect.append(callback)
 
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once: the response is complete, the client gone or the connection taken over."""
+        if self._connection.closed or self.finished:
+            callback()
+        elif self._ends is None:
+            self._ends = [callback]
+        else:
+            self._ends.append(callback)
+
     def edit_head(self, edit: HeadEdit) -> None:
         """Have the headers of the response changed on their way, whoever sends it; edits apply in the order added."""
         if self._edits is None:
@@ -171,6 +181,7 @@ class Exchange:
         arrived after the request head. Nothing has been written; the 101 response is the caller's.
         """
         self.started = self.finished = True
+        self._end()
         return self._connection.hijack()
 
     def _head(self, status: int, headers: list[Header] | tuple[Header, ...]) -> list[bytes]:
@@ -190,9 +201,17 @@ class Exchange:
     def _finish(self) -> None:
         self.finished = True
         self._on_disconnect.clear()
+        if self._ends is not None:
+            self._end()
         self._connection.exchange_done(self)
+
+    def _end(self) -> None:
+        callbacks, self._ends = self._ends, None
+        for callback in callbacks or ():
+            callback()
 
     def lost(self) -> None:
         callbacks, self._on_disconnect = self._on_disconnect, []
         for callback in callbacks:
             callback()
+        self._end()
