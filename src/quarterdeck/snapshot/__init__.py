@@ -181,6 +181,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     version: str = ""
     schema: int = SCHEMA
     gateway: str = "quarterdeck-system/quarterdeck"
+    replicas: int = 1
+    """Replicas of the gateway: each grants its share of rate limits and concurrency."""
     default_namespace: str = "kagent"
     """Its servers' tools are listed as ``{server}_{tool}`` on ``/mcp``, others as ``{namespace}-{server}_{tool}``."""
     mcp: tuple[McpServer, ...] = ()
