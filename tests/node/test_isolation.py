@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import socket
 import sys
@@ -245,6 +246,25 @@ async def test_egress_none_still_reaches_the_gateway() -> None:
         await proxy.targets("localhost", 80, "")
     assert denied.value.rule == "private-address"
     assert await proxy.targets("1.1.1.1", 443, "") == [("1.1.1.1", 443)]
+
+
+async def test_no_pod_can_use_up_the_connections_of_the_others(tmp_path: Path) -> None:
+    proxy = EgressProxy(names().resolve, limit=3)
+    doors = [tmp_path / name for name in ("a", "b")]
+    for door in doors:
+        await proxy.open(door, f"default/{door.name}", "")
+    held = [await asyncio.open_unix_connection(str(doors[0])) for _ in range(3)]
+    refused, _ = await asyncio.open_unix_connection(str(doors[1]))
+    assert await asyncio.wait_for(refused.read(), 5) == b""
+    held[0][1].write(b"nonsense\r\n\r\n")
+    assert b"400" in await asyncio.wait_for(held[0][0].read(), 5)
+    reader, writer = await asyncio.open_unix_connection(str(doors[1]))
+    writer.write(b"nonsense\r\n\r\n")
+    assert b"400" in await asyncio.wait_for(reader.read(), 5), "a place that was left is free again"
+    for _, open_one in held:
+        open_one.close()
+    for door in doors:
+        await proxy.close(door)
 
 
 @pytest.fixture

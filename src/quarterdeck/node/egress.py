@@ -15,6 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
 from urllib.parse import urlsplit
 
 from quarterdeck.errors import Denied
@@ -29,6 +30,8 @@ Resolve = Callable[[str, int], Awaitable[list[tuple[str, int]] | None]]
 _HEAD_LIMIT = 64 * 1024
 _CONNECTIONS = 256
 """At once, of one Pod: descriptors are the node's, which other Pods and the API server need too."""
+_SHARE = 4
+"""Of the process's descriptors all Pods together may have one connection for each so many; one takes two of them."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = (ipaddress.ip_network("::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 """IPv4-compatible and local-use translation addresses, which :mod:`ipaddress` counts as global."""
@@ -70,12 +73,14 @@ class EgressProxy:
     """All Pods' proxies. ``resolve`` knows Services; ``firewall`` the NetworkPolicies (None: there are none).
 
     The same socket answers the Pod's relay that asks whether a connection may come in (:mod:`.sandbox.relay`).
+    ``limit``: connections of all Pods together; a share of the process's descriptors when unset.
     """
 
-    def __init__(self, resolve: Resolve, firewall: Firewall | None = None) -> None:
+    def __init__(self, resolve: Resolve, firewall: Firewall | None = None, limit: int | None = None) -> None:
         self._resolve = resolve
         self._firewall = firewall
         self._doors: dict[str, _Door] = {}
+        self._free = limit or max(_CONNECTIONS, getrlimit(RLIMIT_NOFILE)[0] // _SHARE)
 
     async def open(self, path: Path, pod: str, mode: str) -> None:
         """Serve one Pod on ``path``; ``mode`` is the annotation's value: "" (public hosts) or "none"."""
@@ -87,15 +92,18 @@ class EgressProxy:
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal free
-            if free <= 0:
-                log.warning("egress refused pod=%s: it has %d connections open", pod, _CONNECTIONS)
+            if free <= 0 or self._free <= 0:
+                whose = f"it has {_CONNECTIONS}" if free <= 0 else "all Pods together have too many"
+                log.warning("egress refused pod=%s: %s connections open", pod, whose)
                 writer.transport.abort()
                 return
             free -= 1
+            self._free -= 1
             try:
                 await self._serve(pod, mode, reader, writer)
             finally:
                 free += 1
+                self._free += 1
 
         # A socket's path has at most 107 bytes; through a descriptor of its folder it is always short.
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -22,7 +22,10 @@ import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
+
+import msgspec
 
 from quarterdeck import errors
 from quarterdeck.kube import resource as k
@@ -40,8 +43,12 @@ log = logging.getLogger(__name__)
 DEFINITIONS = tuple(f"{kind.plural}.{kind.group}" for kind in KINDS if (kind.group, kind.kind) in CONVERTED_KINDS)
 PATH = "/convert"
 _JSON = [(b"content-type", b"application/json")]
-_LIMITS = Limits(body_bytes=64 * 1024 * 1024, connections=128)
-"""An API server sends a whole list in one review."""
+_HEAD = b'{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":'
+_LIMITS = Limits(body_bytes=32 * 1024 * 1024, bodies_bytes=64 * 1024 * 1024, connections=128)
+"""An API server sends a whole list in one review. Nobody can be asked who he is here, so all bodies together are
+bounded, and objects are taken out of them one by one."""
+_SLICE = 0.01
+"""Seconds of work on a review after which others get their turn: leases are renewed by the same loop."""
 _MANAGER = "quarterdeck-conversion"
 
 
@@ -228,7 +235,17 @@ class ConversionWebhook:
         self._denied = True
 
 
-def answer(exchange: Exchange) -> None:
+class _Request(msgspec.Struct):
+    uid: str
+    desired_api_version: str = msgspec.field(name="desiredAPIVersion")
+    objects: list[msgspec.Raw]
+
+
+class _Review(msgspec.Struct):
+    request: _Request
+
+
+async def answer(exchange: Exchange) -> None:
     """Serve one request of an API server."""
     if exchange.path == "/healthz":
         exchange.respond(200, b"ok")
@@ -238,28 +255,35 @@ def answer(exchange: Exchange) -> None:
         exchange.respond(405, b"POST a ConversionReview\n")
     else:
         try:
-            review = json.loads(exchange.body)
-            request = review["request"]
-            response = reviewed(request["uid"], request["desiredAPIVersion"], request["objects"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            request = msgspec.json.decode(exchange.body, type=_Review).request
+            parts = await _reviewed(request.uid, request.desired_api_version, request.objects)
+        except (ValueError, TypeError, RecursionError) as error:
             exchange.respond(400, f"not a ConversionReview of apiextensions.k8s.io/v1: {error}\n".encode())
             return
-        body = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": response}
-        exchange.respond(200, json.dumps(body, ensure_ascii=False).encode(), _JSON)
+        exchange.respond(200, b"".join(parts), _JSON)
 
 
-def reviewed(uid: str, wanted: str, objects: list[Object]) -> dict[str, Any]:
-    """The response of a ConversionReview: all objects, or why one of them cannot be converted."""
-    converted: list[Object] = []
-    for obj in objects:
+async def _reviewed(uid: str, wanted: str, objects: list[msgspec.Raw]) -> list[bytes]:
+    """The answer's JSON in pieces: all objects, or why one cannot be converted. Raises ValueError, TypeError."""
+    parts: list[bytes] = []
+    began = monotonic()
+    for raw in objects:
+        obj: Any = json.loads(bytes(raw))
+        if not isinstance(obj, dict):
+            raise TypeError(f"{str(obj)[:50]!r} is no object")
         try:
-            converted.append(convert(obj, wanted))
+            parts += [b",", json.dumps(convert(obj, wanted), ensure_ascii=False).encode()]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            metadata = obj.get("metadata") or {}
+            metadata: Object = found if isinstance(found := obj.get("metadata"), dict) else {}
             name = f"{obj.get('kind')} {metadata.get('namespace')}/{metadata.get('name')}"
             message = f"{name} cannot be converted to {wanted}: its spec does not have the expected shape ({error!r})"
-            return {"uid": uid, "result": {"status": "Failed", "message": message}}
-    return {"uid": uid, "result": {"status": "Success"}, "convertedObjects": converted}
+            failed = {"uid": uid, "result": {"status": "Failed", "message": message}}
+            return [_HEAD, json.dumps(failed).encode(), b"}"]
+        if monotonic() - began > _SLICE:
+            await asyncio.sleep(0)
+            began = monotonic()
+    success = json.dumps({"uid": uid, "result": {"status": "Success"}}).encode()
+    return [_HEAD, success[:-1], b',"convertedObjects":[', *parts[1:], b"]}}"]
 
 
 def stanza(options: WebhookOptions, port: int, bundle: bytes) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class ManagementApi:
         gateway, _ = await self._gateway(call)
         try:
             report = msgspec.json.decode(call.exchange.body, type=Report)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body is no report: {error}") from error
         if len(report.counted) + len(report.used) > _REPORT_LIMIT:
             raise BadRequest(f"a report has at most {_REPORT_LIMIT} entries")

@@ -52,6 +52,8 @@ class ServerConnection(asyncio.Protocol):
         self._header_limit = server.limits.header_bytes
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._metered = server.limits.bodies_bytes > 0
+        self._held = 0  # bytes of bodies that count against that bound
         self._received = 0  # since the head of the current request was complete
         self._upgrading = False
         self._current: Exchange | None = None
@@ -108,6 +110,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._release()
         self._disarm()
         self._writable.set()
         if self._upgraded is not None:
@@ -175,6 +178,8 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(413, f"request body is larger than {self.server.limits.body_bytes} bytes")
         elif not self._refused:
             self._body.append(body)
+            if self._metered:
+                self._hold(len(body))
 
     def on_message_complete(self) -> None:
         if self._refused:
@@ -271,6 +276,8 @@ class ServerConnection(asyncio.Protocol):
             return
         self._current = None
         self._task = None
+        if self._held and not self._queue:
+            self._release()
         if not exchange.keep_alive:
             self.end()
         elif self._queue:
@@ -350,6 +357,20 @@ class ServerConnection(asyncio.Protocol):
             return False
         return len(self._target) + sum(len(k) + len(v) for k, v in self._headers) > self._header_limit
 
+    def _hold(self, size: int) -> None:
+        server = self.server
+        if server.held + size > server.limits.bodies_bytes:
+            self._body = []
+            self._release()
+            self._refuse(503, "busy with the bodies of other requests; try again")
+        else:
+            server.held += size
+            self._held += size
+
+    def _release(self) -> None:
+        self.server.held -= self._held
+        self._held = 0
+
     def _refuse_head(self) -> None:
         self._refuse(431, f"request head is larger than {self._header_limit} bytes")
 
@@ -402,6 +423,8 @@ class Server:
         """Asked before responses are sent, once for all of a loop iteration; False: they must not be."""
         self._corked: list[ServerConnection] = []
         self.connections: set[ServerConnection] = set()
+        self.held = 0
+        """Bytes of request bodies in memory, where the limits bound them all together."""
         self._servers: list[asyncio.AbstractServer] = []
         self._paths: list[str] = []
         self._date = (0.0, b"")

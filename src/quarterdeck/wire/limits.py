@@ -12,6 +12,8 @@ class Limits:
 
     header_bytes: int = 64 * 1024
     body_bytes: int = 4 * 1024 * 1024
+    bodies_bytes: int = 0
+    """Of all requests that are read or worked on at one time; more are answered 503. 0: no such bound."""
     header_timeout: float = 15.0
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
