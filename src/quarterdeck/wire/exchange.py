@@ -23,8 +23,8 @@ class Exchange:
     """One request and its response. ``headers`` keys are lower case, in the order they came."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_connection", "_edits", "_ends", "_on_disconnect", "body", "context", "finished",
-        "flow", "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
+        "_bodiless", "_chunked", "_connection", "_edits", "_ends", "_on_disconnect", "admission", "body", "context",
+        "finished", "flow", "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class Exchange:
         self._on_disconnect: list[Callable[[], None]] = []
         self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
         self.route: Any = None  # free for the handler chain: where the request was routed to
+        self.admission: Any = None  # free for the handler chain: what is known of the caller while rules are applied
         self.flow: Flow | None = None  # paused while the client reads slower than we write
 
     def header(self, name: bytes) -> bytes | None:
