@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,20 +15,19 @@ from quarterdeck import __version__
 from quarterdeck.errors import ConfigError, QuarterdeckError, StorageError
 from quarterdeck.snapshot import Agent, McpServer, Snapshot, decode
 from quarterdeck.telemetry import names
-from quarterdeck.telemetry.audit import open_log
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Handler, Limits, Server
 
 from .a2a.endpoint import A2aEndpoint
 from .activity import tell
 from .admin import admin_handler, ready_handler, stats_handler
+from .audit.service import Auditing
 from .config.lastgood import LastGood, load_key
 from .config.stream import ControlPlane, read_file
 from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
 from .mcp.multiplex import MultiplexEndpoint
 from .mcp.session import SessionSealer
-from .observe import Observer
 from .options import Address, Options
 from .router import LOCAL, WORKLOADS, Router
 from .split import Splits
@@ -48,9 +48,10 @@ class Gateway:
         key = load_key(options.key_file or options.data_dir / "gateway.key")
         self._last_good = LastGood(options.data_dir / "snapshot.bin", key)
         self.registry = Registry()
-        self.audit = open_log(options.audit_file, on_error=_log.error)
+        self._auditing = Auditing(options.audit_file, options.audit, options.gateway, self.registry, _log.error)
+        self.audit = self._auditing.log
         self.upstreams = Upstreams()
-        self._observer = Observer(self.audit, self.registry)
+        self._observer = self._auditing.observer(self.registry)
         self.version = ""
         self._splits = Splits()
         self.waker = Waker(self._ask_to_wake, self._hold, self._awake)
@@ -86,6 +87,8 @@ class Gateway:
             )
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
+        plane = self._control_plane
+        self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         await self._listen(LOCAL, self._router.handle, options.local)
         await self._listen(WORKLOADS, self._router.handle, options.workloads)
         await self._listen("stats", stats_handler(self.registry), options.stats)
@@ -104,7 +107,7 @@ class Gateway:
                 await task
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         self.upstreams.close()
-        self.audit.close()
+        await self._auditing.stop()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -182,6 +185,8 @@ class Gateway:
         if address is None:
             return
         server = Server(handler, name=name, limits=Limits(), on_error=_report)
+        if name in (LOCAL, WORKLOADS):
+            server.barrier = self.audit.flush
         try:
             host, port = await server.listen(*address)
         except OSError as error:

@@ -36,8 +36,8 @@ class Call:
     """Filled in by the stages as they learn more. ``headers`` maps lower-case names to the last value."""
 
     __slots__ = (
-        "agent", "arguments_hash", "decision", "done", "exchange", "guard", "headers", "health", "kind", "method",
-        "principal", "probe", "raw_id", "server", "started", "tool", "trace_id", "traceparent",
+        "agent", "arguments", "arguments_hash", "decision", "done", "exchange", "guard", "headers", "health", "kind",
+        "method", "principal", "probe", "raw_id", "server", "started", "tool", "trace_id", "traceparent",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, kind: Kind, server: str) -> None:
@@ -48,6 +48,8 @@ class Call:
         self.principal = UNKNOWN
         self.method = ""
         self.tool = ""
+        self.arguments: bytes | None = None
+        """Of a tool, prompt or the like, as JSON: hashed for the record, or recorded, when the call is over."""
         self.arguments_hash = ""
         self.decision: Decision | None = None
         self.raw_id: bytes = b""

@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from time import perf_counter, time
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
 
 from quarterdeck.telemetry import names
 from quarterdeck.telemetry.audit import AuditLog, Record
 from quarterdeck.telemetry.metrics import Counter, Histogram, Registry
 from quarterdeck.telemetry.trace import Ids
+from quarterdeck.wire.http import Exchange
 
 from .activity import Ledger
+from .audit.accesslog import AccessLog
+from .audit.arguments import Redaction
+from .audit.attributes import attributes
+from .audit.tracing import Tracer
 from .call import Call, Outcome
 
 
 class Observer:
     """Counts calls and writes the audit record when a call is over."""
 
-    def __init__(self, audit: AuditLog, registry: Registry, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        audit: AuditLog,
+        registry: Registry,
+        clock: Callable[[], float] = time,
+        *,
+        gateway: str = "",
+        redaction: Redaction | None = None,
+        access: AccessLog | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        """``redaction``: record arguments, too. ``access`` and ``tracer`` are optional sinks besides ``audit``."""
         self.audit = audit
+        self._gateway = gateway
+        self._redaction = redaction
+        self._access = access
+        self._tracer = tracer
+        self._told = access is not None or tracer is not None
         self.registry = registry
         self.ids = Ids()
         self.ledger = Ledger()
@@ -47,7 +73,17 @@ class Observer:
 
     def begin(self, call: Call) -> None:
         """Continue the caller's trace or start one."""
-        call.trace_id, call.traceparent = self.ids.continue_trace(call.headers.get(b"traceparent"))
+        incoming = call.headers.get(b"traceparent")
+        call.trace_id, call.traceparent = self.ids.continue_trace(incoming)
+        if self._tracer is not None:
+            call.traceparent = self._tracer.sampled(incoming, call.traceparent)
+
+    def unavailable(self, exchange: Exchange) -> None:
+        """Answer 503 while :attr:`AuditLog.blocked`: nothing may happen that could not be recorded."""
+        self.audit.refused += 1
+        message = "the gateway cannot write its audit log; try again later"
+        body = msgspec.json.encode({"error": {"message": message, "code": 503}})
+        exchange.respond(503, body, [(b"content-type", b"application/json"), (b"retry-after", b"1")])
 
     def finish(self, call: Call, outcome: Outcome, status: int, detail: str = "") -> None:
         """Record the call; later calls for the same one do nothing."""
@@ -71,28 +107,44 @@ class Observer:
                 self._tool_errors.labels("" if denied else call.tool, call.server).value += 1
         if denied:
             self._denied.labels(call.kind, call.server, call.principal.agent).value += 1
-        decision = call.decision
-        self.audit.append(
-            Record(
-                ts=self._clock(),
-                id=self.ids.hex(16),
-                principal=call.principal.id,
-                on_behalf_of=call.principal.on_behalf_of,
-                agent=call.principal.agent,
-                kind=call.kind,
-                server=call.server,
-                tool=call.tool,
-                method=call.method,
-                arguments_hash=call.arguments_hash,
-                decision="deny" if denied else "allow",
-                rule=decision.rule if decision is not None else "",
-                outcome=outcome,
-                status=status,
-                latency_ms=round(elapsed * 1000, 3),
-                trace_id=call.trace_id,
-                detail=detail,
-            )
+        self.audit.append(self._record(call, outcome, status, elapsed, detail))
+        if self._told:
+            self._tell(call, outcome, status, elapsed, detail)
+
+    def _record(self, call: Call, outcome: Outcome, status: int, elapsed: float, detail: str) -> Record:
+        decision, principal, arguments, route = call.decision, call.principal, call.arguments, call.exchange.route
+        return Record(
+            self._clock(),
+            self.ids.hex(16),
+            principal.id,
+            principal.on_behalf_of,
+            principal.agent,
+            call.kind,
+            call.server,
+            call.tool,
+            call.method,
+            sha256(arguments).hexdigest() if arguments is not None else call.arguments_hash,
+            "deny" if outcome == "denied" else "allow",
+            decision.rule if decision is not None else "",
+            outcome,
+            status,
+            round(elapsed * 1000, 3),
+            call.trace_id,
+            detail,
+            getattr(route, "route", UNSET) if route is not None else UNSET,
+            self._redaction.recorded(arguments) if self._redaction is not None and arguments is not None else UNSET,
         )
+
+    def _tell(self, call: Call, outcome: Outcome, status: int, elapsed: float, detail: str) -> None:
+        """Access log and span."""
+        pairs: list[tuple[str, Any]] = attributes(self._gateway, call, outcome, status, detail)
+        if self._access is not None:
+            self._access.write(pairs, elapsed)
+        if self._tracer is not None:
+            name = f"{call.method or call.exchange.method} {call.tool}".rstrip()
+            error = (detail or outcome) if outcome in ("error", "denied") else ""
+            incoming = call.headers.get(b"traceparent")
+            self._tracer.ended(incoming, call.traceparent, name, pairs, elapsed, error)
 
     def tokens(self, call: Call, model: str, answered_by: str, prompt: int, completion: int) -> None:
         """Model tokens that a call used."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarterdeck.errors import UsageError
+
+from .audit.options import AuditOptions, add_flags, from_flags, path_of
 
 Address = tuple[str, int]
 
@@ -30,6 +32,8 @@ class Options:
     key_file: Path | None = None
     """The key that all replicas share; None makes one in ``data_dir``."""
     audit_file: Path | None = None
+    """None is standard output."""
+    audit: AuditOptions = field(default_factory=AuditOptions)
     endpoints_file: Path | None = None
 
 
@@ -64,13 +68,14 @@ def parse(arguments: list[str]) -> Options:
     flag("data-dir", "gateway", "directory for the key and the last good configuration")
     flag("key-file", "", "file with 32 random bytes that all replicas share (default: one made in DATA_DIR)")
     flag("config", "", "file with a snapshot (JSON), instead of a control plane")
-    flag("audit-file", "", "file for audit records; '-' is standard output (default: DATA_DIR/audit.jsonl)")
+    flag("audit-file", "", "file for audit records; '-' is standard output, 'off' none (default: DATA_DIR/audit.jsonl)")
+    add_flags(flag)
     flag("endpoints-file", "", "file to write the bound addresses to (JSON)")
     given = parser.parse_args(arguments)
     if bool(given.control_plane) == bool(given.config):
         raise UsageError("give either --control-plane URL or --config FILE")
     data_dir = Path(given.data_dir)
-    audit = None if given.audit_file == "-" else Path(given.audit_file or data_dir / "audit.jsonl")
+    audit = path_of({"": str(data_dir / "audit.jsonl"), "off": os.devnull}.get(given.audit_file, given.audit_file))
     return Options(
         local=address(given.local),
         workloads=address(given.workloads),
@@ -85,6 +90,7 @@ def parse(arguments: list[str]) -> Options:
         config=_path(given.config),
         key_file=_path(given.key_file),
         audit_file=audit,
+        audit=from_flags(given),
         endpoints_file=_path(given.endpoints_file),
     )
 

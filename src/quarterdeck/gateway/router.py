@@ -81,6 +81,9 @@ class Router:
         self._a2a = a2a
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        if self._observer.audit.blocked:
+            self._observer.unavailable(exchange)
+            return None
         table = self.table
         path = exchange.raw_path
         principal = self._admit(exchange, table, path)

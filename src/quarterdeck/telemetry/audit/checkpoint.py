@@ -71,7 +71,7 @@ def read(data: bytes, where: str) -> list[Checkpoint]:
     for number, line in enumerate(data.splitlines(), 1):
         try:
             found.append(msgspec.json.decode(line, type=Checkpoint))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where}, line {number}: no checkpoint: {error}") from error
     return found
 

@@ -1,7 +1,7 @@
 """The audit record and the chain it becomes a line of.
 
 A line is the record's JSON with four more members at its end: ``chain`` (one per start of a gateway process),
-``seq`` (from 0, without gaps), ``prev`` and ``hash``. ``hash`` is SHA-256 over the line up to that member, and that part
+``seq`` (from 0, without gaps), ``prev`` and ``hash``. ``hash`` is SHA-256 over the line up to that member, and this
 holds ``prev``, the hash of the chain's line before. The first line of a chain has the hash of what the file ended with.
 """
 

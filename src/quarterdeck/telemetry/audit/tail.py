@@ -44,7 +44,7 @@ def last_line(path: Path, *, cut: bool = False) -> Link | None:
     line = complete[complete.rfind(b"\n", 0, -1) + 1 :]
     try:
         return msgspec.json.decode(line, type=Link)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StorageError(
             f"the last line of {path} is no audit record ({error}); move the file away so that a new chain can start"
         ) from error

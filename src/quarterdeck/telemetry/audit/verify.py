@@ -90,7 +90,7 @@ class _Checker:
             return "the line is incomplete"
         try:
             link = msgspec.json.decode(line, type=Link)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return f"not an audit record: {error}"
         head, mark, _ = line.rpartition(b',"hash":"')
         if not mark or hashlib.sha256(head).hexdigest() != link.hash:
