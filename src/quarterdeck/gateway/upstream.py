@@ -21,7 +21,7 @@ class Relay:
     ``timeout`` is how long the upstream may stay silent, in seconds; 0 means for ever.
     """
 
-    __slots__ = ("connection", "deadline", "exchange", "finished", "timeout", "upstreams")
+    __slots__ = ("attempt", "connection", "deadline", "exchange", "finished", "timeout", "upstreams")
 
     def __init__(self, upstreams: Upstreams, exchange: Exchange, timeout: float) -> None:
         self.upstreams = upstreams
@@ -30,6 +30,8 @@ class Relay:
         self.deadline = monotonic() + timeout if timeout else 0.0
         self.connection: ClientConnection | None = None
         self.finished = False
+        self.attempt = 0
+        """Counts what a subclass sends in place of a request before: what comes of that one is no longer wanted."""
 
     # -- what subclasses implement
     @property
@@ -129,18 +131,27 @@ class Upstreams:
         """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
         self.closed: frozenset[str] = frozenset()
         """Addresses of workloads that no name but their Service's may lead to (``Snapshot.closed``)."""
-        self._pools: dict[tuple[bool, str, str], Pool] = {}
+        self._pools: dict[tuple[bool, str, str, str, str], Pool] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
 
-    def pool(self, *, insecure: bool = False, ca_pem: str = "", authority: str = "", where: str = "") -> Pool:
-        """The pool for these TLS settings. Raises ConfigError when ``ca_pem`` holds no certificate."""
-        key = (insecure, ca_pem, authority)
-        pool = self._pools.get(key)
+    def pool(
+        self,
+        *,
+        insecure: bool = False,
+        ca_pem: str = "",
+        authority: str = "",
+        certificate: str = "",
+        key: str = "",
+        where: str = "",
+    ) -> Pool:
+        """The pool for these TLS settings; ``certificate`` and ``key`` are our own. Raises ConfigError for bad PEM."""
+        settings = (insecure, ca_pem, authority, certificate, key)
+        pool = self._pools.get(settings)
         if pool is None:
-            context = client_context(insecure=insecure, ca_pem=ca_pem, where=where)
+            context = client_context(insecure=insecure, ca_pem=ca_pem, certificate=certificate, key=key, where=where)
             name = authority.rpartition(":")[0] if authority.rpartition(":")[2].isdigit() else authority
-            pool = self._pools[key] = Pool(tls=context, server_hostname=name or None, refuse=self._refuse)
+            pool = self._pools[settings] = Pool(tls=context, server_hostname=name or None, refuse=self._refuse)
         return pool
 
     def _refuse(self, host: str, address: str, port: int) -> str:
@@ -150,8 +161,8 @@ class Upstreams:
             return "is this gateway itself: name the server, model or agent behind it instead"
         return refused(host, address, self.closed.__contains__)
 
-    def send(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
-        """Send a request; the relay's methods are called as the answer comes."""
+    def send(self, pool: Pool, origin: Origin, relay: Relay, data: bytes, *, upgrade: bool = False) -> None:
+        """Send a request; the relay's methods are called as the answer comes (``upgrade``: it is ``Switching``)."""
         self.in_flight.add(relay)
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(_TICK, self._sweep)
@@ -159,17 +170,20 @@ class Upstreams:
         connection = pool.idle(origin)
         if connection is not None:
             relay.connection = connection
-            connection.send(relay, data, head_only=relay.exchange.method == "HEAD")
+            connection.send(relay, data, head_only=relay.exchange.method == "HEAD", upgrade=upgrade)
         else:
-            task = asyncio.get_running_loop().create_task(self._connect(pool, origin, relay, data))
+            task = asyncio.get_running_loop().create_task(self._connect(pool, origin, relay, data, upgrade))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, pool: Pool, origin: Origin, relay: Relay, data: bytes) -> None:
+    async def _connect(self, pool: Pool, origin: Origin, relay: Relay, data: bytes, upgrade: bool) -> None:
+        attempt = relay.attempt
         while True:
             try:
                 connection = await pool.connect(origin)
             except UpstreamError as error:
+                if relay.attempt != attempt:
+                    return
                 other = None if relay.finished else relay.elsewhere()
                 if other is None:
                     relay.on_error(error)
@@ -177,11 +191,11 @@ class Upstreams:
                 origin, data = other
             else:
                 break
-        if relay.finished:  # the client left meanwhile: the next call can have the connection
+        if relay.finished or relay.attempt != attempt:  # not wanted any more: the next call can have the connection
             pool.release(connection)
             return
         relay.connection = connection
-        connection.send(relay, data, head_only=relay.exchange.method == "HEAD")
+        connection.send(relay, data, head_only=relay.exchange.method == "HEAD", upgrade=upgrade)
 
     def _sweep(self) -> None:
         now = monotonic()

@@ -35,6 +35,15 @@ class Sink(Protocol):
     def on_error(self, error: UpstreamError) -> None: ...
 
 
+class Switching(Sink, Protocol):
+    """A sink that can go on with another protocol, when its request asked for one."""
+
+    def on_upgrade(self, headers: list[Header], rest: bytes) -> None:
+        """The answer was 101 (instead of all other calls); ``rest`` came after it. Then :meth:`switch`, or the
+        connection ends."""
+        ...
+
+
 class ClientConnection(asyncio.Protocol):
     """One connection to an origin; carries one exchange at a time."""
 
@@ -53,11 +62,15 @@ class ClientConnection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._got_bytes = False
         self._head_only = False
+        self._upgrade = False
+        self._switched: asyncio.Protocol | None = None
 
-    def send(self, sink: Sink, head_and_body: bytes, *, head_only: bool = False) -> None:
+    def send(self, sink: Sink, head_and_body: bytes, *, head_only: bool = False, upgrade: bool = False) -> None:
+        """``upgrade``: the request asks for another protocol, and ``sink`` is :class:`Switching`."""
         self._sink = sink
         self._got_bytes = False
         self._head_only = head_only
+        self._upgrade = upgrade
         self.transport.write(head_and_body)
 
     def pause(self) -> None:
@@ -81,24 +94,46 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of asyncio's
 
+    def switch(self, protocol: asyncio.Protocol) -> None:
+        """After a 101: ``protocol`` gets what comes from now on."""
+        self._switched = protocol
+
     def data_received(self, data: bytes) -> None:
+        if self._switched is not None:
+            self._switched.data_received(data)
+            return
         if self._sink is None:
             self.transport.abort()  # bytes nobody asked for: the peer is not in step
             return
         self._got_bytes = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
+            sink = self._sink
+            if self._upgrade and sink is not None and self._parser.get_status_code() == 101:
+                self._sink = None
+                cast(Switching, sink).on_upgrade(self._headers, data[int(upgrade.args[0]) :])
+                return
             self._fail(f"{self.origin[0]}:{self.origin[1]} switched protocols unasked")
         except httptools.HttpParserError as error:
             self._fail(f"{self.origin[0]}:{self.origin[1]} sent malformed HTTP: {error}")
 
     def eof_received(self) -> bool:
-        return False
+        return bool(self._switched.eof_received()) if self._switched is not None else False
+
+    def pause_writing(self) -> None:
+        if self._switched is not None:
+            self._switched.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._switched is not None:
+            self._switched.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.pool.forget(self)
+        if self._switched is not None:
+            self._switched.connection_lost(exc)
         sink, self._sink = self._sink, None
         if sink is not None and self._until_eof and exc is None:
             sink.on_end()
@@ -132,7 +167,9 @@ class ClientConnection(asyncio.Protocol):
                 name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers
             )
             sink.on_head(status, self._headers)
-            if self._head_only:  # llhttp cannot know that no body follows; the connection is not reused
+            if (
+                self._head_only and self._sink is sink
+            ):  # llhttp cannot know that no body follows; the connection is not reused
                 self.abort()
                 sink.on_end()
 
