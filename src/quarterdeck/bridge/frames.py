@@ -40,7 +40,7 @@ def meta_member(params: Raw | UnsetType, key: str) -> Raw | None:
     try:
         meta = _members.decode(params).get("_meta")
         return _members.decode(meta).get(key) if meta is not None else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -59,7 +59,7 @@ def member(params: Raw | UnsetType, key: str) -> Raw | None:
         return None
     try:
         return _members.decode(params).get(key)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -76,5 +76,5 @@ def request_version(message: Message) -> str | None:
         return None
     try:
         return msgspec.json.decode(raw, type=str)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -141,7 +141,7 @@ def _names(body: bytes, url: str) -> list[str]:
     """Model names of an OpenAI-style or Ollama answer, sorted. Raises UpstreamError."""
     try:
         answer = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UpstreamError(f"GET {url}: the answer is not JSON") from error
     entries = (answer.get("data") or answer.get("models") or []) if isinstance(answer, dict) else []
     names = {str(entry.get("id") or entry.get("name") or "") for entry in entries if isinstance(entry, dict)}

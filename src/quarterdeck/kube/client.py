@@ -462,7 +462,7 @@ async def _problem(response: aiohttp.ClientResponse, method: str, path: str) -> 
     if "json" in response.content_type:
         try:
             body = _decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             body = None
     if isinstance(body, dict) and body.get("kind") == "Status":
         problem = errors.api_error_from_status(body)

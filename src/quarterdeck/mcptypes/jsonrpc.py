@@ -92,6 +92,8 @@ def parse(body: bytes) -> Message:
     """One message out of a POST body. Raises FramingError for anything else, batches too (gone since 2025-06-18)."""
     try:
         message = _message.decode(body)
+        if not body.isascii():
+            body.decode()  # what is kept raw here is decoded later, or by others: it must be text as a whole
     except msgspec.ValidationError as error:
         text = "JSON-RPC batches are not supported" if body.lstrip()[:1] == b"[" else f"not a JSON-RPC message: {error}"
         raise FramingError(text) from None

@@ -27,9 +27,20 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _items = msgspec.json.Decoder(list[Raw])
 
 
+def _check_text(body: bytes) -> None:
+    """What stays undecoded here goes to a client: it must be text as a whole."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error.reason}") from None
+
+
 def members(raw: bytes | Raw) -> dict[str, Raw]:
     """The members of a JSON object, undecoded. Raises msgspec.DecodeError."""
-    return _members.decode(raw)
+    try:
+        return _members.decode(raw)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error.reason}") from None
 
 
 def items(raw: bytes | Raw) -> list[Raw]:
@@ -39,7 +50,10 @@ def items(raw: bytes | Raw) -> list[Raw]:
 
 def name_of(item: bytes | Raw) -> str:
     """The ``name`` member. Raises msgspec.DecodeError."""
-    return _named.decode(item).name
+    try:
+        return _named.decode(item).name
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error.reason}") from None
 
 
 def filter_message(body: bytes, key: str, keep: Callable[[str], bool], *, private: bool) -> bytes:
@@ -48,6 +62,8 @@ def filter_message(body: bytes, key: str, keep: Callable[[str], bool], *, privat
     ``private``: mark the answer as one caller's (2026-07-28, SEP-2549), since others would see another list.
     Raises msgspec.DecodeError when the bytes are no JSON object.
     """
+    if not body.isascii():
+        _check_text(body)
     top = members(body)
     result = top.get("result")
     if result is None:

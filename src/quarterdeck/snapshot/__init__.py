@@ -206,7 +206,10 @@ def encode(snapshot: Snapshot) -> bytes:
 
 def decode(line: bytes) -> Snapshot:
     """Raises msgspec.ValidationError when the document is not a Snapshot of a schema we know."""
-    snapshot = msgspec.json.decode(line, type=Snapshot)
+    try:
+        snapshot = msgspec.json.decode(line, type=Snapshot)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"the snapshot is not UTF-8: {error.reason}") from None
     if snapshot.schema != SCHEMA:
         raise msgspec.ValidationError(
             f"snapshot schema {snapshot.schema} is not supported, this gateway reads {SCHEMA}"

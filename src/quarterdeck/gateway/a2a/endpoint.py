@@ -189,7 +189,7 @@ class A2aRelay(Relay):
             host = self.call.headers.get(b"host", b"localhost").decode("latin-1")
             try:
                 card = rewrite(self._card, f"http://{host}{self._card_path}")
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self.failed(UpstreamError(f"its card is not JSON: {error}"))
                 return
             self.exchange.respond(200, card, [_JSON, (b"cache-control", b"private, max-age=60")])

@@ -31,7 +31,7 @@ def find_usage(tail: bytes) -> Usage | None:
             continue
         try:
             return _usage.decode(tail[start:end])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return None
 
