@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quarterdeck.controllers.rollout import HANDOVER
+from quarterdeck.controllers.scaling import LEFT
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.resource import Key, Object, Resource
@@ -221,6 +222,49 @@ async def test_the_resource_wins_until_an_autoscaler_owns_the_replicas(team: Tea
         return found["spec"]["replicas"] == 3 and managers(found) == {"quarterdeck"}
 
     await team.world.eventually(taken, "the resource has its replicas again")
+
+
+async def test_who_insists_on_a_number_is_left_alone_until_the_resource_asks_for_another(team: Team) -> None:
+    await team.agent(replicas=2)
+    await team.deployment()
+    written: list[str] = []
+    team.controllers.client.on_write = lambda method, path: written.append(f"{method} {path}")
+
+    async def number() -> int:
+        return (await team.deployment())["spec"]["replicas"]
+
+    await team.scale(5, k.DEPLOYMENT)
+    assert await number() == 2, "once it is put back"
+    del written[:]
+    for replicas in (5, 4, 6):
+        await team.scale(replicas, k.DEPLOYMENT)
+        assert await number() == replicas
+    changes = [entry for entry in written if "/deployments/" in entry]
+    assert len(changes) == 1, f"one note on the Deployment, and never a number: {changes}"
+    await team.change({"description": "two"})
+    assert await number() == 6, "another change of the resource leaves it alone, too"
+    said = [event for event in await team.events() if "ReplicasReleased" in event]
+    assert len(said) == 1 and "kubectl scale agent a --replicas=N" in said[0], said
+
+    async with team.world.operator() as (fresh, _):
+        await quiet(fresh)
+        assert fresh.client.writes == 0, "the next leader leaves it alone"
+
+    await team.scale(3)
+    found = await team.deployment()
+    assert (found["spec"]["replicas"], LEFT in found["metadata"]["annotations"]) == (3, False)
+    await team.scale(7, k.DEPLOYMENT)
+    assert await number() == 3, "then the resource is heard again"
+
+
+async def test_a_servers_number_is_left_alone_as_well(team: Team) -> None:
+    server = {"transportType": "stdio", "deployment": {"cmd": "uvx", "args": ["x"]}}
+    await team.world.create(k.MCP_SERVER, {"metadata": team.named("m"), "spec": server})
+    await team.deployment("m")
+    for replicas, expected in ((3, 1), (3, 3)):
+        body = {"spec": {"replicas": replicas}}
+        await team.client.patch(k.DEPLOYMENT, "m", body, team.namespace, subresource="scale", field_manager="kubectl")
+        assert (await team.deployment("m"))["spec"]["replicas"] == expected
 
 
 async def test_a_rotated_secret_rolls_what_uses_it_exactly_once(team: Team) -> None:

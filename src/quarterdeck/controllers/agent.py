@@ -12,7 +12,7 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.translate.agent import replicas, selector
 from quarterdeck.translate.canary import SUFFIX
 
-from . import canary, rollout
+from . import canary, rollout, scaling
 from .agent_inputs import references, resolve, resolved_refs
 from .canary import Canaries, Contents
 from .context import PROGRAMMED, Context, Verdict
@@ -88,15 +88,19 @@ class AgentReconciler:
         look_again: list[float | None] = []
         try:
             inputs = resolve(self.context, obj)
-            release = self.context.autoscaled(key.namespace, key.name)
+            wanted = replicas(inputs).wanted
+            decider = scaling.decider(self.context, obj, wanted)
+            release = decider != "resource"
             tracks = await self.canaries.tracks(obj, inputs, autoscaled=release)
-            rest = self.idle.rest(obj, inputs.spec.scale_to_zero, replicas(inputs).wanted, busy=tracks.busy)
+            rest = self.idle.rest(obj, inputs.spec.scale_to_zero, wanted, busy=tracks.busy)
             objects = tracks.objects if release else scaled(tracks.objects, key.name, rest.replicas)
             look_again = [rest.look_again, tracks.look_again]
             verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
             verdicts.append(resolved_refs(self.context, inputs))
             objects = rollout.steered(self.context, obj, objects)
-            if release:
+            if decider == "somebody":
+                objects = scaling.left_alone(self.context, obj, objects, wanted)
+            elif decider == "autoscaler":
                 await rollout.release_replicas(self.context, obj, objects)
             await self.context.apply(obj, objects)
             await self.revisions.record(obj)

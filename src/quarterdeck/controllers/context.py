@@ -105,6 +105,8 @@ class Context:
         default_factory=dict[tuple[str, str, str], tuple[str, str]]
     )
     """(digest of the pod template, applied hash) after a restore: what stays then is the server's own."""
+    put_back: dict[str, int] = field(default_factory=dict[str, int])
+    """UID of whose Deployment had its number of Pods put back, and to which number."""
 
     def __post_init__(self) -> None:
         self.holders = Holders(self.set)
@@ -253,7 +255,9 @@ class Context:
         if res is not k.DEPLOYMENT or written["metadata"].get("resourceVersion") == live["metadata"]["resourceVersion"]:
             return
         name, kind = owner["metadata"]["name"], owner["kind"]
-        if (live.get("spec") or {}).get("replicas") != (written.get("spec") or {}).get("replicas"):
+        number = (written.get("spec") or {}).get("replicas")
+        if number is not None and (live.get("spec") or {}).get("replicas") != number:
+            self.put_back[owner["metadata"]["uid"]] = number
             message = f"replicas of Deployment {name} put back; use `kubectl scale {kind.lower()} {name} --replicas=N`"
         else:
             message = (

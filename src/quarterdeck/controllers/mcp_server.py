@@ -14,7 +14,7 @@ from quarterdeck.resources.mcp_server import MCPServerSpec
 from quarterdeck.translate.mcp_server import replicas, selector, translate_mcp_server
 from quarterdeck.translate.snapshot import hosted_server
 
-from . import rollout
+from . import rollout, scaling
 from .context import PROGRAMMED, Context, Verdict
 from .discovery import DISABLED, Discovery
 from .idle import Idle, Rest, asleep, scaled, soonest
@@ -95,17 +95,22 @@ class MCPServerReconciler:
         rest: Rest | None = None
         try:
             spec = parse(MCPServerSpec, obj.get("spec") or {}, f"MCPServer {key}")
-            release = self.context.autoscaled(key.namespace, key.name)
+            wanted = replicas(obj, spec).wanted
+            decider = scaling.decider(self.context, obj, wanted)
+            release = decider != "resource"
             mounted = hashes(self.context, key.namespace, key.name, _sources(obj))
             objects = translate_mcp_server(obj, spec, self.context.options, mounted, release_replicas=release)
             verdicts += [
                 Verdict("Accepted", True, "Accepted", "MCPServer configuration is valid"),
                 self._resolved(obj, key.namespace),
             ]
-            rest = self.idle.rest(obj, spec.scale_to_zero, replicas(obj, spec).wanted)
+            rest = self.idle.rest(obj, spec.scale_to_zero, wanted)
             objects = rollout.steered(self.context, obj, objects)
-            if release:
+            if decider == "somebody":
+                objects = scaling.left_alone(self.context, obj, objects, wanted)
+            elif decider == "autoscaler":
                 await rollout.release_replicas(self.context, obj, objects)
+            if release:
                 await self.idle.put(obj, rest)
             else:
                 objects = scaled(objects, key.name, rest.replicas)
