@@ -1,0 +1,1 @@
+"""What bounds calls: rate limits, concurrency, circuit breakers, retries, sizes and times."""
