@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from .pins import Mode, ServerPins
+from .revocations import Revocation
 from .routing import Child, Listener
 
 SCHEMA = 1
@@ -60,6 +62,8 @@ class McpServer(Struct, frozen=True, omit_defaults=True):
     """Seconds a call may be held while the control plane starts a Pod of a server scaled to zero; 0: it is not."""
     openapi: dict[str, Any] | None = None
     """OpenAPI 3 document: the upstream is a REST API whose operations are the tools."""
+    pin: Mode = ""
+    """What happens to tools whose definition is not the approved one (annotation ``quarterdeck.dev/pin``)."""
 
 
 class Model(Struct, frozen=True, omit_defaults=True):
@@ -193,6 +197,10 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     listeners: tuple[Listener, ...] = ()
     """Ports besides the built-in ones, with the routes of Gateway API or of a file."""
     children: tuple[Child, ...] = ()
+    revocations: tuple[Revocation, ...] = ()
+    """Who may not take part; kept with the last good snapshot, so enforced without the control plane, too."""
+    pins: tuple[ServerPins, ...] = ()
+    """The approved tools."""
     closed: tuple[str, ...] = ()
     """Addresses of agents, MCP servers and models, Pods' and Services', that no DNS name of others may lead to."""
 
