@@ -43,6 +43,10 @@ class FakeApi:
         self.requests: list[tuple[str, str]] = []
         self.fail: list[tuple[str, str, int, dict[str, str]]] = []
         self.kill_watches = asyncio.Event()
+        self.watched: list[str] = []
+        """Versions that watches began at."""
+        self.told = 0
+        """Lines written to watches."""
         self.authorizations: list[str] = []
         self.config = ClientConfig("")
 
@@ -140,6 +144,7 @@ class FakeApi:
 
     async def watch(self, request: web.Request, res: Resource, namespace: str) -> web.StreamResponse:
         since = int(request.query["resourceVersion"])
+        self.watched.append(request.query["resourceVersion"])
         if since < self.history_from:
             return self.status(410, "Expired", "too old resource version")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
@@ -150,11 +155,27 @@ class FakeApi:
             for version, kind, key, obj in self.log[position:]:
                 if version > since and self.selects(request, res, namespace, key, obj):
                     await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
+                    self.told += 1
+                    if kind == "ERROR":
+                        return response
             position = len(self.log)
             async with self.changed:
                 if position == len(self.log) and not killed.is_set():
                     await self.changed.wait()
         return response
+
+    async def tell(self, res: Resource, kind: str, obj: Object) -> None:
+        """Write an event that changes nothing (BOOKMARK, ERROR) to the watches of a kind, and wait until it is out."""
+        self.version += 1
+        if kind == "BOOKMARK":
+            obj = obj | {"metadata": {"resourceVersion": str(self.version)}}
+        before = self.told
+        self.log.append((self.version, kind, (res.group, res.plural, "", ""), {"metadata": {}} | obj))
+        async with asyncio.timeout(5):
+            while self.told == before:
+                async with self.changed:
+                    self.changed.notify_all()
+                await asyncio.sleep(0.01)
 
     async def commit(self, kind: str, key: tuple[str, str, str, str], obj: Object) -> Object:
         self.version += 1

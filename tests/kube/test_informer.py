@@ -95,6 +95,46 @@ async def test_deletions_missed_during_a_gap_are_delivered(
     assert sorted(o["metadata"]["name"] for o in informer.list()) == ["kept", "remade"]
 
 
+async def test_resumes_at_the_last_bookmark_where_older_versions_are_forgotten(
+    client: KubeClient, api: FakeApi, informer: Informer
+) -> None:
+    """Other kinds have moved the server's version on; without the bookmark the watch would have to list anew."""
+    await client.create(CONFIG_MAP, config_map("a"))
+    log = Log()
+    informer.on_change(log)
+    informer.start()
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    api.version += 1000
+    await api.tell(CONFIG_MAP, "BOOKMARK", {"kind": "ConfigMap", "apiVersion": "v1"})
+    bookmark = api.history_from = api.version
+    await api.drop_watches()
+    await client.create(CONFIG_MAP, config_map("b"))
+    await log.until(("added", "b"))
+    assert api.watched[-1] == str(bookmark) and informer.relists == 1
+    assert len(informer.list()) == 2, "a bookmark is no object"
+
+
+async def test_a_watch_that_is_told_in_the_middle_that_it_is_too_old_lists_anew(
+    client: KubeClient, api: FakeApi, informer: Informer
+) -> None:
+    await client.create(CONFIG_MAP, config_map("gone"))
+    log = Log()
+    informer.on_change(log)
+    informer.start()
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    api.objects.pop(("", "configmaps", "default", "gone"))
+    status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 1 (1002)"}
+    await api.tell(CONFIG_MAP, "ERROR", status)
+    api.log.clear()
+    await client.create(CONFIG_MAP, config_map("new"))
+    await log.until(("deleted", "gone"), ("added", "new"))
+    assert informer.relists == 2
+    async with asyncio.timeout(5):
+        while len(api.watched) < 2:
+            await asyncio.sleep(0.01)
+    assert int(api.watched[-1]) > int(api.watched[0]), "the new list's version, not the old one again"
+
+
 async def test_own_writes_are_seen_at_once_and_ghosts_are_not(client: KubeClient, informer: Informer) -> None:
     log = Log()
     informer.on_change(log)
