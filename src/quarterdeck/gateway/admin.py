@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -17,8 +18,13 @@ _LEVELS = {"trace": "DEBUG", "debug": "DEBUG", "info": "INFO", "warn": "WARNING"
            "error": "ERROR"}  # fmt: skip
 
 
-def admin_handler(snapshot: Callable[[], Snapshot]) -> Callable[[Exchange], None]:
-    """``GET /config_dump`` with secrets redacted; ``GET``/``POST /logging[?level=debug]``."""
+def admin_handler(
+    snapshot: Callable[[], Snapshot], extra: Mapping[str, Callable[[Exchange], None]] = MappingProxyType({})
+) -> Callable[[Exchange], None]:
+    """``GET /config_dump`` with secrets redacted; ``GET``/``POST /logging[?level=debug]``.
+
+    ``extra``: handlers by the first segment of their paths.
+    """
 
     def handle(exchange: Exchange) -> None:
         path = exchange.path
@@ -29,6 +35,8 @@ def admin_handler(snapshot: Callable[[], Snapshot]) -> Callable[[Exchange], None
             exchange.respond(200, msgspec.json.format(msgspec.json.encode(redacted(snapshot())), indent=2), _JSON)
         elif path == "/logging" and exchange.method in ("GET", "POST"):
             _logging(exchange)
+        elif (found := extra.get(path.split("/")[1])) is not None:
+            found(exchange)
         else:
             exchange.respond(404, b"see /config_dump and /logging\n", _TEXT)
 

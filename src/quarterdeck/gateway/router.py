@@ -21,8 +21,9 @@ from .mcp.endpoint import McpEndpoint
 from .mcp.multiplex import MultiplexEndpoint
 from .observe import Observer
 from .policy.authentication import Unauthenticated
-from .policy.authorizer import Request
+from .policy.authorizer import Decision, Request
 from .policy.principal import Principal
+from .revocations import Revocations
 from .table import Table
 from .wake import RETRY_AFTER, Sleeper, Waker
 
@@ -74,6 +75,7 @@ class Router:
     ) -> None:
         self.table = table
         self._waker = waker
+        self.revocations: Revocations | None = None
         self._observer = observer
         self._mcp = mcp
         self._multiplex = multiplex
@@ -181,6 +183,10 @@ class Router:
             text = "without a token this gateway answers to localhost and 127.0.0.1 only"
             self._refuse(exchange, 403, text, principal)
             return None
+        revoked = self.revocations
+        if revoked is not None and revoked.active and (denial := revoked.refusal(principal)) is not None:
+            self._refuse(exchange, 403, denial.reason, principal, decision=denial)
+            return None
         return principal
 
     def _challenge(self, exchange: Exchange, error: Unauthenticated) -> None:
@@ -197,6 +203,7 @@ class Router:
         message: str,
         principal: Principal | None = None,
         *headers: tuple[bytes, bytes],
+        decision: Decision | None = None,
     ) -> None:
         """Answer and record a request that reached no endpoint."""
         path = exchange.raw_path
@@ -204,6 +211,7 @@ class Router:
         call = Call(exchange, kind, "")  # the path is the caller's text: not fit for a metric label
         if principal is not None:
             call.principal = principal
+        call.decision = decision
         self._observer.begin(call)
         self._observer.finish(call, "error" if status in (404, 503) else "denied", status, message[:500])
         body = msgspec.json.encode({"error": {"message": message, "code": status}})

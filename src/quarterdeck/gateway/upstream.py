@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.wire.addresses import plain, refused
 from quarterdeck.wire.client import ClientConnection, Origin, Pool
 from quarterdeck.wire.http import Exchange, Header
 from quarterdeck.wire.tls import client_context
+
+from .policy.authorizer import Decision
+from .policy.principal import Principal
 
 _TICK = 0.25  # seconds between looks for calls past their deadline; a timer per call costs 2 µs
 
@@ -38,6 +42,12 @@ class Relay:
     def agent(self) -> str:
         """The agent that called, as ``namespace/name``; empty for people."""
         raise NotImplementedError
+
+    @property
+    def principal(self) -> Principal:
+        """Who called."""
+        call = getattr(self, "call", None)
+        return call.principal if call is not None else _NOBODY
 
     @property
     def target(self) -> tuple[str, str]:
@@ -122,11 +132,32 @@ class Relay:
         self.upstreams.in_flight.discard(self)
 
 
+class Open(Protocol):
+    """Something of a caller's that stays open: a call in flight, a stream, a held call.
+
+    ``target`` is protocol and backend, as :attr:`Relay.target`.
+    """
+
+    @property
+    def principal(self) -> Principal: ...
+    @property
+    def target(self) -> tuple[str, str]: ...
+    def give_up(self, error: UpstreamError) -> None: ...
+
+
+Picks = Callable[[Open], Decision | None]
+"""Why something open must end; None when it may go on."""
+
+_NOBODY = Principal("")
+
+
 class Upstreams:
     """All connections of the gateway to what is behind it."""
 
     def __init__(self) -> None:
         self.in_flight: set[Relay] = set()
+        self.held: set[Open] = set()
+        """What else stays open: streams that the gateway serves itself, calls held for an answer."""
         self.own: set[tuple[str, int]] = set()
         """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
         self.closed: frozenset[str] = frozenset()
@@ -209,6 +240,16 @@ class Upstreams:
         for relay in list(self.in_flight):
             if which(relay):
                 relay.give_up(UpstreamError("the gateway ended the call"))
+
+    def end(self, picks: Picks) -> None:
+        """End what is open and picked; the records of ended calls carry the decision's rule."""
+        for opened in (*self.in_flight, *self.held):
+            decision = picks(opened)
+            if decision is not None:
+                call = getattr(opened, "call", None)
+                if call is not None:
+                    call.decision = decision
+                opened.give_up(UpstreamError(decision.reason))
 
     def close(self) -> None:
         for pool in self._pools.values():

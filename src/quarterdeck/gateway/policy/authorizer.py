@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -95,6 +95,14 @@ class Grant:
 _LOCAL = Decision("allow", "local/people")
 
 
+class Revoker(Protocol):
+    """The kill switch: asked first, and only while ``active``."""
+
+    @property
+    def active(self) -> bool: ...
+    def decide(self, principal: Principal, target: Target) -> Decision | None: ...
+
+
 class Authorizer:
     """Decides requests by the policies of one snapshot. Anything no policy grants to an agent is denied.
 
@@ -105,11 +113,15 @@ class Authorizer:
     def __init__(self, snapshot: Snapshot) -> None:
         self._grants: dict[tuple[str, Target], Grant] = {}
         self._others: dict[tuple[str, Target], Decision] = {}
+        self.revocations: Revoker | None = None
         for policy in snapshot.policies:
             self._compile(policy)
 
     def decide(self, request: Request) -> Decision:
         principal = request.principal
+        revoked = self.revocations
+        if revoked is not None and revoked.active and (denial := revoked.decide(principal, request.target)) is not None:
+            return denial
         if not principal.agent:
             return _LOCAL
         key = (principal.agent, request.target)
