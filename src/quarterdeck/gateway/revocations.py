@@ -71,7 +71,9 @@ class Revocations:
         return found
 
     def refusal(self, principal: Principal) -> Decision | None:
-        """Why somebody may not call anything; None when they may. Ask only while :attr:`active`."""
+        """Why somebody may not call anything; None when they may."""
+        if not self.active:
+            return None
         found = self._find("agent", principal.agent)
         for name in () if found is not None else _names(principal):
             found = self._find("user", name)
