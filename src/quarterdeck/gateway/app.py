@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,16 +26,27 @@ from .admin import admin_handler, ready_handler, stats_handler
 from .audit.service import Auditing
 from .config.lastgood import LastGood, load_key
 from .config.stream import ControlPlane, read_file
+from .http.endpoint import HttpEndpoint
+from .http.frontend import Frontend, ServeMcp
+from .http.ports import Ports
+from .http.retry import Budgets
 from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
 from .mcp.multiplex import MultiplexEndpoint
 from .mcp.session import SessionSealer
 from .options import Address, Options
+from .policy.principal import Principal
+from .policy.services import Services
+from .revocations import Revocations
+from .revocations import handler as revocations_handler
 from .router import LOCAL, WORKLOADS, Router
 from .split import Splits
 from .table import Table
 from .upstream import Upstreams
 from .wake import Sleeper, Waker
+
+if TYPE_CHECKING:
+    from .mcp.groups import McpGroup
 
 _log = logging.getLogger("quarterdeck.gateway")
 
@@ -45,6 +58,8 @@ class Gateway:
         self._options = options
         self.endpoints: dict[str, str] = {}
         """Name of the listener → ``http://host:port``."""
+        self._own_endpoints: dict[str, str] = {}
+        self._started = False
         key = load_key(options.key_file or options.data_dir / "gateway.key")
         self._last_good = LastGood(options.data_dir / "snapshot.bin", key)
         self.registry = Registry()
@@ -55,19 +70,36 @@ class Gateway:
         self.version = ""
         self._splits = Splits()
         self.waker = Waker(self._ask_to_wake, self._hold, self._awake)
+        self.revocations = Revocations(options.data_dir / "revocations.json", self.upstreams.end)
+        self.services = Services(self.upstreams, revocations=self.revocations)
+        self._budgets = Budgets()
         sealer = SessionSealer(key)
+        mcp = McpEndpoint(self.upstreams, self._observer, sealer)
+        llm = LlmEndpoint(self.upstreams, self._observer)
+        a2a = A2aEndpoint(self.upstreams, self._observer)
         self._router = Router(
             Table(Snapshot(), self.upstreams),
             self._observer,
-            McpEndpoint(self.upstreams, self._observer, sealer),
+            mcp,
             MultiplexEndpoint(self.upstreams, self._observer, sealer),
-            LlmEndpoint(self.upstreams, self._observer),
-            A2aEndpoint(self.upstreams, self._observer),
+            llm,
+            a2a,
             self.waker,
         )
+        http = HttpEndpoint(self.upstreams, self._observer, self.registry)
+        self.listeners = Ports(
+            Frontend(self._observer, http, _only_member(mcp), llm, a2a),
+            self._server,
+            self.upstreams.own,
+            options.bind,
+            changed=self._write_endpoints,
+        )
+        self._router.revocations = self.revocations
         self._servers: list[Server] = []
         self._control_plane: ControlPlane | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self.admin: dict[str, Callable[[Exchange], None]] = {"revocations": revocations_handler(self.revocations)}
+        """Further handlers of the admin port by the first segment of their paths."""
         self._gauges()
 
     async def start(self) -> None:
@@ -93,11 +125,10 @@ class Gateway:
         await self._listen(WORKLOADS, self._router.handle, options.workloads)
         await self._listen("stats", stats_handler(self.registry), options.stats)
         await self._listen("ready", ready_handler(self._problem), options.ready)
-        await self._listen("admin", admin_handler(lambda: self._router.table.snapshot), options.admin)
-        if options.endpoints_file is not None:
-            fresh = options.endpoints_file.with_suffix(".new")
-            fresh.write_bytes(msgspec.json.encode({**self.endpoints, "pid": os.getpid()}))
-            fresh.replace(options.endpoints_file)
+        await self._listen("admin", admin_handler(lambda: self._router.table.snapshot, self.admin), options.admin)
+        await self.listeners.settled()
+        self._started = True
+        self._write_endpoints()
 
     async def stop(self, grace: float = 10.0) -> None:
         """Stop accepting, let calls in flight end, write all audit records."""
@@ -105,7 +136,7 @@ class Gateway:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await asyncio.gather(*(server.stop(grace) for server in self._servers))
+        await asyncio.gather(self.listeners.stop(grace), *(server.stop(grace) for server in self._servers))
         self.upstreams.close()
         await self._auditing.stop()
 
@@ -116,7 +147,13 @@ class Gateway:
 
     def use(self, snapshot: Snapshot) -> None:
         """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
-        self._router.table = Table(snapshot, self.upstreams, self._splits)
+        self.revocations.use(snapshot.revocations)  # first: it holds though the rest may not be usable
+        table = Table(snapshot, self.upstreams, self._splits, self.services, self._budgets)
+        table.authorizer.revocations = self.revocations
+        self._router.table = table
+        self.listeners.apply(table)
+        if self._started:
+            self._write_endpoints()
         self.upstreams.closed = frozenset(snapshot.closed)
         self.version = snapshot.version
         self.waker.changed()
@@ -181,12 +218,26 @@ class Gateway:
         except (msgspec.DecodeError, QuarterdeckError) as error:
             _log.warning("the kept snapshot cannot be used, waiting for the control plane: %s", error)
 
+    def _server(self, name: str, handler: Handler) -> Server:
+        """A server for calls: each is recorded before it is answered."""
+        server = Server(handler, name=name, limits=Limits(), on_error=_report, error_body=_as_json)
+        server.barrier = self.audit.flush
+        return server
+
+    def _write_endpoints(self) -> None:
+        """Tell the file, where there is one, what is listened at."""
+        self.endpoints = {**self.listeners.endpoints, **self._own_endpoints}
+        file = self._options.endpoints_file
+        if file is not None:
+            fresh = file.with_suffix(".new")
+            fresh.write_bytes(msgspec.json.encode({**self.endpoints, "pid": os.getpid()}))
+            fresh.replace(file)
+
     async def _listen(self, name: str, handler: Handler, address: Address | None) -> None:
         if address is None:
             return
-        server = Server(handler, name=name, limits=Limits(), on_error=_report)
-        if name in (LOCAL, WORKLOADS):
-            server.barrier = self.audit.flush
+        server = self._server(name, handler) if name in (LOCAL, WORKLOADS) else Server(handler, name=name)
+        server.on_error = _report
         try:
             host, port = await server.listen(*address)
         except OSError as error:
@@ -198,7 +249,7 @@ class Gateway:
             ) from error
         self._servers.append(server)
         self.upstreams.own.add((host, port))
-        self.endpoints[name] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._own_endpoints[name] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _problem(self) -> str:
         return "" if self.version else "no configuration yet: waiting for the control plane"
@@ -206,7 +257,18 @@ class Gateway:
     def _gauges(self) -> None:
         registry = self.registry
         registry.gauge(names.BUILD_INFO, "Version.", lambda: [({"tag": __version__}, 1.0)])
+        registry.gauge(
+            names.REVOKED, "Agents, users and servers revoked.", lambda: [({}, float(len(self.revocations.all())))]
+        )
         registry.gauge(names.CONFIG_VERSION, "Snapshot in use.", lambda: [({"version": self.version}, 1.0)])
+        registry.gauge(
+            names.LISTENER_UP,
+            "Whether a listener of the configuration is served.",
+            lambda: [
+                *(({"listener": name}, 1.0) for name in self.listeners.endpoints),
+                *(({"listener": name}, 0.0) for name in self.listeners.problems),
+            ],
+        )
         plane = self._following_plane
         registry.gauge(
             names.CONTROL_PLANE_CONNECTED,
@@ -221,6 +283,23 @@ class Gateway:
 
     def _following_plane(self) -> ControlPlane | None:
         return self._control_plane
+
+
+def _only_member(mcp: McpEndpoint) -> ServeMcp:
+    """Groups of one server, served as that server is."""
+
+    def serve(exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
+        if group.single is None:
+            media, body = _as_json(501, "several MCP servers behind one route are not served yet")
+            exchange.respond(501, body, [(b"content-type", media)])
+            return None
+        return mcp.handle(exchange, group.single.route, principal)
+
+    return serve
+
+
+def _as_json(status: int, message: str) -> tuple[bytes, bytes]:
+    return b"application/json", msgspec.json.encode({"error": {"message": message, "code": status}})
 
 
 def _report(exchange: Exchange, error: Exception) -> None:

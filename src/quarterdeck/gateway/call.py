@@ -11,7 +11,7 @@ from quarterdeck.wire.http import Exchange
 from .policy.authorizer import Decision
 from .policy.principal import Principal
 
-Kind = Literal["mcp", "llm", "a2a"]
+Kind = Literal["mcp", "llm", "a2a", "http"]
 Outcome = Literal["ok", "error", "tool_error", "denied"]
 
 UNKNOWN = Principal("unknown")

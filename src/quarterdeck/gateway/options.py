@@ -35,6 +35,8 @@ class Options:
     """None is standard output."""
     audit: AuditOptions = field(default_factory=AuditOptions)
     endpoints_file: Path | None = None
+    bind: str = "127.0.0.1"
+    """Where listeners of the configuration are bound that name no address."""
 
 
 def address(text: str) -> Address | None:
@@ -61,6 +63,7 @@ def parse(arguments: list[str]) -> Options:
     flag("stats", f"{pod_ip}:15020", "/metrics")
     flag("ready", f"{pod_ip}:15021", "/healthz/ready")
     flag("admin", "127.0.0.1:15000", "/config_dump, /logging")
+    flag("bind", pod_ip, "address of the listeners of the configuration that name none")
     flag("control-plane", "", "URL of the control plane that streams the configuration")
     flag("control-plane-ca", "", "PEM file to verify the control plane with")
     flag("gateway", "quarterdeck-system/quarterdeck", "NAMESPACE/NAME of the Gateway to serve")
@@ -92,6 +95,7 @@ def parse(arguments: list[str]) -> Options:
         audit_file=audit,
         audit=from_flags(given),
         endpoints_file=_path(given.endpoints_file),
+        bind=given.bind,
     )
 
 

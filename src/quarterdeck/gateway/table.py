@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from quarterdeck.snapshot import Agent, Snapshot
+from typing import TYPE_CHECKING
 
+from quarterdeck.snapshot import Agent, Snapshot, Split
+from quarterdeck.snapshot.policies import Policies
+from quarterdeck.snapshot.routing import McpBackend
+
+from .http.listeners import Compiled, compile_listeners
+from .http.retry import Budgets
+from .http.route import Building, RouteChain
 from .llm.route import ModelRoute
 from .mcp.route import McpRoute
 from .policy.authentication import Authenticator
@@ -11,14 +18,28 @@ from .policy.authorizer import Authorizer
 from .split import Splits
 from .upstream import Upstreams
 
+if TYPE_CHECKING:
+    from .mcp.groups import McpGroup
+    from .policy.services import Services
+
 _RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2, "Target": 3}
 
 
 class Table:
     """Who may call, what, and where it is."""
 
-    def __init__(self, snapshot: Snapshot, upstreams: Upstreams, splits: Splits | None = None) -> None:
-        """Raises ConfigError when the snapshot cannot be served as written."""
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        upstreams: Upstreams,
+        splits: Splits | None = None,
+        services: Services | None = None,
+        budgets: Budgets | None = None,
+    ) -> None:
+        """``services`` is what the rules of listeners need; without it only the built-in paths are served.
+
+        Raises ConfigError when the snapshot cannot be served as written.
+        """
         self.snapshot = snapshot
         self.authenticator = Authenticator(snapshot.identities)
         self.authorizer = Authorizer(snapshot)
@@ -42,10 +63,43 @@ class Table:
             f"{m.namespace}/{m.name}": ModelRoute(m, upstreams) for m in snapshot.models
         }
         self.agents: dict[str, Agent] = {f"{a.namespace}/{a.name}": a for a in snapshot.agents}
-        self.splitters = (splits or Splits()).compile(
-            {label: agent.split for label, agent in self.agents.items() if agent.split is not None}
-        )
-        """By ``namespace/name``: agents with more than one track."""
+        self.groups: dict[str, McpGroup] = {}
+        """MCP backends of routes, by the key that their sessions are bound to."""
+        self._backends: dict[str, McpBackend] = {}
+        self.listeners = Compiled()
+        """What is served on the snapshot's own ports."""
+        deals = {label: agent.split for label, agent in self.agents.items() if agent.split is not None}
+        if services is not None and snapshot.listeners:
+            deals |= self._compile_listeners(upstreams, services, budgets or Budgets())
+        self.splitters = (splits or Splits()).compile(deals)
+        """By ``namespace/name`` agents with more than one track, and by their key routes with several backends."""
+        for route in self.listeners.routes:
+            route.dealt_by(self.splitters.get(route.split_key))
+
+    def _compile_listeners(self, upstreams: Upstreams, services: Services, budgets: Budgets) -> dict[str, Split]:
+        from .policy.chain import chain_for
+
+        def chain(policies: Policies, where: str) -> RouteChain:
+            return chain_for(policies, services, where=where, authenticator=self.authenticator)
+
+        build = Building(upstreams, chain, self._group, budgets.get, self.agents, self.models)
+        self.listeners = compile_listeners(self.snapshot, build)
+        return build.splits
+
+    def _group(self, key: str, backend: McpBackend) -> McpGroup:
+        """Compile an MCP backend. One that several listeners serve alike is one group."""
+        from .mcp.groups import McpGroup
+        from .policy.chain import mcp_chain
+
+        before = self._backends.get(key)
+        if before is not None:
+            if before == backend:
+                return self.groups[key]
+            key = f"{key}@{len(self.groups)}"  # the same route, by other rules
+        self._backends[key] = backend
+        group = McpGroup(key, backend, self.targets, lambda policies: mcp_chain(policies, f"route/{key}"))
+        self.groups[key] = group
+        return group
 
     @property
     def default_model(self) -> ModelRoute | None:

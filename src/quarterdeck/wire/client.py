@@ -110,7 +110,7 @@ class ClientConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             sink = self._sink
-            if self._upgrade and sink is not None and self._parser.get_status_code() == 101:
+            if self._upgrade and self._parser.get_status_code() == 101:
                 self._sink = None
                 cast(Switching, sink).on_upgrade(self._headers, data[int(upgrade.args[0]) :])
                 return

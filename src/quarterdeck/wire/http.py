@@ -68,6 +68,7 @@ class ServerConnection(asyncio.Protocol):
         self._backlog: list[bytes] = []
         self._corked: list[bytes] = []
         self._corked_bytes = 0
+        self._unsent = 0  # bytes the client had not taken when we last looked, while it is slow
         self._partial = False  # whether a part of the current response is on its way
         self._ended = False
 
@@ -92,6 +93,8 @@ class ServerConnection(asyncio.Protocol):
             self._parser.feed_data(data)
             if self._in_head:
                 self._head_bytes += self._chunk
+                if self._metered and self._target:
+                    self._hold(self._chunk)
                 if self._head_bytes > self._header_limit and self._target:
                     self._refuse_head()
             else:
@@ -111,6 +114,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._release()
+        self._caught_up()
         self._disarm()
         self._writable.set()
         if self._upgraded is not None:
@@ -127,6 +131,8 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        if not self._hijacked:
+            self._fall_behind()
         if self._current is not None and self._current.flow is not None:
             self._current.flow.pause()
         if self._upgraded is not None:
@@ -134,10 +140,15 @@ class ServerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._caught_up()
         if self._current is not None and self._current.flow is not None:
             self._current.flow.resume()
         if self._upgraded is not None:
             self._upgraded.resume_writing()
+        if behind and not self._ended:
+            self._disarm()
+            if self._current is None:
+                self._next()
 
     # -- httptools callbacks
     def on_message_begin(self) -> None:
@@ -199,7 +210,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.upgrade = self._upgrading = True
             exchange.keep_alive = False
         self._disarm()
-        if self._current is not None:
+        if self._current is not None or self._unsent:
             self._queue.append(exchange)
             if len(self._queue) > 16:
                 self.transport.pause_reading()
@@ -210,7 +221,7 @@ class ServerConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if self._corked:
             self.flush()
-        if not self.closed:
+        if not self.closed and not self.transport.is_closing():
             self.transport.write(data)
 
     def answer(self, data: bytes) -> None:
@@ -246,14 +257,14 @@ class ServerConnection(asyncio.Protocol):
         data = b"".join(self._corked)
         self._corked = []
         self._corked_bytes = 0
-        if self.closed:
+        if self.closed or self.transport.is_closing():
             return
         if passed:
             current = self._current
             self._partial = current is not None and current.started
             self.transport.write(data)
             if self._ended:
-                self.transport.close()
+                self._close()
         elif self._partial or (self._current is not None and self._current.started):
             self.transport.abort()
         else:
@@ -264,7 +275,7 @@ class ServerConnection(asyncio.Protocol):
         """Close after what is corked."""
         self._ended = True
         if not self._corked:
-            self.transport.close()
+            self._close()
 
     async def drain(self) -> None:
         await self._writable.wait()
@@ -280,7 +291,12 @@ class ServerConnection(asyncio.Protocol):
             self._release()
         if not exchange.keep_alive:
             self.end()
-        elif self._queue:
+        elif not self._unsent:  # else: when the client has taken what it was given
+            self._next()
+
+    def _next(self) -> None:
+        """Nothing is under way: serve the request that waits, or wait for one."""
+        if self._queue:
             self.transport.resume_reading()
             self._dispatch(self._queue.pop(0))
         else:
@@ -375,7 +391,7 @@ class ServerConnection(asyncio.Protocol):
         self._refuse(431, f"request head is larger than {self._header_limit} bytes")
 
     def _refuse(self, status: int, message: str) -> None:
-        if self._refused or self.closed:
+        if self._refused or self.closed or self.transport.is_closing():
             return
         self._refused = True
         if self._current is not None:  # its response must not be broken into; the connection ends with it
@@ -386,14 +402,42 @@ class ServerConnection(asyncio.Protocol):
         self.transport.close()
 
     def _arm(self, seconds: float) -> None:
-        self.deadline = self.server.clock() + seconds if seconds else 0.0
+        """Not while the client is behind: nothing it sends wins it time."""
+        if not self._unsent:
+            self.deadline = self.server.clock() + seconds if seconds else 0.0
 
     def _disarm(self) -> None:
-        self.deadline = 0.0
+        self._arm(0.0)
+
+    def _fall_behind(self) -> None:
+        """The client takes what it gets slower than it comes."""
+        server = self.server
+        self._caught_up()
+        self._arm(server.limits.write_timeout)
+        self._unsent = self.transport.get_write_buffer_size()
+        server.unsent += self._unsent
+        if 0 < server.limits.unsent_bytes < server.unsent:
+            self.transport.abort()
+
+    def _caught_up(self) -> None:
+        self.server.unsent -= self._unsent
+        self._unsent = 0
+
+    def _close(self) -> None:
+        """After what is still to be sent: a client that does not take it must not keep the connection."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._fall_behind()
 
     def expire(self) -> None:
-        """The peer took too long: to send its request, or to send another one."""
-        self.transport.close()
+        """The peer took too long: to send its request, to send another one, or to take its response."""
+        before, now = self._unsent, self.transport.get_write_buffer_size()
+        if not now:
+            self.transport.close()
+        elif before and now >= before:
+            self.transport.abort()
+        else:
+            self._fall_behind()
 
 
 def _ignore_error(exchange: Exchange, error: Exception) -> None:
@@ -425,6 +469,8 @@ class Server:
         self.connections: set[ServerConnection] = set()
         self.held = 0
         """Bytes of request bodies in memory, where the limits bound them all together."""
+        self.unsent = 0
+        """Bytes of responses that slow clients have not taken yet."""
         self._servers: list[asyncio.AbstractServer] = []
         self._paths: list[str] = []
         self._date = (0.0, b"")

@@ -14,9 +14,13 @@ class Limits:
     body_bytes: int = 4 * 1024 * 1024
     bodies_bytes: int = 0
     """Of all requests that are read or worked on at one time; more are answered 503. 0: no such bound."""
+    unsent_bytes: int = 0
+    """Of all responses that clients are too slow to take; who is too slow then is cut off. 0: no such bound."""
     header_timeout: float = 15.0
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
+    write_timeout: float = 60.0
+    """Without a byte taken by a client that has something to take."""
     connections: int = 10_000
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, TypeVar
 
 from cryptography import x509
@@ -48,7 +48,7 @@ def _no_password() -> str:
 
 
 @contextlib.contextmanager
-def _as_file(text: str) -> Iterator[str]:
+def _as_file(text: str) -> Generator[str]:
     """OpenSSL reads files only: one in memory where there are such, else one that is ours alone and soon gone."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)

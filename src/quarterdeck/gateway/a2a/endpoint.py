@@ -42,12 +42,21 @@ class A2aEndpoint:
         self._turn = count()
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
+        raw = exchange.target.decode("latin-1")
+        label = "/".join(raw.partition("?")[0].split("/", 4)[2:4])  # "", a2a, namespace, agent, rest
+        base = f"/a2a/{label}"
+        self.serve(exchange, table, principal, label, raw.removeprefix(base) or "/", base)
+
+    def serve(
+        self, exchange: Exchange, table: Table, principal: Principal, label: str, target: str, base: str
+    ) -> None:
+        """Serve a request for the agent ``label`` (``namespace/name``); ``target`` is the agent's own path and query.
+
+        ``base`` is the path under which clients find the agent here: its card names it.
+        """
         call = Call(exchange, "a2a", "")
         call.principal = principal
         self._observer.begin(call)
-        raw = exchange.target.decode("latin-1")
-        parts = raw.partition("?")[0].split("/", 4)  # "", a2a, namespace, agent, rest
-        label = "/".join(parts[2:4])
         agent = table.agents.get(label)
         call.method = _method(call)
         if agent is None:
@@ -62,9 +71,9 @@ class A2aEndpoint:
             _answer(call, 403, decision.reason, protocol.DENIED)
             self._observer.finish(call, "denied", 403, decision.reason)
             return
-        self._forward(call, agent, raw.removeprefix(f"/a2a/{label}") or "/", table.splitters.get(label))
+        self._forward(call, agent, target, base, table.splitters.get(label))
 
-    def _forward(self, call: Call, agent: Agent, target: str, splitter: Splitter | None) -> None:
+    def _forward(self, call: Call, agent: Agent, target: str, base: str, splitter: Splitter | None) -> None:
         track: Track | None = None
         endpoint: Endpoint | None = None
         endpoints = agent.endpoints
@@ -81,7 +90,7 @@ class A2aEndpoint:
             return
         target = target if target.startswith("/") else "/" + target
         card = call.exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
-        relay = A2aRelay(self._upstreams, call, self._observer, f"/a2a/{call.server}" if card else "", track)
+        relay = A2aRelay(self._upstreams, call, self._observer, base or "/" if card else "", track)
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
         self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint))
@@ -188,7 +197,8 @@ class A2aRelay(Relay):
         if self._card_path:
             host = self.call.headers.get(b"host", b"localhost").decode("latin-1")
             try:
-                card = rewrite(self._card, f"http://{host}{self._card_path}")
+                scheme = "http" if self.exchange.tls is None else "https"
+                card = rewrite(self._card, f"{scheme}://{host}{self._card_path}".rstrip("/"))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self.failed(UpstreamError(f"its card is not JSON: {error}"))
                 return
