@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quarterdeck.resources.base import Kind
-from quarterdeck.resources.crd import KINDS
+from quarterdeck.resources.crd import GATEWAY_KINDS, KINDS
 from quarterdeck.resources.roles import cluster_roles
 
 ROLES = {role["metadata"]["name"]: role for role in cluster_roles({"app.kubernetes.io/part-of": "quarterdeck"})}
@@ -18,7 +18,7 @@ def may(role: str, verb: str, group: str, resource: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+@pytest.mark.parametrize("kind", [*KINDS, *GATEWAY_KINDS], ids=lambda kind: kind.kind)
 def test_every_kind_can_be_seen_by_all_and_written_by_editors(kind: Kind) -> None:
     for role in ROLES:
         assert may(role, "watch", kind.group, kind.plural)

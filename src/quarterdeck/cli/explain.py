@@ -32,13 +32,13 @@ def explain(
 
 def own_schema(word: str) -> tuple[dict[str, str], dict[str, Any]] | None:
     """Group, version and kind, and the schema, of one of our kinds by any of its names; None for other kinds."""
-    from quarterdeck.resources.crd import crds
+    from quarterdeck.resources.crd import GATEWAY_KINDS, crd, crds
 
-    for crd in crds():
-        names = crd["spec"]["names"]
+    for definition in (*crds(), *map(crd, GATEWAY_KINDS)):
+        names = definition["spec"]["names"]
         if word.lower() in (names["plural"], names["singular"], names["kind"].lower(), *names.get("shortNames", [])):
-            version = next(v for v in crd["spec"]["versions"] if v["storage"])
-            head = {"GROUP": crd["spec"]["group"], "KIND": names["kind"], "VERSION": version["name"]}
+            version = next(v for v in definition["spec"]["versions"] if v["storage"])
+            head = {"GROUP": definition["spec"]["group"], "KIND": names["kind"], "VERSION": version["name"]}
             return head, version["schema"]["openAPIV3Schema"]
     return None
 

@@ -79,6 +79,17 @@ MCP_SERVER = Resource("kagent.dev", "v1alpha1", "MCPServer", "mcpservers")
 TOOL_SERVER = Resource("kagent.dev", "v1alpha1", "ToolServer", "toolservers")
 MEMORY = Resource("kagent.dev", "v1alpha1", "Memory", "memories")
 
+GATEWAY_CLASS = Resource("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", False)
+GATEWAY = Resource("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
+HTTP_ROUTE = Resource("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+GRPC_ROUTE = Resource("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes")
+REFERENCE_GRANT = Resource("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
+"""In the version that all releases of Gateway API serve."""
+BACKEND = Resource("gateway.kgateway.dev", "v1alpha1", "Backend", "backends")
+TRAFFIC_POLICY = Resource("gateway.kgateway.dev", "v1alpha1", "TrafficPolicy", "trafficpolicies")
+AGENTGATEWAY_BACKEND = Resource("agentgateway.dev", "v1alpha1", "AgentgatewayBackend", "agentgatewaybackends")
+AGENTGATEWAY_POLICY = Resource("agentgateway.dev", "v1alpha1", "AgentgatewayPolicy", "agentgatewaypolicies")
+
 
 class Key(NamedTuple):
     """Name of one object of a known kind; ``namespace`` is empty for cluster-scoped kinds."""

@@ -17,6 +17,8 @@ import yaml
 
 from . import agent, mcp_server, memory, model_config, model_provider_config, remote_mcp_server, sandbox, tool_server
 from .base import Column, Kind, Model, Version
+from .gateway_api import upstream
+from .kgateway import agentgateway_backend, agentgateway_policy, backend, traffic_policy
 
 KINDS: tuple[Kind, ...] = (
     agent.KIND,
@@ -29,6 +31,14 @@ KINDS: tuple[Kind, ...] = (
     sandbox.SANDBOX_AGENT,
     sandbox.AGENT_HARNESS,
 )
+GATEWAY_KINDS: tuple[Kind, ...] = (
+    backend.KIND,
+    traffic_policy.KIND,
+    agentgateway_backend.KIND,
+    agentgateway_policy.KIND,
+)
+"""Backends and policies of gateways. Their groups are others', so a cluster may have their definitions already."""
+KGATEWAY_FOLDER = "kgateway"
 PART_OF = {"app.kubernetes.io/part-of": "quarterdeck"}
 """Label of a definition that is one of these."""
 _CORE = "io.k8s.api.core.v1."
@@ -47,6 +57,7 @@ _OPEN: dict[str, dict[str, Any]] = {"Container": _NAME | {"required": ["name"]},
 _KEYWORDS = (
     "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "enum", "format", "default",
     "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type",
+    "x-kubernetes-int-or-string",
 )  # fmt: skip
 
 
@@ -211,14 +222,25 @@ def crd(kind: Kind) -> dict[str, Any]:
 
 
 def crds() -> list[dict[str, Any]]:
+    """The definitions that the platform needs."""
     return [crd(kind) for kind in KINDS]
+
+
+def gateway_crds() -> list[dict[str, Any]]:
+    """Gateway API as published, and backends and policies: what a cluster may have from somebody else.
+
+    Raises ConfigError when this installation does not carry the published ones.
+    """
+    return [*upstream.definitions(), *(crd(kind) for kind in GATEWAY_KINDS)]
 
 
 def write(folder: Path) -> None:
     """One YAML file per kind, as the committed chart has them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for document in crds():
-        (folder / f"{document['metadata']['name']}.yaml").write_text(render(document))
+    for place, kinds in ((folder, KINDS), (folder / KGATEWAY_FOLDER, GATEWAY_KINDS)):
+        place.mkdir(parents=True, exist_ok=True)
+        for kind in kinds:
+            document = crd(kind)
+            (place / f"{document['metadata']['name']}.yaml").write_text(render(document))
 
 
 def render(document: dict[str, Any]) -> str:

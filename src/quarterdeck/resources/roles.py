@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .crd import KINDS
+from .crd import GATEWAY_KINDS, KINDS
 
 VIEW, EDIT, ADMIN = "quarterdeck-view", "quarterdeck-edit", "quarterdeck-admin"
 _READ = ("get", "list", "watch")
@@ -57,7 +57,7 @@ def _write() -> list[dict[str, Any]]:
 def _groups() -> dict[str, list[tuple[str, bool]]]:
     """Plurals by API group, and whether the kind has a scale subresource."""
     groups: dict[str, list[tuple[str, bool]]] = {}
-    for kind in KINDS:
+    for kind in (*KINDS, *GATEWAY_KINDS):
         groups.setdefault(kind.group, []).append((kind.plural, kind.scale))
     return groups
 

@@ -88,7 +88,9 @@ class Chart:
         }
 
     def _glob(self, pattern: str) -> dict[str, str]:
-        return {path: text for path, text in self.files.items() if fnmatch.fnmatchcase(path, pattern)}
+        """As Helm's: an asterisk stays within a folder."""
+        deep = pattern.count("/")
+        return {p: text for p, text in self.files.items() if p.count("/") == deep and fnmatch.fnmatchcase(p, pattern)}
 
 
 def load(name: str) -> Chart:
@@ -121,7 +123,8 @@ def read(path: Path) -> Chart:
 
 
 def _texts(path: Path) -> dict[str, str]:
-    return {file.name: file.read_text() for file in sorted(path.glob("*")) if file.is_file()}
+    """By name relative to ``path``, folders below included."""
+    return {str(file.relative_to(path)): file.read_text() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 def _order(manifest: Manifest) -> int:
