@@ -158,3 +158,5 @@ class Child(Struct, frozen=True, omit_defaults=True):
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     clear_env: bool = False
+    cwd: str = ""
+    """Its working directory; empty: the gateway's."""

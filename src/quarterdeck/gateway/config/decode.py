@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 import yaml
 
-from quarterdeck.cel import compile as compile_cel
 from quarterdeck.errors import ConfigError
+from quarterdeck.gateway.policy.expressions import compile_expression
 
 from .document import Document, Path_, Problem, Report, show
 from .fields import Field, Harmless, Kind, Model, Refused, alternatives, fields_of, is_model, seconds
@@ -36,6 +36,14 @@ def decode(document: Document, model: type[M], report: Report, base: Path) -> M 
         steps = _steps(path.rstrip("`"))
         report.errors.append(Problem(document.line(steps), show(steps), message.replace("`", "")))
         return None
+
+
+def generic(document: Document) -> Any:
+    """The document as plain data. Raises ConfigError naming every problem."""
+    report = Report(document.name)
+    data = None if document.root is None else _Reader(document, report, Path()).read(document.root, Any, ())
+    report.check()
+    return data
 
 
 class _Reader:
@@ -90,7 +98,7 @@ class _Reader:
         if kind == "file":
             return self._file(text)
         if kind == "cel":
-            compile_cel(text)
+            compile_expression(text, "CEL")
         return text
 
     def _file(self, name: str) -> str:
@@ -156,11 +164,14 @@ class _Reader:
         for name, node in pairs.items():
             field = known.get(name)
             line = self._document.line((*path, name))
+            if field is None and model.lenient:
+                self._report.warnings.append(Problem(line, show((*path, name)), "unknown, and left alone"))
+                continue
             if field is None:
                 self._report.errors.append(Problem(line, show((*path, name)), _unknown(name, known)))
                 continue
             value = self.read(node, field.type, (*path, name))
-            if value is not None and value is not _UNUSABLE:
+            if value is not None and value is not _UNUSABLE and value != []:
                 self._classify(field, Problem(line, show((*path, name)), ""))
             if value is not _UNUSABLE:
                 data[name] = value
@@ -168,7 +179,7 @@ class _Reader:
 
     def _classify(self, field: Field, at: Problem) -> None:
         if isinstance(field.cls, Refused):
-            self._report.errors.append(Problem(at.line, at.path, f"not served: {field.cls.instead}"))
+            self._report.refused.append(Problem(at.line, at.path, f"not served: {field.cls.instead}"))
         elif isinstance(field.cls, Harmless):
             self._report.warnings.append(Problem(at.line, at.path, f"has no effect: {field.cls.why}"))
 

@@ -46,14 +46,18 @@ class Report:
 
     name: str
     errors: list[Problem] = field(default_factory=list[Problem])
+    refused: list[Problem] = field(default_factory=list[Problem])
+    """Fields that are known and not served: errors that do not tell one generation from the other."""
     warnings: list[Problem] = field(default_factory=list[Problem])
     files: set[Path] = field(default_factory=set[Path])
     """Files that were read for values: a change of one of them is a change of the configuration."""
 
     def check(self) -> None:
         """Raises ConfigError that names every error with its line."""
-        if self.errors:
-            errors = sorted(set(self.errors), key=lambda problem: (problem.line, problem.path, problem.message))
+        if self.errors or self.refused:
+            errors = sorted(
+                {*self.errors, *self.refused}, key=lambda problem: (problem.line, problem.path, problem.message)
+            )
             raise ConfigError("\n".join(problem.text(self.name) for problem in errors))
 
 

@@ -64,6 +64,8 @@ class Model(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fi
 
     proof: ClassVar[str] = ""
     """The test that covers the fields without a class of their own."""
+    lenient: ClassVar[bool] = False
+    """Whether unknown fields are passed over with a warning: files that other programs keep their own things in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,8 +189,8 @@ ModeText = Literal["strict", "optional", "permissive"]
 class JwtProviderModel(Model):
     proof: ClassVar[str] = "test_policies.py::test_jwt"
     issuer: str
-    audiences: list[str] | None = None
     jwks: str | KeySource
+    audiences: list[str] | None = None
     jwt_validation_options: ValidationOptions = ValidationOptions()
 
 
@@ -271,6 +271,36 @@ class KeyFile(Model):
     location: LocationModel | None = None
 
 
+class ClientAuth(Model):
+    proof: ClassVar[str] = "test_policies.py::test_token_exchange"
+    client_id: str
+    client_secret: Secret | None = None
+
+
+class TokenExchange(Model):
+    """RFC 8693: the caller's token for one of the backend's."""
+
+    proof: ClassVar[str] = "test_policies.py::test_token_exchange"
+    host: str | None = None
+    service: Annotated[ServiceRef | None, SERVICE] = None
+    backend: Annotated[str | None, Refused("name the token endpoint's address with host")] = None
+    policies: Annotated[dict[str, Any] | None, Refused("write host as https://…")] = None
+    path: str = "/"
+    grant_type: Annotated[Literal["tokenExchange"], Enforced("test_fields.py::test_values_that_are_not_served")] = (
+        "tokenExchange"
+    )
+    subject_token: Annotated[dict[str, Any] | None, Refused("the caller's own token is exchanged; remove it")] = None
+    actor_token: Annotated[dict[str, Any] | None, Refused("no actor is named; remove it")] = None
+    audiences: list[str] = []
+    scopes: list[str] = []
+    resources: list[str] = []
+    requested_token_type: str | None = None
+    client_auth: ClientAuth | None = None
+    additional_params: Annotated[dict[str, str] | None, Refused("only RFC 8693's parameters are sent")] = None
+    authorization_location: LocationModel | None = None
+    cache: Annotated[dict[str, Any] | None, Harmless("tokens are kept as long as they are valid")] = None
+
+
 CLOUD = Refused("cloud credentials are not made; put a key under backendAuth.key")
 
 
@@ -287,9 +317,7 @@ class BackendAuth(Model):
     azure: Annotated[dict[str, Any] | None, CLOUD] = None
     copilot: Annotated[Empty | None, Refused("GitHub Copilot's credentials come with the LLM gateway")] = None
     jwt_sign: Annotated[dict[str, Any] | None, Refused("tokens are not signed here; use a key")] = None
-    oauth_token_exchange: Annotated[
-        dict[str, Any] | None, Refused("token exchange is not done here; use passthrough or a key")
-    ] = None
+    oauth_token_exchange: TokenExchange | None = None
     cross_app_access: Annotated[
         dict[str, Any] | None, Refused("token exchange is not done here; use passthrough or a key")
     ] = None
@@ -297,9 +325,9 @@ class BackendAuth(Model):
 
 class RateLimitModel(Model):
     proof: ClassVar[str] = "test_policies.py::test_rate_limit"
+    fill_interval: Duration
     max_tokens: int = 0
     tokens_per_fill: int = 0
-    fill_interval: Duration
     type: Literal["requests", "tokens"] = "requests"
 
 
@@ -329,7 +357,7 @@ class TimeoutPolicy(Model):
 class BodyOptions(Model):
     proof: ClassVar[str] = "test_policies.py::test_ext_authz"
     max_request_bytes: int = 8192
-    allow_partial_message: Annotated[bool | None, Refused("a body above maxRequestBytes is refused; remove it")] = None
+    allow_partial_message: bool = False
     pack_as_bytes: Annotated[bool | None, GRPC] = None
 
 
@@ -344,9 +372,10 @@ class RemoteRateLimit(Model):
     service: ServiceRef | None = None
     host: str | None = None
     backend: str | None = None
-    domain: str
+    domain: str | None = None
     policies: dict[str, Any] | None = None
-    descriptors: list[Descriptor]
+    descriptors: list[Descriptor] = []
+    conditional: list[dict[str, Any]] | None = None
     failure_mode: Literal["failClosed", "failOpen", "FailClosed", "FailOpen"] = "failClosed"
 
 
@@ -378,11 +407,11 @@ class SchemaSource(Model):
 
 class OpenApi(Model):
     proof: ClassVar[str] = "test_routes.py::test_openapi_targets"
+    schema: str | SchemaSource
     host: str | None = None
     port: int | None = None
     path: str | None = None
     backend: str | None = None
-    schema: str | SchemaSource
 
 
 class Keepalives(Model):
