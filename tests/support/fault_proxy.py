@@ -1,6 +1,7 @@
 """A proxy in front of an API server that ends TLS and does what networks and servers under stress do.
 
-Writes are refused (409, 429, 500), carried out without an answer, or never arrive; watches are cut in the middle of a
+Writes are refused (409, 429, 500), carried out without an answer, or never arrive, with the connection closed or kept
+open in silence; watches are cut in the middle of a
 line, held back, or told that their version is too old. What happens to which request is drawn from a seeded generator.
 """
 
@@ -20,19 +21,23 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, T
 from quarterdeck.apiserver.security.pki import ensure_pki
 from quarterdeck.kube.config import ClientConfig, Credential, ssl_context
 
-Fault = Literal["conflict", "busy", "broken", "unanswered", "lost"]
+Fault = Literal["conflict", "busy", "broken", "unanswered", "lost", "swallowed", "mute"]
 FAULTS: tuple[Fault, ...] = ("conflict", "busy", "broken", "unanswered", "lost")
 """409, 429 and 500 without carrying it out; carried out, connection closed; neither carried out nor answered."""
+SILENT: tuple[Fault, ...] = ("swallowed", "mute")
+"""The client hears nothing and has to give up: not carried out; carried out."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _STATUS = {"conflict": (409, "Conflict"), "busy": (429, "TooManyRequests"), "broken": (500, "InternalError")}
 _HOP = frozenset({"connection", "transfer-encoding", "content-length", "content-encoding", "host"})
 
 
 class FaultProxy:
-    """``failing``: share of writes that fail; ``expired``: watches that get 410 next; ``flow``: unset, watches wait."""
+    """``failing``: share of writes that fail, by one of ``faults``; ``expired``: watches that get 410 next; ``flow``:
+    unset, watches wait."""
 
     def __init__(self, upstream: ClientConfig, seed: int = 0) -> None:
         self.failing = 0.0
+        self.faults = FAULTS
         self.expired = 0
         self.flow = asyncio.Event()
         self.flow.set()
@@ -51,13 +56,15 @@ class FaultProxy:
             return _status(410, "Expired", "too old resource version")
         fault: Fault | None = None
         if request.method in WRITES and self._random.random() < self.failing:
-            fault = self._random.choice(FAULTS)
+            fault = self._random.choice(self.faults)
             self.done[fault] += 1
         if fault in _STATUS:
             code, reason = _STATUS[fault]
             return _status(code, reason, "made to fail")
         if fault == "lost":
             return _hang_up(request)
+        if fault == "swallowed":
+            return await _say_nothing()
         data = await request.read()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
         async with self._session.request(
@@ -66,6 +73,9 @@ class FaultProxy:
             if fault == "unanswered":
                 await answer.read()
                 return _hang_up(request)
+            if fault == "mute":
+                await answer.read()
+                return await _say_nothing()
             return await (self._watch(request, answer) if watch else self._whole(request, answer))
 
     async def _whole(self, request: web.Request, answer: ClientResponse) -> web.StreamResponse:
@@ -142,6 +152,12 @@ def _status(code: int, reason: str, message: str) -> web.Response:
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message}
     headers = {"Retry-After": "0"} if code == 429 else None
     return web.json_response(body | {"code": code}, status=code, headers=headers)
+
+
+async def _say_nothing() -> web.Response:
+    """Until the client has had enough, which cancels us."""
+    await asyncio.Event().wait()
+    raise AssertionError("never set")
 
 
 def _hang_up(request: web.Request) -> web.Response:
