@@ -21,6 +21,9 @@ class Recorder(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
+    def is_closing(self) -> bool:
+        return False
+
     def abort(self) -> None:
         self.writes.append(b"<aborted>")
 

@@ -140,6 +140,7 @@ class ServerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        behind = self._unsent > 0
         self._caught_up()
         if self._current is not None and self._current.flow is not None:
             self._current.flow.resume()
