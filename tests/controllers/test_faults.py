@@ -16,7 +16,7 @@ from quarterdeck.kube.clock import SystemClock
 from quarterdeck.kube.conditions import get_condition
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.crd import crds
-from support.fault_proxy import FAULTS, FaultProxy
+from support.fault_proxy import FAULTS, SILENT, FaultProxy
 
 from . import fleet
 from .servers import World, quiet
@@ -49,6 +49,32 @@ async def test_a_third_of_all_writes_fails(world: World, team: str, proxy: Fault
                 controllers.enqueue(name, k.key_of(obj))
         await quiet(controllers)
         assert controllers.client.writes == before
+    await fleet.right(world, team)
+
+
+async def test_writes_that_nobody_answers(world: World, team: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    """The connection stays open and nothing comes: the request may have been carried out, or not."""
+    proxy.failing, proxy.faults = 0.3, SILENT
+    async with proxy.serve(tmp_path) as config:
+        config.timeout = 0.5
+        async with fleet.operator(config) as (controllers, _):
+            await fleet.create(world, team, 4)
+            await fleet.accepted(world, team)
+            await world.client.patch(k.AGENT, "agent-0", {"spec": {"declarative": {"systemMessage": "Two."}}}, team)
+            await world.client.delete(k.DEPLOYMENT, "tools-1", team)
+            await world.client.delete(k.MCP_SERVER, "tools-2", team)
+            await world.create(k.MCP_SERVER, fleet.mcp_server(team, "tools-2", port=3002))
+            await fleet.accepted(world, team)
+            assert set(proxy.done) == set(SILENT), proxy.done
+            proxy.failing = 0.0
+            await quiet(controllers)
+    revisions = (await world.client.list(k.CONTROLLER_REVISION, team)).items
+    of = [item["metadata"]["ownerReferences"][0]["name"] for item in revisions]
+    assert {name: of.count(name) for name in set(of) if name.startswith("agent")} == {
+        "agent-0": 2, "agent-1": 1, "agent-2": 1, "agent-3": 1,
+    }, "what was carried out without an answer is not done again"  # fmt: skip
+    service = await world.find(k.SERVICE, team, "tools-2") or {}
+    assert service["spec"]["ports"][0]["port"] == 3002
     await fleet.right(world, team)
 
 
@@ -173,8 +199,7 @@ async def test_clocks_that_disagree_write_nothing_twice(world: World, team: str)
     assert written == {-86_400.0: [], 0.0: []}
 
 
-async def test_a_missing_definition_holds_up_only_those_who_need_it(embedded_world: World) -> None:
-    world = embedded_world
+async def test_a_missing_definition_holds_up_only_those_who_need_it(world: World) -> None:
     team = await world.namespace()
     missing = [crd for crd in crds() if crd["spec"]["names"]["kind"] in ("Agent", "RemoteMCPServer")]
     for crd in missing:

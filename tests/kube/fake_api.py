@@ -43,6 +43,8 @@ class FakeApi:
         self.requests: list[tuple[str, str]] = []
         self.fail: list[tuple[str, str, int, dict[str, str]]] = []
         self.kill_watches = asyncio.Event()
+        self.plain_404: set[str] = set()
+        """Kinds that are not served."""
         self.watched: list[str] = []
         """Versions that watches began at."""
         self.told = 0
@@ -99,6 +101,8 @@ class FakeApi:
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
+        if rest[0] in self.plain_404:
+            return web.Response(status=404, text="404 page not found\n")
         res = self.kinds.get((group, rest[0]))
         if res is None:
             return self.status(404, "NotFound", "no such resource")

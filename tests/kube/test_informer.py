@@ -7,7 +7,7 @@ import pytest
 
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.informer import Informer
-from quarterdeck.kube.resource import CONFIG_MAP, Object
+from quarterdeck.kube.resource import CONFIG_MAP, Object, Resource
 
 from .fake_api import FakeApi
 
@@ -147,3 +147,17 @@ async def test_own_writes_are_seen_at_once_and_ghosts_are_not(client: KubeClient
     await log.until(("deleted", "a"))
     informer.observe(made)  # the answer of the create comes late
     assert informer.get("default", "a") is None
+
+
+async def test_a_kind_that_a_real_server_does_not_know_counts_as_answered(client: KubeClient, api: FakeApi) -> None:
+    """It says "404 page not found" in plain text where no definition of the group and version is there."""
+    informer = Informer(client, Resource("kagent.dev", "v1alpha2", "Agent", "agents"))
+    api.plain_404.add("agents")
+    informer.start()
+    try:
+        await asyncio.wait_for(informer.answered.wait(), 5)
+        assert not informer.synced.is_set()
+        api.plain_404.clear()
+        await asyncio.wait_for(informer.synced.wait(), 10)
+    finally:
+        await informer.stop()

@@ -152,14 +152,20 @@ class Reflector:
         passing = isinstance(error, errors.ApiError) and (error.status_code >= 500 or error.status_code in _NOT_NOW)
         if isinstance(error, errors.ApiError) and (not passing or failures >= _PATIENCE):
             self._version = ""
-        if isinstance(error, errors.NotFound):
+        if _not_served(error):
             self._sink.not_served(self._scope)
-        quiet = failures > 3 or (isinstance(error, errors.NotFound) and failures > 1)
+        quiet = failures > 3 or (_not_served(error) and failures > 1)
         log.log(logging.DEBUG if quiet else logging.WARNING, "cannot follow %s: %s", self._res.plural, error)
         return failures
 
     def _delay(self, error: errors.QuarterdeckError | None, failures: int) -> float:
         first, limit = _BACKOFF
-        if isinstance(error, errors.NotFound):
+        if error is not None and _not_served(error):
             limit = _NOT_SERVED
         return min(first * 2 ** min(failures - 1, 16), limit) * random.uniform(0.8, 1.2)  # noqa: S311
+
+
+def _not_served(error: errors.QuarterdeckError) -> bool:
+    """Whether the kind is unknown there. Of a group's only definition that is missing a real server says so in plain
+    text ("404 page not found"), without a Status."""
+    return isinstance(error, errors.ApiError) and error.status_code == 404
