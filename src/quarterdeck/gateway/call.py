@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Literal, Protocol
 
+from msgspec import Raw
+
 from quarterdeck.snapshot import HeaderValue
 from quarterdeck.wire.http import Exchange
 
@@ -48,7 +50,7 @@ class Call:
         self.principal = UNKNOWN
         self.method = ""
         self.tool = ""
-        self.arguments: bytes | None = None
+        self.arguments: bytes | Raw | None = None
         """Of a tool, prompt or the like, as JSON: hashed for the record, or recorded, when the call is over."""
         self.arguments_hash = ""
         self.decision: Decision | None = None

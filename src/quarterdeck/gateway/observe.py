@@ -83,6 +83,7 @@ class Observer:
         self.audit.refused += 1
         message = "the gateway cannot write its audit log; try again later"
         body = msgspec.json.encode({"error": {"message": message, "code": 503}})
+        exchange.pass_barrier()
         exchange.respond(503, body, [(b"content-type", b"application/json"), (b"retry-after", b"1")])
 
     def finish(self, call: Call, outcome: Outcome, status: int, detail: str = "") -> None:

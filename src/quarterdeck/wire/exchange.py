@@ -130,6 +130,10 @@ class Exchange:
             self._edits = []
         self._edits.append(edit)
 
+    def pass_barrier(self) -> None:
+        """Let the response go out whatever the server's barrier says: it tells that nothing was done."""
+        self._connection.pass_barrier()
+
     def respond(self, status: int, body: bytes = b"", headers: list[Header] | tuple[Header, ...] = ()) -> None:
         """Send a complete response. Content-Length, Date and Connection are added."""
         parts = self._head(status, headers)

@@ -71,6 +71,7 @@ class ServerConnection(asyncio.Protocol):
         self._unsent = 0  # bytes the client had not taken when we last looked, while it is slow
         self._partial = False  # whether a part of the current response is on its way
         self._ended = False
+        self._exempt = False
 
     # -- asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -260,7 +261,8 @@ class ServerConnection(asyncio.Protocol):
         self._corked_bytes = 0
         if self.closed or self.transport.is_closing():
             return
-        if passed:
+        exempt, self._exempt = self._exempt, False
+        if passed or exempt:
             current = self._current
             self._partial = current is not None and current.started
             self.transport.write(data)
@@ -271,6 +273,10 @@ class ServerConnection(asyncio.Protocol):
         else:
             self.transport.write(refusal(503, *self.server.error_body(503, "the answer could not be recorded")))
             self.transport.close()
+
+    def pass_barrier(self) -> None:
+        """What is corked next goes out whatever the barrier says."""
+        self._exempt = not self._corked
 
     def end(self) -> None:
         """Close after what is corked."""

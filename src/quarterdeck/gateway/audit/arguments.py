@@ -34,7 +34,7 @@ class Redaction:
             if rule.startswith("/")
         ]
 
-    def recorded(self, arguments: bytes) -> Raw:
+    def recorded(self, arguments: bytes | Raw) -> Raw:
         """What the record holds of a call's arguments (JSON)."""
         try:
             clean = self._clean(msgspec.json.decode(arguments), (), self._pointers)

@@ -6,7 +6,6 @@ A request goes through :attr:`McpEndpoint.stages` in order; a stage that has ans
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from hashlib import sha256
 from typing import Any
 
 from msgspec import UNSET
@@ -119,7 +118,7 @@ class McpEndpoint:
         params = jsonrpc.call_params(message)
         call.tool = params.name
         if params.arguments is not UNSET:
-            call.arguments_hash = sha256(params.arguments).hexdigest()
+            call.arguments = params.arguments
         if not jsonrpc.unambiguous(call.body, b'"method"', b'"name"', b'"params"', b'"arguments"'):
             call.body = jsonrpc.canonical(call.body)
 

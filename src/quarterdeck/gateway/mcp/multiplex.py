@@ -11,7 +11,6 @@ import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from hashlib import sha256
 from itertools import count
 from os import urandom
 from typing import Any
@@ -338,7 +337,7 @@ class MultiplexEndpoint:
         call.server, call.tool = route.label, own
         arguments = call.params.get("arguments")
         if arguments is not None:
-            call.arguments_hash = sha256(arguments).hexdigest()
+            call.arguments = arguments
         decision = call.decision = route.lane(call.principal).decide(
             call.method, own if call.method == protocol.TOOLS_CALL else ""
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def open_log(path: Path | None, *, rotate: int = 0, keep: int = 10, **options: A
     """
     if path is None:
         return AuditLog(StreamSink(), **options)
-    if str(path) == "/dev/null":
+    if str(path) == os.devnull:
         return AuditLog(NullSink(), **options)
-    prev = last_hash(path)
+    prev = GENESIS if path.exists() and not path.is_file() else last_hash(path)  # a pipe has no past
     return AuditLog(FileSink(path, rotate=rotate, keep=keep), prev=prev, **options)

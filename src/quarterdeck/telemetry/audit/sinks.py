@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +25,8 @@ class Sink(Protocol):
     also with empty ``data``; :attr:`behind` is True until then.
     """
 
-    behind: bool
-
+    @property
+    def behind(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
     def close(self) -> None: ...
 
@@ -135,8 +135,11 @@ class NullSink:
 
     behind = False
 
-    def write(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Nowhere."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def numbered(path: Path, number: int) -> Path:
@@ -153,7 +156,7 @@ def files(path: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Generator[None]:
     """Alone with a file among the processes that write to it. Raises OSError."""
     descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
