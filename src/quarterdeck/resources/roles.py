@@ -50,7 +50,8 @@ def _write() -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = []
     for group, kinds in _groups().items():
         rules.append(_rule(group, [plural for plural, _ in kinds], _WRITE))
-        rules.append(_rule(group, [f"{plural}/scale" for plural, scale in kinds if scale], ("patch", "update")))
+        if scaled := [f"{plural}/scale" for plural, scale in kinds if scale]:
+            rules.append(_rule(group, scaled, ("patch", "update")))
     return rules
 
 
