@@ -18,7 +18,7 @@ from quarterdeck.errors import ConfigError, QuarterdeckError, StorageError
 from quarterdeck.snapshot import Agent, McpServer, Snapshot, decode
 from quarterdeck.telemetry import names
 from quarterdeck.telemetry.metrics import Registry
-from quarterdeck.wire.http import Exchange, Handler, Limits, Server
+from quarterdeck.wire.http import Exchange, Handler, Server
 
 from .a2a.endpoint import A2aEndpoint
 from .activity import tell
@@ -30,6 +30,10 @@ from .http.endpoint import HttpEndpoint
 from .http.frontend import Frontend, ServeMcp
 from .http.ports import Ports
 from .http.retry import Budgets
+from .limits.admin import handler as breakers_handler
+from .limits.memory import shared
+from .limits.service import Limits
+from .limits.sizes import listener as listener_limits
 from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
 from .mcp.multiplex import MultiplexEndpoint
@@ -71,7 +75,9 @@ class Gateway:
         self._splits = Splits()
         self.waker = Waker(self._ask_to_wake, self._hold, self._awake)
         self.revocations = Revocations(options.data_dir / "revocations.json", self.upstreams.end)
-        self.services = Services(self.upstreams, revocations=self.revocations)
+        tables = shared(options.limits_file) if options.limits_file is not None else None
+        self.limits = Limits(tables, registry=self.registry)
+        self.services = Services(self.upstreams, revocations=self.revocations, limits=self.limits.admission)
         self._budgets = Budgets()
         sealer = SessionSealer(key)
         mcp = McpEndpoint(self.upstreams, self._observer, sealer)
@@ -98,7 +104,10 @@ class Gateway:
         self._servers: list[Server] = []
         self._control_plane: ControlPlane | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.admin: dict[str, Callable[[Exchange], None]] = {"revocations": revocations_handler(self.revocations)}
+        self.admin: dict[str, Callable[[Exchange], None]] = {
+            "revocations": revocations_handler(self.revocations),
+            "breakers": breakers_handler(self.limits.breakers),
+        }
         """Further handlers of the admin port by the first segment of their paths."""
         self._gauges()
 
@@ -148,6 +157,7 @@ class Gateway:
     def use(self, snapshot: Snapshot) -> None:
         """Serve by another snapshot from now on. Raises QuarterdeckError, and keeps the old one, if it cannot be."""
         self.revocations.use(snapshot.revocations)  # first: it holds though the rest may not be usable
+        self.limits.replicas = max(1, snapshot.replicas)
         table = Table(snapshot, self.upstreams, self._splits, self.services, self._budgets)
         table.authorizer.revocations = self.revocations
         self._router.table = table
@@ -220,7 +230,7 @@ class Gateway:
 
     def _server(self, name: str, handler: Handler) -> Server:
         """A server for calls: each is recorded before it is answered."""
-        server = Server(handler, name=name, limits=Limits(), on_error=_report, error_body=_as_json)
+        server = Server(handler, name=name, limits=listener_limits(), on_error=_report, error_body=_as_json)
         server.barrier = self.audit.flush
         return server
 

@@ -35,6 +35,8 @@ class Options:
     """None is standard output."""
     audit: AuditOptions = field(default_factory=AuditOptions)
     endpoints_file: Path | None = None
+    limits_file: Path | None = None
+    """Where the workers of one gateway keep counters and circuit breakers together; None: there is one worker."""
     bind: str = "127.0.0.1"
     """Where listeners of the configuration are bound that name no address."""
 
@@ -73,6 +75,7 @@ def parse(arguments: list[str]) -> Options:
     flag("config", "", "file with a snapshot (JSON), instead of a control plane")
     flag("audit-file", "", "file for audit records; '-' is standard output, 'off' none (default: DATA_DIR/audit.jsonl)")
     add_flags(flag)
+    flag("limits-file", "", "file that all workers of this gateway share: counters and circuit breakers")
     flag("endpoints-file", "", "file to write the bound addresses to (JSON)")
     given = parser.parse_args(arguments)
     if bool(given.control_plane) == bool(given.config):
@@ -95,6 +98,7 @@ def parse(arguments: list[str]) -> Options:
         audit_file=audit,
         audit=from_flags(given),
         endpoints_file=_path(given.endpoints_file),
+        limits_file=_path(given.limits_file),
         bind=given.bind,
     )
 

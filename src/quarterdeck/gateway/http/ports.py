@@ -8,9 +8,10 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from quarterdeck.wire.http import Exchange, Handler, Limits, Server
+from quarterdeck.wire.http import Exchange, Handler, Server
 from quarterdeck.wire.tls import PortContext, port_context
 
+from ..limits.sizes import listener as listener_limits
 from .frontend import Frontend
 from .listeners import Port, PortKey
 
@@ -94,7 +95,7 @@ class Ports:
                     for name in port.names:
                         self.problems[name] = f"cannot listen on {where}: {error.strerror or error}"
                     continue
-            opened.server.limits = Limits(body_bytes=port.max_body)
+            opened.server.limits = listener_limits(port.max_body)
         for name, problem in self.problems.items():
             if before.get(name) != problem:
                 _log.error("listener %s is not served: %s", name, problem)

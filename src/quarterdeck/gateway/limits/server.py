@@ -1,0 +1,110 @@
+"""What bounds the calls to one MCP server: circuit breakers of its tools, rates, times, sizes, retries."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from quarterdeck.mcptypes import jsonrpc, protocol
+from quarterdeck.snapshot.policies import Breaker, Policies
+
+from ..call import Call, Outcome
+from .breaker import Health
+from .rates import Rates
+
+if TYPE_CHECKING:
+    from .service import Limits
+
+_LEASE = 300.0
+"""Seconds a probe may take where calls have no time limit."""
+_MARGIN = 5.0
+
+
+class Stop(NamedTuple):
+    """Why a call goes no further. ``unavailable``: the breaker is open; else a rate limit is used up."""
+
+    unavailable: bool
+    text: str
+    retry_after: int | None
+    rule: str
+
+
+class ServerLimits:
+    """Limits of one server as one group of servers uses it; the guard of the calls to it."""
+
+    def __init__(
+        self, label: str, rule: Breaker, limits: Limits, rates: Rates | None, policies: Policies | None
+    ) -> None:
+        self.label = label
+        self._rule = rule
+        self._limits = limits
+        self._breakers = limits.breakers
+        self._rates = rates
+        self.timeout = policies.timeout if policies is not None else 0.0
+        """Seconds for the whole of a call; 0: no limit."""
+        self.attempt_timeout = policies.backend_timeout if policies is not None else 0.0
+        """Seconds for one attempt; 0: no limit."""
+        self.max_response = policies.max_response if policies is not None else 0
+        """Bytes of an answer; 0: what the gateway takes at most."""
+
+    def admit(self, call: Call, silence: float) -> Stop | None:
+        """Whether a ``tools/call`` may go on. ``silence``: seconds its server may take."""
+        if self._rule.failures:
+            if self._breakers.active:
+                wait = self._breakers.admit(self.label, call.tool, (self.timeout or silence or _LEASE) + _MARGIN)
+                if wait > 0.0:
+                    return self._unavailable(call.tool, wait)
+                call.probe = wait < 0.0
+            call.guard = self
+        if self._rates is not None:
+            exceeded = self._rates.take(call)
+            if exceeded is not None:
+                self._limits.limited.labels(exceeded.rule).value += 1
+                return Stop(False, exceeded.text, exceeded.retry_after, exceeded.rule)
+        return None
+
+    def over(self, call: Call, outcome: Outcome, status: int) -> None:
+        health = call.health or _health(outcome, status)
+        if health == "answered" and not self._breakers.active:
+            return
+        self._breakers.report(self.label, call.tool, health, self._rule, probe=call.probe)
+
+    def _unavailable(self, tool: str, wait: float) -> Stop:
+        self._limits.refused.labels(self.label, tool).value += 1
+        after = max(1, ceil(wait))
+        text = (
+            f'tool unavailable: "{tool}" of MCP server {self.label} has failed repeatedly and is not called for now; '
+            f"it is tried again in {after} s. Go on without it, or use another tool."
+        )
+        return Stop(True, text, after, f"breaker/{self.label}/{tool}")
+
+
+def _health(outcome: Outcome, status: int) -> Health:
+    """What an end that nobody judged says of the server."""
+    if outcome in ("ok", "tool_error"):
+        return "answered"
+    if outcome == "error":
+        if status < 400:
+            return "answered"
+        if status in (502, 504):
+            return "failed"
+    return "unknown"
+
+
+def unavailable(raw_id: bytes, stop: Stop, server: str, tool: str, *, modern: bool) -> bytes:
+    """The answer to a call of a tool whose breaker is open: a result that says so.
+
+    A tool's failure is a result with ``isError`` (MCP 2025-11-25, server/tools, error handling): hosts give it to
+    their model, while a JSON-RPC error is raised as an exception by the SDKs' clients.
+    """
+    result: dict[str, Any] = {"resultType": "complete"} if modern else {}
+    result["content"] = [{"type": "text", "text": stop.text}]
+    result["isError"] = True
+    result["_meta"] = {"quarterdeck.dev/unavailable": {"server": server, "tool": tool, "retryAfter": stop.retry_after}}
+    return jsonrpc.result_response(raw_id, result)
+
+
+def limited(raw_id: bytes, stop: Stop) -> bytes:
+    """The answer to a call over a rate limit."""
+    data = {"reason": "rate_limited", "rule": stop.rule, "retryAfter": stop.retry_after}
+    return jsonrpc.error_response(raw_id, protocol.RATE_LIMITED, stop.text, data)
