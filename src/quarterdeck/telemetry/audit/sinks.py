@@ -31,7 +31,7 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class _Descriptor:
+class DescriptorSink:
     """Writing to a descriptor that may take less than it is given."""
 
     def __init__(self, descriptor: int) -> None:
@@ -59,7 +59,7 @@ class _Descriptor:
         os.close(self._fd)
 
 
-class FileSink(_Descriptor):
+class FileSink(DescriptorSink):
     """Appends to a file of mode 0600; every batch is one ``write(2)``.
 
     Above ``rotate`` bytes (0: never) the file becomes ``PATH.1``, that one ``PATH.2`` and so on up to ``keep``. Several
@@ -119,7 +119,7 @@ class FileSink(_Descriptor):
         self._size = os.fstat(fresh).st_size
 
 
-class StreamSink(_Descriptor):
+class StreamSink(DescriptorSink):
     """Standard output; a reader that is too slow counts as a sink that is down and never stalls the gateway."""
 
     def __init__(self) -> None:
