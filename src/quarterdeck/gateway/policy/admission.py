@@ -16,14 +16,16 @@ class Admission:
     """Kept in :attr:`Exchange.admission` from admission to the end of the response."""
 
     __slots__ = (
-        "added", "basic_user", "began", "call", "client_address", "exchange", "extauthz", "headers", "principal",
-        "secure", "set", "token", "variables", "wants_token",
+        "admitted", "basic_user", "began", "call", "client_address", "cookies", "drops", "exchange", "extauthz",
+        "headers", "parameters", "principal", "secure", "set", "token", "variables", "wants_token",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, headers: dict[bytes, bytes]) -> None:
         self.exchange = exchange
         self.headers = headers
         self.call: Call | None = None
+        self.admitted = False
+        """Whether some authentication has let the caller in, be it without a credential."""
         self.principal: Principal = ANYBODY
         self.basic_user = ""
         self.token = b""
@@ -32,6 +34,10 @@ class Admission:
         """Whether expressions read ``jwt.rawToken``."""
         self.variables: Any = None
         self.extauthz: dict[str, Any] | None = None
+        self.drops: frozenset[bytes] = frozenset()
+        """Headers, cookies and query parameters that are meant for the gateway and go no further."""
+        self.cookies: frozenset[str] = frozenset()
+        self.parameters: frozenset[str] = frozenset()
         self.set: list[Header] = []
         """Headers that replace those of the request towards the backend."""
         self.client_address = ""

@@ -118,8 +118,8 @@ def body_value(body: bytes) -> bytes:
 
 # -- request
 def _path(admission: Admission) -> str:
-    path = getattr(admission.call, "path", None)
-    return path if isinstance(path, str) else plain_path(admission.exchange.raw_path)
+    text = getattr(getattr(admission.call, "path", None), "text", None)  # normalised by the router
+    return text if isinstance(text, str) else plain_path(admission.exchange.raw_path)
 
 
 def _authority(admission: Admission) -> str:

@@ -83,7 +83,7 @@ class Authenticator:
         ``local``: it came in on the listener for people; ``peer``: the remote address, None on a unix socket.
         """
         if authorization is None:
-            if local and self._identities.anonymous_local and (peer is None or _is_loopback(peer[0])):
+            if local and self._identities.anonymous_local and (peer is None or is_loopback(peer[0])):
                 return ANONYMOUS
             raise Unauthenticated("a bearer token is required")
         digest = hashlib.sha256(authorization).digest()
@@ -137,5 +137,6 @@ class Authenticator:
 
 
 @lru_cache(maxsize=256)
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is of this machine only."""
     return ip_address(host.partition("%")[0]).is_loopback
