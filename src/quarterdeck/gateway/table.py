@@ -66,6 +66,7 @@ class Table:
         self.groups: dict[str, McpGroup] = {}
         """MCP backends of routes, by the key that their sessions are bound to."""
         self._backends: dict[str, McpBackend] = {}
+        self._services = services
         self.listeners = Compiled()
         """What is served on the snapshot's own ports."""
         deals = {label: agent.split for label, agent in self.agents.items() if agent.split is not None}
@@ -80,7 +81,8 @@ class Table:
         from .policy.chain import chain_for
 
         def chain(policies: Policies, where: str) -> RouteChain:
-            return chain_for(policies, services, where=where, authenticator=self.authenticator)
+            final = not where.startswith("listener/")
+            return chain_for(policies, services, where=where, authenticator=self.authenticator, final=final)
 
         build = Building(upstreams, chain, self._group, budgets.get, self.agents, self.models)
         self.listeners = compile_listeners(self.snapshot, build)
@@ -97,7 +99,9 @@ class Table:
                 return self.groups[key]
             key = f"{key}@{len(self.groups)}"  # the same route, by other rules
         self._backends[key] = backend
-        group = McpGroup(key, backend, self.targets, lambda policies: mcp_chain(policies, f"route/{key}"))
+        services = self._services
+        assert services is not None
+        group = McpGroup(key, backend, self.targets, lambda policies: mcp_chain(policies, services, f"route/{key}"))
         self.groups[key] = group
         return group
 

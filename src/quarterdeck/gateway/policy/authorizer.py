@@ -93,6 +93,8 @@ class Grant:
 
 
 _LOCAL = Decision("allow", "local/people")
+_ROUTED = Decision("allow", "route")
+"""Targets are reached through routes only, and the rules of those decide."""
 
 
 class Revoker(Protocol):
@@ -124,6 +126,8 @@ class Authorizer:
             return denial
         if not principal.agent:
             return _LOCAL
+        if request.target[0] == "Target":
+            return _ROUTED
         key = (principal.agent, request.target)
         grant = self._grants.get(key)
         if grant is not None:

@@ -345,14 +345,9 @@ class _Closed(Chain):
         return self._denied
 
 
-def member_chain(policies: Policies, services: Services, *, where: str) -> Chain | None:
-    """The rules of one target of an MCP backend; None when it has none of its own concern."""
-    if not (
-        policies.mcp_authorization
-        or policies.credential is not None
-        or policies.transformation is not None
-        or policies.ext_auth is not None
-        or (policies.mcp_authentication is not None and policies.mcp_authentication.tool_scopes)
-    ):
-        return None
-    return chain_for(policies, services, where=where)
+def mcp_chain(policies: Policies, services: Services, where: str) -> Chain | None:
+    """The rules of one target of an MCP backend; None when it has none that concern a target."""
+    scopes = policies.mcp_authentication is not None and policies.mcp_authentication.tool_scopes
+    if policies.mcp_authorization or scopes or policies.credential is not None or policies.transformation is not None:
+        return chain_for(policies, services, where=where)
+    return None

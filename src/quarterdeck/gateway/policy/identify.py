@@ -139,7 +139,7 @@ class Identification:
                 admission.principal = ANYBODY
         admission.admitted = True
         revocations = self._services.revocations
-        if revocations is not None:
+        if revocations is not None and revocations.active:
             decision = revocations.refusal(admission.principal)
             if decision is not None:
                 return Refusal(403, decision.reason, rule=decision.rule)

@@ -28,8 +28,10 @@ LimitsOf = Callable[[Policies, str], "Callable[[Call], Refusal | None] | None"]
 
 
 class Revocations(Protocol):
-    """Who may do nothing any more."""
+    """Who may do nothing any more; asked only while ``active``."""
 
+    @property
+    def active(self) -> bool: ...
     def refusal(self, principal: Principal) -> Decision | None: ...
 
 
