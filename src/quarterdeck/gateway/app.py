@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,19 +26,18 @@ from .audit.service import Auditing
 from .config.lastgood import LastGood, load_key
 from .config.stream import ControlPlane, read_file
 from .http.endpoint import HttpEndpoint
-from .http.frontend import Frontend, ServeMcp
+from .http.frontend import Frontend
 from .http.ports import Ports
 from .http.retry import Budgets
 from .limits.admin import handler as breakers_handler
 from .limits.memory import shared
 from .limits.service import Limits
 from .limits.sizes import listener as listener_limits
+from .limits.stage import ToolLimits
 from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
-from .mcp.multiplex import MultiplexEndpoint
 from .mcp.session import SessionSealer
 from .options import Address, Options
-from .policy.principal import Principal
 from .policy.services import Services
 from .revocations import Revocations
 from .revocations import handler as revocations_handler
@@ -48,9 +46,6 @@ from .split import Splits
 from .table import Table
 from .upstream import Upstreams
 from .wake import Sleeper, Waker
-
-if TYPE_CHECKING:
-    from .mcp.groups import McpGroup
 
 _log = logging.getLogger("quarterdeck.gateway")
 
@@ -80,21 +75,22 @@ class Gateway:
         self.services = Services(self.upstreams, revocations=self.revocations, limits=self.limits.admission)
         self._budgets = Budgets()
         sealer = SessionSealer(key)
-        mcp = McpEndpoint(self.upstreams, self._observer, sealer)
+        mcp = McpEndpoint(self.upstreams, self._observer, sealer, ToolLimits(self.limits, self._observer))
+        mcp.peers.find = lambda key: self._router.table.groups.get(key)
+        self.peers = mcp.peers
         llm = LlmEndpoint(self.upstreams, self._observer)
         a2a = A2aEndpoint(self.upstreams, self._observer)
         self._router = Router(
             Table(Snapshot(), self.upstreams),
             self._observer,
             mcp,
-            MultiplexEndpoint(self.upstreams, self._observer, sealer),
             llm,
             a2a,
             self.waker,
         )
         http = HttpEndpoint(self.upstreams, self._observer, self.registry)
         self.listeners = Ports(
-            Frontend(self._observer, http, _only_member(mcp), llm, a2a),
+            Frontend(self._observer, http, mcp.handle, llm, a2a),
             self._server,
             self.upstreams.own,
             options.bind,
@@ -293,19 +289,6 @@ class Gateway:
 
     def _following_plane(self) -> ControlPlane | None:
         return self._control_plane
-
-
-def _only_member(mcp: McpEndpoint) -> ServeMcp:
-    """Groups of one server, served as that server is."""
-
-    def serve(exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
-        if group.single is None:
-            media, body = _as_json(501, "several MCP servers behind one route are not served yet")
-            exchange.respond(501, body, [(b"content-type", media)])
-            return None
-        return mcp.handle(exchange, group.single.route, principal)
-
-    return serve
 
 
 def _as_json(status: int, message: str) -> tuple[bytes, bytes]:

@@ -18,7 +18,6 @@ from .call import Call
 from .llm.endpoint import LlmEndpoint
 from .mcp.asleep import LIST_HOLD, needed
 from .mcp.endpoint import McpEndpoint
-from .mcp.multiplex import MultiplexEndpoint
 from .observe import Observer
 from .policy.authentication import Unauthenticated
 from .policy.authorizer import Decision, Request
@@ -68,7 +67,6 @@ class Router:
         table: Table,
         observer: Observer,
         mcp: McpEndpoint,
-        multiplex: MultiplexEndpoint,
         llm: LlmEndpoint,
         a2a: A2aEndpoint,
         waker: Waker | None = None,
@@ -78,7 +76,6 @@ class Router:
         self.revocations: Revocations | None = None
         self._observer = observer
         self._mcp = mcp
-        self._multiplex = multiplex
         self._llm = llm
         self._a2a = a2a
 
@@ -142,9 +139,9 @@ class Router:
     ) -> Coroutine[Any, Any, None] | None:
         route = table.mcp.get(path)
         if route is not None:
-            return self._mcp.handle(exchange, route, principal)
+            return self._mcp.handle(exchange, route.group, principal)
         if path == b"/mcp":
-            return self._multiplex.handle(exchange, table, principal)
+            return self._mcp.handle(exchange, table.groups["mcp"], principal)
         if path.startswith((b"/llm/", b"/v1/")):
             self._llm.handle(exchange, table, principal)
         elif path.startswith(b"/a2a/"):

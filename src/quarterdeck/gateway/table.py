@@ -12,6 +12,7 @@ from .http.listeners import Compiled, compile_listeners
 from .http.retry import Budgets
 from .http.route import Building, RouteChain
 from .llm.route import ModelRoute
+from .mcp.groups import McpGroup, aggregate, alone
 from .mcp.route import McpRoute
 from .policy.authentication import Authenticator
 from .policy.authorizer import Authorizer
@@ -19,7 +20,6 @@ from .split import Splits
 from .upstream import Upstreams
 
 if TYPE_CHECKING:
-    from .mcp.groups import McpGroup
     from .policy.services import Services
 
 _RANK = {"MCPServer": 0, "RemoteMCPServer": 1, "Service": 2, "Target": 3}
@@ -64,7 +64,9 @@ class Table:
         }
         self.agents: dict[str, Agent] = {f"{a.namespace}/{a.name}": a for a in snapshot.agents}
         self.groups: dict[str, McpGroup] = {}
-        """MCP backends of routes, by the key that their sessions are bound to."""
+        """All MCP groups by the key that their sessions are bound to: built-in paths, MCP backends of routes."""
+        for group in (*map(alone, self.servers), aggregate(self.servers, snapshot.default_namespace)):
+            self.groups[group.key] = group
         self._backends: dict[str, McpBackend] = {}
         self._services = services
         self.listeners = Compiled()
@@ -90,7 +92,6 @@ class Table:
 
     def _group(self, key: str, backend: McpBackend) -> McpGroup:
         """Compile an MCP backend. One that several listeners serve alike is one group."""
-        from .mcp.groups import McpGroup
         from .policy.chain import mcp_chain
 
         before = self._backends.get(key)

@@ -196,7 +196,17 @@ def result_response(raw_id: Raw | UnsetType | bytes, result: Any) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (ident, msgspec.json.encode(result))
 
 
-def request(ident: int | str, method: str, params: Any = UNSET) -> bytes:
+def response(ident: Raw | UnsetType, result: Raw | UnsetType, error: Raw | UnsetType) -> dict[str, Any]:
+    """A response with parts of another one, to be encoded."""
+    top: dict[str, Any] = {"jsonrpc": "2.0", "id": ident if ident is not UNSET else None}
+    if error is not UNSET:
+        top["error"] = error
+    else:
+        top["result"] = result if result is not UNSET else {}
+    return top
+
+
+def request(ident: int | str | Raw, method: str, params: Any = UNSET) -> bytes:
     """A request of our own."""
     message = {"jsonrpc": "2.0", "id": ident, "method": method}
     if params is not UNSET:

@@ -56,8 +56,8 @@ def name_of(item: bytes | Raw) -> str:
         raise msgspec.DecodeError(f"not UTF-8: {error.reason}") from None
 
 
-def filter_message(body: bytes, key: str, keep: Callable[[str], bool], *, private: bool) -> bytes:
-    """A list response with only the items whose name is kept; anything that is no list response comes back unchanged.
+def filter_message(body: bytes, key: str, keep: Callable[[Raw], bool], *, private: bool) -> bytes:
+    """A list response with only the items that are kept; anything that is no list response comes back unchanged.
 
     ``private``: mark the answer as one caller's (2026-07-28, SEP-2549), since others would see another list.
     Raises msgspec.DecodeError when the bytes are no JSON object.
@@ -71,7 +71,7 @@ def filter_message(body: bytes, key: str, keep: Callable[[str], bool], *, privat
     fields = members(result)
     if key not in fields:
         return body
-    fields[key] = Raw(msgspec.json.encode([item for item in items(fields[key]) if keep(name_of(item))]))
+    fields[key] = Raw(msgspec.json.encode([item for item in items(fields[key]) if keep(item)]))
     if private:
         fields["cacheScope"] = Raw(b'"private"')
     top["result"] = Raw(msgspec.json.encode(fields))

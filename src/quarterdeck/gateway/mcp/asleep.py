@@ -10,16 +10,11 @@ from quarterdeck.mcptypes import jsonrpc, lists, protocol
 from ..policy.principal import Principal
 from ..table import Table
 from ..wake import Sleeper
-from .names import Names
+from . import naming
 from .route import McpRoute
 
 LIST_HOLD = 10.0
 """Seconds a list waits for servers that start; then it says who is missing, as for any server that is down."""
-_NAMED = {
-    protocol.TOOLS_CALL: ("name", "_"),
-    protocol.PROMPTS_GET: ("name", "_"),
-    protocol.RESOURCES_READ: ("uri", "+"),
-}
 
 
 def needed(table: Table, body: bytes, principal: Principal) -> tuple[list[Sleeper], bool]:
@@ -32,15 +27,16 @@ def needed(table: Table, body: bytes, principal: Principal) -> tuple[list[Sleepe
     if message.method in lists.LIST_KEYS:
         listed = [route for route in table.asleep if route.server.prefixed and _may(route, principal, message.method)]
         return [route.target for route in listed], True
-    named = _NAMED.get(message.method)
-    raw = params.get(named[0]) if named is not None else None
-    if named is None or raw is None:
+    if not naming.routed(message.method):
         return [], False
-    exposed = msgspec.json.decode(raw)
-    found = Names(table.servers, table.snapshot.default_namespace).resolve(str(exposed), named[1])
-    if found is None or found[0] not in table.asleep or not _may(found[0], principal, message.method, found[1]):
+    try:
+        found = naming.find(table.groups["mcp"], message.method, params)
+    except msgspec.DecodeError:
         return [], False
-    return [found[0].target], False
+    if isinstance(found, str) or found[0].route not in table.asleep:
+        return [], False
+    route = found[0].route
+    return ([route.target], False) if _may(route, principal, message.method, found[2]) else ([], False)
 
 
 def _may(route: McpRoute, principal: Principal, method: str, name: str = "") -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from quarterdeck.wire.sse import SseParser
 
 from .route import Lane, McpRoute
 
-_INFO = {"name": "quarterdeck", "version": __version__}
+INFO = {"name": "quarterdeck", "version": __version__}
 _PAGES = 100
 _LIST_BYTES = 16 * 1024 * 1024
 """Bounds of one list, over all its pages: a server's word must not fill the gateway's memory."""
@@ -35,6 +35,8 @@ class Link(Struct):
     origin: Origin
     version: str
     session: str = ""
+    meta: dict[str, Any] | None = None
+    """``_meta`` of requests to a modern upstream; None: our own."""
 
     @property
     def modern(self) -> bool:
@@ -81,12 +83,15 @@ class _Initialized(Struct, rename="camel"):
     protocol_version: str = LATEST_LEGACY
 
 
-def modern_meta() -> dict[str, Any]:
-    """The ``_meta`` that each request of 2026-07-28 carries."""
+def modern_meta(
+    capabilities: dict[str, Any] | None = None, info: dict[str, Any] | None = None, level: str = ""
+) -> dict[str, Any]:
+    """The ``_meta`` that each request of 2026-07-28 carries; of the gateway itself when nothing is given."""
     return {
         protocol.META_VERSION: MODERN_VERSIONS[-1],
-        protocol.META_CLIENT_CAPABILITIES: {},
-        protocol.META_CLIENT_INFO: _INFO,
+        protocol.META_CLIENT_CAPABILITIES: capabilities or {},
+        protocol.META_CLIENT_INFO: info or INFO,
+        **({protocol.META_LOG_LEVEL: level} if level else {}),
     }
 
 
@@ -95,20 +100,17 @@ def without_modern_meta(raw: Raw) -> dict[str, Raw]:
     return {k: v for k, v in msgspec.json.decode(raw, type=dict[str, Raw]).items() if k not in _MODERN_KEYS}
 
 
-async def connect(route: McpRoute, lane: Lane) -> Link:
-    """Open a session, in the legacy era first, which nearly all servers speak. Raises UpstreamError, TimedOut."""
-    try:
-        return (await initialize(route, lane, {}))[0]
-    except RpcError as error:
-        if error.code in (protocol.UNSUPPORTED_VERSION, protocol.METHOD_NOT_FOUND):
-            return Link(origin_of(route), MODERN_VERSIONS[-1])
-        raise
-
-
-async def initialize(route: McpRoute, lane: Lane, capabilities: dict[str, Any]) -> tuple[Link, Raw]:
+async def initialize(
+    route: McpRoute,
+    lane: Lane,
+    capabilities: dict[str, Any],
+    *,
+    info: dict[str, Any] | None = None,
+    version: str = LATEST_LEGACY,
+) -> tuple[Link, Raw]:
     """A session of the legacy era, for a client that can do so much; and what the server said of itself."""
-    link = Link(origin_of(route), LATEST_LEGACY)
-    params = {"protocolVersion": LATEST_LEGACY, "capabilities": capabilities, "clientInfo": _INFO}
+    link = Link(origin_of(route), version)
+    params = {"protocolVersion": version, "capabilities": capabilities, "clientInfo": info or INFO}
     result, session = await _exchange(route, lane, link, protocol.INITIALIZE, params)
     link.version = msgspec.json.decode(result, type=_Initialized).protocol_version
     link.session = session
@@ -128,17 +130,21 @@ async def ask(route: McpRoute, lane: Lane, link: Link, method: str, params: dict
     """One request; its result. Raises RpcError, SessionExpired, UpstreamError, TimedOut."""
     params = dict(params or {})
     if link.modern:
-        params["_meta"] = modern_meta()
+        params["_meta"] = link.meta or modern_meta()
     return (await _exchange(route, lane, link, method, params))[0]
 
 
-async def list_all(route: McpRoute, lane: Lane, link: Link, method: str, key: str) -> list[Raw]:
-    """All pages of a list."""
+Ask = Callable[[str, dict[str, Any] | None], Awaitable[Raw]]
+"""Sends a request of our own and returns its result."""
+
+
+async def list_all(ask: Ask, method: str, key: str) -> list[Raw]:
+    """All pages of a list. Raises what ``ask`` raises, and UpstreamError when it is too long."""
     found: list[Raw] = []
     cursor: str | None = None
     size = 0
     for _ in range(_PAGES):
-        result = await ask(route, lane, link, method, {"cursor": cursor} if cursor else None)
+        result = await ask(method, {"cursor": cursor} if cursor else None)
         size += memoryview(result).nbytes
         if size > _LIST_BYTES:
             raise UpstreamError(f"lists more than {_LIST_BYTES} bytes")
@@ -159,7 +165,7 @@ async def notify(route: McpRoute, lane: Lane, link: Link, body: bytes, method: s
 async def close(route: McpRoute, lane: Lane, link: Link) -> None:
     """End the session at the upstream."""
     if link.session:
-        head = _lines(lane.headers + link.headers("DELETE"))
+        head = lines(lane.headers + link.headers("DELETE"))
         response = await route.pool.request("DELETE", link.origin, route.path.decode(), head, timeout=5.0)
         await response.read()
 
@@ -193,9 +199,11 @@ async def speaks_modern(route: McpRoute, lane: Lane) -> bool:
     return True
 
 
-async def listen(route: McpRoute, lane: Lane, link: Link) -> Response:
+async def listen(route: McpRoute, lane: Lane, link: Link, last_event: bytes = b"") -> Response:
     """The GET stream of a session, of which nothing but the head must come in time."""
-    head = [*_lines(lane.headers + link.headers("GET")), (b"accept", b"text/event-stream")]
+    head = [*lines(lane.headers + link.headers("GET")), (b"accept", b"text/event-stream")]
+    if last_event:
+        head.append((protocol.H_LAST_EVENT, last_event))
     return await route.pool.request("GET", link.origin, route.path.decode(), head, timeout=route.server.timeout or None)
 
 
@@ -215,9 +223,19 @@ async def messages(response: Response) -> AsyncIterator[jsonrpc.Message]:
         yield message
 
 
-async def post(route: McpRoute, lane: Lane, link: Link, method: str, body: bytes) -> Response:
-    """Send one message; the response head."""
-    head = _lines(lane.headers + (link.headers(method) if method != protocol.INITIALIZE else b""))
+async def post(
+    route: McpRoute,
+    lane: Lane,
+    link: Link,
+    method: str,
+    body: bytes,
+    *,
+    name: str = "",
+    extra: Sequence[Header] = (),
+) -> Response:
+    """Send one message; the response head. ``name``: what a modern server wants mirrored."""
+    head = lines(lane.headers + (link.headers(method, name) if method != protocol.INITIALIZE else b""))
+    head.extend(extra)
     head.append((b"content-type", b"application/json"))
     head.append((b"accept", b"application/json, text/event-stream"))
     return await route.pool.request(
@@ -247,7 +265,7 @@ def _decode(data: bytes) -> _Answer | None:
         return None
 
 
-def _lines(head: bytes) -> list[Header]:
+def lines(head: bytes) -> list[Header]:
     """Header lines as pairs."""
     pairs = (line.partition(b": ") for line in head.split(b"\r\n") if line)
     return [(name, value) for name, _, value in pairs]

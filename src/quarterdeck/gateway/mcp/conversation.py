@@ -32,7 +32,7 @@ _GREETING_BYTES = 256 * 1024
 _BURST = 0.05
 """Seconds to wait for further questions once the server has asked one: servers ask several things at a time."""
 
-_CHANGES = frozenset(
+CHANGES = frozenset(
     {
         "notifications/tools/list_changed", "notifications/prompts/list_changed",
         "notifications/resources/list_changed", "notifications/resources/updated",
@@ -64,6 +64,10 @@ class Greeting(Struct, rename="camel"):
     instructions: str = ""
 
 
+class _Progress(Struct):
+    token: str | int = msgspec.field(name="progressToken", default="")
+
+
 class Flight:
     """A call that the server works on."""
 
@@ -72,6 +76,12 @@ class Flight:
         self.events: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self.asked: dict[str, jsonrpc.Message] = {}
         """Questions the client has been told of and has not answered."""
+        self.given: dict[str, Raw] = {}
+        self.answered = asyncio.Event()
+        """Its answers, and whether all are there; for servers that want them together."""
+        self.token: Raw | None = None
+        self.own_token = ""
+        """The client's progress token, and the one that the server knows in its place."""
         self.task: asyncio.Task[None] | None = None
         self.over = False
         self._waiting = 0
@@ -95,7 +105,8 @@ class Flight:
         except asyncio.QueueFull:  # the client stopped reading; the call ends rather than grow
             self.over = True
 
-    async def _take(self) -> Event:
+    async def take(self) -> Event:
+        """The next event, however long it takes."""
         event = await self.events.get()
         self._waiting -= event.size
         self._taken.set()
@@ -105,7 +116,7 @@ class Flight:
         """The next event; ``end`` with TimedOut after so many silent seconds (0: never)."""
         try:
             async with asyncio.timeout(timeout or None):
-                return await self._take()
+                return await self.take()
         except TimeoutError:
             return Event("end", error=TimedOut(f"gave no sign of life for {timeout:g} s"))
 
@@ -116,7 +127,7 @@ class Flight:
         try:
             async with asyncio.timeout(_BURST):
                 while True:
-                    event = await self._take()
+                    event = await self.take()
                     (found if event.kind == "question" else later).append(event)
         except TimeoutError:
             for event in later:
@@ -127,10 +138,21 @@ class Flight:
 class Conversation:
     """The session, its GET stream, and the calls in it."""
 
-    def __init__(self, route: McpRoute, lane: Lane, capabilities: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        route: McpRoute,
+        lane: Lane,
+        capabilities: dict[str, Any],
+        *,
+        info: dict[str, Any] | None = None,
+        version: str = LATEST_LEGACY,
+    ) -> None:
+        """``info`` and ``version``: what the client said of itself when it initialised, if it did."""
         self.route = route
         self.lane = lane
         self.capabilities = capabilities
+        self.info = info
+        self.version = version
         self.link: Link | None = None
         self.greeting = Greeting()
         self.level = ""
@@ -140,7 +162,7 @@ class Conversation:
         """Tool → arguments that travel as headers; None until the tools were listed."""
         self._flights: dict[str, Flight] = {}
         self._stream: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
+        self.opening = asyncio.Lock()
 
     @property
     def busy(self) -> bool:
@@ -148,12 +170,14 @@ class Conversation:
 
     async def open(self) -> Link:
         """The session; made when there is none. Raises UpstreamError, TimedOut."""
-        async with self._opening:
+        async with self.opening:
             link = self.link
             if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
                 return link
             self.close()
-            opened, result = await client.initialize(self.route, self.lane, self.capabilities)
+            opened, result = await client.initialize(
+                self.route, self.lane, self.capabilities, info=self.info, version=self.version
+            )
             if memoryview(result).nbytes > _GREETING_BYTES:
                 raise UpstreamError(f"says more than {_GREETING_BYTES} bytes of itself")
             self.greeting = msgspec.json.decode(result, type=Greeting)
@@ -161,6 +185,13 @@ class Conversation:
             self.level, self.mirrored = "", None
             self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
             return self.link
+
+    def attach(self, listener: Callable[[jsonrpc.Message], None]) -> None:
+        """Tell ``listener`` of what belongs to no call, from now on."""
+        self.listeners.add(listener)
+
+    def detach(self, listener: Callable[[jsonrpc.Message], None]) -> None:
+        self.listeners.discard(listener)
 
     def close(self) -> None:
         """Forget the session; calls in it end with an error."""
@@ -195,27 +226,26 @@ class Conversation:
 
     async def answer(self, flight: Flight, answers: dict[str, Raw]) -> None:
         """Bring the client's answers to the server. Raises UpstreamError, TimedOut."""
-        link = await self.open()
         for key, result in answers.items():
             question = flight.asked.pop(key, None)
             if question is not None:
-                await client.notify(
-                    self.route, self.lane, link, jsonrpc.result_response(question.id, result), "response"
-                )
+                await self.tell(jsonrpc.result_response(question.id, result), "response")
 
     async def refuse(self, question: jsonrpc.Message, text: str) -> None:
         """Tell the server that nobody will answer. Raises UpstreamError, TimedOut."""
-        body = jsonrpc.error_response(question.id, protocol.METHOD_NOT_FOUND, text)
-        await client.notify(self.route, self.lane, await self.open(), body, "response")
+        await self.tell(jsonrpc.error_response(question.id, protocol.METHOD_NOT_FOUND, text), "response")
+
+    async def tell(self, body: bytes, method: str) -> None:
+        """Send what the server does not answer. Raises UpstreamError, TimedOut."""
+        await client.notify(self.route, self.lane, await self.open(), body, method)
 
     async def cancel(self, flight: Flight, reason: str) -> None:
         """Nobody waits for this call any more. Raises nothing: the server is told if it can be."""
         self.end(flight)
-        link = self.link
-        if link is not None:
+        if self.link is not None:
             body = jsonrpc.notification(protocol.CANCELLED, {"requestId": flight.id, "reason": reason})
             try:
-                await client.notify(self.route, self.lane, link, body, protocol.CANCELLED)
+                await self.tell(body, protocol.CANCELLED)
             except (UpstreamError, TimedOut):
                 return  # it cannot hear us; its own time limits end the call
 
@@ -250,18 +280,31 @@ class Conversation:
                 response.close()
                 return
             async for message in client.messages(response):
-                flight = next(reversed(self._flights.values())) if self._flights else None
-                if message.method in _CHANGES or flight is None:
-                    self._tell(message)
-                elif not flight.full:  # it does not say which call it is about: the youngest one is the best guess
-                    self._about(flight, message)
-                elif message.id is not UNSET:
-                    await self.refuse(message, "the client does not keep up")
+                await self._unasked(message)
         except (UpstreamError, TimedOut):
             return  # the next session has another stream
 
+    async def _unasked(self, message: jsonrpc.Message) -> None:
+        """A message that came on no call's stream."""
+        flight = self._meant(message)
+        if message.method in CHANGES or flight is None:
+            self._tell(message)
+        elif not flight.full:
+            self._about(flight, message)
+        elif message.id is not UNSET:
+            await self.refuse(message, "the client does not keep up")
+
+    def _meant(self, message: jsonrpc.Message) -> Flight | None:
+        """The call a message is about: progress says so, for all else the youngest one is the best guess."""
+        if message.method == "notifications/progress" and isinstance(message.params, Raw):
+            token = msgspec.json.decode(message.params, type=_Progress).token
+            for flight in self._flights.values():
+                if flight.own_token and flight.own_token == token:
+                    return flight
+        return next(reversed(self._flights.values())) if self._flights else None
+
     def _about(self, flight: Flight, message: jsonrpc.Message) -> None:
-        if message.method in _CHANGES:
+        if message.method in CHANGES:
             self._tell(message)
         else:
             flight.put(Event("notice" if message.id is UNSET else "question", message))

@@ -1,6 +1,7 @@
-"""``/mcp/{namespace}/{server}``: one MCP server, both protocol eras, passed through under policy.
+"""From a request to its server: both protocol eras, passed through under policy.
 
-A request goes through :attr:`McpEndpoint.stages` in order; a stage that has answered returns False.
+A request to one server goes through :attr:`McpEndpoint.stages` in order; a stage that has answered returns False. Where
+several servers are behind one path, :mod:`.multiplex` finds out which one is meant and then takes the same stages.
 """
 
 from __future__ import annotations
@@ -8,147 +9,103 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from msgspec import UNSET
-
 from quarterdeck.errors import TimedOut, UpstreamError
-from quarterdeck.mcptypes import ERA_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, era_of, jsonrpc, lists, protocol
-from quarterdeck.mcptypes.headers import decode_value, encode_value
+from quarterdeck.mcptypes import lists, protocol
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange
 
-from ..call import Call
+from ..limits.stage import ToolLimits
 from ..observe import Observer
 from ..policy.principal import Principal
 from ..upstream import Upstreams
+from .answers import Answers, filters, shown
+from .call import McpCall, Problem, Transform, read
 from .eras import Eras
+from .groups import McpGroup
+from .heads import request_bytes
+from .multiplex import Multiplexer
 from .older import OlderServers
-from .relay import McpRelay, Transform, answer_error
-from .route import Lane, McpRoute
+from .peers import Peers
+from .relay import GreetingRelay, McpRelay, answer_error
 from .session import Session, SessionSealer
-
-_VERSIONS = frozenset(v.encode() for v in SUPPORTED_VERSIONS) | {b"2024-11-05"}
-_NAMED = {protocol.TOOLS_CALL: "name", protocol.PROMPTS_GET: "name", protocol.RESOURCES_READ: "uri"}
-_FORWARD = b"x-quarterdeck-forward-"
-_ACCEPT = b"application/json, text/event-stream"
-
-
-class McpCall(Call):
-    """A call to one MCP server."""
-
-    __slots__ = ("body", "lane", "later", "message", "modern", "origin", "route", "session")
-
-    def __init__(self, exchange: Exchange, route: McpRoute, principal: Principal) -> None:
-        super().__init__(exchange, "mcp", route.label)
-        self.principal = principal
-        self.route = route
-        self.lane: Lane = route.lane(principal)
-        self.body = exchange.body
-        self.message: jsonrpc.Message | None = None
-        self.modern = era_of(self.headers.get(protocol.H_VERSION)) == ERA_MODERN
-        self.session: Session | None = None
-        self.origin: Origin | None = None
-        self.later: Coroutine[Any, Any, None] | None = None
-        """What goes on with the call when a stage has to wait."""
+from .shared import Conversations
+from .stateless import StatelessMultiplexer
 
 
 class McpEndpoint:
-    """Serves the calls to single MCP servers."""
+    """Serves MCP groups: one server, or many behind one endpoint."""
 
-    def __init__(self, upstreams: Upstreams, observer: Observer, sealer: SessionSealer) -> None:
+    def __init__(
+        self, upstreams: Upstreams, observer: Observer, sealer: SessionSealer, limits: ToolLimits | None = None
+    ) -> None:
         self._upstreams = upstreams
         self._observer = observer
         self._sealer = sealer
         self._eras = Eras()
-        self._older = OlderServers(observer, sealer)
-        # limits and the circuit breaker take their place between authorize and the eras
+        self._answers = Answers(observer)
+        self.peers = Peers(sealer, self._answers)
+        self.peers.handle = self.handle
+        shared = Conversations()
+        self._older = OlderServers(upstreams, observer, sealer, self.peers, shared)
+        self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, self.run)
+        self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
+        kept = (limits.keep,) if limits is not None else ()
         self.stages: tuple[Callable[[McpCall], bool], ...] = (
-            self._read, self._authorize, self._same_era, self._locate, self._forward,
+            self._authorize, *kept, self._same_era, self._locate, self._forward,
         )  # fmt: skip
 
-    def handle(self, exchange: Exchange, route: McpRoute, principal: Principal) -> Coroutine[Any, Any, None] | None:
-        call = McpCall(exchange, route, principal)
+    def handle(self, exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
+        """Answer one request of any method; a coroutine when something must be awaited."""
+        call = McpCall(exchange, group, principal)
         self._observer.begin(call)
+        problem = read(call)
+        if problem is not None:
+            self._answers.invalid(call, problem)
+            return None
+        if group.single is not None and self._passes(call):
+            return self.run(call)
+        if call.done:
+            return None
+        return self._stateless.handle(call) if call.modern else self._multiplexer.handle(call)
+
+    def run(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
+        """Take a call whose server is known through the stages."""
         for stage in self.stages:
             if not stage(call):
                 return call.later
         return None
 
     # -- stages
-    def _read(self, call: McpCall) -> bool:
-        """Parse and check the framing: method, headers, JSON-RPC."""
-        method = call.exchange.method
-        repeated = call.repeated_header()
-        if repeated:
-            return self._invalid(call, f"header {repeated} may be sent once only")
-        version = call.headers.get(protocol.H_VERSION)
-        if version is not None and version not in _VERSIONS:
-            requested = version.decode("latin-1")
-            call.raw_id = jsonrpc.id_of(call.body)
-            data = {"supported": list(MODERN_VERSIONS), "requested": requested}
-            text = f"unsupported protocol version {requested}"
-            return self._invalid(call, text, protocol.UNSUPPORTED_VERSION, data=data)
-        if method == "POST":
-            return self._read_message(call)
-        if method in ("GET", "DELETE") and not call.modern:
-            call.method = method
+    def _passes(self, call: McpCall) -> bool:
+        """Whether a call to a group of one server may go there as it is; opens the client's session."""
+        if call.modern:
             return True
-        call.exchange.respond(405, b"", [(b"allow", b"POST" if call.modern else b"GET, POST, DELETE")])
-        self._observer.finish(call, "error", 405, f"{method[:16]} is not served here")
-        return False
-
-    def _read_message(self, call: McpCall) -> bool:
-        content = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content != b"application/json":
-            return self._invalid(call, "the content type must be application/json", status=415)
-        try:
-            message = call.message = jsonrpc.parse(call.body)
-            if message.id is not UNSET:
-                call.raw_id = bytes(message.id)
-            call.method = message.method
-            if message.method == protocol.TOOLS_CALL:
-                self._read_tool_call(call, message)
-            elif not jsonrpc.unambiguous(call.body, b'"method"'):
-                # an answer too: a server that ignores letter case would read "Method" in it as a call
-                call.body = jsonrpc.canonical(call.body)
-            return self._check_modern(call, message) if call.modern else True
-        except jsonrpc.FramingError as error:
-            return self._invalid(call, str(error), error.code)
-
-    def _read_tool_call(self, call: McpCall, message: jsonrpc.Message) -> None:
-        params = jsonrpc.call_params(message)
-        call.tool = params.name
-        if params.arguments is not UNSET:
-            call.arguments = params.arguments
-        if not jsonrpc.unambiguous(call.body, b'"method"', b'"name"', b'"params"', b'"arguments"'):
-            call.body = jsonrpc.canonical(call.body)
-
-    def _check_modern(self, call: McpCall, message: jsonrpc.Message) -> bool:
-        """2026-07-28: the mirrored headers must say what the body says."""
-        if not message.method:
-            return self._invalid(call, "clients send no responses in this protocol version")
-        if call.headers.get(protocol.H_METHOD) != message.method.encode():
-            return self._invalid(call, "header Mcp-Method does not match the body", protocol.HEADER_MISMATCH)
-        if message.method in _NAMED:
-            given = call.headers.get(protocol.H_NAME)
-            if given is None or decode_value(given) != _mirrored(message):
-                return self._invalid(call, "header Mcp-Name does not match the body", protocol.HEADER_MISMATCH)
-        return True
+        if not call.group.stateful:
+            return False
+        token = call.headers.get(protocol.H_SESSION)
+        if token is None or call.method == protocol.INITIALIZE:
+            return call.route.plain and not self._eras.newer(call.route)
+        session = call.session = self._sealer.open(token, call.group.binding(call.principal))
+        if session is None:
+            self._answers.invalid(call, Problem("unknown session; initialize again", status=404))
+            return False
+        return not session.owner
 
     def _authorize(self, call: McpCall) -> bool:
-        decision = call.decision = call.lane.decide(call.method, call.tool)
+        decision = call.decision = call.decide(call.method, call.tool or call.own, call.exposed)
         if decision.allow:
             return True
-        code = protocol.APPROVAL_REQUIRED if decision.verdict == "approval" else protocol.DENIED
-        data = {"reason": "approval_required" if decision.verdict == "approval" else "denied", "rule": decision.rule}
-        # a JSON-RPC answer to a request is HTTP 200; a notification or a GET has no answer to carry the refusal
-        status = 200 if call.raw_id else 403
-        answer_error(call, code, decision.reason, status=status, data=data)
-        self._observer.finish(call, "denied", status, decision.reason)
+        self._answers.refused(call, decision)
         return False
 
     def _same_era(self, call: McpCall) -> bool:
         """Hand over what is said in an era that the server does not speak, or may not."""
-        if not call.modern or not call.route.server.endpoints or self._eras.modern(call.route):
+        if not call.modern or not call.route.reachable:
+            return True
+        if not call.route.plain:
+            call.later = self._older.handle(call)
+            return False
+        if self._eras.modern(call.route):
             return True
         call.later = self._across_eras(call)
         return False
@@ -168,17 +125,18 @@ class McpEndpoint:
             self._forward(call)
 
     def _locate(self, call: McpCall) -> bool:
-        """Find the upstream's address, and its session behind the client's token."""
-        token = None if call.modern else call.headers.get(protocol.H_SESSION)
-        if token is not None:
-            session = call.session = self._sealer.open(token, call.lane.binding)
-            if session is None:
-                return self._invalid(call, "unknown session; initialize again", protocol.INVALID_REQUEST, status=404)
+        """Find the upstream's address, and that of its session."""
+        session = call.session
+        if call.client is not None and session is None:
+            call.later = self._multiplexer.connect(call, self._go_on)
+            return False
+        if session is not None:
             call.origin = call.route.origin(session.host, session.port)
-            if call.origin is None and call.route.server.endpoints:
+            if call.origin is None and call.route.server.endpoints and call.client is None:
                 text = f"MCP server {call.server} no longer runs where this session lives; initialize again"
-                return self._invalid(call, text, status=404)
-        else:
+                self._answers.invalid(call, Problem(text, status=404))
+                return False
+        if call.origin is None:
             call.origin = call.route.origin()
         if call.origin is None:
             message = f"MCP server {call.server} has no ready endpoint; {call.route.remedy}"
@@ -187,102 +145,52 @@ class McpEndpoint:
             return False
         return True
 
+    def _go_on(self, call: McpCall) -> None:
+        """The upstream's session is there."""
+        if self._locate(call):
+            self._forward(call)
+
     def _forward(self, call: McpCall) -> bool:
         origin = call.origin
         assert origin is not None
-        relay = McpRelay(
+        relay = self._relay(call, origin)
+        self._upstreams.send(call.route.pool, origin, relay, request_bytes(call, origin))
+        return True
+
+    # -- inside
+    def _relay(self, call: McpCall, origin: Origin) -> McpRelay:
+        if call.client is not None:
+            return self._multiplexer.relay(call, self._go_on)
+        kind = GreetingRelay if call.method == protocol.INITIALIZE else McpRelay
+        relay = kind(
             self._upstreams,
             call.exchange,
             call,
             self._observer,
             timeout=0.0 if call.method in ("GET", "subscriptions/listen") else call.route.server.timeout,
             remedy=call.route.remedy,
-            transform=_filter(call) if call.method == protocol.TOOLS_LIST and call.lane.filters else None,
-            seal=self._sealing(call, origin) if call.method == protocol.INITIALIZE else None,
+            transform=call.transform or self._filter(call),
         )
-        self._upstreams.send(call.route.pool, origin, relay, request_bytes(call, origin))
-        return True
+        if isinstance(relay, GreetingRelay):
+            relay.seal = self._sealing(call, origin)
+            relay.newer = lambda otherwise: self._multiplexer.newer(call, otherwise)
+        return relay
 
-    # -- inside
     def _sealing(self, call: McpCall, origin: Origin) -> Callable[[bytes], bytes]:
         def seal(upstream: bytes) -> bytes:
             session = Session(upstream.decode("latin-1"), origin[0], origin[1])
-            return self._sealer.seal(session, call.lane.binding)
+            return self._sealer.seal(session, call.group.binding(call.principal))
 
         return seal
 
-    def _invalid(
-        self,
-        call: McpCall,
-        message: str,
-        code: int = protocol.INVALID_REQUEST,
-        *,
-        status: int = 400,
-        data: object = None,
-    ) -> bool:
-        answer_error(call, code, message, status=status, data=data)
-        self._observer.finish(call, "error", status, message)
-        return False
+    def _filter(self, call: McpCall) -> Transform | None:
+        """Lists show what the caller may use."""
+        key = lists.LIST_KEYS.get(call.method)
+        if key is None or not filters(call, call.member):
+            return None
+        member = call.member
 
+        def transform(body: bytes) -> bytes:
+            return lists.filter_message(body, key, lambda item: shown(call, member, key, item), private=call.modern)
 
-def _mirrored(message: jsonrpc.Message) -> str:
-    params = jsonrpc.mirror_params(message)
-    return params.uri if message.method == protocol.RESOURCES_READ else params.name
-
-
-def _filter(call: McpCall) -> Transform:
-    shows = call.lane.shows
-    private = call.modern
-
-    def transform(body: bytes) -> bytes:
-        return lists.filter_message(body, "tools", shows, private=private)
-
-    return transform
-
-
-def _start_of_head(call: McpCall, origin: Origin) -> bytes:
-    """The lines that are the same for every request of one client in one session."""
-    parts = [b"%b %b HTTP/1.1\r\n" % (call.exchange.method.encode(), call.route.path), call.lane.headers]
-    if not call.route.host_line:
-        parts.append(b"host: %b:%d\r\n" % (origin[0].encode(), origin[1]))
-    accept = call.headers.get(b"accept")
-    parts.append(b"accept: %b\r\n" % (accept if accept is not None and accept != b"*/*" else _ACCEPT))
-    version = call.headers.get(protocol.H_VERSION)
-    if version is not None:
-        parts.append(b"%b: %b\r\n" % (protocol.H_VERSION, version))
-    if call.session is not None:
-        parts.append(b"%b: %b\r\n" % (protocol.H_SESSION, call.session.upstream.encode("latin-1")))
-    return b"".join(parts)
-
-
-def request_bytes(call: McpCall, origin: Origin) -> bytes:
-    """The request towards the upstream: only headers we know, those configured, and the body that was decided on."""
-    lane = call.lane
-    headers = call.headers
-    key = (
-        call.exchange.method, origin, headers.get(b"accept"), headers.get(protocol.H_VERSION),
-        call.session.upstream if call.session is not None else "",
-    )  # fmt: skip
-    start = lane.starts.get(key)
-    if start is None:
-        start = lane.remember(key, _start_of_head(call, origin))
-    parts = [start]
-    last_event = headers.get(protocol.H_LAST_EVENT)
-    if last_event is not None:
-        parts.append(b"%b: %b\r\n" % (protocol.H_LAST_EVENT, last_event))
-    if call.modern and call.message is not None:
-        parts.append(b"%b: %b\r\n" % (protocol.H_METHOD, call.method.encode()))
-        if call.method in _NAMED:
-            parts.append(b"%b: %b\r\n" % (protocol.H_NAME, encode_value(_mirrored(call.message))))
-        parts.extend(b"%b: %b\r\n" % (k, v) for k, v in call.exchange.headers if k.startswith(protocol.H_PARAM_PREFIX))
-    for name in lane.forward:
-        value = headers.get(_FORWARD + name)
-        if value is not None:
-            parts.append(b"%b: %b\r\n" % (name, value))
-    parts.append(b"traceparent: %b\r\n" % call.traceparent)
-    if call.exchange.method == "POST":
-        parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(call.body))
-        parts.append(call.body)
-    else:
-        parts.append(b"\r\n")
-    return b"".join(parts)
+        return transform

@@ -21,6 +21,7 @@ class Eras:
 
     def __init__(self) -> None:
         self._known: dict[Key, tuple[bool, float]] = {}
+        self._newer: dict[Key, float] = {}
 
     def modern(self, route: McpRoute) -> bool:
         """Whether the server is known to speak 2026-07-28."""
@@ -36,6 +37,16 @@ class Eras:
             self._known[route.target, route.server.endpoints] = (known, monotonic() + _TTL)
             self._recall(route)
         return known
+
+    def newer(self, route: McpRoute) -> bool:
+        """Whether the server is known to speak nothing older than 2026-07-28."""
+        return bool(self._newer) and self._newer.get((route.target, route.server.endpoints), 0.0) > monotonic()
+
+    def refused_older(self, route: McpRoute) -> None:
+        """The server speaks 2026-07-28 and has refused ``initialize``."""
+        if len(self._newer) >= _REMEMBERED:
+            self._newer.clear()
+        self._newer[route.target, route.server.endpoints] = monotonic() + _TTL
 
     def _recall(self, route: McpRoute) -> bool | None:
         """What was found out under any configuration; None when the server has to be asked."""

@@ -1,492 +1,474 @@
-"""``/mcp``: every server that the caller may use behind one endpoint, in both eras.
+"""Several servers behind one endpoint, for clients with sessions (until 2025-11-25).
 
-``initialize`` and ``server/discover`` are answered here; upstream sessions are opened when first needed and kept by
-this process in a bounded table. The session token names the process (``owner``): after a restart it is unknown (404)
-and the client initialises again.
+``initialize`` opens a session with every server the caller may use; the token carries them. A call goes to the server
+that its name tells, on the path of calls to single servers. What a server needs from the client in the middle of a call
+comes on the call's stream, all else on the session's GET stream (:mod:`.merged`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from itertools import count
 from os import urandom
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
 
-from quarterdeck import __version__
 from quarterdeck.errors import TimedOut, UpstreamError
-from quarterdeck.mcptypes import (
-    ERA_MODERN,
-    LATEST_LEGACY,
-    LEGACY_VERSIONS,
-    MODERN_VERSIONS,
-    SUPPORTED_VERSIONS,
-    era_of,
-    jsonrpc,
-    lists,
-    protocol,
-)
-from quarterdeck.wire.http import Exchange, Header
+from quarterdeck.mcptypes import LATEST_LEGACY, LEGACY_VERSIONS, jsonrpc, lists, protocol
 
-from ..call import Call
 from ..observe import Observer
-from ..policy.authorizer import Decision
-from ..policy.principal import Principal
-from ..table import Table
 from ..upstream import Upstreams
-from . import client
-from .client import Link
-from .names import Names
-from .relay import McpRelay, answer_error
-from .route import McpRoute
+from . import ids, merge, naming, sessions
+from .answers import Answers, shown
+from .call import SSE_VERSION, McpCall, Problem, text_of
+from .client import INFO, RpcError
+from .eras import Eras
+from .groups import Member
+from .legs import Elsewhere, Legs
+from .merge import Part
+from .merged import MergedStream
+from .muxrelay import MuxRelay
+from .peers import Peers
 from .session import Session, SessionSealer
+from .sessions import ClientSession, ClientSessions, Greeted
+from .talk import Talk
 
-_STATES = 20_000
-_PAGE = 1_000
-_JSON: Header = (b"content-type", b"application/json")
-_CAPABILITIES = {"tools": {}, "prompts": {}, "resources": {}}
-_INFO = {"name": "quarterdeck", "title": "Quarterdeck gateway", "version": __version__}
-_INSTRUCTIONS = "Tools of several MCP servers; the name of each begins with its server's name."
-_OWN_RULE = Decision("allow", "gateway/multiplex")
-_TOLD = frozenset({"DELETE", protocol.CANCELLED, protocol.INITIALIZED, "notifications/progress"})
+_TOKEN_LEGS = 2_500
+"""Bytes of upstream sessions in a token; with more of them, all requests go to the owner."""
+_VERSIONS = frozenset({SSE_VERSION, *LEGACY_VERSIONS})
 
-
-class State:
-    """The upstream sessions of one client session (legacy), or of one principal (modern)."""
-
-    __slots__ = ("links", "locks")
-
-    def __init__(self) -> None:
-        self.links: dict[str, Link] = {}
-        self.locks: dict[str, asyncio.Lock] = {}
-
-    async def link(self, route: McpRoute, principal: Principal) -> Link:
-        """The session with a server, opened when there is none. Raises UpstreamError, TimedOut."""
-        found = self.links.get(route.label)
-        if found is not None and route.origin(found.origin[0], found.origin[1]) is not None:
-            return found
-        async with self.locks.setdefault(route.label, asyncio.Lock()):
-            again = self.links.get(route.label)
-            if again is not None and again is not found:
-                return again
-            link = self.links[route.label] = await client.connect(route, route.lane(principal))
-            return link
-
-    def drop(self, route: McpRoute, link: Link) -> None:
-        if self.links.get(route.label) is link:
-            del self.links[route.label]
+Later = Coroutine[Any, Any, None]
 
 
-class MuxCall(Call):
-    """A call on the aggregated endpoint."""
+class Multiplexer:
+    """Serves sessions of groups with several servers, and of servers that need the gateway to translate.
 
-    __slots__ = ("message", "modern", "params", "state", "table")
+    ``run`` takes a call whose server is known through the stages of single servers.
+    """
 
-    def __init__(self, exchange: Exchange, table: Table, principal: Principal) -> None:
-        super().__init__(exchange, "mcp", "")
-        self.table = table
-        self.principal = principal
-        self.modern = era_of(self.headers.get(protocol.H_VERSION)) == ERA_MODERN
-        self.message = jsonrpc.Message()
-        self.params: dict[str, Raw] = {}
-        self.state = State()
-
-
-class MultiplexEndpoint:
-    """Serves the aggregated endpoint."""
-
-    def __init__(self, upstreams: Upstreams, observer: Observer, sealer: SessionSealer) -> None:
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        observer: Observer,
+        sealer: SessionSealer,
+        eras: Eras,
+        peers: Peers,
+        run: Callable[[McpCall], Later | None],
+    ) -> None:
         self._upstreams = upstreams
         self._observer = observer
         self._sealer = sealer
-        self._owner = urandom(8).hex()
-        self._states: OrderedDict[str, State] = OrderedDict()
-        self._names: tuple[Table, Names] | None = None
-        self._ids = count(1)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._peers = peers
+        self._run = run
+        self._answers = Answers(observer)
+        self._sessions = ClientSessions()
+        self._legs = Legs(eras)
+        self._talk = Talk(self._answers)
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def handle(self, exchange: Exchange, table: Table, principal: Principal) -> Coroutine[Any, Any, None] | None:
-        call = MuxCall(exchange, table, principal)
-        self._observer.begin(call)
-        if not self._read(call):
+    def handle(self, call: McpCall) -> Later | None:
+        """Answer one request of a client with a session."""
+        method = call.method
+        if method == protocol.INITIALIZE and call.raw_id:
+            return self._initialize(call)
+        if not call.group.stateful:
+            return self._without_session(call)
+        client = self._open(call)
+        if client is None:
+            return call.later
+        return self._serve(call, client)
+
+    def _serve(self, call: McpCall, client: ClientSession) -> Later | None:
+        call.client = client
+        method = call.method
+        if method == "GET":
+            return self._stream(call, client)
+        if method == "DELETE":
+            return self._end(call, client)
+        if not method:
+            return self._answered(call, client)
+        try:
+            if not call.raw_id:
+                return self._notified(call, client)
+            if naming.routed(method):
+                return self._by_name(call, client)
+        except msgspec.DecodeError as error:
+            self._answers.invalid(call, Problem(f"invalid params: {error}", protocol.INVALID_PARAMS))
             return None
-        message = call.message
-        if exchange.method == "DELETE":
-            self._end_session(call)
-        elif not message.method:
-            exchange.respond(202)  # an answer to a request that we never make
-            self._finish_own(call, 202)
-        elif message.id is UNSET:
-            return self._notified(call)
-        elif message.method == protocol.TOOLS_CALL or message.method == protocol.PROMPTS_GET:
-            return self._by_name(call, "name", "_")
-        elif message.method == protocol.RESOURCES_READ:
-            return self._by_name(call, "uri", "+")
-        elif message.method in lists.LIST_KEYS:
-            return self._list(call, lists.LIST_KEYS[message.method])
+        key = lists.LIST_KEYS.get(method) or ("tasks" if method == "tasks/list" else "")
+        if key:
+            return self._list(call, client, key)
+        if method == protocol.PING:
+            self._answers.result(call, {})
+        elif method == protocol.SET_LEVEL:
+            return self._to_all(call, client)
+        elif call.group.single is not None:
+            return self._send(call, client, call.group.single, "", call.params)
         else:
-            self._answer_here(call)
+            text = f"no server answers {method[:128]} on the aggregated endpoint"
+            call.method = "other"  # the caller's text must not become a metric label
+            self._answers.error(call, protocol.METHOD_NOT_FOUND, text)
         return None
 
-    # -- reading
-    def _read(self, call: MuxCall) -> bool:
-        exchange = call.exchange
-        repeated = call.repeated_header()
-        if repeated:
-            return self._invalid(call, f"header {repeated} may be sent once only")
-        if exchange.method not in ("POST", "DELETE") or (call.modern and exchange.method == "DELETE"):
-            exchange.respond(405, b"", [(b"allow", b"POST" if call.modern else b"POST, DELETE")])
-            self._observer.finish(call, "error", 405, f"{exchange.method[:16]} is not served here")
-            return False
-        version = call.headers.get(protocol.H_VERSION, b"").decode("latin-1")
-        if version and version not in SUPPORTED_VERSIONS:
-            call.raw_id = jsonrpc.id_of(exchange.body)
-            data = {"supported": list(MODERN_VERSIONS), "requested": version}
-            text = f"unsupported protocol version {version}"
-            return self._invalid(call, text, protocol.UNSUPPORTED_VERSION, data=data)
-        if exchange.method == "POST":
-            try:
-                message = call.message = jsonrpc.parse(exchange.body)
-                call.method = message.method
-                if message.id is not UNSET:
-                    call.raw_id = bytes(message.id)
-                if message.params is not UNSET:
-                    call.params = lists.members(message.params)
-            except jsonrpc.FramingError as error:
-                return self._invalid(call, str(error), error.code)
-            except msgspec.DecodeError as error:
-                return self._invalid(call, f"invalid params: {error}", protocol.INVALID_PARAMS)
-        return self._find_state(call)
+    # -- sessions
+    def _open(self, call: McpCall) -> ClientSession | None:
+        """The client's session; None when it was refused, or is served elsewhere (``call.later``)."""
+        token = call.headers.get(protocol.H_SESSION)
+        if token is None:
+            text = "header Mcp-Session-Id is missing; initialize first"
+            self._answers.invalid(call, Problem(text))
+            return None
+        session = call.session or self._sealer.open(token, call.group.binding(call.principal))
+        call.session = None
+        mine = session is not None and session.owner == self._peers.owner
+        client = self._sessions.get(session, mine=mine) if session is not None and session.owner else None
+        if session is None or client is None:
+            self._answers.invalid(call, Problem("unknown session; initialize again", status=404))
+            return None
+        if not mine and not self._served_here(call, client):
+            call.later = self._peers.pass_on(call, session.owner)
+            return None
+        return client
 
-    def _find_state(self, call: MuxCall) -> bool:
-        if call.message.method == protocol.INITIALIZE:
-            return True
-        if call.modern:
-            if call.headers.get(protocol.H_METHOD) != call.method.encode():
-                return self._invalid(call, "header Mcp-Method does not match the body", protocol.HEADER_MISMATCH)
-            key = f"principal:{call.principal.id}"
-            if key not in self._states:
-                self._remember(key, State())
-        else:
-            token = call.headers.get(protocol.H_SESSION)
-            if token is None:
-                return self._invalid(call, "header Mcp-Session-Id is missing; initialize first")
-            session = self._sealer.open(token, _binding(call.principal))
-            key = session.upstream if session is not None and session.owner == self._owner else ""
-            if key not in self._states:
-                return self._invalid(call, "unknown session; initialize again", status=404)
-        self._states.move_to_end(key)
-        call.state = self._states[key]
-        return True
-
-    def _remember(self, key: str, state: State) -> None:
-        self._states[key] = state
-        if len(self._states) > _STATES:
-            self._states.popitem(last=False)
-
-    # -- answered by the gateway itself
-    def _answer_here(self, call: MuxCall) -> None:
+    def _served_here(self, call: McpCall, client: ClientSession) -> bool:
+        """Whether a session of another process can be served by this one: it needs nothing but upstream sessions."""
         method = call.method
-        call.decision = _OWN_RULE
-        headers: list[Header] = [_JSON]
-        if method == protocol.INITIALIZE:
-            result, token = self._initialize(call)
-            headers.append((protocol.H_SESSION, token))
-        elif method == protocol.DISCOVER and call.modern:
-            result = {
-                "resultType": "complete",
-                "supportedVersions": list(MODERN_VERSIONS),
-                "capabilities": _CAPABILITIES,
-                "instructions": _INSTRUCTIONS,
-                "ttlMs": 0,
-                "cacheScope": "private",
-                "_meta": {protocol.META_SERVER_INFO: _INFO},
-            }
-        elif method in (protocol.PING, protocol.SET_LEVEL) and not call.modern:
-            result = {}
-        else:
-            text = f"no server answers {method} on the aggregated endpoint"
-            self._invalid(call, text, protocol.METHOD_NOT_FOUND, status=404 if call.modern else 200)
-            return
-        call.exchange.respond(200, jsonrpc.result_response(call.raw_id, result), headers)
-        self._observer.finish(call, "ok", 200)
+        if method in ("GET", "DELETE"):
+            last = call.headers.get(protocol.H_LAST_EVENT, b"") if method == "GET" else b""
+            member, _ = ids.event_in(last)
+            return member in client.links
+        if not method:
+            member, _ = ids.request_in(call.message.id if call.message is not None else UNSET)
+            return member in client.links
+        if naming.routed(method) and call.raw_id:
+            try:
+                found = naming.find(call.group, method, call.params)
+            except msgspec.DecodeError:
+                return True
+            return isinstance(found, str) or found[0].name in client.links
+        return all(member.name in client.links for member in self._allowed(call))
 
-    def _initialize(self, call: MuxCall) -> tuple[dict[str, Any], bytes]:
-        requested = _text(call.params.get("protocolVersion"))
-        key = urandom(16).hex()
-        self._remember(key, State())
-        token = self._sealer.seal(Session(key, owner=self._owner), _binding(call.principal))
-        version = requested if requested in LEGACY_VERSIONS else LATEST_LEGACY
-        return {
-            "protocolVersion": version,
-            "capabilities": _CAPABILITIES,
-            "serverInfo": _INFO,
-            "instructions": _INSTRUCTIONS,
-        }, token
+    def _without_session(self, call: McpCall) -> Later | None:
+        """``statefulMode: stateless``: a session for this one request."""
+        if call.exchange.method != "POST":
+            self._answers.invalid(call, Problem("sessions are off here", status=405, headers=((b"allow", b"POST"),)))
+            return None
+        if not call.raw_id:
+            self._answers.accepted(call)
+            return None
+        client = ClientSession(urandom(8).hex(), mine=True)
+        rest = self._serve(call, client)
+        lane_of = lambda member: member.route.lane(call.principal)  # noqa: E731
+        call.exchange.on_end(lambda: self._spawn(sessions.end(call.group, client, lane_of)))
+        return rest
 
-    async def _notified(self, call: MuxCall) -> None:
-        """Cancellations go to every server of the session: the one that runs the request knows its id."""
-        call.exchange.respond(202)
-        self._finish_own(call, 202)
-        if call.method != protocol.CANCELLED or call.modern:
-            return
-        for route in call.table.servers:
-            link = call.state.links.get(route.label)
-            if link is not None:
-                lane = route.lane(call.principal)
-                try:
-                    await client.notify(route, lane, link, call.exchange.body, call.method)
-                except (UpstreamError, TimedOut):
-                    call.state.drop(route, link)  # the next call opens a new session, or says what is wrong
-
-    def _end_session(self, call: MuxCall) -> None:
-        for key, state in list(self._states.items()):
-            if state is call.state:
-                del self._states[key]
-        task = asyncio.get_running_loop().create_task(_close_links(call.table, call.principal, call.state))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-        call.exchange.respond(204)
-        call.method = "DELETE"
-        self._finish_own(call, 204)
-
-    def _finish_own(self, call: MuxCall, status: int) -> None:
-        call.decision = _OWN_RULE
-        # of what a client only tells us, the name is its own text: it must not become a metric label
-        call.method = call.method if call.method in _TOLD else "other"
-        self._observer.finish(call, "ok", status)
-
-    # -- lists
-    def _routes(self, call: MuxCall, method: str) -> list[tuple[str, McpRoute]]:
-        """Prefix and route of the servers that the caller may use, in a fixed order."""
-        routes = self._names_of(call.table).routes
-        return [(prefix, route) for prefix, route in routes if route.lane(call.principal).decide(method).allow]
-
-    def _names_of(self, table: Table) -> Names:
-        if self._names is None or self._names[0] is not table:
-            self._names = (table, Names(table.servers, table.snapshot.default_namespace))
-        return self._names[1]
-
-    async def _list(self, call: MuxCall, key: str) -> None:
-        call.decision = _OWN_RULE
-        start = _cursor(call.params.get("cursor"))
-        if start is None:
-            self._invalid(call, "invalid cursor", protocol.INVALID_PARAMS, status=200)
-            return
-        routes = self._routes(call, call.method)
-        answers = await asyncio.gather(*(self._list_one(call, prefix, route, key) for prefix, route in routes))
-        items = [item for answer in answers if isinstance(answer, list) for item in answer]
-        dead = [
-            {"server": route.label, "error": answer}
-            for (_, route), answer in zip(routes, answers, strict=True)
-            if isinstance(answer, str)
-        ]
-        result: dict[str, Any] = {key: items[start : start + _PAGE]}
-        if start + _PAGE < len(items):
-            result["nextCursor"] = urlsafe_b64encode(b"%d" % (start + _PAGE)).decode()
-        if dead:
-            result["_meta"] = {"quarterdeck.dev/unavailable": dead}
-        if call.modern:
-            result |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
-        call.exchange.respond(200, jsonrpc.result_response(call.raw_id, result), [_JSON])
-        self._observer.finish(call, "ok", 200)
-
-    async def _list_one(self, call: MuxCall, prefix: str, route: McpRoute, key: str) -> list[Raw] | str:
-        """One server's items under their new names, or why there are none."""
-        lane = route.lane(call.principal)
+    async def _initialize(self, call: McpCall) -> None:
         try:
-            found = await self._with_link(
-                call, route, lambda link: client.list_all(route, lane, link, call.method, key)
-            )
-            if key == "tools":
-                found = [item for item in found if lane.shows(lists.name_of(item))]
-            return [_prefixed(item, prefix, key) for item in found]
-        except client.RpcError as error:
-            # a server without prompts or resources is no failure
-            return [] if error.code == protocol.METHOD_NOT_FOUND else str(error)
-        except (UpstreamError, TimedOut) as error:
-            return str(error)
+            params = call.params
+            capabilities = _object(params.get("capabilities"))
+            info = _object(params.get("clientInfo"))
         except msgspec.DecodeError as error:
-            return f"sent a malformed list: {error}"
-
-    async def _with_link(
-        self, call: MuxCall, route: McpRoute, use: Callable[[Link], Coroutine[Any, Any, list[Raw]]]
-    ) -> list[Raw]:
-        """Use the session with a server; one that has expired there is opened anew, once."""
-        link = await call.state.link(route, call.principal)
-        try:
-            return await use(link)
-        except client.SessionExpired:
-            call.state.drop(route, link)
-            return await use(await call.state.link(route, call.principal))
-
-    # -- calls
-    def _by_name(self, call: MuxCall, member: str, separator: str) -> Coroutine[Any, Any, None] | None:
-        exposed = _text(call.params.get(member))
-        resolved = self._names_of(call.table).resolve(exposed, separator)
-        if resolved is None:
-            call.tool = exposed[:128]
-            self._unknown(call, exposed)
-            return None
-        route, own = resolved
-        call.server, call.tool = route.label, own
-        arguments = call.params.get("arguments")
-        if arguments is not None:
-            call.arguments = arguments
-        decision = call.decision = route.lane(call.principal).decide(
-            call.method, own if call.method == protocol.TOOLS_CALL else ""
-        )
-        if not decision.allow:
-            approval = decision.verdict == "approval"
-            code = protocol.APPROVAL_REQUIRED if approval else protocol.DENIED
-            data = {"reason": "approval_required" if approval else "denied", "rule": decision.rule}
-            answer_error(call, code, decision.reason, data=data)
-            self._observer.finish(call, "denied", 200, decision.reason)
-            return None
-        link = call.state.links.get(route.label)
-        if link is not None and route.origin(link.origin[0], link.origin[1]) is not None:
-            self._send(call, route, link, member, own, retry=True)
-            return None
-        return self._connect_and_send(call, route, member, own)
-
-    async def _connect_and_send(self, call: MuxCall, route: McpRoute, member: str, own: str) -> None:
-        """Open the upstream's session first. The response is then the relay's, which outlives this coroutine."""
-        try:
-            link = await call.state.link(route, call.principal)
-        except (UpstreamError, TimedOut) as error:
-            message = f"MCP server {route.label} failed: {error}; {route.remedy}"
-            answer_error(call, protocol.UPSTREAM_FAILED, message)
-            self._observer.finish(call, "error", 502, message)
+            self._answers.invalid(call, Problem(f"invalid params: {error}", protocol.INVALID_PARAMS))
             return
-        self._send(call, route, link, member, own, retry=False)
+        requested = text_of(params.get("protocolVersion"))
+        version = requested if requested in _VERSIONS else LATEST_LEGACY
+        client = ClientSession(urandom(16).hex(), mine=True, said=Greeted(version, capabilities, info or dict(INFO)))
+        parts = await asyncio.gather(*(self._greet(call, client, member) for member in self._allowed(call)))
+        problem = "" if call.group.fail_open else merge.failure(parts, fail_open=False)
+        if problem:
+            self._spawn(sessions.end(call.group, client, lambda member: member.route.lane(call.principal)))
+            self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
+            return
+        result = merge.initialized(requested, parts, alone=call.group.single is not None)
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if call.group.stateful:
+            self._sessions.add(client)
+            headers = ((protocol.H_SESSION, self._token(call, client)),)
+        else:
+            self._spawn(sessions.end(call.group, client, lambda member: member.route.lane(call.principal)))
+        self._answers.result(call, result, headers)
 
-    def _send(self, call: MuxCall, route: McpRoute, link: Link, member: str, own: str, *, retry: bool) -> None:
-        lane = route.lane(call.principal)
-        params: dict[str, Any] = dict(call.params)
-        params[member] = own
-        if link.modern and not call.modern:
-            params["_meta"] = {**msgspec.json.decode(params.get("_meta", b"{}")), **client.modern_meta()}
-        elif call.modern and not link.modern and "_meta" in params:
-            params["_meta"] = client.without_modern_meta(params["_meta"])
-        # modern clients of one principal share an upstream session: their ids may be equal, so they get ours
-        ident: Any = f"qd-c{next(self._ids)}" if call.modern else Raw(call.raw_id)
-        body = jsonrpc.request(ident, call.method, params)
-        parts = [b"POST %b HTTP/1.1\r\n" % route.path, lane.headers, link.headers(call.method, own)]
-        if not route.host_line:
-            parts.append(b"host: %b:%d\r\n" % (link.origin[0].encode(), link.origin[1]))
-        parts.append(b"accept: application/json, text/event-stream\r\ntraceparent: %b\r\n" % call.traceparent)
-        parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    def _token(self, call: McpCall, client: ClientSession) -> bytes:
+        legs = client.legs()
+        if sum(len(leg.session) + len(leg.member) + len(leg.host) + 24 for leg in legs) > _TOKEN_LEGS:
+            legs = ()
+        session = Session(client.key, owner=self._peers.owner, legs=legs)
+        return self._sealer.seal(session, call.group.binding(call.principal))
+
+    async def _greet(self, call: McpCall, client: ClientSession, member: Member) -> Part:
+        label = member.route.label
+        if not member.route.reachable:
+            asleep = member.route.server.wake > 0
+            return Part(member.name, label, error="" if asleep else "has no ready endpoint")
+        try:
+            greeting = await self._legs.open(call, client, member)
+        except (UpstreamError, TimedOut) as error:
+            return Part(member.name, label, error=str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Part(member.name, label, error=f"sent what MCP does not know: {error}")
+        return Part(member.name, label, greeting=greeting)
+
+    def newer(self, call: McpCall, otherwise: Callable[[], None]) -> None:
+        """A server refused ``initialize``: it may speak 2026-07-28 only. ``otherwise`` passes its refusal on."""
+
+        async def find_out() -> None:
+            if await self._legs.refuses_older(call.member, call.lane):
+                await self._initialize(call)
+            else:
+                otherwise()
+
+        self._spawn(find_out())
+
+    async def _end(self, call: McpCall, client: ClientSession) -> None:
+        self._sessions.remove(client)
+        self._spawn(sessions.end(call.group, client, lambda member: member.route.lane(call.principal)))
+        self._answers.accepted(call, 204)
+
+    def _allowed(self, call: McpCall) -> list[Member]:
+        """The members that the caller may use, in their order."""
+        return [member for member in call.group.members if call.judge(member, protocol.TOOLS_LIST).allow]
+
+    # -- requests by name
+    def _by_name(self, call: McpCall, client: ClientSession) -> Later | None:
+        found = naming.find(call.group, call.method, call.params)
+        if isinstance(found, str):
+            if call.group.prefixed or call.method not in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
+                self._answers.unknown(call, found)
+                return None
+            return self._search(call, client, found)
+        member, exposed, own, params = found
+        call.transform = naming.result_out(member, call.method, exposed, own)
+        return self._send(call, client, member, exposed, params, own)
+
+    async def _search(self, call: McpCall, client: ClientSession, name: str) -> None:
+        """Names without prefixes: who has it is found in the lists; two that have it: nobody."""
+        key, method = (
+            ("tools", protocol.TOOLS_LIST) if call.method == protocol.TOOLS_CALL else ("prompts", protocol.PROMPTS_LIST)
+        )
+        parts = await asyncio.gather(*(self._list_one(call, client, m, method, key) for m in self._allowed(call)))
+        owners = [part.name for part in parts if any(naming.label_of(key, item) == name for item in part.items)]
+        if len(owners) != 1:
+            self._answers.unknown(call, name)
+            return
+        rest = self._send(call, client, call.group.by_name[owners[0]], name, call.params, name)
+        if rest is not None:
+            await rest
+
+    def _send(
+        self, call: McpCall, client: ClientSession, member: Member, exposed: str, params: dict[str, Any], own: str = ""
+    ) -> Later | None:
+        """Take the call through the stages, towards the member's own session."""
+        call.choose(member)
+        call.exposed, call.own = exposed, own
+        if call.method in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
+            call.tool = own
+        # ids and progress tokens stay the client's: the upstream's session is this client's alone
+        call.body = jsonrpc.request(Raw(call.raw_id), call.method, params)
+        call.session = client.sessions.get(member.name)
+        if call.session is not None:
+            client.runs(call.raw_id, member)
+            call.version = client.links[member.name].version.encode()
+        return self._run(call)
+
+    def connect(self, call: McpCall, go_on: Callable[[McpCall], None]) -> Later:
+        """Open the upstream's session of a call that has been allowed, then ``go_on``; or speak for the client."""
+        return self._connect(call, go_on)
+
+    async def _connect(self, call: McpCall, go_on: Callable[[McpCall], None]) -> None:
+        client, member = call.client, call.member
+        assert client is not None
+        try:
+            conversation = await self._legs.ready(call, client, member)
+        except Elsewhere:
+            await self._pass_on(call)
+            return
+        except (UpstreamError, TimedOut) as error:
+            self._answers.failed(call, error)
+            return
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._answers.failed(call, UpstreamError(f"sent what MCP does not know: {error}"))
+            return
+        if conversation is not None:
+            await self._talk.follow(call, client, conversation, _params(call))
+            return
+        call.session = client.sessions[member.name]
+        call.version = client.links[member.name].version.encode()
+        client.runs(call.raw_id, member)
+        go_on(call)
+
+    async def _pass_on(self, call: McpCall) -> None:
+        token = call.headers.get(protocol.H_SESSION, b"")
+        session = self._sealer.open(token, call.group.binding(call.principal))
+        assert session is not None
+        await self._peers.pass_on(call, session.owner)
+
+    def relay(self, call: McpCall, go_on: Callable[[McpCall], None]) -> MuxRelay:
+        """The relay of a call in an upstream session: what the server asks gets ids that lead back to it."""
+        client, member = call.client, call.member
+        assert client is not None
 
         def again() -> None:
-            call.state.drop(route, link)
-            task = asyncio.get_running_loop().create_task(self._connect_and_send(call, route, member, own))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            link = client.links.get(member.name)
+            if link is not None:
+                client.drop(member.name, link)
+            call.session = call.origin = None
+            self._spawn(self._connect(call, go_on))
 
         relay = MuxRelay(
             self._upstreams,
             call.exchange,
             call,
             self._observer,
-            timeout=route.server.timeout,
-            remedy=route.remedy,
-            transform=_restored(call.raw_id) if call.modern else None,
+            timeout=0.0 if call.method == "GET" else call.route.server.timeout,
+            remedy=call.route.remedy,
+            transform=call.transform,
         )
-        relay.again = again if retry and link.session else None
-        self._upstreams.send(route.pool, link.origin, relay, b"".join(parts))
+        relay.again = again if call.method != "GET" else None
+        return relay
 
-    def _unknown(self, call: MuxCall, exposed: str) -> None:
-        kind = {protocol.TOOLS_CALL: "tool", protocol.PROMPTS_GET: "prompt"}.get(call.method, "resource")
-        message = f"Unknown {kind}: {exposed}"
-        answer_error(call, protocol.INVALID_PARAMS, message, status=200)
-        self._observer.finish(call, "denied", 200, message)
+    # -- lists and requests to all
+    async def _list(self, call: McpCall, client: ClientSession, key: str) -> None:
+        start = merge.position(text_of(call.params.get("cursor")))
+        if start is None:
+            self._answers.error(call, protocol.INVALID_PARAMS, "invalid cursor")
+            return
+        members = [member for member in self._allowed(call) if call.judge(member, call.method).allow]
+        parts = await asyncio.gather(*(self._list_one(call, client, m, call.method, key) for m in members))
+        problem = merge.failure(parts, fail_open=call.group.fail_open)
+        if problem:
+            self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
+            return
+        if not call.group.prefixed:
+            parts = merge.without_duplicates(key, parts)
+        self._answers.result(call, merge.listing(key, parts, start))
 
-    def _invalid(
-        self,
-        call: Call,
-        message: str,
-        code: int = protocol.INVALID_REQUEST,
-        *,
-        status: int = 400,
-        data: object = None,
-    ) -> bool:
-        answer_error(call, code, message, status=status, data=data)
-        self._observer.finish(call, "error", status, message)
-        return False
+    async def _list_one(self, call: McpCall, client: ClientSession, member: Member, method: str, key: str) -> Part:
+        """One server's items under their new names, or why there are none."""
+        label = member.route.label
+        try:
+            found = await self._legs.list_all(call, client, member, method, key)
+            kept = [naming.item_out(member, key, item) for item in found if shown(call, member, key, item)]
+            return Part(member.name, label, kept)
+        except RpcError as error:
+            # a server without prompts or resources is no failure
+            return Part(member.name, label, error="" if error.code == protocol.METHOD_NOT_FOUND else str(error))
+        except (UpstreamError, TimedOut) as error:
+            return Part(member.name, label, error=str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Part(member.name, label, error=f"sent a malformed list: {error}")
 
+    async def _to_all(self, call: McpCall, client: ClientSession) -> None:
+        """``logging/setLevel``: every server that can log; one that fails does not fail the others."""
+        params: dict[str, Any] = dict(call.params)
+        client.level = text_of(call.params.get("level"))
 
-class MuxRelay(McpRelay):
-    """A relay that opens an expired upstream session anew: a 404 means that nothing was executed."""
-
-    __slots__ = ("again",)
-
-    again: Callable[[], None] | None
-
-    def on_head(self, status: int, headers: list[Header]) -> None:
-        again = self.again
-        if status == 404 and again is not None and not self.exchange.started:
-            self.abandon()
-            again()
-        else:
-            super().on_head(status, headers)
-
-
-async def _close_links(table: Table, principal: Principal, state: State) -> None:
-    for route in table.servers:
-        link = state.links.get(route.label)
-        if link is not None:
+        async def one(member: Member) -> str:
             try:
-                await client.close(route, route.lane(principal), link)
-            except (UpstreamError, TimedOut):
-                continue  # it is gone already, or forgets the session by itself
+                await self._legs.ask(call, client, member, call.method, params)
+            except RpcError as error:
+                return "" if error.code == protocol.METHOD_NOT_FOUND else str(error)
+            except (UpstreamError, TimedOut) as error:
+                return str(error)
+            return ""
+
+        members = self._allowed(call)
+        problems = await asyncio.gather(*(one(member) for member in members))
+        if members and all(problems):
+            self._answers.error(call, protocol.UPSTREAM_FAILED, "; ".join(problems))
+        else:
+            self._answers.result(call, {})
+
+    # -- what the client tells
+    async def _notified(self, call: McpCall, client: ClientSession) -> None:
+        method, body = call.method, call.body
+        params = call.params
+        self._answers.accepted(call)
+        if method == protocol.CANCELLED:
+            raw_id = bytes(params.get("requestId", Raw(b"")))
+            member, flight = client.running.pop(raw_id, (None, None))
+            if flight is not None and member is not None and member.name in client.conversations:
+                await client.conversations[member.name].cancel(flight, text_of(params.get("reason")))
+                client.forget(flight)
+                return
+            await self._tell(call, client, body, method, [member] if member is not None else self._allowed(call))
+        elif method == "notifications/progress":
+            name, token = ids.request_in(params.get("progressToken", UNSET))
+            member = call.group.by_name.get(name)
+            if member is not None:
+                changed = jsonrpc.notification(method, {**params, "progressToken": token})
+                await self._tell(call, client, changed, method, [member])
+        elif method != protocol.INITIALIZED:  # servers were told of that when their sessions were opened
+            await self._tell(call, client, body, method, self._allowed(call))
+
+    async def _tell(
+        self, call: McpCall, client: ClientSession, body: bytes, method: str, members: list[Member]
+    ) -> None:
+        for member in members:
+            if member.name in client.links:
+                try:
+                    await self._legs.notify(call, client, member, body, method)
+                except (UpstreamError, TimedOut):
+                    continue  # the next call opens a new session, or says what is wrong
+
+    async def _answered(self, call: McpCall, client: ClientSession) -> None:
+        """The client's answer to a server's question goes back to who asked."""
+        message = call.message
+        assert message is not None
+        name, original = ids.request_in(message.id)
+        member = call.group.by_name.get(name)
+        if member is not None:
+            body = msgspec.json.encode(jsonrpc.response(original, message.result, message.error))
+            self._answers.accepted(call)
+            await self._tell(call, client, body, "response", [member])
+            return
+        asked = client.asked.pop(ids.own_in(message.id), None)
+        if asked is None:
+            call.exchange.respond(400)
+            self._answers.finish(call, "error", 400, "an answer to no question")
+            return
+        self._answers.accepted(call)
+        try:
+            if isinstance(message.result, Raw):
+                await asked.conversation.answer(asked.flight, {asked.key: message.result})
+            else:
+                question = asked.flight.asked.pop(asked.key, None)
+                if question is not None:
+                    text = ids.error_text(message.error)
+                    await asked.conversation.refuse(question, text)
+        except (UpstreamError, TimedOut):
+            return  # the call that asked ends with that error
+
+    # -- the GET stream
+    def _stream(self, call: McpCall, client: ClientSession) -> Later | None:
+        last = call.headers.get(protocol.H_LAST_EVENT, b"")
+        name, own = ids.event_in(last)
+        member = call.group.by_name.get(name)
+        if member is not None:  # a call's stream is taken up again at the server that keeps it
+            call.headers[protocol.H_LAST_EVENT] = own
+            call.choose(member)
+            call.session = client.sessions.get(name)
+            if call.session is None:
+                self._answers.invalid(call, Problem("this stream cannot be resumed", status=404))
+                return None
+            call.version = client.links[name].version.encode()
+            return self._run(call)
+        if client.stream is None:
+            client.stream = MergedStream(client, self._allowed(call), call.principal, self._upstreams)
+        return client.stream.serve(call, own, self._answers)
+
+    def _spawn(self, coroutine: Later) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def _binding(principal: Principal) -> bytes:
-    return f"mcp|{principal.id}".encode()
+def _object(raw: Raw | None) -> dict[str, Any]:
+    return msgspec.json.decode(raw, type=dict[str, Any]) if raw is not None else {}
 
 
-def _text(raw: Raw | None) -> str:
-    """A string member; empty when it is absent or something else."""
-    if raw is None:
-        return ""
-    value = msgspec.json.decode(raw)
-    return value if isinstance(value, str) else ""
-
-
-def _cursor(raw: Raw | None) -> int | None:
-    """The position that a cursor of ours stands for; None when it is not one."""
-    if raw is None:
-        return 0
-    try:
-        position = int(urlsafe_b64decode(_text(raw)))
-    except ValueError:
-        return None
-    return position if position >= 0 else None
-
-
-def _prefixed(item: Raw, prefix: str, key: str) -> Raw:
-    fields: dict[str, Any] = dict(lists.members(item))
-    member, separator = {"resources": ("uri", "+"), "resourceTemplates": ("uriTemplate", "+")}.get(key, ("name", "_"))
-    if member in fields:
-        fields[member] = f"{prefix}{separator}{msgspec.json.decode(fields[member])}"
-    return Raw(msgspec.json.encode(fields))
-
-
-def _restored(raw_id: bytes) -> Callable[[bytes], bytes]:
-    """For modern clients: their own id again, and the ``resultType`` that legacy servers do not know."""
-
-    def transform(body: bytes) -> bytes:
-        top = lists.members(body)
-        top["id"] = Raw(raw_id)
-        if "result" in top:
-            result = lists.members(top["result"])
-            result.setdefault("resultType", Raw(b'"complete"'))
-            top["result"] = Raw(msgspec.json.encode(result))
-        return msgspec.json.encode(top)
-
-    return transform
+def _params(call: McpCall) -> dict[str, Any]:
+    """The params of the body that was made for the member."""
+    message = jsonrpc.read(call.body)
+    return dict(lists.members(message.params)) if message is not None and isinstance(message.params, Raw) else {}

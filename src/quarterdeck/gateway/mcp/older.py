@@ -12,80 +12,77 @@ import contextlib
 from collections import OrderedDict
 from hashlib import sha256
 from itertools import count
-from os import urandom
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protocol
-from quarterdeck.wire import sse
-from quarterdeck.wire.http import Disconnected, Exchange, Header
+from quarterdeck.wire.http import Disconnected
 
 from ..observe import Observer
-from . import client
+from ..policy.principal import Principal
+from ..upstream import Upstreams
+from . import client, naming
+from .answers import EVENTS, GONE, JSON, Answers, departure, event, first, shown
+from .call import McpCall, text_of
 from .client import RpcError
 from .conversation import Conversation, Event, Flight
+from .peers import Peers
 from .relay import answer_error
 from .session import Session, SessionSealer
+from .shared import Conversations, Refused
+from .subscriptions import Subscription
 
-if TYPE_CHECKING:
-    from .endpoint import McpCall
-
-_CONVERSATIONS = 5_000
-_VARIANTS = 8
-_CAPABILITIES_BYTES = 4096
-"""Sessions of one caller with one server: clients choose the capabilities that tell them apart; and those' bytes."""
-_IDLE = 1800.0
-"""Seconds without a call after which a session with a server is given up."""
 HOLD = 600.0
 """Seconds a call waits for its client's answers."""
 _HELD = 2_000
 _HELD_EACH = 64
 _QUESTIONS, _QUESTION_BYTES = 32, 256 * 1024
 """Calls held in all and for one caller; a server's questions in one call, and their bytes."""
-_NOTICE_BYTES = 64 * 1024
-_JSON: Header = (b"content-type", b"application/json")
-_SSE: list[Header] = [
-    (b"content-type", b"text/event-stream"), (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"),
-]  # fmt: skip
-_KEEP_ALIVE = 15.0
 _CACHEABLE = frozenset({*lists.LIST_KEYS, protocol.RESOURCES_READ, protocol.DISCOVER})
 _NOT_FOUND_BEFORE = -32002
 _LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
-_GONE = "the client closed the connection"
 _INPUT_KEY = "dev.quarterdeck/inputKey"
 """``_meta`` member by which a server of the older era may name the key of its question."""
-_CHANGES = {
-    "notifications/tools/list_changed": "toolsListChanged",
-    "notifications/prompts/list_changed": "promptsListChanged",
-    "notifications/resources/list_changed": "resourcesListChanged",
-}
-
-Key = tuple[str, str, str]
 
 
-class Held(msgspec.Struct):
+class Held:
     """A call that waits for its client. ``binding`` is what the retry must be the same as."""
 
-    conversation: Conversation
-    flight: Flight
-    requests: dict[str, Any]
-    binding: bytes
-    until: float
+    def __init__(
+        self, conversation: Conversation, flight: Flight, requests: dict[str, Any], binding: bytes, until: float
+    ) -> None:
+        self.conversation = conversation
+        self.flight = flight
+        self.requests = requests
+        self.binding = binding
+        self.until = until
+        self.principal: Principal = conversation.lane.principal
+        self.target = ("mcp", conversation.route.label)
+
+    def give_up(self, error: UpstreamError) -> None:
+        """The gateway ends the call: its retry finds it gone, its server hears of it when the session is closed."""
+        del error
+        self.conversation.end(self.flight)
 
 
 class OlderServers:
     """Serves modern requests to legacy servers."""
 
-    def __init__(self, observer: Observer, sealer: SessionSealer) -> None:
+    def __init__(
+        self, upstreams: Upstreams, observer: Observer, sealer: SessionSealer, peers: Peers, shared: Conversations
+    ) -> None:
+        self._upstreams = upstreams
         self._observer = observer
         self._sealer = sealer
-        self._owner = urandom(8).hex()
+        self._peers = peers
+        self._shared = shared
+        self._answers = Answers(observer)
         self._numbers = count(1)
-        self._conversations: OrderedDict[Key, tuple[Conversation, float]] = OrderedDict()
+        self._tokens = count(1)
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,15 +105,17 @@ class OlderServers:
         if message.method in modern.REMOVED:
             self._refuse(call, protocol.METHOD_NOT_FOUND, f"{message.method} is no method of {envelope.version}")
             return
-        conversation = self._conversation(call, envelope)
-        if conversation is None:
+        try:
+            conversation = self._shared.of(call.route, call.principal, envelope)
+        except Refused as error:
+            self._refuse(call, error.code, str(error))
             return
         try:
             if message.method == protocol.DISCOVER:
                 await conversation.open()
                 self._respond(call, _discovered(conversation))
             elif message.method == "subscriptions/listen":
-                await self._listen(call, conversation)
+                await Subscription(call, self._upstreams, self._answers).serve([(call.member, conversation)])
             else:
                 await self._request(call, conversation, envelope)
         except (UpstreamError, TimedOut) as error:
@@ -131,16 +130,21 @@ class OlderServers:
         state, answers = params.pop("requestState", None), params.pop("inputResponses", None)
         binding = sha256(msgspec.json.encode([call.method, params.get("name"), params.get("uri")])).digest()
         if state is not None:
-            await self._resume(call, conversation, envelope, _text(state), answers, binding)
+            await self._resume(call, conversation, envelope, text_of(state), answers, binding)
             return
         problem = await self._mirrored(call, conversation, params)
         if problem:
             self._refuse(call, protocol.HEADER_MISMATCH, problem)
             return
-        meta = client.without_modern_meta(params["_meta"])
+        meta: dict[str, Any] = dict(client.without_modern_meta(params["_meta"]))
+        token = meta.get("progressToken")
+        if token is not None:  # callers of one session may have chosen the same
+            meta["progressToken"] = f"qd-p{next(self._tokens)}"
         sent: dict[str, Any] = {k: v for k, v in params.items() if k != "_meta"} | ({"_meta": meta} if meta else {})
         await self._set_level(conversation, envelope.log_level)
         flight = await conversation.send(call.method, sent)
+        if token is not None:
+            flight.token, flight.own_token = token, meta["progressToken"]
         await self._follow(call, conversation, flight, envelope, binding, _objects(answers))
 
     async def _resume(
@@ -153,8 +157,11 @@ class OlderServers:
         binding: bytes,
     ) -> None:
         self._expire()
-        session = self._sealer.open(state.encode(), call.lane.binding + b"|state")
-        held = self._held.get(session.upstream) if session is not None and session.owner == self._owner else None
+        session = self._sealer.open(state.encode(), _state_of(call))
+        if session is not None and session.owner != self._peers.owner:
+            await self._peers.pass_on(call, session.owner)
+            return
+        held = self._held.get(session.upstream) if session is not None else None
         if session is None or (held is not None and held.binding != binding):
             self._refuse(call, protocol.INVALID_PARAMS, "requestState is not one that this request was given")
             return
@@ -165,7 +172,7 @@ class OlderServers:
         if not held.requests.keys() <= given.keys():
             self._ask(call, held)  # answers are missing: the same questions once more
             return
-        del self._held[session.upstream]
+        self._take(session.upstream)
         await held.conversation.answer(held.flight, {k: v for k, v in given.items() if k in held.requests})
         await self._follow(call, held.conversation, held.flight, envelope, binding)
 
@@ -182,8 +189,8 @@ class OlderServers:
         try:
             await self._pass_on(call, conversation, flight, envelope, binding, given or {})
         except asyncio.CancelledError:  # the connection is gone
-            self._spawn(conversation.cancel(flight, _GONE))
-            self._observer.finish(call, "error", 499, _GONE)
+            self._spawn(conversation.cancel(flight, GONE))
+            self._observer.finish(call, "error", 499, GONE)
             raise
         except BaseException:
             conversation.end(flight)
@@ -198,45 +205,45 @@ class OlderServers:
         binding: bytes,
         given: dict[str, Raw],
     ) -> None:
-        gone = _departure(call.exchange)
+        gone = departure(call.exchange)
         timeout = conversation.route.server.timeout
         while True:
-            event = await _first(flight.next(timeout), gone)
-            if event is None:
-                await conversation.cancel(flight, _GONE)
-                self._observer.finish(call, "error", 499, _GONE)
+            said = await first(flight.next(timeout), gone)
+            if said is None:
+                await conversation.cancel(flight, GONE)
+                self._observer.finish(call, "error", 499, GONE)
                 return
-            if event.kind == "notice":
-                await self._notice(call, event.message, envelope)
-            elif event.kind == "question":
-                requests = await self._questions(conversation, flight, event, envelope)
+            if said.kind == "notice":
+                await self._notice(call, flight, said.message, envelope)
+            elif said.kind == "question":
+                requests = await self._questions(conversation, flight, said, envelope)
                 known = {key: value for key, value in given.items() if key in requests}
                 await conversation.answer(flight, known)
                 requests = {key: value for key, value in requests.items() if key not in known}
                 if requests:
                     self._hold(call, Held(conversation, flight, requests, binding, monotonic() + HOLD))
                     return
-            elif event.kind == "answer":
-                self._answered(call, conversation, event.message)
+            elif said.kind == "answer":
+                self._answered(call, conversation, said.message)
                 return
             else:
-                if event.error is not None and isinstance(event.error, TimedOut):
+                if said.error is not None and isinstance(said.error, TimedOut):
                     await conversation.cancel(flight, "timed out")
-                raise event.error or UpstreamError("ended before it answered")
+                raise said.error or UpstreamError("ended before it answered")
 
     async def _questions(
-        self, conversation: Conversation, flight: Flight, first: Event, envelope: modern.Envelope
+        self, conversation: Conversation, flight: Flight, begun: Event, envelope: modern.Envelope
     ) -> dict[str, Any]:
         """The server's questions as ``inputRequests``; what the client cannot answer is refused on its behalf."""
         requests: dict[str, Any] = {}
         size = 0
-        for event in await flight.burst(first):
-            message = event.message
+        for said in await flight.burst(begun):
+            message = said.message
             capability = message.method.partition("/")[0]
             if capability not in envelope.capabilities:
                 await conversation.refuse(message, f"the client did not declare {capability}")
                 continue
-            size += event.size
+            size += said.size
             if size > _QUESTION_BYTES or len(flight.asked) >= _QUESTIONS:
                 await conversation.refuse(message, f"at most {_QUESTIONS} questions of {_QUESTION_BYTES} bytes in all")
                 continue
@@ -251,16 +258,22 @@ class OlderServers:
         self._expire()
         key = f"{next(self._numbers)}"
         self._held[key] = held
+        self._upstreams.held.add(held)
         caller = call.principal.id
-        mine = [k for k, other in self._held.items() if other.conversation.lane.principal.id == caller]
+        mine = [k for k, other in self._held.items() if other.principal.id == caller]
         if len(mine) > _HELD_EACH or len(self._held) > _HELD:
-            oldest = self._held.pop(mine[0] if len(mine) > _HELD_EACH else next(iter(self._held)))
+            oldest = self._take(mine[0] if len(mine) > _HELD_EACH else next(iter(self._held)))
             self._spawn(oldest.conversation.cancel(oldest.flight, "too many calls wait for answers"))
         self._ask(call, held, key)
 
+    def _take(self, key: str) -> Held:
+        held = self._held.pop(key)
+        self._upstreams.held.discard(held)
+        return held
+
     def _ask(self, call: McpCall, held: Held, key: str = "") -> None:
         key = key or next(k for k, v in self._held.items() if v is held)
-        state = self._sealer.seal(Session(key, owner=self._owner), call.lane.binding + b"|state").decode()
+        state = self._sealer.seal(Session(key, owner=self._peers.owner), _state_of(call)).decode()
         self._respond(call, {"resultType": "input_required", "inputRequests": held.requests, "requestState": state})
 
     def _expire(self) -> None:
@@ -268,71 +281,23 @@ class OlderServers:
         for key, held in list(self._held.items()):
             if held.until > now:
                 break
-            del self._held[key]
+            self._take(key)
             self._spawn(held.conversation.cancel(held.flight, "the client did not answer in time"))
 
-    # -- subscriptions
-    async def _listen(self, call: McpCall, conversation: Conversation) -> None:
-        """Lists that change, told on the stream of this request; resources are subscribed to at the server."""
-        assert call.message is not None and isinstance(call.message.params, Raw)
-        wanted = _object(lists.members(call.message.params).get("notifications"))
-        named = wanted.get("resourceSubscriptions")
-        uris = [u for u in named if isinstance(u, str)][:1000] if isinstance(named, list) else []
-        if not call.lane.decide("resources/subscribe").allow:
-            uris = []
-        await conversation.open()
-        for uri in uris:
-            await conversation.ask("resources/subscribe", {"uri": uri})
-        exchange = call.exchange
-        identity = Raw(call.raw_id)
-        queue: asyncio.Queue[bytes] = asyncio.Queue(256)
-
-        def tell(message: jsonrpc.Message) -> None:
-            raw = message.params if isinstance(message.params, Raw) else None
-            if raw is not None and memoryview(raw).nbytes > _NOTICE_BYTES:
-                return  # these notices say little; the queue holds many
-            try:
-                params = _object(raw)
-            except msgspec.DecodeError:
-                return
-            flag = _CHANGES.get(message.method)
-            if (flag and wanted.get(flag)) or (flag is None and params.get("uri") in uris):
-                meta = params.get("_meta")
-                params["_meta"] = {**(meta if isinstance(meta, dict) else {}), protocol.META_SUBSCRIPTION: identity}
-                with contextlib.suppress(asyncio.QueueFull):  # a client that does not read loses notices, as told
-                    queue.put_nowait(jsonrpc.notification(message.method, params))
-
-        honored = {flag: True for flag in _CHANGES.values() if wanted.get(flag)}
-        acknowledged = {
-            "notifications": honored | ({"resourceSubscriptions": uris} if uris else {}),
-            "_meta": {protocol.META_SUBSCRIPTION: identity},
-        }
-        exchange.start(200, _SSE)
-        exchange.write(_event(jsonrpc.notification("notifications/subscriptions/acknowledged", acknowledged)))
-        gone = _departure(exchange)
-        conversation.listeners.add(tell)
-        try:
-            while not gone.done():
-                body = await _first(_soon(queue), gone)
-                if body is not None:
-                    await exchange.send(_event(body) if body else b": keep-alive\n\n")
-        except Disconnected:
-            pass
-        finally:
-            conversation.listeners.discard(tell)
-            self._observer.finish(call, "ok", 200)
-
     # -- answers
-    async def _notice(self, call: McpCall, message: jsonrpc.Message, envelope: modern.Envelope) -> None:
+    async def _notice(self, call: McpCall, flight: Flight, message: jsonrpc.Message, envelope: modern.Envelope) -> None:
         if message.method == "notifications/message" and not envelope.log_level:
             return  # log lines are for those who asked for them
         accept = call.headers.get(b"accept", b"")
         if b"text/event-stream" not in accept:
             return
         if not call.exchange.started:
-            call.exchange.start(200, _SSE)
+            call.exchange.start(200, EVENTS)
+        params: Any = naming.notice_out(call.member, message.method, message.params)
+        if flight.token is not None and message.method == "notifications/progress" and isinstance(params, Raw):
+            params = {**lists.members(params), "progressToken": flight.token}
         with contextlib.suppress(Disconnected):
-            await call.exchange.send(_event(jsonrpc.notification(message.method, message.params)))
+            await call.exchange.send(event(jsonrpc.notification(message.method, params)))
 
     def _answered(self, call: McpCall, conversation: Conversation, message: jsonrpc.Message) -> None:
         if isinstance(message.error, Raw):
@@ -348,8 +313,9 @@ class OlderServers:
             raise UpstreamError("sent an answer without a result")
         result: dict[str, Any] = dict(lists.members(message.result))
         key = lists.LIST_KEYS.get(call.method)
-        if key == "tools" and key in result and call.lane.filters:
-            result[key] = [item for item in lists.items(result[key]) if call.lane.shows(lists.name_of(item))]
+        if key is not None and key in result:
+            kept = [item for item in lists.items(result[key]) if shown(call, call.member, key, item)]
+            result[key] = [naming.item_out(call.member, key, item) for item in kept]
         if call.method in _CACHEABLE:
             result |= {"ttlMs": 0, "cacheScope": "private"}
         meta = _object(result.get("_meta"))
@@ -359,6 +325,8 @@ class OlderServers:
 
     def _respond(self, call: McpCall, result: dict[str, Any], outcome: Any = "ok") -> None:
         body = jsonrpc.result_response(call.raw_id, result)
+        if call.transform is not None and result.get("resultType") == "complete":
+            body = call.transform(body)
         self._finish(call, 200, body)
         self._observer.finish(call, outcome, 200)
 
@@ -372,10 +340,10 @@ class OlderServers:
         if exchange.disconnected:
             return
         if exchange.started:
-            exchange.write(_event(body))
+            exchange.write(event(body))
             exchange.finish()
         else:
-            exchange.respond(status, body, [_JSON])
+            exchange.respond(status, body, [JSON])
 
     def _failed(self, call: McpCall, error: UpstreamError | TimedOut) -> None:
         if isinstance(error, RpcError):
@@ -390,51 +358,6 @@ class OlderServers:
         self._observer.finish(call, "error", 504 if isinstance(error, TimedOut) else 502, text)
 
     # -- sessions
-    def _conversation(self, call: McpCall, envelope: modern.Envelope) -> Conversation | None:
-        """The caller's session with the server, for a client that can do so much; None when that was refused."""
-        capabilities = {k: v for k, v in envelope.capabilities.items() if k != "extensions"}
-        encoded = msgspec.json.encode(capabilities, order="deterministic").decode()
-        if len(encoded) > _CAPABILITIES_BYTES:
-            text = f"the client's capabilities are larger than {_CAPABILITIES_BYTES} bytes"
-            self._refuse(call, protocol.INVALID_PARAMS, text)
-            return None
-        key = (f"{call.route.server.kind} {call.route.label}", call.principal.id, encoded)
-        if key not in self._conversations and not self._make_room(key):
-            text = f"{_VARIANTS} sets of capabilities are in use with this server already"
-            self._refuse(call, protocol.INVALID_REQUEST, text)
-            return None
-        now = monotonic()
-        for old, (conversation, used) in list(self._conversations.items()):
-            if now - used < _IDLE and len(self._conversations) <= _CONVERSATIONS:
-                break
-            if not conversation.busy:
-                del self._conversations[old]
-                self._end(conversation)
-        found = self._conversations.pop(key, None)
-        conversation = found[0] if found is not None else Conversation(call.route, call.lane, capabilities)
-        conversation.route, conversation.lane = call.route, call.lane  # of the newest configuration
-        self._conversations[key] = (conversation, now)
-        return conversation
-
-    def _make_room(self, key: Key) -> bool:
-        """Give up the oldest of the caller's sessions with the server when there are too many; False: all are used."""
-        mine = [other for other in self._conversations if other[:2] == key[:2]]
-        if len(mine) < _VARIANTS:
-            return True
-        for other in mine:
-            conversation, _ = self._conversations[other]
-            if not conversation.busy:
-                del self._conversations[other]
-                self._end(conversation)
-                return True
-        return False
-
-    def _end(self, conversation: Conversation) -> None:
-        link = conversation.link
-        conversation.close()
-        if link is not None:
-            self._spawn(_closed(conversation, link))
-
     async def _set_level(self, conversation: Conversation, level: str) -> None:
         """The level of log lines is the session's in the older era: the last request that names one sets it."""
         await conversation.open()
@@ -446,11 +369,11 @@ class OlderServers:
         """What is wrong with the ``Mcp-Param-*`` headers of a tool call; empty when nothing is."""
         if call.method != protocol.TOOLS_CALL:
             return ""
-        link = await conversation.open()
+        await conversation.open()
         if conversation.mirrored is None:
             tools: list[Raw] = []
             with contextlib.suppress(RpcError):  # a server without tools has none that mirror arguments
-                tools = await client.list_all(call.route, call.lane, link, protocol.TOOLS_LIST, "tools")
+                tools = await client.list_all(conversation.ask, protocol.TOOLS_LIST, "tools")
             found = ((lists.name_of(tool), modern.mirrored(_object(tool).get("inputSchema"))) for tool in tools)
             conversation.mirrored = {name: mapping for name, mapping in found if mapping}
         mapping = conversation.mirrored.get(call.tool)
@@ -478,46 +401,9 @@ def _discovered(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-async def _closed(conversation: Conversation, link: client.Link) -> None:
-    try:
-        await client.close(conversation.route, conversation.lane, link)
-    except (UpstreamError, TimedOut):
-        return  # it forgets the session by itself
-
-
-def _departure(exchange: Exchange) -> asyncio.Future[None]:
-    """Done when the client has gone."""
-    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def leave() -> None:
-        if not gone.done():
-            gone.set_result(None)
-
-    exchange.on_disconnect(leave)
-    return gone
-
-
-async def _soon(queue: asyncio.Queue[bytes]) -> bytes:
-    """The next message, or nothing when it is time for a sign of life."""
-    try:
-        async with asyncio.timeout(_KEEP_ALIVE):
-            return await queue.get()
-    except TimeoutError:
-        return b""
-
-
-async def _first(work: Any, gone: asyncio.Future[None]) -> Any:
-    """The result of ``work``; None when the client left first."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-
-
-def _event(body: bytes) -> bytes:
-    return sse.encode(body, event=b"message")
+def _state_of(call: McpCall) -> bytes:
+    """What a ``requestState`` is bound to."""
+    return call.group.binding(call.principal) + b"|state|" + call.member.name.encode()
 
 
 def _object(raw: Raw | None) -> dict[str, Any]:
@@ -530,8 +416,3 @@ def _objects(raw: Raw | None) -> dict[str, Raw]:
     if raw is None or bytes(raw).lstrip()[:1] != b"{":
         return {}
     return {k: v for k, v in lists.members(raw).items() if bytes(v).lstrip()[:1] == b"{"}
-
-
-def _text(raw: Raw) -> str:
-    value = msgspec.json.decode(raw)
-    return value if isinstance(value, str) else ""

@@ -12,6 +12,7 @@ from quarterdeck.wire import sse
 from quarterdeck.wire.http import Exchange, Header
 
 from ..call import Call, Outcome
+from ..limits.retry import Attempts
 from ..observe import Observer
 from ..upstream import Relay, Upstreams
 
@@ -42,8 +43,8 @@ class McpRelay(Relay):
     """One request's answer. ``remedy`` ends the messages about a failing server."""
 
     __slots__ = (
-        "_chunks", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "call",
-        "remedy", "seal", "session_header", "transform",
+        "_chunks", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "attempts", "call",
+        "most", "remedy", "seal", "session_header", "transform",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,10 @@ class McpRelay(Relay):
         self.transform = transform
         self.seal = seal
         self.session_header: Header | None = None
+        self.most = 0
+        """Bytes of the whole answer that are let through; 0: of a stream any number."""
+        self.attempts: Attempts | None = None
+        """Further ones, where the call may be made again; another relay answers it then."""
         self._observer = observer
         self._status = 0
         self._mode = b""
@@ -106,12 +111,12 @@ class McpRelay(Relay):
             return
         if self.timeout:
             self.touch()
-        if self._parser is not None:
-            self._stream(self._parser, data)
-            return
         self._size += len(data)
-        if self._size > RESPONSE_LIMIT:
-            self.give_up(UpstreamError(f"answered with more than {RESPONSE_LIMIT} bytes"))
+        limit = self.most if self._parser is not None else min(self.most or RESPONSE_LIMIT, RESPONSE_LIMIT)
+        if 0 < limit < self._size:
+            self.give_up(UpstreamError(f"answered with more than {limit} bytes"))
+        elif self._parser is not None:
+            self._stream(self._parser, data)
         else:
             self._chunks.append(data)
 
@@ -131,17 +136,26 @@ class McpRelay(Relay):
             what = self._mode.decode("latin-1") or "no content type"
             self.failed(UpstreamError(f"sent something that is no MCP answer (HTTP {status}, {what})"))
             return
+        if status >= 500:
+            call.health = "failed"
+            if self.attempts is not None and self.attempts.again(status, None):
+                return
         if self.transform is not None:
             try:
                 body = self.transform(body)
-            except msgspec.DecodeError as error:
-                self.failed(UpstreamError(f"sent a malformed list: {error}"))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self.failed(UpstreamError(f"sent a malformed answer: {error}"))
                 return
         self._pass(status, body)
-        self._observer_finish(_outcome(probe), status, probe.error.message if probe.error is not None else "")
+        outcome = self._outcome_of(probe)
+        self._observer_finish(outcome, status, probe.error.message if probe.error is not None else "")
 
     def failed(self, error: UpstreamError | TimedOut) -> None:
         call = self.call
+        if 400 <= self._status < 500:
+            call.health = "unknown"  # the server is there: it refuses us, or does not know the session
+        if self.attempts is not None and self.attempts.again(self._status, error):
+            return
         code, status = (protocol.TIMED_OUT, 504) if isinstance(error, TimedOut) else (protocol.UPSTREAM_FAILED, 502)
         message = f"MCP server {call.server} {_predicate(error)}; {self.remedy}"
         exchange = self.exchange
@@ -166,26 +180,41 @@ class McpRelay(Relay):
         except UpstreamError as error:
             self.give_up(error)
             return
-        if self.transform is None:
-            self.exchange.write(data)
+        rewrites = self.rewrites
         for event in events:
             probe = jsonrpc.probe(event.data) if event.data else None
             answer = probe is not None and not probe.method and (probe.result is not None or probe.error is not None)
             if answer and probe is not None:
-                self._outcome = _outcome(probe)
+                self._outcome = self._outcome_of(probe)
             elif event.id:
                 self._resumable = True  # 2025-11-25 (SEP-1699): the client may poll with Last-Event-ID
-            if self.transform is None:
-                continue
-            if answer:
-                try:
-                    self.exchange.write(sse.with_data(event, self.transform(event.data)))
-                except msgspec.DecodeError as error:
-                    self._outcome = None
-                    self.give_up(UpstreamError(f"sent a malformed list: {error}"))
-                    return
-            else:
-                self.exchange.write(event.raw)
+            try:
+                own = self.rewritten(event, answer=answer) if rewrites else b""
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self._outcome = None
+                self.give_up(UpstreamError(f"sent a malformed answer: {error}"))
+                return
+            except UpstreamError as error:
+                self._outcome = None
+                self.give_up(error)
+                return
+            if self._outcome is not None:  # the record goes before the answer; how the stream ends changes nothing
+                self._observer_finish(self._outcome, 200)
+            if own:
+                self.exchange.write(own)
+        if not rewrites:
+            self.exchange.write(data)
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether events change on their way."""
+        return self.transform is not None
+
+    def rewritten(self, event: sse.Event, *, answer: bool) -> bytes:
+        """An event's bytes for the client. Raises msgspec.DecodeError, UnicodeDecodeError, UpstreamError."""
+        if answer and self.transform is not None:
+            return sse.with_data(event, self.transform(event.data))
+        return event.raw
 
     def _end_stream(self) -> None:
         if self._outcome is None and self.call.raw_id and not self._resumable:
@@ -193,6 +222,13 @@ class McpRelay(Relay):
             return
         self.exchange.finish()
         self._observer_finish(self._outcome or "ok", 200)
+
+    def _outcome_of(self, probe: jsonrpc.ResponseProbe) -> Outcome:
+        if probe.error is not None:
+            if probe.error.code == protocol.INTERNAL_ERROR:
+                self.call.health = "failed"
+            return "error"
+        return "tool_error" if probe.result is not None and probe.result.is_error else "ok"
 
     def _pass(self, status: int, body: bytes) -> None:
         headers = _JSON_HEADERS if self.session_header is None else [_CONTENT_JSON, self.session_header]
@@ -205,10 +241,26 @@ class McpRelay(Relay):
             self._observer.finish(self.call, outcome, status, detail)
 
 
-def _outcome(probe: jsonrpc.ResponseProbe) -> Outcome:
-    if probe.error is not None:
-        return "error"
-    return "tool_error" if probe.result is not None and probe.result.is_error else "ok"
+class GreetingRelay(McpRelay):
+    """The answer to ``initialize``. A refusal may mean that the server speaks 2026-07-28 only: ``newer`` finds out."""
+
+    __slots__ = ("newer",)
+
+    newer: Callable[[Callable[[], None]], None] | None
+
+    def complete(self) -> None:
+        newer = self.newer
+        if newer is None or self._parser is not None or not self._refused():
+            super().complete()
+        else:
+            self.newer = None
+            newer(super().complete)
+
+    def _refused(self) -> bool:
+        if 400 <= self._status < 500:
+            return True
+        probe = jsonrpc.probe(b"".join(self._chunks)) if self._mode == _JSON else None
+        return probe is not None and probe.error is not None
 
 
 def _predicate(error: UpstreamError | TimedOut) -> str:

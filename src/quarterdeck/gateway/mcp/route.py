@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Raw
+
 from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import Endpoint, McpServer
 from quarterdeck.wire.client import Origin, Pool
@@ -11,9 +15,21 @@ from ..policy.authorizer import Authorizer, Decision, Grant, Request, Target
 from ..policy.principal import Principal
 from ..upstream import Upstreams
 
+if TYPE_CHECKING:
+    from .groups import McpGroup
+
+
+class Pins(Protocol):
+    """Definitions of tools that were approved."""
+
+    def shows(self, item: Raw) -> bool: ...
+
+
 Start = tuple[str, Origin, bytes | None, bytes | None, str]
 """method, origin, accept, protocol version and session of a request"""
 
+_LANES = 10_000
+"""Callers of one server whose grants are remembered."""
 _STARTS = 256
 _START_BYTES = 2048
 """Bounds of what is remembered per lane: callers choose the accept header."""
@@ -77,10 +93,19 @@ class McpRoute:
         self._next = 0
         self.modern_until = 0.0
         """Until when (monotonic) the server is known to speak 2026-07-28."""
+        self.plain = server.protocol == "STREAMABLE_HTTP" and server.openapi is None
+        """Whether it is spoken to as clients speak to us; others need the gateway to translate."""
+        self.reachable = bool(server.endpoints)
+        self.pins: Pins | None = None
+        """What was approved of its tools; None: no tool is held to anything."""
+        self.group: McpGroup = None  # type: ignore[assignment]  # set when the table is compiled
+        """The group of the server's built-in path."""
 
     def lane(self, principal: Principal) -> Lane:
         lane = self._lanes.get(principal.id)
         if lane is None:
+            if len(self._lanes) >= _LANES:
+                self._lanes.clear()
             lane = self._lanes[principal.id] = Lane(self, principal, self._authorizer)
         return lane
 
@@ -98,5 +123,7 @@ class McpRoute:
     @property
     def remedy(self) -> str:
         """The next step when the server cannot be reached."""
+        if self.server.kind == "Target":
+            return f"see target {self.server.name} of the MCP backend"
         plural = {"MCPServer": "mcpserver", "RemoteMCPServer": "remotemcpserver"}.get(self.server.kind, "service")
         return f"see: kubectl describe {plural} {self.server.name} -n {self.server.namespace}"

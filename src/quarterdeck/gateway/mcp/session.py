@@ -1,8 +1,8 @@
-"""Session ids: authenticated-encrypted, self-contained tokens bound to route and principal.
+"""Session ids: authenticated-encrypted, self-contained tokens bound to group and principal.
 
 A token opens only where it was made for: presented on another route, by another principal, or altered, it is unknown
-(404). It holds what is needed to reach the upstream's session, so any worker with the key can serve it; ``owner`` is
-set when the state behind it lives in one process.
+(404). It holds what is needed to reach the upstreams' sessions, so any process with the key can serve it; ``owner`` is
+set when there is state behind it that lives in one process.
 """
 
 from __future__ import annotations
@@ -17,20 +17,35 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
+KEY_BYTES = 32
 _NONCE = 12
 _OPENED = 4096
 """Opened tokens remembered; decrypting one costs 2 µs, and a client sends its token with every call."""
-_TOKEN_BYTES = 512
+_TOKEN_BYTES = 4096
 """Longer tokens are not remembered: memory stays bounded by what we seal, not by what callers send."""
 
 
+class Leg(Struct, array_like=True, frozen=True, gc=False):
+    """The upstream session with one member of a group."""
+
+    member: str
+    host: str
+    port: int
+    session: str
+    version: str
+
+
 class Session(Struct, array_like=True, frozen=True, gc=False):
-    """What a token holds. ``upstream`` is the upstream's session id, or the key of a state kept by ``owner``."""
+    """What a token holds. ``upstream`` is the upstream's session id, or the key of a state kept by ``owner``.
+
+    ``legs``: sessions that any process may use on the client's behalf, where several servers are behind one.
+    """
 
     upstream: str
     host: str = ""
     port: int = 0
     owner: str = ""
+    legs: tuple[Leg, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(Session)
@@ -38,33 +53,61 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class SessionSealer:
-    """Makes and opens session tokens. ``secret`` is shared by all workers of a gateway."""
+    """Makes and opens session tokens. ``secret`` is shared by all processes of a gateway.
+
+    It may be several keys of 32 bytes one after the other: the first seals, all open, so a key is rotated by putting
+    the new one in front and taking the old one away when its sessions are over.
+    """
 
     def __init__(self, secret: bytes) -> None:
-        key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"quarterdeck mcp session v1").derive(secret)
-        self._cipher = AESGCM(key)
+        self._ciphers: list[AESGCM] = []
         self._opened: dict[tuple[bytes, bytes], Session] = {}
+        self.use(secret)
+
+    def use(self, secret: bytes) -> None:
+        """Seal and open with other keys from now on."""
+        keys = [secret[at : at + KEY_BYTES] for at in range(0, len(secret), KEY_BYTES)]
+        self._ciphers = [AESGCM(_derived(key)) for key in keys]
+        self._opened.clear()
 
     def seal(self, session: Session, binding: bytes) -> bytes:
-        """A token for the session; ``binding`` names route and principal."""
-        nonce = urandom(_NONCE)
-        return urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, _encoder.encode(session), binding)).rstrip(b"=")
+        """A token for the session; ``binding`` names group and principal."""
+        return self.seal_bytes(_encoder.encode(session), binding)
 
     def open(self, token: bytes, binding: bytes) -> Session | None:
-        """The session, or None when the token was not made for this binding with this key."""
+        """The session, or None when the token was not made for this binding with one of these keys."""
         known = self._opened.get((token, binding))
         if known is not None:
             return known
-        session = self._decrypt(token, binding)
+        data = self.open_bytes(token, binding)
+        try:
+            session = _decoder.decode(data) if data is not None else None
+        except msgspec.DecodeError:
+            return None
         if session is not None and len(token) < _TOKEN_BYTES:
             if len(self._opened) >= _OPENED:
                 self._opened.clear()
             self._opened[token, binding] = session
         return session
 
-    def _decrypt(self, token: bytes, binding: bytes) -> Session | None:
+    def seal_bytes(self, data: bytes, binding: bytes) -> bytes:
+        """Any bytes, as URL-safe text."""
+        nonce = urandom(_NONCE)
+        return urlsafe_b64encode(nonce + self._ciphers[0].encrypt(nonce, data, binding)).rstrip(b"=")
+
+    def open_bytes(self, token: bytes, binding: bytes) -> bytes | None:
+        """What :meth:`seal_bytes` was given; None for anything else."""
         try:
             data = urlsafe_b64decode(token + b"=" * (-len(token) % 4))
-            return _decoder.decode(self._cipher.decrypt(data[:_NONCE], data[_NONCE:], binding))
-        except (InvalidTag, ValueError):
+        except ValueError:
             return None
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(data[:_NONCE], data[_NONCE:], binding)
+            except (InvalidTag, ValueError):
+                continue
+        return None
+
+
+def _derived(key: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"quarterdeck mcp session v1").derive(key)

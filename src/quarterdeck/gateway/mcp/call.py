@@ -1,0 +1,194 @@
+"""One MCP call, and what is wrong with it before anything is decided: method, headers, JSON-RPC framing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from quarterdeck.mcptypes import ERA_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, era_of, jsonrpc, lists, protocol
+from quarterdeck.mcptypes.headers import decode_value
+from quarterdeck.wire.client import Origin
+from quarterdeck.wire.http import Exchange
+
+from ..call import Call
+from ..policy.authorizer import Decision
+from ..policy.principal import Principal
+from .groups import McpGroup, Member
+from .route import Lane, McpRoute
+from .session import Session
+
+if TYPE_CHECKING:
+    from .sessions import ClientSession
+
+Transform = Callable[[bytes], bytes]
+"""Rewrites one JSON-RPC message. Raises msgspec.DecodeError when it is not JSON."""
+
+NAMED = {protocol.TOOLS_CALL: "name", protocol.PROMPTS_GET: "name", protocol.RESOURCES_READ: "uri"}
+"""Methods of which 2026-07-28 mirrors a member of the params into ``Mcp-Name``."""
+SSE_VERSION = "2024-11-05"
+_VERSIONS = frozenset(v.encode() for v in SUPPORTED_VERSIONS) | {SSE_VERSION.encode()}
+
+
+class Problem(NamedTuple):
+    """Why a request is refused."""
+
+    text: str
+    code: int = protocol.INVALID_REQUEST
+    status: int = 400
+    data: object = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class McpCall(Call):
+    """A call to a group. ``member``, ``route`` and ``lane`` are set once it is known which server it is for."""
+
+    __slots__ = (
+        "body", "client", "exposed", "group", "lane", "later", "member", "message", "modern", "origin", "own",
+        "route", "session", "target", "transform", "version",
+    )  # fmt: skip
+
+    route: McpRoute
+    lane: Lane
+    member: Member
+
+    def __init__(self, exchange: Exchange, group: McpGroup, principal: Principal) -> None:
+        super().__init__(exchange, "mcp", "")
+        self.principal = principal
+        self.group = group
+        self.body = exchange.body
+        self.message: jsonrpc.Message | None = None
+        self.version = self.headers.get(protocol.H_VERSION)
+        """Revision that the request is made in, towards the server."""
+        self.modern = era_of(self.version) == ERA_MODERN
+        self.session: Session | None = None
+        """The upstream's session."""
+        self.client: ClientSession | None = None
+        """The client's own, where several upstream sessions are behind one."""
+        self.exposed = ""
+        """What the client calls the tool, prompt or resource."""
+        self.own = ""
+        """What its server calls the prompt or resource; a tool's is :attr:`tool`."""
+        self.target = ""
+        """Name of the member."""
+        self.transform: Transform | None = None
+        """Makes names of the server's answer the client's."""
+        self.origin: Origin | None = None
+        self.later: Coroutine[Any, Any, None] | None = None
+        """What goes on with the call when a stage has to wait."""
+        if group.single is not None:
+            self.choose(group.single)
+
+    def choose(self, member: Member) -> None:
+        """The call is for this server."""
+        self.member = member
+        self.target = member.name
+        route = self.route = member.route
+        self.server = route.label
+        self.lane = route.lane(self.principal)
+
+    @property
+    def params(self) -> dict[str, Raw]:
+        """The members of ``params``, undecoded. Raises msgspec.DecodeError when it is no object."""
+        message = self.message
+        return lists.members(message.params) if message is not None and isinstance(message.params, Raw) else {}
+
+    def decide(self, method: str, name: str = "", exposed: str = "") -> Decision:
+        """What the caller may do on the chosen server: grants first, then the rules of the target."""
+        return self.judge(self.member, method, name, exposed)
+
+    def judge(self, member: Member, method: str, name: str = "", exposed: str = "") -> Decision:
+        """The same for any member."""
+        decision = member.route.lane(self.principal).decide(method, name if method == protocol.TOOLS_CALL else "")
+        if member.chain is None or not decision.allow:
+            return decision
+        self.target = member.name
+        return member.chain.decide(self, method, name, exposed or name)
+
+    def shows(self, member: Member, method: str, name: str) -> bool:
+        """Whether a list shows an item: those that need approval are shown, denied ones are not."""
+        return self.judge(member, method, name, member.name_out(name)).verdict != "deny"
+
+
+def read(call: McpCall) -> Problem | None:
+    """Parse and check the framing; None when all is well."""
+    method = call.exchange.method
+    repeated = call.repeated_header()
+    if repeated:
+        return Problem(f"header {repeated} may be sent once only")
+    version = call.version
+    if version is not None and version not in _VERSIONS:
+        requested = version.decode("latin-1")
+        call.raw_id = jsonrpc.id_of(call.body)
+        data = {"supported": list(MODERN_VERSIONS), "requested": requested}
+        return Problem(f"unsupported protocol version {requested}", protocol.UNSUPPORTED_VERSION, data=data)
+    if method == "POST":
+        return _read_message(call)
+    if method in ("GET", "DELETE") and not call.modern:
+        call.method = method
+        return None
+    allow = (b"allow", b"POST" if call.modern else b"GET, POST, DELETE")
+    return Problem(f"{method[:16]} is not served here", status=405, headers=(allow,))
+
+
+def _read_message(call: McpCall) -> Problem | None:
+    content = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if content != b"application/json":
+        return Problem("the content type must be application/json", status=415)
+    try:
+        message = call.message = jsonrpc.parse(call.body)
+        if message.id is not UNSET:
+            call.raw_id = bytes(message.id)
+        call.method = message.method
+        if message.method == protocol.TOOLS_CALL:
+            _read_tool_call(call, message)
+        elif message.method in NAMED:
+            call.own = mirrored(message)
+            call.body = call.body if jsonrpc.unambiguous(call.body, b'"method"') else jsonrpc.canonical(call.body)
+        elif not jsonrpc.unambiguous(call.body, b'"method"'):
+            # an answer too: a server that ignores letter case would read "Method" in it as a call
+            call.body = jsonrpc.canonical(call.body)
+        return _check_modern(call, message) if call.modern else None
+    except jsonrpc.FramingError as error:
+        return Problem(str(error), error.code)
+
+
+def _read_tool_call(call: McpCall, message: jsonrpc.Message) -> None:
+    params = jsonrpc.call_params(message)
+    call.tool = params.name
+    if params.arguments is not UNSET:
+        call.arguments = params.arguments
+    if not jsonrpc.unambiguous(call.body, b'"method"', b'"name"', b'"params"', b'"arguments"'):
+        call.body = jsonrpc.canonical(call.body)
+
+
+def _check_modern(call: McpCall, message: jsonrpc.Message) -> Problem | None:
+    """2026-07-28: the mirrored headers must say what the body says."""
+    if not message.method:
+        return Problem("clients send no responses in this protocol version")
+    if call.headers.get(protocol.H_METHOD) != message.method.encode():
+        return Problem("header Mcp-Method does not match the body", protocol.HEADER_MISMATCH)
+    if message.method in NAMED:
+        given = call.headers.get(protocol.H_NAME)
+        if given is None or decode_value(given) != mirrored(message):
+            return Problem("header Mcp-Name does not match the body", protocol.HEADER_MISMATCH)
+    return None
+
+
+def mirrored(message: jsonrpc.Message) -> str:
+    """What ``Mcp-Name`` says. Raises FramingError when it is no string."""
+    params = jsonrpc.mirror_params(message)
+    return params.uri if message.method == protocol.RESOURCES_READ else params.name
+
+
+def text_of(raw: Raw | None) -> str:
+    """A string member; empty when it is absent or something else."""
+    if raw is None:
+        return ""
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return ""
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,226 @@
+"""Several servers behind one endpoint, for clients of 2026-07-28: each request stands alone.
+
+A request that names a thing goes to its server on the path of single servers; discovery, lists and subscriptions go to
+all that the caller may use. Servers of the older era are asked in the caller's shared session with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protocol
+
+from ..upstream import Upstreams
+from . import client, merge, naming
+from .answers import Answers, shown
+from .call import McpCall, Problem, text_of
+from .client import Link, RpcError
+from .conversation import Conversation
+from .eras import Eras
+from .groups import Member
+from .merge import Part
+from .newer import greeting_of
+from .shared import Conversations, Refused
+from .subscriptions import Source, Subscription
+
+Later = Coroutine[Any, Any, None]
+
+
+class StatelessMultiplexer:
+    """``run`` takes a call whose server is known through the stages of single servers."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        answers: Answers,
+        eras: Eras,
+        shared: Conversations,
+        run: Callable[[McpCall], Later | None],
+    ) -> None:
+        self._upstreams = upstreams
+        self._answers = answers
+        self._eras = eras
+        self._shared = shared
+        self._run = run
+
+    def handle(self, call: McpCall) -> Later | None:
+        """Answer one request."""
+        if not call.raw_id:
+            self._answers.accepted(call)
+            return None
+        message = call.message
+        assert message is not None
+        try:
+            envelope = modern.envelope(message)
+            params = call.params
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            text = f"the request is not one of {MODERN_VERSIONS[-1]}: {error}"
+            self._answers.error(call, protocol.INVALID_PARAMS, text)
+            return None
+        if envelope.version.encode() != call.version:
+            self._answers.error(call, protocol.HEADER_MISMATCH, "header MCP-Protocol-Version does not match the body")
+            return None
+        method = call.method
+        if method == protocol.DISCOVER:
+            return self._discover(call, envelope)
+        if method == "subscriptions/listen":
+            return self._listen(call, envelope)
+        if method in lists.LIST_KEYS:
+            return self._list(call, envelope, lists.LIST_KEYS[method], params)
+        if naming.routed(method) and method not in modern.REMOVED:
+            return self._by_name(call, envelope, params)
+        call.method = "other"  # the caller's text must not become a metric label
+        self._answers.error(call, protocol.METHOD_NOT_FOUND, f"no server answers {method[:128]} here")
+        return None
+
+    # -- one server
+    def _by_name(self, call: McpCall, envelope: modern.Envelope, params: dict[str, Raw]) -> Later | None:
+        try:
+            found = naming.find(call.group, call.method, params)
+        except msgspec.DecodeError as error:
+            self._answers.invalid(call, Problem(f"invalid params: {error}", protocol.INVALID_PARAMS))
+            return None
+        if isinstance(found, str):
+            if call.group.prefixed or call.method not in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
+                self._answers.unknown(call, found)
+                return None
+            return self._search(call, envelope, found, params)
+        member, exposed, own, changed = found
+        return self._send(call, member, exposed, own, changed)
+
+    async def _search(self, call: McpCall, envelope: modern.Envelope, name: str, params: dict[str, Raw]) -> None:
+        """Names without prefixes: who has it is found in the lists; two that have it: nobody."""
+        tool = call.method == protocol.TOOLS_CALL
+        key, method = ("tools", protocol.TOOLS_LIST) if tool else ("prompts", protocol.PROMPTS_LIST)
+        members = self._allowed(call, method)
+        parts = await asyncio.gather(*(self._list_one(call, envelope, m, method, key) for m in members))
+        owners = [part.name for part in parts if any(naming.label_of(key, item) == name for item in part.items)]
+        if len(owners) != 1:
+            self._answers.unknown(call, name)
+            return
+        rest = self._send(call, call.group.by_name[owners[0]], name, name, dict(params))
+        if rest is not None:
+            await rest
+
+    def _send(self, call: McpCall, member: Member, exposed: str, own: str, params: dict[str, Any]) -> Later | None:
+        call.choose(member)
+        call.exposed, call.own = exposed, own
+        if call.method in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
+            call.tool = own
+        call.transform = naming.result_out(member, call.method, exposed, own)
+        # the request's id is the client's: a modern server sees nothing of other requests
+        encoded = Raw(msgspec.json.encode(params))
+        call.message = jsonrpc.Message("2.0", Raw(call.raw_id), call.method, encoded)
+        call.body = jsonrpc.request(Raw(call.raw_id), call.method, encoded)
+        return self._run(call)
+
+    # -- all servers
+    async def _discover(self, call: McpCall, envelope: modern.Envelope) -> None:
+        members = self._allowed(call, protocol.DISCOVER)
+        parts = await asyncio.gather(*(self._greet(call, envelope, member) for member in members))
+        problem = "" if call.group.fail_open else merge.failure(parts, fail_open=False)
+        if problem:
+            self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
+        else:
+            self._answers.result(call, merge.discovered(parts, alone=call.group.single is not None))
+
+    async def _greet(self, call: McpCall, envelope: modern.Envelope, member: Member) -> Part:
+        label = member.route.label
+        if not member.route.reachable:
+            asleep = member.route.server.wake > 0
+            return Part(member.name, label, error="" if asleep else "has no ready endpoint")
+        try:
+            source = await self._source(call, envelope, member)
+            if isinstance(source, Conversation):
+                await source.open()
+                greeting = source.greeting
+            else:
+                lane = member.route.lane(call.principal)
+                greeting = greeting_of(await client.ask(member.route, lane, source, protocol.DISCOVER))
+        except (UpstreamError, TimedOut, Refused) as error:
+            return Part(member.name, label, error=str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Part(member.name, label, error=f"sent what MCP does not know: {error}")
+        return Part(member.name, label, greeting=greeting)
+
+    async def _list(self, call: McpCall, envelope: modern.Envelope, key: str, params: dict[str, Raw]) -> None:
+        start = merge.position(text_of(params.get("cursor")))
+        if start is None:
+            self._answers.error(call, protocol.INVALID_PARAMS, "invalid cursor")
+            return
+        members = self._allowed(call, call.method)
+        parts = await asyncio.gather(*(self._list_one(call, envelope, m, call.method, key) for m in members))
+        problem = merge.failure(parts, fail_open=call.group.fail_open)
+        if problem:
+            self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
+            return
+        if not call.group.prefixed:
+            parts = merge.without_duplicates(key, parts)
+        result = merge.listing(key, parts, start)
+        # a list of several servers, filtered for one caller, is that caller's only
+        meta = {protocol.META_SERVER_INFO: merge.INFO, **result.pop("_meta", {})}
+        private = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": meta}
+        self._answers.result(call, {**result, **private})
+
+    async def _list_one(self, call: McpCall, envelope: modern.Envelope, member: Member, method: str, key: str) -> Part:
+        label = member.route.label
+        try:
+            source = await self._source(call, envelope, member)
+
+            def ask(method: str, params: dict[str, Any] | None) -> Any:
+                if isinstance(source, Conversation):
+                    return source.ask(method, params)
+                return client.ask(member.route, member.route.lane(call.principal), source, method, params)
+
+            found = await client.list_all(ask, method, key)
+            kept = [naming.item_out(member, key, item) for item in found if shown(call, member, key, item)]
+            return Part(member.name, label, kept)
+        except RpcError as error:
+            # a server without prompts or resources is no failure
+            return Part(member.name, label, error="" if error.code == protocol.METHOD_NOT_FOUND else str(error))
+        except (UpstreamError, TimedOut, Refused) as error:
+            return Part(member.name, label, error=str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return Part(member.name, label, error=f"sent a malformed list: {error}")
+
+    async def _listen(self, call: McpCall, envelope: modern.Envelope) -> None:
+        members = [m for m in self._allowed(call, "subscriptions/listen") if m.route.reachable]
+        try:
+            subscription = Subscription(call, self._upstreams, self._answers)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._answers.error(call, protocol.INVALID_PARAMS, f"invalid params: {error}")
+            return
+        sources: list[tuple[Member, Source]] = []
+        for member in members:
+            try:
+                source = await self._source(call, envelope, member)
+                if isinstance(source, Conversation):
+                    await source.open()
+                sources.append((member, source))
+            except (UpstreamError, TimedOut, Refused, msgspec.DecodeError, UnicodeDecodeError) as error:
+                if not call.group.fail_open:
+                    text = f"MCP server {member.route.label} failed: {error}; {member.route.remedy}"
+                    self._answers.error(call, protocol.UPSTREAM_FAILED, text)
+                    return
+        try:
+            await subscription.serve(sources)
+        except (UpstreamError, TimedOut) as error:
+            self._answers.error(call, protocol.UPSTREAM_FAILED, str(error))
+
+    async def _source(self, call: McpCall, envelope: modern.Envelope, member: Member) -> Source:
+        """How a member is asked. Raises UpstreamError, TimedOut, Refused."""
+        route = member.route
+        if route.plain and await self._eras.speaks_modern(route, route.lane(call.principal)):
+            meta = client.modern_meta(envelope.capabilities, envelope.client or None, envelope.log_level)
+            return Link(client.origin_of(route), MODERN_VERSIONS[-1], meta=meta)
+        return self._shared.of(route, call.principal, envelope)
+
+    def _allowed(self, call: McpCall, method: str) -> list[Member]:
+        """The members that the caller may use, in their order."""
+        return [member for member in call.group.members if call.judge(member, method).allow]
