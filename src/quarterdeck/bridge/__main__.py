@@ -47,6 +47,12 @@ def inherited(port: int) -> socket.socket | None:
 async def serve(config: BridgeConfig) -> None:
     processes = Processes(config)
     server = Server(Endpoint(processes).handle, name="mcp", limits=Limits(body_timeout=60, idle_timeout=0))
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    discovery = asyncio.create_task(processes.discover())
+    if config.hold:
+        await _first(processes.tried, stop)
     listener = inherited(config.listen.port)
     if listener is not None:
         listener.setblocking(False)
@@ -55,14 +61,18 @@ async def serve(config: BridgeConfig) -> None:
         # The node's relay in front of us, else the Pod's own address.
         host = os.environ.pop("QUARTERDECK_LISTEN_HOST", "") or os.environ.get("POD_IP") or "0.0.0.0"  # noqa: S104
         await server.listen(host, config.listen.port)
-    stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    discovery = asyncio.create_task(processes.discover())
     await stop.wait()
     discovery.cancel()
     await server.stop(grace=20)
     await processes.stop()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def main(arguments: list[str]) -> int:

@@ -30,6 +30,8 @@ class BridgeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Processes started ahead of the next session."""
     max_sessions: int = 64
     idle_timeout: float = 1800.0
+    hold: bool = False
+    """Whether connections wait until the server has been asked what it speaks, or could not be started."""
     message_bytes: int = 16 * 1024 * 1024
     """Longest message accepted from the server; a longer one ends the process."""
 

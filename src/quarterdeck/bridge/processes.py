@@ -51,6 +51,8 @@ class Processes:
         self.starts = 0
         self.crashes = 0
         self.last_error = ""
+        self.tried = asyncio.Event()
+        """Set once the first attempt to find out what the server speaks is over."""
         self._spare: deque[Child] = deque()
         self._all: set[Child] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,12 +83,14 @@ class Processes:
                 await self._probe()
             except QuarterdeckError as error:
                 self.last_error = str(error)
+                self.tried.set()
                 print(f"[bridge] {error}", file=sys.stderr, flush=True)
                 await asyncio.sleep(delay * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
                 delay = min(delay * 2, 30.0)
             else:
                 self.ready = True
                 self.last_error = ""
+                self.tried.set()
                 await self.refill()
                 return
 

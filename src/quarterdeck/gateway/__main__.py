@@ -13,6 +13,7 @@ import msgspec
 from quarterdeck.errors import QuarterdeckError
 
 from .app import Gateway
+from .logs import configure
 from .options import Options, parse
 
 
@@ -23,6 +24,8 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     gateway = Gateway(options)
+    if gateway.files is not None:
+        loop.add_signal_handler(signal.SIGHUP, gateway.files.reload)
     await gateway.start()
     sys.stderr.write(msgspec.json.encode(gateway.endpoints).decode() + "\n")
     gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
@@ -36,6 +39,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         options = parse(sys.argv[1:])
+        configure(options.log_level, options.log_format)
         if sys.platform == "win32":
             asyncio.run(serve(options))
         else:

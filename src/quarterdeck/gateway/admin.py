@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
-from quarterdeck.snapshot import Snapshot, redacted
+from quarterdeck.errors import UsageError
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange
 
+from . import logs
+
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
-_LEVELS = {"trace": "DEBUG", "debug": "DEBUG", "info": "INFO", "warn": "WARNING", "warning": "WARNING",
-           "error": "ERROR"}  # fmt: skip
 
 
 def admin_handler(
-    snapshot: Callable[[], Snapshot], extra: Mapping[str, Callable[[Exchange], None]] = MappingProxyType({})
+    dump: Callable[[], dict[str, Any]], extra: Mapping[str, Callable[[Exchange], None]] = MappingProxyType({})
 ) -> Callable[[Exchange], None]:
-    """``GET /config_dump`` with secrets redacted; ``GET``/``POST /logging[?level=debug]``.
+    """``GET /config_dump`` (of :func:`quarterdeck.gateway.config.dump.config_dump`), ``GET``/``POST /logging``.
 
-    ``extra``: handlers by the first segment of their paths.
+    ``POST /logging?level=debug``, ``?level=gateway.mcp=debug,…`` or ``?reset``. ``extra``: handlers by the first
+    segment of their paths.
     """
 
     def handle(exchange: Exchange) -> None:
@@ -32,7 +33,7 @@ def admin_handler(
         if exchange.header(b"origin") is not None or host not in (b"localhost", b"127.0.0.1", b"::1"):
             exchange.respond(403, b"the admin port does not answer web pages\n", _TEXT)
         elif path == "/config_dump" and exchange.method == "GET":
-            exchange.respond(200, msgspec.json.format(msgspec.json.encode(redacted(snapshot())), indent=2), _JSON)
+            exchange.respond(200, msgspec.json.format(msgspec.json.encode(dump()), indent=2), _JSON)
         elif path == "/logging" and exchange.method in ("GET", "POST"):
             _logging(exchange)
         elif (found := extra.get(path.split("/")[1])) is not None:
@@ -44,15 +45,17 @@ def admin_handler(
 
 
 def _logging(exchange: Exchange) -> None:
-    logger = logging.getLogger("quarterdeck")
+    query = dict(exchange.query)
     if exchange.method == "POST":
-        level = _LEVELS.get(dict(exchange.query).get("level", "").lower())
-        if level is None:
-            exchange.respond(400, f"level must be one of {', '.join(_LEVELS)}\n".encode(), _TEXT)
+        try:
+            if "reset" in query:
+                logs.reset()
+            else:
+                logs.set_levels(query.get("level", ""))
+        except UsageError as error:
+            exchange.respond(400, f"{error}\n".encode(), _TEXT)
             return
-        logger.setLevel(level)
-    name = logging.getLevelName(logger.getEffectiveLevel()).lower()
-    exchange.respond(200, f"current log level is {name}\n".encode(), _TEXT)
+    exchange.respond(200, f"current log level is {logs.levels()}\n".encode(), _TEXT)
 
 
 def stats_handler(registry: Registry) -> Callable[[Exchange], None]:

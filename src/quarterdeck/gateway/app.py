@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +24,9 @@ from .a2a.endpoint import A2aEndpoint
 from .activity import tell
 from .admin import admin_handler, ready_handler, stats_handler
 from .audit.service import Auditing
+from .children import Children
+from .config.dump import config_dump
+from .config.files import FileSource
 from .config.lastgood import LastGood, load_key
 from .config.stream import ControlPlane, read_file
 from .http.endpoint import HttpEndpoint
@@ -97,6 +101,9 @@ class Gateway:
             changed=self._write_endpoints,
         )
         self._router.revocations = self.revocations
+        self.children = Children(options.data_dir / "children")
+        self.files = FileSource(options.file, self.use, self.children) if options.file is not None else None
+        """The file that is served, if one is."""
         self._servers: list[Server] = []
         self._control_plane: ControlPlane | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,6 +119,9 @@ class Gateway:
         if options.config is not None:
             snapshot, _ = read_file(options.config)
             self.use(snapshot)
+        elif self.files is not None:
+            self.files.start()
+            self._tasks = [asyncio.get_running_loop().create_task(self.files.run())]
         else:
             self._use_last_good()
             self._control_plane = ControlPlane(
@@ -130,7 +140,7 @@ class Gateway:
         await self._listen(WORKLOADS, self._router.handle, options.workloads)
         await self._listen("stats", stats_handler(self.registry), options.stats)
         await self._listen("ready", ready_handler(self._problem), options.ready)
-        await self._listen("admin", admin_handler(lambda: self._router.table.snapshot, self.admin), options.admin)
+        await self._listen("admin", admin_handler(self._dump, self.admin), options.admin)
         await self.listeners.settled()
         self._started = True
         self._write_endpoints()
@@ -143,6 +153,7 @@ class Gateway:
                 await task
         await asyncio.gather(self.listeners.stop(grace), *(server.stop(grace) for server in self._servers))
         self.upstreams.close()
+        await self.children.stop()
         await self._auditing.stop()
 
     @property
@@ -257,6 +268,9 @@ class Gateway:
         self.upstreams.own.add((host, port))
         self._own_endpoints[name] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
+    def _dump(self) -> dict[str, Any]:
+        return config_dump(self.snapshot, self.files, self.listeners.problems)
+
     def _problem(self) -> str:
         return "" if self.version else "no configuration yet: waiting for the control plane"
 
@@ -284,7 +298,7 @@ class Gateway:
         registry.gauge(
             names.CONFIG_REJECTED,
             "Snapshots refused.",
-            lambda: [({}, float(p.rejected if (p := plane()) is not None else 0))],
+            lambda: [({}, float(p.rejected if (p := plane() or self.files) is not None else 0))],
         )
 
     def _following_plane(self) -> ControlPlane | None:

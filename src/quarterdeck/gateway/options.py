@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quarterdeck.errors import UsageError
 
 from .audit.options import AuditOptions, add_flags, from_flags, path_of
+from .config.standalone import FileOptions, file_options, load
 
 Address = tuple[str, int]
 
@@ -39,6 +40,11 @@ class Options:
     """Where the workers of one gateway keep counters and circuit breakers together; None: there is one worker."""
     bind: str = "127.0.0.1"
     """Where listeners of the configuration are bound that name no address."""
+    file: FileOptions | None = None
+    """A configuration for people instead of ``config``."""
+    log_level: str = ""
+    """``info``, or ``info,gateway.mcp=debug``."""
+    log_format: str = ""
 
 
 def address(text: str) -> Address | None:
@@ -73,16 +79,25 @@ def parse(arguments: list[str]) -> Options:
     flag("data-dir", "gateway", "directory for the key and the last good configuration")
     flag("key-file", "", "file with 32 random bytes that all replicas share (default: one made in DATA_DIR)")
     flag("config", "", "file with a snapshot (JSON), instead of a control plane")
+    flag("file", "", "agentgateway file or mcp.json to serve, instead of a control plane")
+    flag("inline", "", "the text of such a file")
+    flag("compat", "", "generation of an agentgateway file: oct (October 2025) or now (default: told by its fields)")
+    parser.add_argument(
+        "--allow-anonymous", action="store_true", help="serve the file's routes without authentication to all"
+    )
     flag("audit-file", "", "file for audit records; '-' is standard output, 'off' none (default: DATA_DIR/audit.jsonl)")
     add_flags(flag)
     flag("limits-file", "", "file that all workers of this gateway share: counters and circuit breakers")
     flag("endpoints-file", "", "file to write the bound addresses to (JSON)")
     given = parser.parse_args(arguments)
-    if bool(given.control_plane) == bool(given.config):
-        raise UsageError("give either --control-plane URL or --config FILE")
+    if [bool(given.control_plane), bool(given.config), bool(given.file or given.inline)].count(True) != 1:
+        raise UsageError("give one of --control-plane URL, --config FILE and --file FILE")
+    file = None
+    if given.file or given.inline:
+        file = file_options(_path(given.file), given.inline, given.compat, allow_anonymous=given.allow_anonymous)
     data_dir = Path(given.data_dir)
     audit = path_of({"": str(data_dir / "audit.jsonl"), "off": os.devnull}.get(given.audit_file, given.audit_file))
-    return Options(
+    options = Options(
         local=address(given.local),
         workloads=address(given.workloads),
         stats=address(given.stats),
@@ -100,7 +115,21 @@ def parse(arguments: list[str]) -> Options:
         endpoints_file=_path(given.endpoints_file),
         limits_file=_path(given.limits_file),
         bind=given.bind,
+        file=file,
     )
+    return options if file is None else _with_settings(options, file, arguments)
+
+
+def _with_settings(options: Options, file: FileOptions, arguments: list[str]) -> Options:
+    """What the file says about the process, where neither a flag nor a variable does. Raises ConfigError."""
+    settings = load(file).settings
+    changes: dict[str, Address | None] = {}
+    for name, text in (("admin", settings.admin), ("stats", settings.stats), ("ready", settings.ready)):
+        flag = f"--{name}"
+        given = any(word == flag or word.startswith(f"{flag}=") for word in arguments)
+        if text and not given and f"QUARTERDECK_GATEWAY_{name.upper()}" not in os.environ:
+            changes[name] = address(text)
+    return replace(options, **changes, log_level=settings.log_level, log_format=settings.log_format)  # type: ignore[arg-type]  # names as above
 
 
 def _path(text: str) -> Path | None:

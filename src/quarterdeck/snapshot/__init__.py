@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from .pins import Mode, ServerPins
+from .redaction import redacted as redacted
 from .revocations import Revocation
 from .routing import Child, Listener
 
@@ -223,16 +224,3 @@ def decode(line: bytes) -> Snapshot:
             f"snapshot schema {snapshot.schema} is not supported, this gateway reads {SCHEMA}"
         )
     return snapshot
-
-
-def redacted(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot as JSON data with every secret header value replaced by ``<redacted>``."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.get("secret"):
-                return {**value, "value": "<redacted>"}
-            return {k: clean(v) for k, v in value.items()}
-        return [clean(v) for v in value] if isinstance(value, list) else value
-
-    return clean(msgspec.json.decode(msgspec.json.encode(snapshot)))

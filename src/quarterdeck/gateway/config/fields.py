@@ -59,7 +59,7 @@ Cel = Annotated[str, Read("cel")]
 """A CEL expression that compiles."""
 
 
-class Model(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class Model(Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """Base of all models: fields in camelCase, unknown ones refused."""
 
     proof: ClassVar[str] = ""
@@ -95,9 +95,10 @@ def fields_of(model: type[Model]) -> dict[str, Field]:
 def alternatives(annotation: Any) -> tuple[tuple[Any, Kind | None], ...]:
     """The plain types an annotation allows, each with how it is read; ``None`` as :class:`NoneType`."""
     if get_origin(annotation) is Annotated:
-        kind = next((mark.kind for mark in annotation.__metadata__ if isinstance(mark, Read)), None)
+        marks: tuple[Any, ...] = annotation.__metadata__
+        read = next((mark for mark in marks if isinstance(mark, Read)), None)
         inner = alternatives(get_args(annotation)[0])
-        return tuple((plain, kind or own) for plain, own in inner) if kind else inner
+        return inner if read is None else tuple((plain, read.kind) for plain, _ in inner)
     if get_origin(annotation) is Union or type(annotation).__name__ == "UnionType":
         return tuple(pair for part in get_args(annotation) for pair in alternatives(part))
     return ((annotation, None),)

@@ -199,10 +199,12 @@ class _Translation:
         text = _PLACES.sub(lambda match: places[match[1]], text)
 
         def value(match: re.Match[str]) -> str:
-            found = self._environment.get(match[1], match[2])
-            if found is None:
-                raise ConfigError(f"variable {match[1]} is not set")
-            return found
+            name, default = match.group(1), match.group(2)
+            if name in self._environment:
+                return self._environment[name]
+            if match.end(2) < 0:
+                raise ConfigError(f"variable {name} is not set")
+            return default
 
         return _VARIABLE.sub(value, text)
 

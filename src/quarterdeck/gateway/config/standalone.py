@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from quarterdeck.errors import ConfigError, UsageError
 from quarterdeck.snapshot import Snapshot
@@ -62,7 +62,7 @@ def file_options(path: Path | None, inline: str, compat: str, *, allow_anonymous
         raise UsageError("give either a file (-f) or the configuration itself (-c)")
     if compat not in ("", "oct", "now"):
         raise UsageError(f"--compat {compat!r} must be oct (October 2025) or now")
-    return FileOptions(path, inline, cast(Compat, compat), allow_anonymous)
+    return FileOptions(path, inline, compat, allow_anonymous)
 
 
 def load(options: FileOptions, environment: Mapping[str, str] | None = None, base: Path | None = None) -> Loaded:

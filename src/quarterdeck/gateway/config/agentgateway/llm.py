@@ -80,7 +80,7 @@ class Rejection(Model):
 
 
 class RejectResponse(Model):
-    response: Rejection = Rejection()
+    response: Rejection = field(default_factory=Rejection)
 
 
 class RejectAction(Model):
@@ -114,7 +114,7 @@ class Moderation(Model):
 class RequestGuardOct(Model):
     """One object with everything, in October 2025."""
 
-    rejection: Rejection = Rejection()
+    rejection: Rejection = field(default_factory=Rejection)
     regex: RegexRules | None = None
     webhook: Webhook | None = None
     openai_moderation: Moderation | None = field(name="openaiModeration", default=None)
@@ -133,7 +133,7 @@ class PromptGuardOct(Model):
 class Guard(Model):
     """One entry of today's lists: exactly one kind of check."""
 
-    rejection: Rejection = Rejection()
+    rejection: Rejection = field(default_factory=Rejection)
     scope: list[Literal["systemPrompt", "messages", "toolOutput", "toolInput"]] = []
     regex: RegexRules | None = None
     webhook: Webhook | None = None

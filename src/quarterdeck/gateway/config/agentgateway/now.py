@@ -113,7 +113,9 @@ class Route(Model):
     rule_name: str | None = None
     gateways: Annotated[str | list[str] | None, Enforced("test_routes.py::test_gateways")] = None
     hostnames: Annotated[list[str], Enforced("test_routes.py::test_matches")] = []
-    matches: Annotated[tuple[RouteMatch, ...], Enforced("test_routes.py::test_matches")] = (RouteMatch(),)
+    matches: Annotated[tuple[RouteMatch, ...], Enforced("test_routes.py::test_matches")] = field(
+        default_factory=lambda: (RouteMatch(),)
+    )
     policies: Annotated[RoutePolicies | None, Enforced("test_policies.py::test_every_policy_reaches_the_snapshot")] = (
         None
     )

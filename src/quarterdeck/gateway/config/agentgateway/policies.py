@@ -55,7 +55,7 @@ class McpAuthentication(Model):
     jwks: str | KeySource | None = None
     mode: ModeText = "strict"
     authorization_location: LocationModel | None = None
-    jwt_validation_options: ValidationOptions = ValidationOptions()
+    jwt_validation_options: ValidationOptions = field(default_factory=ValidationOptions)
     client_id: str | None = None
     client_secret: Secret | None = None
     relay_signing_key: Annotated[Secret | None, Refused("clients log in at the issuer itself; remove it")] = None

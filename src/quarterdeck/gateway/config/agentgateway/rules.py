@@ -204,13 +204,13 @@ def _mcp_authentication(context: Context, path: Path_, model: McpAuthentication,
     if len(given) > 1:
         context.error((*path, "provider"), f"give one provider, not {', '.join(given)}")
     provider: Any = given[0] if given else ""
+    keys: Changes = {}
     if model.jwks is not None:
         keys = credentials.keys(context, (*path, "jwks"), model.jwks)
     elif provider in _DERIVED:
         keys = {"jwks_url": model.issuer.rstrip("/") + _DERIVED[provider]}
     else:
         context.error((*path, "jwks"), f"is required: where {provider} has its keys cannot be told from the issuer")
-        keys = {}
     jwt = s.Jwt(
         (
             s.JwtProvider(

@@ -47,7 +47,7 @@ class PathMatch(Model):
 class RouteMatch(Model):
     proof: ClassVar[str] = "test_routes.py::test_matches"
     headers: list[NamedText] = []
-    path: PathMatch = PathMatch(path_prefix="/")
+    path: PathMatch = field(default_factory=lambda: PathMatch(path_prefix="/"))
     method: str | None = None
     query: list[NamedText] = []
 
@@ -191,7 +191,7 @@ class JwtProviderModel(Model):
     issuer: str
     jwks: str | KeySource
     audiences: list[str] | None = None
-    jwt_validation_options: ValidationOptions = ValidationOptions()
+    jwt_validation_options: ValidationOptions = field(default_factory=ValidationOptions)
 
 
 class JwtAuth(Model):
@@ -204,7 +204,7 @@ class JwtAuth(Model):
     issuer: str | None = None
     audiences: list[str] | None = None
     jwks: str | KeySource | None = None
-    jwt_validation_options: ValidationOptions = ValidationOptions()
+    jwt_validation_options: ValidationOptions = field(default_factory=ValidationOptions)
 
 
 class IdentityProvider(Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ..fields import Model
 from . import now, oct, policies
@@ -90,9 +90,9 @@ def _backend(old: oct.RouteBackend) -> now.RouteBackend:
 
 def _policies(old: oct.RoutePolicies) -> policies.RoutePolicies:
     changed = {"mcp_authentication", "direct_response", "transformations", "retry", "ai", "ext_authz", "ext_proc"}
-    same = {name: getattr(old, name) for name in old.__struct_fields__ if name not in changed}
+    same: dict[str, Any] = {name: getattr(old, name) for name in old.__struct_fields__ if name not in changed}
     return policies.RoutePolicies(
-        **cast(dict[str, Any], same),
+        **same,
         mcp_authentication=_mcp_authentication(old.mcp_authentication),
         direct_response=_maybe(policies.DirectResponse, old.direct_response),
         transformations=_maybe(policies.Transformations, old.transformations),
