@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Raw
 
@@ -12,6 +12,9 @@ from quarterdeck.wire.http import Exchange
 
 from .policy.authorizer import Decision
 from .policy.principal import Principal
+
+if TYPE_CHECKING:
+    from .limits.retry import Attempts
 
 Kind = Literal["mcp", "llm", "a2a", "http"]
 Outcome = Literal["ok", "error", "tool_error", "denied"]
@@ -38,8 +41,9 @@ class Call:
     """Filled in by the stages as they learn more. ``headers`` maps lower-case names to the last value."""
 
     __slots__ = (
-        "agent", "arguments", "arguments_hash", "decision", "done", "exchange", "guard", "headers", "health", "kind",
-        "method", "principal", "probe", "raw_id", "server", "started", "tool", "trace_id", "traceparent",
+        "agent", "arguments", "arguments_hash", "attempts", "decision", "done", "exchange", "guard", "headers",
+        "health", "kind", "method", "principal", "probe", "raw_id", "server", "started", "tool", "trace_id",
+        "traceparent",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, kind: Kind, server: str) -> None:
@@ -63,6 +67,8 @@ class Call:
         self.guard: Guard | None = None
         self.health: Health = ""
         """What the answer says of its server; empty: what outcome and status say."""
+        self.attempts: Attempts | None = None
+        """Those that may follow the first, where rules allow any."""
         self.probe = False
         """Whether this is the call by which an open circuit breaker tries the server again."""
 

@@ -25,13 +25,15 @@ class Relay:
     ``timeout`` is how long the upstream may stay silent, in seconds; 0 means for ever.
     """
 
-    __slots__ = ("attempt", "connection", "deadline", "exchange", "finished", "timeout", "upstreams")
+    __slots__ = ("attempt", "connection", "deadline", "exchange", "finished", "timeout", "until", "upstreams")
 
     def __init__(self, upstreams: Upstreams, exchange: Exchange, timeout: float) -> None:
         self.upstreams = upstreams
         self.exchange = exchange
         self.timeout = timeout
         self.deadline = monotonic() + timeout if timeout else 0.0
+        self.until = 0.0
+        """When all of it must be over (monotonic); 0: never."""
         self.connection: ClientConnection | None = None
         self.finished = False
         self.attempt = 0
@@ -90,6 +92,13 @@ class Relay:
         """Bytes came: the silence starts anew."""
         if self.timeout:
             self.deadline = monotonic() + self.timeout
+            if 0.0 < self.until < self.deadline:
+                self.deadline = self.until
+
+    def end_by(self, until: float) -> None:
+        """Give up at that time, however busy the upstream is."""
+        self.until = until
+        self.deadline = min(self.deadline, until) if self.deadline else until
 
     def stream_to_client(self) -> None:
         """From now on the upstream is held back while the client reads slower than it sends."""
@@ -121,7 +130,9 @@ class Relay:
             self.cancelled()
 
     def expire(self) -> None:
-        if not self.exchange.writable:
+        if 0.0 < self.until <= monotonic():
+            self.give_up(TimedOut("did not finish in the time that its rules allow"))
+        elif not self.exchange.writable:
             self.touch()  # it is the client that is slow
         else:
             self.give_up(TimedOut(f"gave no sign of life for {self.timeout:g} s"))

@@ -68,11 +68,11 @@ _tools = msgspec.json.Decoder(_Tool)
 class Attempts:
     """The attempts of one call after the first: ``send()`` begins another, or ``gone()``: the client left meanwhile."""
 
-    __slots__ = ("_budget", "_call", "_counted", "_end", "_gone", "_made", "_policy", "_send")
+    __slots__ = ("_budget", "_call", "_counted", "_gone", "_made", "_policy", "_send", "end")
 
     def __init__(
         self,
-        policy: Retry,
+        policy: Retry | None,
         budget: Budget,
         call: Call,
         send: Callable[[], None],
@@ -80,27 +80,28 @@ class Attempts:
         counted: Callable[[], None],
         end: float = 0.0,
     ) -> None:
-        """``end``: when the whole call must be over (monotonic); 0: never."""
+        """``policy`` None: there is only the first. ``end``: when all must be over (monotonic); 0: never."""
         self._policy = policy
         self._budget = budget
         self._call = call
         self._send = send
         self._gone = gone
         self._counted = counted
-        self._end = end
+        self.end = end
         self._made = 0
 
     def again(self, status: int, error: UpstreamError | TimedOut | None) -> bool:
         """Whether another attempt will be made: then nothing is answered yet. ``status``: 0 when none came."""
-        if self._made >= self._policy.attempts or self._call.exchange.started or self._call.exchange.disconnected:
+        policy, exchange = self._policy, self._call.exchange
+        if policy is None or self._made >= policy.attempts or exchange.started or exchange.disconnected:
             return False
         if status >= 400:
-            if status not in (self._policy.codes or _PASSING):
+            if status not in (policy.codes or _PASSING):
                 return False
         elif error is None:
             return False
-        pause = wait(self._policy.backoff, self._made + 1)
-        if (self._end and monotonic() + pause >= self._end) or not self._budget.take():
+        pause = wait(policy.backoff, self._made + 1)
+        if (self.end and monotonic() + pause >= self.end) or not self._budget.take():
             return False
         self._made += 1
         self._counted()

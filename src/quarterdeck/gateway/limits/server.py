@@ -6,9 +6,10 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quarterdeck.mcptypes import jsonrpc, protocol
-from quarterdeck.snapshot.policies import Breaker, Policies
+from quarterdeck.snapshot.policies import Breaker
 
 from ..call import Call, Outcome
+from .bounds import Bounds
 from .breaker import Health
 from .rates import Rates
 
@@ -33,25 +34,22 @@ class ServerLimits:
     """Limits of one server as one group of servers uses it; the guard of the calls to it."""
 
     def __init__(
-        self, label: str, rule: Breaker, limits: Limits, rates: Rates | None, policies: Policies | None
+        self, label: str, rule: Breaker, limits: Limits, rates: Rates | None, bounds: Bounds | None, timeout: float
     ) -> None:
+        """``timeout``: seconds a call may take at most; 0: any number."""
         self.label = label
+        self.bounds = bounds
         self._rule = rule
         self._limits = limits
         self._breakers = limits.breakers
         self._rates = rates
-        self.timeout = policies.timeout if policies is not None else 0.0
-        """Seconds for the whole of a call; 0: no limit."""
-        self.attempt_timeout = policies.backend_timeout if policies is not None else 0.0
-        """Seconds for one attempt; 0: no limit."""
-        self.max_response = policies.max_response if policies is not None else 0
-        """Bytes of an answer; 0: what the gateway takes at most."""
+        self._lease = (timeout or _LEASE) + _MARGIN
 
-    def admit(self, call: Call, silence: float) -> Stop | None:
-        """Whether a ``tools/call`` may go on. ``silence``: seconds its server may take."""
+    def admit(self, call: Call) -> Stop | None:
+        """Whether a ``tools/call`` may go on."""
         if self._rule.failures:
             if self._breakers.active:
-                wait = self._breakers.admit(self.label, call.tool, (self.timeout or silence or _LEASE) + _MARGIN)
+                wait = self._breakers.admit(self.label, call.tool, self._lease)
                 if wait > 0.0:
                     return self._unavailable(call.tool, wait)
                 call.probe = wait < 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.snapshot.policies import Breaker, Policies, RateLimit
@@ -14,13 +14,20 @@ from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Header
 
 from ..call import Call
+from ..http.retry import Budgets
 from ..policy.refusal import Refusal
+from .bounds import Bounds
 from .breaker import Breakers
 from .bucket import Buckets
 from .memory import Memory, private
 from .rates import Exceeded, Rate, Rates
+from .retry import Hints
 from .rooms import Rooms
 from .server import ServerLimits
+
+if TYPE_CHECKING:
+    from ..mcp.groups import McpGroup
+    from ..mcp.route import McpRoute
 
 _log = logging.getLogger("quarterdeck.gateway")
 _JSON: Header = (b"content-type", b"application/json")
@@ -44,7 +51,10 @@ class Limits:
         self._buckets = Buckets(self._memory)
         self.rooms = Rooms(self._memory)
         self.breakers = Breakers(self._memory, clock=clock, on_open=self._opened)
+        self._budgets = Budgets()
+        self._hints: dict[str, Hints] = {}
         registry = registry or Registry()
+        self._retries = registry.counter(names.RETRIES, "Calls of MCP servers made once more.", ("server",))
         self._opens = registry.counter(names.BREAKER_OPENED, "Circuit breakers that opened.", ("server", "tool"))
         self.refused = registry.counter(names.BREAKER_REFUSED, "Calls of open breakers.", ("server", "tool"))
         self.limited = registry.counter(names.RATE_LIMITED, "Requests over a limit.", ("limit",))
@@ -61,14 +71,24 @@ class Limits:
         """
         return Gate(self, policies, where) if policies.rate_limits or policies.concurrency else None
 
-    def server(self, label: str, policies: Policies | None, where: str) -> ServerLimits:
-        """Limits of the calls to one MCP server, by the policies of its target (None: the built-in paths).
+    def fill(self, group: McpGroup) -> None:
+        """Give each member of a group its limits, by the policies of its target; the built-in paths have breakers only.
 
-        ``where`` names the target, the same in every configuration. Raises ConfigError.
+        Raises ConfigError when a limit cannot be kept.
         """
-        rule = (policies.breaker if policies is not None else None) or _DEFAULT
-        rates = self.rates(policies.rate_limits, where, tools=True) if policies is not None else None
-        return ServerLimits(label, rule, self, rates, policies)
+        for member in group.members:
+            member.limits = self.server(member.route, member.policies or Policies(), f"{group.key}/{member.name}")
+        group.limited = True
+
+    def server(self, route: McpRoute, policies: Policies, where: str) -> ServerLimits:
+        """Limits of the calls to one server; ``where`` is the same in every configuration."""
+        rates = self.rates(policies.rate_limits, where, tools=True)
+        bounds = None
+        if Bounds.wanted(policies):
+            hints = self._hints.setdefault(route.label, Hints())
+            bounds = Bounds(policies, hints, self._budgets.get(where), self._retries.labels(route.label))
+        timeout = policies.timeout or route.server.timeout
+        return ServerLimits(route.label, policies.breaker or _DEFAULT, self, rates, bounds, timeout)
 
     def rates(self, limits: tuple[RateLimit, ...], where: str, *, tools: bool) -> Rates | None:
         """The limits that count tool calls, or those that count requests; None when there are none."""

@@ -9,7 +9,7 @@ from quarterdeck.wire.http import Header
 
 from ..observe import Observer
 from ..policy.authorizer import Decision
-from .server import ServerLimits, Stop, limited, unavailable
+from .server import Stop, limited, unavailable
 from .service import Limits
 
 if TYPE_CHECKING:
@@ -22,25 +22,17 @@ class ToolLimits:
     """``keep(call)`` is the stage; it answers the calls that go no further."""
 
     def __init__(self, limits: Limits, observer: Observer) -> None:
-        self._limits = limits
+        self.fill = limits.fill
         self._observer = observer
 
     def keep(self, call: McpCall) -> bool:
         if call.method != protocol.TOOLS_CALL:
             return True
-        stop = self.of(call).admit(call, call.route.server.timeout)
+        stop = call.member.limits.admit(call)
         if stop is None:
             return True
         self._answer(call, stop)
         return False
-
-    def of(self, call: McpCall) -> ServerLimits:
-        """The limits of the server that the call is for."""
-        member = call.member
-        if member.limits is None:
-            where = f"{call.group.key}/{member.name}"
-            member.limits = self._limits.server(call.route.label, member.policies, where)
-        return member.limits
 
     def _answer(self, call: McpCall, stop: Stop) -> None:
         retry: Header = (b"retry-after", b"%d" % (stop.retry_after or 0))

@@ -122,6 +122,8 @@ def event(body: bytes) -> bytes:
 
 def shown(call: McpCall, member: Member, key: str, item: Any) -> bool:
     """Whether the caller may see an item of a member's list. Raises msgspec.DecodeError when it is no object."""
+    if key == "tools" and member.limits is not None and member.limits.bounds is not None:
+        member.limits.bounds.learn(item)
     pins = member.route.pins
     if key == "tools" and pins is not None and not pins.shows(item):
         return False

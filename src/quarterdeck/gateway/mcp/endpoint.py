@@ -35,12 +35,11 @@ from .stateless import StatelessMultiplexer
 class McpEndpoint:
     """Serves MCP groups: one server, or many behind one endpoint."""
 
-    def __init__(
-        self, upstreams: Upstreams, observer: Observer, sealer: SessionSealer, limits: ToolLimits | None = None
-    ) -> None:
+    def __init__(self, upstreams: Upstreams, observer: Observer, sealer: SessionSealer, limits: ToolLimits) -> None:
         self._upstreams = upstreams
         self._observer = observer
         self._sealer = sealer
+        self._limits = limits
         self._eras = Eras()
         self._answers = Answers(observer)
         self.peers = Peers(sealer, self._answers)
@@ -49,13 +48,14 @@ class McpEndpoint:
         self._older = OlderServers(upstreams, observer, sealer, self.peers, shared)
         self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, self.run)
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
-        kept = (limits.keep,) if limits is not None else ()
         self.stages: tuple[Callable[[McpCall], bool], ...] = (
-            self._authorize, *kept, self._same_era, self._locate, self._forward,
+            self._authorize, limits.keep, self._same_era, self._locate, self._forward,
         )  # fmt: skip
 
     def handle(self, exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
         """Answer one request of any method; a coroutine when something must be awaited."""
+        if not group.limited:
+            self._limits.fill(group)
         call = McpCall(exchange, group, principal)
         self._observer.begin(call)
         problem = read(call)
@@ -154,8 +154,17 @@ class McpEndpoint:
         origin = call.origin
         assert origin is not None
         relay = self._relay(call, origin)
+        bounds = call.member.limits.bounds
+        if bounds is not None:
+            bounds.apply(relay, call, self._again, self._answers.gone)
         self._upstreams.send(call.route.pool, origin, relay, request_bytes(call, origin))
         return True
+
+    def _again(self, call: McpCall) -> None:
+        """Another attempt: where the session lives, else at the next address."""
+        if call.session is None:
+            call.origin = None
+        self._go_on(call)
 
     # -- inside
     def _relay(self, call: McpCall, origin: Origin) -> McpRelay:

@@ -92,6 +92,8 @@ class McpGroup:
         self.fail_open = False
         self.sse = True
         """Whether HTTP+SSE of 2024-11-05 is served at ``…/sse``."""
+        self.limited = False
+        """Whether the members' limits are there."""
         self.members = tuple(sorted(members, key=lambda member: member.name))
         self.prefixed = prefix == "always" or (prefix == "conditional" and len(members) != 1)
         self.single = self.members[0] if len(self.members) == 1 and not self.prefixed else None
