@@ -29,7 +29,7 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.apply import covers
 from quarterdeck.kube.conditions import get_condition
 from quarterdeck.kube.controller import ControllerSet
-from quarterdeck.kube.owner import controller_of, is_controlled_by
+from quarterdeck.kube.owner import controller_of, is_controlled_by, owner_reference
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.mcp_server import MCPServerSpec
@@ -45,6 +45,9 @@ CHILDREN = {r.kind: r for r in (k.DEPLOYMENT, k.SERVICE, k.SERVICE_ACCOUNT, k.SE
 READ = (k.AGENT, k.MCP_SERVER, k.REMOTE_MCP_SERVER, k.MODEL_CONFIG, k.NAMESPACE, *CHILDREN.values())
 AGENTS = st.sampled_from(["a0", "a1", "a2"])
 SERVERS = st.sampled_from(["m0", "m1"])
+MODELS = st.sampled_from(["default-model-config", "keyed"])
+OWNED = st.sampled_from([k.DEPLOYMENT, k.SERVICE, k.SERVICE_ACCOUNT])
+KEYED = {"provider": "OpenAI", "model": "m", "apiKeySecret": "s", "apiKeySecretKey": "KEY"}
 
 
 class Loop:
@@ -151,6 +154,10 @@ class Lives(RuleBasedStateMachine):
     async def _begin(self) -> None:
         self.namespace = await self.world.namespace("lives")
         await self.world.model(self.namespace)
+        for name in ("m0", "m1"):
+            await self._create(k.MCP_SERVER, fleet.mcp_server(self.namespace, name))
+        for name in ("a0", "a1"):
+            await self._create(k.AGENT, fleet.agent(self.namespace, name, server="m0"))
         self.proxy = FaultProxy(self.world.config, seed=1)
         folder = self.stack.enter_context(tempfile.TemporaryDirectory())
         self.config = await self.stack.enter_async_context(self.proxy.serve(Path(folder)))
@@ -213,7 +220,47 @@ class Lives(RuleBasedStateMachine):
 
         self.loop.call(replace())
 
-    @rule(name=st.one_of(AGENTS, SERVERS), res=st.sampled_from([k.DEPLOYMENT, k.SERVICE, k.SERVICE_ACCOUNT]))
+    @rule(name=AGENTS, model=MODELS, server=st.sampled_from(["", "m0", "m1", "never"]))
+    def refer_elsewhere(self, name: str, model: str, server: str) -> None:
+        """Another model and another server, which may be there, come later, or never."""
+        declarative = fleet.agent(self.namespace, name, server=server)["spec"]["declarative"]
+        changed = {"modelConfig": model, "tools": declarative.get("tools") or []}
+        self.loop.call(self._patch(k.AGENT, name, {"spec": {"declarative": changed}}))
+
+    @rule(name=SERVERS, secrets=st.lists(st.sampled_from(["s", "never"]), max_size=2, unique=True))
+    def mount_elsewhere(self, name: str, secrets: list[str]) -> None:
+        refs = [{"name": secret} for secret in secrets]
+        self.loop.call(self._patch(k.MCP_SERVER, name, {"spec": {"deployment": {"secretRefs": refs}}}))
+
+    @rule(name=MODELS)
+    def delete_model(self, name: str) -> None:
+        self.loop.call(self._delete(k.MODEL_CONFIG, name))
+
+    @rule(name=MODELS, keyed=st.booleans())
+    def make_model(self, name: str, keyed: bool) -> None:
+        """Of the same name, and now and then of another kind: what one leaves behind is not the other's."""
+        body = {"metadata": {"name": name, "namespace": self.namespace}, "spec": KEYED if keyed else servers.MODEL}
+        self.loop.call(self._create(k.MODEL_CONFIG, body))
+
+    @rule(name=SERVERS)
+    def delete_server(self, name: str) -> None:
+        self.loop.call(self._delete(k.MCP_SERVER, name))
+
+    @rule(name=st.one_of(AGENTS, SERVERS), res=OWNED, to=st.one_of(st.none(), AGENTS, SERVERS))
+    def give_away(self, name: str, res: Resource, to: str | None) -> None:
+        """A child that belongs to nobody any more, or to another of ours: it is left alone until that one goes."""
+
+        async def give() -> None:
+            owner = k.AGENT if to is not None and to.startswith("a") else k.MCP_SERVER
+            found = await self.world.find(owner, self.namespace, to) if to is not None else None
+            full = {"apiVersion": owner.api_version, "kind": owner.kind} | (found or {})
+            references = [owner_reference(full)] if found is not None else []
+            if to is None or found is not None:
+                await self._patch(res, name, {"metadata": {"ownerReferences": references}})
+
+        self.loop.call(give())
+
+    @rule(name=st.one_of(AGENTS, SERVERS), res=OWNED)
     def delete_child(self, name: str, res: Resource) -> None:
         self.loop.call(self._delete(res, name))
 
@@ -295,7 +342,7 @@ def run(examples: int, steps: int) -> None:
 @pytest.mark.timeout(300)
 def test_the_cluster_ends_as_the_translation_of_what_is_left(tmp_path: Path) -> None:
     with living(servers.embedded(tmp_path)):
-        run(examples=5, steps=12)
+        run(examples=8, steps=16)
 
 
 @pytest.mark.slow
