@@ -18,7 +18,7 @@ from .headers import to_client
 from .request import HttpRequest
 from .retry import SAFE, wait
 from .route import Destination, HttpTarget
-from .tunnel import End
+from .tunnel import join
 
 _SILENCE = 3600.0  # seconds a backend may say nothing at all where no rule says less
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
@@ -233,8 +233,9 @@ class HttpRelay(Relay):
         client, install, early = self.exchange.hijack()
         lines = [b"%b: %b\r\n" % header for header in to_client(headers)]
         client.write(b"".join([_SWITCHING, *lines, b"\r\n", rest]))
-        backend.switch(End(backend.transport, client, self._ended))
-        install(End(client, backend.transport, self._ended))
+        ends = join(client, backend.transport, self._ended)
+        install(ends[0])
+        backend.switch(ends[1])
         backend.transport.write(early)
 
     def _ended(self) -> None:
