@@ -112,7 +112,7 @@ class Breakers:
         self._memory = memory
         self._table = memory.breakers
         self._words = memory.words
-        self._clock = clock
+        self.clock = clock
         self._calendar = calendar
         self._alive = alive
         self._on_open = on_open
@@ -132,7 +132,7 @@ class Breakers:
         self._memory.enter()
         try:
             state = self._load(at)
-            verdict = admit(state, self._clock(), self._pid, lease, self._alive)
+            verdict = admit(state, self.clock(), self._pid, lease, self._alive)
             if verdict < 0:
                 self._store(at, state)
             return verdict
@@ -154,7 +154,7 @@ class Breakers:
                 return
             state = self._load(at)
             before = state.opened
-            if report(state, health, rule, self._clock(), probe=probe):
+            if report(state, health, rule, self.clock(), probe=probe):
                 opened = state.opened > before
                 if health == "failed" and (opened or not state.open_until):
                     state.since = self._calendar()
@@ -168,7 +168,7 @@ class Breakers:
 
     def views(self) -> list[View]:
         """All that are not simply closed, by server and tool."""
-        now = self._clock()
+        now = self.clock()
         found: list[View] = []
         for at in self._table.records():
             state = self._load(at)
