@@ -97,6 +97,38 @@ async def test_roles_are_enough_without_anything_cluster_wide(server: tuple[Plan
     assert {namespace for namespace, *_ in _used(started, system)} <= {system, team}
 
 
+async def test_only_the_watched_namespaces_are_looked_at_each_by_itself(
+    server: tuple[Plane, KubeClient], tmp_path: Path
+) -> None:
+    started, admin = server
+    system, teams, other = "two-teams", ("two-a", "two-b"), "two-none"
+    for namespace in (system, *teams, other):
+        await admin.create(k.NAMESPACE, {"metadata": {"name": namespace}})
+    await _install(admin, system, {"watchNamespaces": list(teams), "defaultNamespace": teams[0]})
+    flags = (f"--watch-namespaces={','.join(teams)}", f"--default-namespace={teams[0]}", "--webhook=off")
+    for namespace in (*teams, other):
+        spec = {"transportType": "stdio", "deployment": {"cmd": "uvx", "args": ["x"]}}
+        server_object = {"metadata": {"name": "clock", "namespace": namespace}, "spec": spec}
+        await admin.apply(k.MCP_SERVER, server_object, field_manager="test")
+
+    async def during(operator: Operator) -> None:
+        del operator
+        for namespace in teams:
+            await _until(lambda namespace=namespace: _exists(admin, k.DEPLOYMENT, namespace, "clock"))
+
+    await _served(started, tmp_path, flags, during, system)
+    assert _denied(started, system) == []
+    looks = [e for e in _events(started, system) if e["verb"] in ("list", "watch") and e["stage"] != "RequestReceived"]
+    where: dict[tuple[str, str], set[str]] = {}
+    for event in looks:
+        ref = event["objectRef"]
+        where.setdefault((ref["resource"], event["verb"]), set()).add(ref.get("namespace", ""))
+    assert {resource for resource, _ in where} >= {"agents", "mcpservers", "secrets", "pods", "deployments", "services"}
+    assert {frozenset(found) for found in where.values()} == {frozenset(teams)}, where
+    assert not await _exists(admin, k.DEPLOYMENT, other, "clock")
+    assert "status" not in await admin.get(k.MCP_SERVER, "clock", other), "not even a condition"
+
+
 async def _may(admin: KubeClient, namespace: str, verb: str, resource: str) -> None:
     """ServiceAccount ``permitted`` may do that with our own resources."""
     name = "permitted"
