@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,12 +20,16 @@ from quarterdeck.kube.informer import Callback, ChangeKind, Informer, NotLoaded
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.snapshot import Identities, Snapshot
 from quarterdeck.snapshot.activity import Report
+from quarterdeck.snapshot.pins import ServerPins
+from quarterdeck.snapshot.revocations import Revocation
 from quarterdeck.translate.options import Options
-from quarterdeck.translate.resolve import closed_addresses
+from quarterdeck.translate.resolve import Services, closed_addresses
 from quarterdeck.translate.snapshot import Lookup, Values, World, compile_snapshot
 
 from .activity import Target
 from .canary import Contents
+from .gateway_api import SOURCES as GATEWAY_SOURCES
+from .gateway_api import GatewayApi
 from .idle import Idle
 
 log = logging.getLogger(__name__)
@@ -76,6 +81,7 @@ class GatewayConfig:
         *,
         local_token_hashes: tuple[str, ...] = (),
         anonymous_local: bool = False,
+        gateways: GatewayApi | None = None,
         debounce: float = 0.05,
     ) -> None:
         self._set = controllers
@@ -84,6 +90,7 @@ class GatewayConfig:
         self._idle = idle
         self._identities = Identities(local_token_hashes=local_token_hashes, anonymous_local=anonymous_local)
         self._debounce = debounce
+        self._gateways = gateways
         self._dirty = asyncio.Event()
         self._changed = asyncio.Condition()
         self._keys_known = False
@@ -92,29 +99,53 @@ class GatewayConfig:
         """The current snapshot as an NDJSON line, without the newline; empty until the first is compiled."""
         self.acks: dict[tuple[str, str], Ack] = {}
         """By (gateway, replica)."""
+        self._revocations: tuple[Revocation, ...] = ()
+        self._pins: tuple[ServerPins, ...] = ()
         self.compilations = 0
         for res in (*_SOURCES.values(), *_VALUES):
             controllers.informer(res).on_change(self._marker(res))
+        if gateways is not None:
+            gateways.follow(self._dirty.set)
         controllers.add_loop("gateway configuration", self._follow)
         controllers.add_loop("token keys", self._follow_keys)
 
     def current(self, gateway: str) -> bytes | None:
         """The present line for a gateway (``namespace/name``); None while there is none yet."""
-        return self.line or None
+        return self._line_of(gateway) or None
+
+    def _line_of(self, gateway: str) -> bytes:
+        """Of the default gateway, or of one that a Gateway asks for; of nobody else: secrets are inside."""
+        if gateway == self._options.gateway:
+            return self.line
+        return self._gateways.lines.get(gateway, b"") if self._gateways is not None else b""
 
     async def stream(self, gateway: str) -> AsyncGenerator[bytes]:
         """Lines for one gateway (``namespace/name``): the current one at once, then each new one."""
         sent = b""
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda last=sent: self.line not in (b"", last))
-                sent = self.line
+                await self._changed.wait_for(lambda last=sent: self._line_of(gateway) not in (b"", last))
+                sent = self._line_of(gateway)
             log.debug("configuration to gateway %s", gateway)
             yield sent
 
-    def acknowledge(self, gateway: str, replica: str, version: str, accepted: bool, errors: list[str]) -> None:
-        """Record what a replica said; refused versions are logged with the replica's words."""
+    def acknowledge(
+        self,
+        gateway: str,
+        replica: str,
+        version: str,
+        accepted: bool,
+        errors: list[str],
+        problems: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record what a replica said; refused versions are logged with the replica's words.
+
+        ``problems``: listeners of an accepted version that cannot be served there, by name, and why.
+        """
         self.acks[gateway, replica] = Ack(version, accepted, tuple(errors))
+        if self._gateways is not None:
+            refused = () if accepted else tuple(errors) or ("no reason is given",)
+            self._gateways.acknowledge(gateway, replica, version, refused, problems or {})
         if not accepted:
             log.warning("gateway %s (%s) refused configuration %s: %s", gateway, replica, version, "; ".join(errors))
 
@@ -150,7 +181,12 @@ class GatewayConfig:
         values = Values(*(reader(self._set.informer(res)) for res in _VALUES))
         self.compilations += 1
         world = World(**objects, values=values, revisions=self._contents.known, identities=self._identities)
-        return compile_snapshot(world, self._options), absent
+        compiled = compile_snapshot(world, self._options)
+        if self._gateways is not None:
+            secret = reader(self._set.informer(k.SECRET))
+            services = partial(Services.of, world.services, world.endpoint_slices, world.pods)
+            compiled = self._gateways.compile(compiled, services, values, secret, world.labels)
+        return compiled, absent
 
     def _marker(self, res: Resource) -> Callback:
         def changed(kind: ChangeKind, old: Object | None, new: Object | None) -> None:
@@ -184,7 +220,7 @@ class GatewayConfig:
             self._dirty.set()
 
     async def _follow(self) -> None:
-        for res in (*_SOURCES.values(), *_VALUES):
+        for res in (*_SOURCES.values(), *_VALUES, *(GATEWAY_SOURCES.values() if self._gateways is not None else ())):
             await self._set.informer(res).answered.wait()
         self._dirty.set()
         clock, took = self._set.clock, 0.0
@@ -201,12 +237,25 @@ class GatewayConfig:
             if absent:
                 await self._load(absent)
                 continue
-            line = snapshot.encode(compiled)
+            await self._publish(compiled)
             took = clock.monotonic() - start
-            if line != self.line:
-                async with self._changed:
-                    self.snapshot, self.line = compiled, line
-                    self._changed.notify_all()
+
+    async def govern(self, revocations: tuple[Revocation, ...], pins: tuple[ServerPins, ...]) -> None:
+        """Have these in all that is streamed from now on. A kill switch waits for no compilation."""
+        if (revocations, pins) == (self._revocations, self._pins):
+            return
+        self._revocations, self._pins = revocations, pins
+        if self.snapshot is not None:
+            await self._publish(self.snapshot)
+
+    async def _publish(self, compiled: Snapshot) -> None:
+        async with self._changed:
+            current = msgspec.structs.replace(compiled, revocations=self._revocations, pins=self._pins)
+            line = snapshot.encode(current)
+            others = self._gateways is not None and self._gateways.publish(current, line)
+            if line != self.line or others:
+                self.snapshot, self.line = current, line
+                self._changed.notify_all()
 
     async def _follow_keys(self) -> None:
         """The ServiceAccount issuer and its keys, refreshed: without them no workload can be told from another."""

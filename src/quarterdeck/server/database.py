@@ -1,4 +1,6 @@
-"""The control plane's own database: conversations and their tasks. SQLite by default, PostgreSQL by URL.
+"""The control plane's own database: conversations, their tasks, and what ``governance`` keeps.
+
+SQLite by default, PostgreSQL by URL.
 
 Rows belong to an agent (``namespace/name``) and a user; every statement names both, so that one agent never reads
 another's. Schema changes are numbered and applied in order at start.
@@ -41,7 +43,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 
-VERSION = 2
+from .governance_tables import governance_tables
+
+VERSION = 3
 _MIGRATION_LOCK = 0x7164_6462
 
 _meta = MetaData()
@@ -143,7 +147,7 @@ class Database:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def _write(self) -> AsyncGenerator[AsyncConnection]:
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
         """A transaction that writes. SQLite has one writer at a time, and in its own queue some wait for ever."""
         async with self._writer, self._engine.begin() as connection:
             yield connection
@@ -160,7 +164,7 @@ class Database:
             "created_at": stamp, "updated_at": stamp,
         }  # fmt: skip
         try:
-            async with self._write() as connection:
+            async with self.write() as connection:
                 await connection.execute(insert(sessions).values(**row))
         except IntegrityError:
             return await self.session(agent, user, session_id)
@@ -179,10 +183,10 @@ class Database:
         query = select(sessions).where(sessions.c.user_id == user).order_by(sessions.c.updated_at.desc())
         if agent is not None:
             query = query.where(sessions.c.agent == agent)
-        return await self._rows(query)
+        return await self.rows(query)
 
     async def delete_session(self, agent: str, user: str, session_id: str) -> None:
-        async with self._write() as connection:
+        async with self.write() as connection:
             await connection.execute(delete(sessions).where(_of_session(agent, user, session_id)))
             for table in (events, tasks):
                 await connection.execute(
@@ -200,14 +204,14 @@ class Database:
             "data": data, "created_at": now(),
         }  # fmt: skip
         try:
-            async with self._write() as connection:
+            async with self.write() as connection:
                 await connection.execute(insert(events).values(**row))
                 await connection.execute(
                     update(sessions).where(_of_session(agent, user, session_id)).values(updated_at=row["created_at"])
                 )
         except IntegrityError:
             query = select(events).where(and_(_events_of(agent, user, session_id), events.c.id == event_id))
-            kept = await self._rows(query)
+            kept = await self.rows(query)
             if not kept:
                 raise
             if kept[0]["data"] != data:
@@ -218,7 +222,7 @@ class Database:
     async def list_events(self, agent: str, user: str, session_id: str, *, limit: int, ascending: bool) -> list[Row]:
         """The newest ``limit`` events (all when not positive), in the order asked for."""
         query = select(events).where(_events_of(agent, user, session_id)).order_by(events.c.seq.desc())
-        rows = await self._rows(query.limit(limit) if limit > 0 else query)
+        rows = await self.rows(query.limit(limit) if limit > 0 else query)
         return list(reversed(rows)) if ascending else rows
 
     # -- tasks
@@ -231,7 +235,7 @@ class Database:
         where = and_(tasks.c.agent == task.agent, tasks.c.id == task.id)
         if unchanged_since is not None:
             where = and_(where, tasks.c.updated_at == unchanged_since)
-        async with self._write() as connection:
+        async with self.write() as connection:
             done = await connection.execute(update(tasks).where(where).values(**values))
             if done.rowcount == 0 and unchanged_since is not None:
                 raise Conflict(f"task {task.id!r} of agent {task.agent} has changed since {unchanged_since}")
@@ -242,27 +246,27 @@ class Database:
     async def touch_tasks(self, agent: str, ids: list[str]) -> None:
         """Renew ``updated_at`` of an agent's tasks; unknown ids are passed over."""
         where = and_(tasks.c.agent == agent, tasks.c.id.in_(ids))
-        async with self._write() as connection:
+        async with self.write() as connection:
             await connection.execute(update(tasks).where(where).values(updated_at=now()))
 
     async def tasks_in(self, agent: str, states: list[str]) -> list[Row]:
         """An agent's tasks in one of these states, oldest change first."""
         where = and_(tasks.c.agent == agent, tasks.c.state.in_(states))
-        return await self._rows(select(tasks).where(where).order_by(tasks.c.updated_at))
+        return await self.rows(select(tasks).where(where).order_by(tasks.c.updated_at))
 
     async def task(self, agent: str, task_id: str) -> Row:
         """Raises NotFound."""
-        rows = await self._rows(select(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)))
+        rows = await self.rows(select(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)))
         if not rows:
             raise NotFound(f"task {task_id!r} of agent {agent} does not exist", name=task_id)
         return rows[0]
 
     async def list_tasks(self, agent: str, user: str, session_id: str) -> list[Row]:
         where = and_(tasks.c.agent == agent, tasks.c.user_id == user, tasks.c.session_id == session_id)
-        return await self._rows(select(tasks).where(where).order_by(tasks.c.updated_at))
+        return await self.rows(select(tasks).where(where).order_by(tasks.c.updated_at))
 
     async def delete_task(self, agent: str, task_id: str) -> None:
-        async with self._write() as connection:
+        async with self.write() as connection:
             await connection.execute(delete(tasks).where(and_(tasks.c.agent == agent, tasks.c.id == task_id)))
 
     async def count(self) -> dict[str, int]:
@@ -270,7 +274,8 @@ class Database:
         async with self._engine.connect() as connection:
             return {t.name: await _count(connection, t) for t in (sessions, events, tasks)}
 
-    async def _rows(self, query: Any) -> list[Row]:
+    async def rows(self, query: Any) -> list[Row]:
+        """What a SELECT finds."""
         async with self._engine.connect() as connection:
             found: Sequence[Any] = (await connection.execute(query)).mappings().all()
         return [dict(row) for row in found]
@@ -335,9 +340,12 @@ def _migrate(connection: Connection) -> None:
         )
     if found is None:
         _meta.create_all(connection)
+        governance_tables.create_all(connection)
         connection.execute(insert(schema_version).values(version=VERSION))
         return
     if found < 2:  # tasks of before have no state: their replicas are gone and nobody asks for them by it
         connection.execute(DDL("ALTER TABLE tasks ADD COLUMN state VARCHAR(32)"))
         connection.execute(DDL("CREATE INDEX ix_tasks_state ON tasks (state)"))
+    if found < 3:
+        governance_tables.create_all(connection)
     connection.execute(update(schema_version).values(version=VERSION))

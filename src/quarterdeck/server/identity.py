@@ -57,6 +57,13 @@ class Identity:
             raise Forbidden(f"{caller.name} is no agent's Pod; only Pods that an Agent owns may use this API")
         return caller.agent
 
+    async def gateway(self, authorization: str, namespace: str, name: str) -> tuple[str, str]:
+        """``namespace/name`` of a Gateway and the replica (Pod). Raises Forbidden for all but its ServiceAccount."""
+        caller = await self.workload(authorization)
+        if caller.name != f"system:serviceaccount:{namespace}:{name}":
+            raise Forbidden(f"{caller.name} is not the ServiceAccount {namespace}/{name} of that Gateway")
+        return f"{namespace}/{name}", caller.pod
+
     async def person(self, authorization: str, verb: str, resource: str) -> Caller:
         """Somebody with a Kubernetes API token who may ``verb`` the ``quarterdeck.dev`` resource. Raises Forbidden."""
         token = _bearer(authorization)

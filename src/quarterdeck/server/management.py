@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from quarterdeck import __version__
 from quarterdeck.controllers.gateway_config import GatewayConfig
-from quarterdeck.errors import BadRequest, Forbidden, QuarterdeckError
+from quarterdeck.errors import BadRequest, QuarterdeckError
 from quarterdeck.snapshot.activity import Report
 from quarterdeck.wire.http import Disconnected
 
@@ -30,7 +31,11 @@ def failure(error: QuarterdeckError) -> dict[str, Any]:
 class ManagementApi:
     """What gateways and people ask the control plane."""
 
-    def __init__(self, database: Database, identity: Identity, configuration: GatewayConfig) -> None:
+    def __init__(
+        self, database: Database, identity: Identity, configuration: GatewayConfig, more: Sequence[Route] = ()
+    ) -> None:
+        """``more``: routes of others on the same port."""
+        self._more = more
         self._database = database
         self._identity = identity
         self._configuration = configuration
@@ -44,6 +49,7 @@ class ManagementApi:
             route("POST", gateway + "/{version}/ack", self.acknowledge),
             route("POST", "/v1/gateways/{namespace}/{name}/activity", self.activity),
             route("POST", "/v1/gateways/{namespace}/{name}/wake", self.wake),
+            *self._more,
         ]
         return Router(routes, failure)
 
@@ -118,8 +124,5 @@ class ManagementApi:
 
     async def _gateway(self, call: Call) -> tuple[str, str]:
         """The gateway asked for, and the replica. Only the ServiceAccount of its name may read: secrets are inside."""
-        caller = await self._identity.workload(call.header(b"authorization"))
-        namespace, name = call.parameters["namespace"], call.parameters["name"]
-        if caller.name != f"system:serviceaccount:{namespace}:{name}":
-            raise Forbidden(f"{caller.name} is not the ServiceAccount {namespace}/{name} of that Gateway")
-        return f"{namespace}/{name}", caller.pod
+        parameters = call.parameters
+        return await self._identity.gateway(call.header(b"authorization"), parameters["namespace"], parameters["name"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from quarterdeck.controllers import GatewayConfig
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.wire.http import Exchange, Server
 
 from .database import Database
+from .governance import Governance
+from .governing import GovernanceApi
 from .identity import Identity
 from .kagent import KagentApi
 from .management import ManagementApi
@@ -30,15 +34,28 @@ class RestApis:
             return config.snapshot.identities.pods.get(uid) if config.snapshot is not None else None
 
         identity = Identity(reviews, agent_of)
+        self._governance = Governance(database)
+        self._config = config
+        self._following: asyncio.Task[None] | None = None
+        governing = GovernanceApi(self._governance, identity, config).routes()
         self._routers = {
-            "api": ManagementApi(database, identity, config).router(),
+            "api": ManagementApi(database, identity, config, governing).router(),
             "kagent": KagentApi(database, identity).router(),
         }
 
     @classmethod
     async def open(cls, url: str, reviews: Reviews, config: GatewayConfig) -> RestApis:
         """``url`` as for Database; ``reviews`` says how tokens are checked. Raises StorageError."""
-        return cls(await Database.open(url), reviews, config)
+        apis = cls(await Database.open(url), reviews, config)
+        await apis.start()
+        return apis
+
+    async def start(self) -> None:
+        """Before anybody listens: no gateway may be told for a moment that nobody is revoked."""
+        await self._governance.publish(self._config)
+        self._following = asyncio.create_task(
+            Supervisor().keep("governance", lambda: self._governance.follow(self._config)), name="governance"
+        )
 
     async def listen(self, name: str, host: str, port: int, flag: str) -> tuple[str, int]:
         """Serve ``api`` or ``kagent``. Returns the bound address; raises QuarterdeckError that names the flag."""
@@ -51,6 +68,9 @@ class RestApis:
         return bound
 
     async def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         for server in self._servers:
             await server.stop(_GRACE)
         self._servers.clear()
