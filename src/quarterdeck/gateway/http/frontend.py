@@ -216,6 +216,8 @@ def _read(exchange: Exchange, headers: dict[bytes, bytes]) -> tuple[str, str, Pa
     if host is None or (given is None and not exchange.old):
         return "the request names no host that could be one", "", _NOWHERE
     try:
-        return "", host, parse_path(target)
+        path = parse_path(target)
     except BadPath as error:
         return str(error), host, _NOWHERE
+    exchange.target = _target(path.raw, path)  # rules read the form that is matched
+    return "", host, path
