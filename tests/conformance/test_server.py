@@ -101,7 +101,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("revision", list(SCORED))
-@pytest.mark.parametrize("path", ["both", "both+gateway", "stdio+gateway", "legacy+gateway"])
+@pytest.mark.parametrize("path", ["both", "both+gateway", "stdio+gateway", "legacy+gateway", "modern+gateway"])
 async def test_every_scenario_passes(url: Callable[[str], str], path: str, revision: str, tmp_path: Path) -> None:
     result = await suite.run(url(path), tmp_path, revision)
     assert "\n".join(result.failed) == ""

@@ -1,7 +1,7 @@
 """The MCP server that the conformance suite's scenarios need: its tools, prompts and resources, on the official SDK.
 
 ``python everything.py --port 0`` serves Streamable HTTP in both eras and prints its URL; ``--stdio`` serves standard
-input and output. ``--era legacy`` refuses 2026-07-28, as servers of older SDKs do.
+input and output. ``--era legacy`` refuses 2026-07-28, as servers of older SDKs do; ``--era modern`` all that is older.
 """
 
 from __future__ import annotations
@@ -535,6 +535,24 @@ def refuse_modern(app: Any) -> Any:
     return legacy
 
 
+def refuse_legacy(app: Any) -> Any:
+    """A server of an SDK that has left sessions behind: it knows no version before 2026-07-28."""
+
+    async def modern(scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope.get("headers", ()))
+        if scope["type"] != "http" or headers.get(b"mcp-protocol-version") == b"2026-07-28":
+            await app(scope, receive, send)
+            return
+        data = {"supported": ["2026-07-28"], "requested": headers.get(b"mcp-protocol-version", b"").decode()}
+        error = {"code": -32022, "message": "Unsupported protocol version", "data": data}
+        body = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
+        kind = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 400, "headers": kind})
+        await send({"type": "http.response.body", "body": body})
+
+    return modern
+
+
 async def over_stdio() -> None:
     server = build()
     async with stdio_server() as (read, write):
@@ -545,9 +563,8 @@ def over_http(port: int, era: str) -> None:
     listener = socket.create_server(("127.0.0.1", port))
     app = build().streamable_http_app(event_store=Memory(), retry_interval=200)
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
-    config = uvicorn.Config(
-        refuse_modern(app) if era == "legacy" else app, http="h11", log_level="warning", lifespan="on"
-    )
+    served = {"legacy": refuse_modern, "modern": refuse_legacy}.get(era, lambda app: app)(app)
+    config = uvicorn.Config(served, http="h11", log_level="warning", lifespan="on")
     uvicorn.Server(config).run([listener])
 
 
@@ -555,7 +572,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--stdio", action="store_true")
-    parser.add_argument("--era", choices=("both", "legacy"), default="both")
+    parser.add_argument("--era", choices=("both", "legacy", "modern"), default="both")
     options = parser.parse_args()
     if options.stdio:
         asyncio.run(over_stdio())

@@ -15,6 +15,7 @@ from quarterdeck.wire.http import Exchange, Header
 from ..call import Outcome
 from ..observe import Observer
 from ..policy.authorizer import Decision
+from ..policy.refusal import Refusal
 from .call import McpCall, Problem
 from .client import RpcError
 from .groups import Member
@@ -87,6 +88,13 @@ class Answers:
         status = 200 if call.raw_id else 403
         answer_error(call, code, decision.reason, status=status, data=data)
         self.observer.finish(call, "denied", status, decision.reason)
+
+    def stopped(self, call: McpCall, refusal: Refusal) -> None:
+        """A rule of the target has an answer of its own."""
+        headers, body = refusal.content()
+        call.exchange.respond(refusal.status, body, headers)
+        call.decision = Decision("deny", refusal.rule, refusal.message)
+        self.observer.finish(call, refusal.outcome, refusal.status, refusal.message)
 
     def unknown(self, call: McpCall, exposed: str) -> None:
         """No server has it, or none that the caller may know of."""

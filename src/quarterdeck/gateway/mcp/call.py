@@ -95,17 +95,17 @@ class McpCall(Call):
         message = self.message
         return lists.members(message.params) if message is not None and isinstance(message.params, Raw) else {}
 
-    def decide(self, method: str, name: str = "", exposed: str = "") -> Decision:
-        """What the caller may do on the chosen server: grants first, then the rules of the target."""
-        return self.judge(self.member, method, name, exposed)
-
     def judge(self, member: Member, method: str, name: str = "", exposed: str = "") -> Decision:
-        """The same for any member."""
+        """What the caller may do on a server: grants first, then the rules of the target."""
         decision = member.route.lane(self.principal).decide(method, name if method == protocol.TOOLS_CALL else "")
         if member.chain is None or not decision.allow:
             return decision
         self.target = member.name
         return member.chain.decide(self, method, name, exposed or name)
+
+    def added(self, member: Member) -> bytes:
+        """Header lines that the rules of a target add to requests: credentials, computed headers."""
+        return member.chain.outgoing_lines(self) if member.chain is not None else b""
 
     def shows(self, member: Member, method: str, name: str) -> bool:
         """Whether a list shows an item: those that need approval are shown, denied ones are not."""

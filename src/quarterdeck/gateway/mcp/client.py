@@ -37,6 +37,8 @@ class Link(Struct):
     session: str = ""
     meta: dict[str, Any] | None = None
     """``_meta`` of requests to a modern upstream; None: our own."""
+    extra: bytes = b""
+    """Header lines that the rules of a target add, of the newest call."""
 
     @property
     def modern(self) -> bool:
@@ -44,7 +46,7 @@ class Link(Struct):
 
     def headers(self, method: str, name: str = "") -> bytes:
         """The header lines of a request in this session."""
-        lines = b"%b: %b\r\n" % (protocol.H_VERSION, self.version.encode())
+        lines = self.extra + b"%b: %b\r\n" % (protocol.H_VERSION, self.version.encode())
         if self.session:
             lines += b"%b: %b\r\n" % (protocol.H_SESSION, self.session.encode("latin-1"))
         if self.modern:
@@ -107,9 +109,10 @@ async def initialize(
     *,
     info: dict[str, Any] | None = None,
     version: str = LATEST_LEGACY,
+    extra: bytes = b"",
 ) -> tuple[Link, Raw]:
     """A session of the legacy era, for a client that can do so much; and what the server said of itself."""
-    link = Link(origin_of(route), version)
+    link = Link(origin_of(route), version, extra=extra)
     params = {"protocolVersion": version, "capabilities": capabilities, "clientInfo": info or INFO}
     result, session = await _exchange(route, lane, link, protocol.INITIALIZE, params)
     link.version = msgspec.json.decode(result, type=_Initialized).protocol_version
@@ -186,14 +189,14 @@ async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params
     return cast(Raw, answer.result), session  # checked above; pyright cannot narrow on UNSET
 
 
-async def speaks_modern(route: McpRoute, lane: Lane) -> bool:
+async def speaks_modern(route: McpRoute, lane: Lane, extra: bytes = b"") -> bool:
     """Whether a server answers 2026-07-28. Raises UpstreamError, TimedOut when it answers nothing at all."""
     try:
-        await ask(route, lane, Link(origin_of(route), MODERN_VERSIONS[-1]), protocol.DISCOVER)
+        await ask(route, lane, Link(origin_of(route), MODERN_VERSIONS[-1], extra=extra), protocol.DISCOVER)
     except RpcError:
         return False
     except NoAnswer as error:
-        if error.status >= 500:
+        if error.status >= 500 or error.status in (401, 403):
             raise
         return False  # an HTTP refusal is what older servers say to a version they do not know
     return True
@@ -234,7 +237,7 @@ async def post(
     extra: Sequence[Header] = (),
 ) -> Response:
     """Send one message; the response head. ``name``: what a modern server wants mirrored."""
-    head = lines(lane.headers + (link.headers(method, name) if method != protocol.INITIALIZE else b""))
+    head = lines(lane.headers + (link.headers(method, name) if method != protocol.INITIALIZE else link.extra))
     head.extend(extra)
     head.append((b"content-type", b"application/json"))
     head.append((b"accept", b"application/json, text/event-stream"))

@@ -138,6 +138,9 @@ class Flight:
 class Conversation:
     """The session, its GET stream, and the calls in it."""
 
+    kept_here: frozenset[str] = frozenset()
+    """Requests that are settled here, as the server has no such thing."""
+
     def __init__(
         self,
         route: McpRoute,
@@ -153,6 +156,8 @@ class Conversation:
         self.capabilities = capabilities
         self.info = info
         self.version = version
+        self.extra = b""
+        """Header lines that the rules of the target add, of the newest call."""
         self.link: Link | None = None
         self.greeting = Greeting()
         self.level = ""
@@ -176,7 +181,7 @@ class Conversation:
                 return link
             self.close()
             opened, result = await client.initialize(
-                self.route, self.lane, self.capabilities, info=self.info, version=self.version
+                self.route, self.lane, self.capabilities, info=self.info, version=self.version, extra=self.extra
             )
             if memoryview(result).nbytes > _GREETING_BYTES:
                 raise UpstreamError(f"says more than {_GREETING_BYTES} bytes of itself")
@@ -185,6 +190,12 @@ class Conversation:
             self.level, self.mirrored = "", None
             self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
             return self.link
+
+    def renew(self, route: McpRoute, lane: Lane, extra: bytes) -> None:
+        """Go on by the newest configuration, and as the newest call is to be seen."""
+        self.route, self.lane, self.extra = route, lane, extra
+        if self.link is not None:
+            self.link.extra = extra
 
     def attach(self, listener: Callable[[jsonrpc.Message], None]) -> None:
         """Tell ``listener`` of what belongs to no call, from now on."""

@@ -6,6 +6,7 @@ several servers are behind one path, :mod:`.multiplex` finds out which one is me
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -17,6 +18,7 @@ from quarterdeck.wire.http import Exchange
 from ..limits.stage import ToolLimits
 from ..observe import Observer
 from ..policy.principal import Principal
+from ..policy.refusal import Refusal
 from ..upstream import Upstreams
 from .answers import Answers, filters, shown
 from .call import McpCall, Problem, Transform, read
@@ -40,6 +42,7 @@ class McpEndpoint:
         self._observer = observer
         self._sealer = sealer
         self._limits = limits
+        self._tasks: set[asyncio.Task[None]] = set()
         self._eras = Eras()
         self._answers = Answers(observer)
         self.peers = Peers(sealer, self._answers)
@@ -92,11 +95,20 @@ class McpEndpoint:
         return not session.owner
 
     def _authorize(self, call: McpCall) -> bool:
-        decision = call.decision = call.decide(call.method, call.tool or call.own, call.exposed)
-        if decision.allow:
-            return True
-        self._answers.refused(call, decision)
-        return False
+        name = call.tool or call.own
+        decision = call.decision = call.judge(call.member, call.method, name, call.exposed)
+        chain = call.member.chain
+        if not decision.allow:
+            granted = chain is not None and call.lane.decide(call.method, call.tool).allow
+            if granted and name:  # rules of a route: what they deny does not exist for the caller
+                self._answers.unknown(call, call.exposed or name)
+            else:
+                self._answers.refused(call, decision)
+            return False
+        refusal = chain.step_up(call, name, call.exposed or name) if chain is not None and call.tool else None
+        if refusal is not None:
+            self._answers.stopped(call, refusal)
+        return refusal is None
 
     def _same_era(self, call: McpCall) -> bool:
         """Hand over what is said in an era that the server does not speak, or may not."""
@@ -112,7 +124,7 @@ class McpEndpoint:
 
     async def _across_eras(self, call: McpCall) -> None:
         try:
-            modern = await self._eras.speaks_modern(call.route, call.lane)
+            modern = await self._eras.speaks_modern(call.route, call.lane, call.added(call.member))
         except (UpstreamError, TimedOut) as error:
             code, status = (protocol.TIMED_OUT, 504) if isinstance(error, TimedOut) else (protocol.UPSTREAM_FAILED, 502)
             message = f"MCP server {call.server} failed: {error}; {call.route.remedy}"
@@ -121,8 +133,10 @@ class McpEndpoint:
             return
         if not modern:
             await self._older.handle(call)
-        elif self._locate(call):
-            self._forward(call)
+            return
+        rest = self._go_on(call)
+        if rest is not None:
+            await rest
 
     def _locate(self, call: McpCall) -> bool:
         """Find the upstream's address, and that of its session."""
@@ -145,12 +159,35 @@ class McpEndpoint:
             return False
         return True
 
-    def _go_on(self, call: McpCall) -> None:
-        """The upstream's session is there."""
+    def _go_on(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
+        """Send a call that was allowed: the server's era, or its session, is known now."""
+        call.later = None
         if self._locate(call):
             self._forward(call)
+        return call.later
 
     def _forward(self, call: McpCall) -> bool:
+        chain = call.member.chain
+        if chain is not None:
+            ready = chain.prepare(call)
+            if isinstance(ready, Refusal):
+                self._answers.stopped(call, ready)
+                return False
+            if ready is not None:
+                call.later = self._prepared(call, ready)
+                return False
+        self._transmit(call)
+        return True
+
+    async def _prepared(self, call: McpCall, ready: Coroutine[Any, Any, Refusal | None]) -> None:
+        """A token for the server has to be got first."""
+        refusal = await ready
+        if refusal is not None:
+            self._answers.stopped(call, refusal)
+        else:
+            self._transmit(call)
+
+    def _transmit(self, call: McpCall) -> None:
         origin = call.origin
         assert origin is not None
         relay = self._relay(call, origin)
@@ -158,19 +195,22 @@ class McpEndpoint:
         if bounds is not None:
             bounds.apply(relay, call, self._again, self._answers.gone)
         self._upstreams.send(call.route.pool, origin, relay, request_bytes(call, origin))
-        return True
 
     def _again(self, call: McpCall) -> None:
         """Another attempt: where the session lives, else at the next address."""
         if call.session is None:
             call.origin = None
-        self._go_on(call)
+        rest = self._go_on(call)
+        if rest is not None:
+            task = asyncio.get_running_loop().create_task(rest)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     # -- inside
     def _relay(self, call: McpCall, origin: Origin) -> McpRelay:
         if call.client is not None:
             return self._multiplexer.relay(call, self._go_on)
-        kind = GreetingRelay if call.method == protocol.INITIALIZE else McpRelay
+        kind = GreetingRelay if call.method == protocol.INITIALIZE and not call.modern else McpRelay
         relay = kind(
             self._upstreams,
             call.exchange,

@@ -27,11 +27,11 @@ class Eras:
         """Whether the server is known to speak 2026-07-28."""
         return route.modern_until > monotonic() or self._recall(route) is True
 
-    async def speaks_modern(self, route: McpRoute, lane: Lane) -> bool:
+    async def speaks_modern(self, route: McpRoute, lane: Lane, extra: bytes = b"") -> bool:
         """The same, asked when it is not known. Raises UpstreamError, TimedOut when the server does not answer."""
         known = self._recall(route)
         if known is None:
-            known = await client.speaks_modern(route, lane)
+            known = await client.speaks_modern(route, lane, extra)
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[route.target, route.server.endpoints] = (known, monotonic() + _TTL)

@@ -50,6 +50,8 @@ def request_bytes(call: McpCall, origin: Origin) -> bytes:
         value = headers.get(_FORWARD + name)
         if value is not None:
             parts.append(b"%b: %b\r\n" % (name, value))
+    if call.member.chain is not None:
+        parts.append(call.member.chain.outgoing_lines(call))
     parts.append(b"traceparent: %b\r\n" % call.traceparent)
     if call.exchange.method == "POST":
         parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(call.body))

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import jsonrpc, protocol
-from quarterdeck.wire.client import Origin, Response
+from quarterdeck.wire.client import Response
 from quarterdeck.wire.sse import Event as SseEvent
 from quarterdeck.wire.sse import SseParser
 
@@ -37,7 +37,7 @@ class SseConversation(Conversation):
             if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
                 return link
             self.close()
-            opened = Link(client.origin_of(self.route), SSE_VERSION)
+            opened = Link(client.origin_of(self.route), SSE_VERSION, extra=self.extra)
             told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             self._stream = asyncio.get_running_loop().create_task(self._receive_all(opened, told))
             try:
@@ -105,7 +105,7 @@ class SseConversation(Conversation):
         if link is None:
             raise UpstreamError("ended its event stream")
         response = await self.route.pool.request(
-            "POST", link.origin, self._target, client.lines(self.lane.headers + _CONTENT), body,
+            "POST", link.origin, self._target, client.lines(self.lane.headers + link.extra + _CONTENT), body,
             timeout=self.route.server.timeout or None,
         )  # fmt: skip
         text = await response.read()
@@ -115,7 +115,7 @@ class SseConversation(Conversation):
     async def _receive_all(self, link: Link, told: asyncio.Future[str]) -> None:
         error = UpstreamError("ended its event stream")
         try:
-            response = await self._connect(link.origin)
+            response = await self._connect(link)
             parser = SseParser()
             async for chunk in response:
                 for event in parser.feed(chunk):
@@ -133,9 +133,9 @@ class SseConversation(Conversation):
                 for flight in list(self._flights.values()):
                     flight.put(Event("end", error=error))
 
-    async def _connect(self, origin: Origin) -> Response:
-        head = client.lines(self.lane.headers + b"accept: text/event-stream\r\n")
-        response = await self.route.pool.request("GET", origin, self.route.path.decode(), head, timeout=_OPEN)
+    async def _connect(self, link: Link) -> Response:
+        head = client.lines(self.lane.headers + link.extra + b"accept: text/event-stream\r\n")
+        response = await self.route.pool.request("GET", link.origin, self.route.path.decode(), head, timeout=_OPEN)
         if response.status != 200:
             response.close()
             raise UpstreamError(f"answered HTTP {response.status} where its event stream should be")

@@ -40,12 +40,13 @@ class Legs:
         """A new session with the member. Raises UpstreamError, TimedOut, msgspec.DecodeError."""
         route, lane = member.route, member.route.lane(call.principal)
         said = session.said
+        extra = call.added(member)
         kind = self._kind(route)
         if kind is None:
             try:
                 version = said.version if said.version != SSE_VERSION else LATEST_LEGACY
                 link, result = await client.initialize(
-                    route, lane, said.capabilities, info=said.info or None, version=version
+                    route, lane, said.capabilities, info=said.info or None, version=version, extra=extra
                 )
                 if memoryview(result).nbytes > _GREETING_BYTES:
                     raise UpstreamError(f"says more than {_GREETING_BYTES} bytes of itself")
@@ -55,19 +56,20 @@ class Legs:
             except (RpcError, NoAnswer) as error:
                 if isinstance(error, NoAnswer) and error.status >= 500:
                     raise
-                if not await self.refuses_older(member, lane):
+                if not await self.refuses_older(member, lane, extra):
                     raise
                 kind = NewerConversation
         conversation = kind(route, lane, said.capabilities, info=said.info or None, version=said.version)
+        conversation.extra = extra
         conversation.level = session.level
         await conversation.open()
         session.conversations[member.name] = conversation
         return conversation.greeting
 
-    async def refuses_older(self, member: Member, lane: Lane) -> bool:
+    async def refuses_older(self, member: Member, lane: Lane, extra: bytes) -> bool:
         """Whether a server that has refused ``initialize`` speaks 2026-07-28."""
         try:
-            modern = await self._eras.speaks_modern(member.route, lane)
+            modern = await self._eras.speaks_modern(member.route, lane, extra)
         except (UpstreamError, TimedOut):
             return False
         if modern:
@@ -76,11 +78,13 @@ class Legs:
 
     async def ready(self, call: McpCall, session: ClientSession, member: Member) -> Conversation | None:
         """The member's conversation, or None when its session is among the links. Raises as :meth:`open`, Elsewhere."""
-        if self._link(session, member) is not None:
+        link = self._link(session, member)
+        if link is not None:
+            link.extra = call.added(member)
             return None
         found = session.conversations.get(member.name)
         if found is not None:
-            found.route, found.lane = member.route, member.route.lane(call.principal)  # of the newest configuration
+            found.renew(member.route, member.route.lane(call.principal), call.added(member))
             return found
         if not session.mine:
             raise Elsewhere

@@ -214,7 +214,7 @@ class Multiplexer:
         """A server refused ``initialize``: it may speak 2026-07-28 only. ``otherwise`` passes its refusal on."""
 
         async def find_out() -> None:
-            if await self._legs.refuses_older(call.member, call.lane):
+            if await self._legs.refuses_older(call.member, call.lane, call.added(call.member)):
                 await self._initialize(call)
             else:
                 otherwise()
@@ -272,11 +272,11 @@ class Multiplexer:
             call.version = client.links[member.name].version.encode()
         return self._run(call)
 
-    def connect(self, call: McpCall, go_on: Callable[[McpCall], None]) -> Later:
+    def connect(self, call: McpCall, go_on: Callable[[McpCall], Later | None]) -> Later:
         """Open the upstream's session of a call that has been allowed, then ``go_on``; or speak for the client."""
         return self._connect(call, go_on)
 
-    async def _connect(self, call: McpCall, go_on: Callable[[McpCall], None]) -> None:
+    async def _connect(self, call: McpCall, go_on: Callable[[McpCall], Later | None]) -> None:
         client, member = call.client, call.member
         assert client is not None
         try:
@@ -296,7 +296,9 @@ class Multiplexer:
         call.session = client.sessions[member.name]
         call.version = client.links[member.name].version.encode()
         client.runs(call.raw_id, member)
-        go_on(call)
+        rest = go_on(call)
+        if rest is not None:
+            await rest
 
     async def _pass_on(self, call: McpCall) -> None:
         token = call.headers.get(protocol.H_SESSION, b"")
@@ -304,7 +306,7 @@ class Multiplexer:
         assert session is not None
         await self._peers.pass_on(call, session.owner)
 
-    def relay(self, call: McpCall, go_on: Callable[[McpCall], None]) -> MuxRelay:
+    def relay(self, call: McpCall, go_on: Callable[[McpCall], Later | None]) -> MuxRelay:
         """The relay of a call in an upstream session: what the server asks gets ids that lead back to it."""
         client, member = call.client, call.member
         assert client is not None

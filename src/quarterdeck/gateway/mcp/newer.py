@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, jsonrpc, lists, modern, protocol
 
-from . import client
+from . import client, naming
 from .call import text_of
 from .client import Link, RpcError
 from .conversation import Conversation, Event, Flight, Greeting
@@ -53,6 +53,8 @@ def greeting_of(result: Raw) -> Greeting:
 class NewerConversation(Conversation):
     """One client's session with a modern server: nothing at the server, all of it here."""
 
+    kept_here = frozenset({protocol.PING, protocol.SET_LEVEL, naming.SUBSCRIBE, naming.UNSUBSCRIBE})
+
     def __init__(
         self,
         route: McpRoute,
@@ -71,7 +73,7 @@ class NewerConversation(Conversation):
             link = self.link
             if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
                 return link
-            link = Link(client.origin_of(self.route), MODERN_VERSIONS[-1], meta=self._meta())
+            link = Link(client.origin_of(self.route), MODERN_VERSIONS[-1], meta=self._meta(), extra=self.extra)
             result = await client.ask(self.route, self.lane, link, protocol.DISCOVER)
             self.greeting = greeting_of(result)
             self.link = link
@@ -83,13 +85,13 @@ class NewerConversation(Conversation):
 
     async def ask(self, method: str, params: dict[str, Any] | None = None) -> Raw:
         link = await self.open()
-        if method == protocol.SET_LEVEL:
-            self.level = str((params or {}).get("level", ""))
-            link.meta = self._meta()
-        elif method in ("resources/subscribe", "resources/unsubscribe"):
-            self._watch(str((params or {}).get("uri", "")), method == "resources/subscribe")
-        elif method != protocol.PING:
+        if method not in self.kept_here:
             return await client.ask(self.route, self.lane, link, method, params)
+        if method == protocol.SET_LEVEL:
+            self.level = _text(params, "level")
+            link.meta = self._meta()
+        elif method != protocol.PING:
+            self._watch(_text(params, "uri"), method == naming.SUBSCRIBE)
         return Raw(b"{}")
 
     async def send(self, method: str, params: dict[str, Any]) -> Flight:
@@ -149,8 +151,7 @@ class NewerConversation(Conversation):
         meta = params.get("_meta")
         known = dict(lists.members(meta)) if isinstance(meta, Raw) else {}
         params["_meta"] = {**known, **self._meta()}
-        name = params.get("uri" if method == protocol.RESOURCES_READ else "name")
-        label = text_of(name) if isinstance(name, Raw) else str(name or "")
+        label = _text(params, "uri" if method == protocol.RESOURCES_READ else "name")
         body = jsonrpc.request(f"{flight.id}-{number}", method, params)
         extra = await self._params_as_headers(label, params) if method == protocol.TOOLS_CALL else []
         named = label if method in (protocol.TOOLS_CALL, protocol.PROMPTS_GET, protocol.RESOURCES_READ) else ""
@@ -243,6 +244,12 @@ class NewerConversation(Conversation):
             except (UpstreamError, TimedOut):
                 pass  # asked again below, for as long as somebody listens
             await asyncio.sleep(_RETRY)
+
+
+def _text(params: dict[str, Any] | None, key: str) -> str:
+    """A string among params, decoded or not."""
+    value = (params or {}).get(key)
+    return text_of(value) if isinstance(value, Raw) else str(value or "")
 
 
 def wanted(greeting: Greeting, uris: set[str]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class OlderServers:
             self._refuse(call, protocol.METHOD_NOT_FOUND, f"{message.method} is no method of {envelope.version}")
             return
         try:
-            conversation = self._shared.of(call.route, call.principal, envelope)
+            conversation = self._shared.of(call.route, call.principal, envelope, call.added(call.member))
         except Refused as error:
             self._refuse(call, error.code, str(error))
             return

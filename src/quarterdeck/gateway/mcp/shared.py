@@ -44,7 +44,7 @@ class Conversations:
         self._conversations: OrderedDict[Key, tuple[Conversation, float]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def of(self, route: McpRoute, principal: Principal, envelope: modern.Envelope) -> Conversation:
+    def of(self, route: McpRoute, principal: Principal, envelope: modern.Envelope, extra: bytes = b"") -> Conversation:
         """The caller's session with the server, for a client that can do so much. Raises Refused."""
         capabilities = {k: v for k, v in envelope.capabilities.items() if k != "extensions"}
         encoded = msgspec.json.encode(capabilities, order="deterministic").decode()
@@ -60,7 +60,7 @@ class Conversations:
         found = self._conversations.pop(key, None)
         lane = route.lane(principal)
         conversation = found[0] if found is not None else (translated(route) or Conversation)(route, lane, capabilities)
-        conversation.route, conversation.lane = route, lane  # of the newest configuration
+        conversation.renew(route, lane, extra)
         self._conversations[key] = (conversation, now)
         return conversation
 

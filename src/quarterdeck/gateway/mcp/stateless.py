@@ -216,10 +216,11 @@ class StatelessMultiplexer:
     async def _source(self, call: McpCall, envelope: modern.Envelope, member: Member) -> Source:
         """How a member is asked. Raises UpstreamError, TimedOut, Refused."""
         route = member.route
-        if route.plain and await self._eras.speaks_modern(route, route.lane(call.principal)):
+        extra = call.added(member)
+        if route.plain and await self._eras.speaks_modern(route, route.lane(call.principal), extra):
             meta = client.modern_meta(envelope.capabilities, envelope.client or None, envelope.log_level)
-            return Link(client.origin_of(route), MODERN_VERSIONS[-1], meta=meta)
-        return self._shared.of(route, call.principal, envelope)
+            return Link(client.origin_of(route), MODERN_VERSIONS[-1], meta=meta, extra=extra)
+        return self._shared.of(route, call.principal, envelope, extra)
 
     def _allowed(self, call: McpCall, method: str) -> list[Member]:
         """The members that the caller may use, in their order."""

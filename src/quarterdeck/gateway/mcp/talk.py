@@ -35,6 +35,9 @@ class Talk:
     ) -> None:
         """Send the request of ``call`` and pass on what comes of it."""
         try:
+            if call.method in conversation.kept_here:
+                self._answers.result(call, await conversation.ask(call.method, params))
+                return
             flight = await conversation.send(call.method, params)
         except (UpstreamError, TimedOut) as error:
             self._answers.failed(call, error)
