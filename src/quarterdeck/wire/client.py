@@ -360,7 +360,7 @@ class Pool:
             ) from None
         except (OSError, ssl.SSLError) as error:
             raise UpstreamError(f"cannot connect to {host}:{port}: {error}") from error
-        if self._refuse is not None:
+        if self._refuse is not None and not host.startswith("/"):  # sockets are our own children's
             peer: Any = protocol.transport.get_extra_info("peername")
             known = isinstance(peer, tuple)
             reason = self._refuse(host, str(peer[0]), int(peer[1])) if known else "is no network address"
