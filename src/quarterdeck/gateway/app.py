@@ -42,6 +42,7 @@ from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
 from .mcp.session import SessionSealer
 from .options import Address, Options
+from .pins import PinBook
 from .policy.services import Services
 from .revocations import Revocations
 from .revocations import handler as revocations_handler
@@ -101,6 +102,7 @@ class Gateway:
             changed=self._write_endpoints,
         )
         self._router.revocations = self.revocations
+        self._pins = PinBook()
         self.children = Children(options.data_dir / "children")
         self.files = FileSource(options.file, self.use, self.children) if options.file is not None else None
         """The file that is served, if one is."""
@@ -131,6 +133,7 @@ class Gateway:
                 self._accept,
                 _log.warning,
                 ca_pem=_read(options.control_plane_ca),
+                problems=lambda: self.listeners.problems,
             )
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
@@ -167,6 +170,7 @@ class Gateway:
         self.limits.replicas = max(1, snapshot.replicas)
         table = Table(snapshot, self.upstreams, self._splits, self.services, self._budgets)
         table.authorizer.revocations = self.revocations
+        self._pins.apply(snapshot, table.targets.values())
         self._router.table = table
         self.listeners.apply(table)
         if self._started:
@@ -280,6 +284,7 @@ class Gateway:
         registry.gauge(
             names.REVOKED, "Agents, users and servers revoked.", lambda: [({}, float(len(self.revocations.all())))]
         )
+        registry.gauge(names.QUARANTINED, "Listed tools that are not the approved ones.", self._pins.quarantined)
         registry.gauge(names.CONFIG_VERSION, "Snapshot in use.", lambda: [({"version": self.version}, 1.0)])
         registry.gauge(
             names.LISTENER_UP,

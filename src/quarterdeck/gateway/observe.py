@@ -22,6 +22,10 @@ from .audit.arguments import Redaction
 from .audit.attributes import attributes
 from .audit.tracing import Tracer
 from .call import Call, Outcome
+from .http.call import RouteRef
+
+_ROUTE = ("gateway", "listener", "route", "route_rule")
+_Key = tuple[str, str, str, str, int, RouteRef | None]
 
 
 class Observer:
@@ -50,12 +54,17 @@ class Observer:
         self.ledger = Ledger()
         self._clock = clock
         self._requests = registry.counter(
-            names.REQUESTS, "Requests by protocol, backend and status.", ("protocol", "backend", "method", "status")
+            names.REQUESTS,
+            "Requests by protocol, backend, status and route.",
+            ("protocol", "backend", "method", "status", *_ROUTE),
         )
         self._duration = registry.histogram(
-            names.REQUEST_DURATION, "Time to the end of the response.", ("protocol", "backend"), names.DURATION_BUCKETS
+            names.REQUEST_DURATION,
+            "Time to the end of the response.",
+            ("protocol", "backend", *_ROUTE),
+            names.DURATION_BUCKETS,
         )
-        self._mcp = registry.counter(names.MCP_REQUESTS, "MCP requests.", ("method", "server", "resource"))
+        self._mcp = registry.counter(names.MCP_REQUESTS, "MCP requests.", ("method", "server", "resource", *_ROUTE))
         self._tools = registry.counter(names.TOOL_CALLS, "Tool calls.", ("tool_name", "server"))
         self._tool_errors = registry.counter(
             names.TOOL_CALL_ERRORS, "Tool calls that failed or were denied.", ("tool_name", "server")
@@ -69,7 +78,7 @@ class Observer:
         )
         registry.gauge(names.AUDIT_RECORDS, "Audit records written.", lambda: [({}, float(audit.written))])
         registry.gauge(names.AUDIT_ERRORS, "Failed writes of audit records.", lambda: [({}, float(audit.errors))])
-        self._children: dict[tuple[str, str, str, str, int], tuple[Counter, Counter, Counter | None, Histogram]] = {}
+        self._children: dict[_Key, tuple[Counter, Counter, Counter | None, Histogram]] = {}
 
     def begin(self, call: Call) -> None:
         """Continue the caller's trace or start one."""
@@ -96,7 +105,7 @@ class Observer:
         elapsed = perf_counter() - call.started
         denied = outcome == "denied"
         # a denied name is the caller's text, not one of ours: as a label value it would let callers make series
-        key = (call.kind, call.server, call.method, "" if denied else call.tool, status)
+        key = (call.kind, call.server, call.method, "" if denied else call.tool, status, call.exchange.route)
         children = self._children.get(key) or self._make_children(key)
         children[0].value += 1
         children[1].value += 1
@@ -153,15 +162,17 @@ class Observer:
         self._tokens.labels("input", model, answered_by, agent).observe(prompt)
         self._tokens.labels("output", model, answered_by, agent).observe(completion)
 
-    def _make_children(self, key: tuple[str, str, str, str, int]) -> tuple[Counter, Counter, Counter | None, Histogram]:
-        kind, server, method, tool, status = key
+    def _make_children(self, key: _Key) -> tuple[Counter, Counter, Counter | None, Histogram]:
+        kind, server, method, tool, status, ref = key
+        route = (ref.gateway, ref.listener, ref.route, ref.rule) if ref is not None else ("", "", "", "")
+        route = tuple(label or "unknown" for label in route)  # as agentgateway shows what it does not know
         if len(self._children) > 20_000:
             self._children.clear()
         children = (
-            self._requests.labels(kind, server, method, str(status)),
-            self._mcp.labels(method, server, tool) if kind == "mcp" else Counter(),
+            self._requests.labels(kind, server, method, str(status), *route),
+            self._mcp.labels(method, server, tool, *route) if kind == "mcp" else Counter(),
             self._tools.labels(tool, server) if method == "tools/call" else None,
-            self._duration.labels(kind, server),
+            self._duration.labels(kind, server, *route),
         )
         self._children[key] = children
         return children

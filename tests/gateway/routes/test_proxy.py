@@ -275,3 +275,19 @@ async def test_requests_are_recorded_with_their_route(front: Front, start: Any) 
     record = front.rig.records()[-1]
     assert (record["kind"], record["server"], record["method"], record["status"]) == ("http", "default/svc", "GET", 200)
     assert record["decision"] == "allow"
+
+
+async def test_requests_are_counted_by_route(front: Front, start: Any) -> None:
+    svc = await start(echo, "default/svc")
+    await front.serve(front.listener(route(svc.to(), name="default/r", rule="one"), gateway="ns/gw"))
+    await (await front.ask("/a")).read()
+    await (await front.ask("/b", host="bad host")).read()
+    lines = front.gateway.registry.render().decode().splitlines()
+    known = 'gateway="ns/gw",listener="web",route="default/r",route_rule="one"'
+    request = (
+        f'agentgateway_requests_total{{protocol="http",backend="default/svc",method="GET",status="200",{known}}} 1'
+    )
+    assert request in lines
+    assert f'agentgateway_request_duration_seconds_count{{protocol="http",backend="default/svc",{known}}} 1' in lines
+    unknown = 'gateway="unknown",listener="unknown",route="unknown",route_rule="unknown"'
+    assert f'agentgateway_requests_total{{protocol="http",backend="",method="GET",status="400",{unknown}}} 1' in lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -59,7 +59,9 @@ class ControlPlane:
         *,
         ca_pem: str = "",
         backoff: Backoff = wait_with_jitter,
+        problems: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """``problems``: listener → why it cannot be served here; told with each acknowledgement."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"--control-plane {url!r} must be http(s)://host:port")
@@ -70,6 +72,7 @@ class ControlPlane:
         self._accept = accept
         self._log = log
         self._backoff = backoff
+        self._problems = problems
         self._pool = Pool(tls=client_context(ca_pem=ca_pem) if secure else None)
         self.connected = False
         self.rejected = 0
@@ -129,7 +132,11 @@ class ControlPlane:
             await self._ack(version, errors)
 
     async def _ack(self, version: str, errors: list[str]) -> None:
-        body = msgspec.json.encode({"accepted": not errors, "errors": errors})
+        told: dict[str, object] = {"accepted": not errors, "errors": errors}
+        problems = self._problems()
+        if problems:
+            told["problems"] = problems
+        body = msgspec.json.encode(told)
         headers = [*self._headers(), (b"content-type", b"application/json")]
         response = await self._pool.request("POST", self._origin, f"{self._path}/{version}/ack", headers, body)
         await response.read()

@@ -10,9 +10,12 @@ from ..call import Call
 from .paths import Path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RouteRef:
-    """Where a request was routed to, as metrics, audit records and access logs name it."""
+    """Where a request was routed to, as metrics, audit records and access logs name it.
+
+    Compared by identity, so that it is cheap as a part of keys: there is one for each route of a snapshot.
+    """
 
     gateway: str = ""
     listener: str = ""
