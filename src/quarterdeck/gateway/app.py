@@ -99,7 +99,7 @@ class Gateway:
             self._server,
             self.upstreams.own,
             options.bind,
-            changed=self._write_endpoints,
+            changed=self._listeners_changed,
         )
         self._router.revocations = self.revocations
         self._pins = PinBook()
@@ -253,6 +253,18 @@ class Gateway:
             fresh = file.with_suffix(".new")
             fresh.write_bytes(msgspec.json.encode({**self.endpoints, "pid": os.getpid()}))
             fresh.replace(file)
+
+    def _listeners_changed(self) -> None:
+        """A port is open that was not when the snapshot came."""
+        self._write_endpoints()
+        if self._control_plane is not None:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._acknowledge(self._control_plane)))
+
+    async def _acknowledge(self, plane: ControlPlane) -> None:
+        try:
+            await plane.acknowledge(self.version)
+        except QuarterdeckError as error:
+            _log.warning("the control plane was not told that a listener is served now: %s", error)
 
     async def _listen(self, name: str, handler: Handler, address: Address | None) -> None:
         if address is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -129,9 +129,10 @@ class ControlPlane:
             self.rejected += 1
             self._log(f"snapshot {version or '?'} is refused, the previous one stays: {error}")
         if version:
-            await self._ack(version, errors)
+            await self.acknowledge(version, errors)
 
-    async def _ack(self, version: str, errors: list[str]) -> None:
+    async def acknowledge(self, version: str, errors: Sequence[str] = ()) -> None:
+        """Say that a version is served, or why not. Raises UpstreamError, TimedOut, ConfigError."""
         told: dict[str, object] = {"accepted": not errors, "errors": errors}
         problems = self._problems()
         if problems:
