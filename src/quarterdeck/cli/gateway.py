@@ -14,6 +14,9 @@ group = typer.Typer(help="Serve a configuration file, or look after a gateway th
 
 
 def register(app: typer.Typer) -> None:
+    from . import breakers
+
+    breakers.register(group)
     app.add_typer(group, name="gateway")
 
 
