@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from quarterdeck.gateway.app import Gateway
+from quarterdeck.gateway.options import Options
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.resources.crd import crds
 from quarterdeck.server.operator import Operator
 from quarterdeck.server.operator_options import parse
+from quarterdeck.wire.http import Exchange, Server
 
-from .plane import Plane, available, plane
+from .plane import NO_ROUTES, Plane, available, plane
 
 COMMANDS, WHY = available()
 pytestmark = [
@@ -145,3 +151,136 @@ async def test_a_default_model_that_somebody_edited_stays(server: tuple[Plane, K
 
 async def leads_at_last(operator: Operator) -> bool:
     return "health" in operator.addresses and operator.elector.is_leader
+
+
+class Relay:
+    """The Service before the replicas: each new connection goes to ``target``."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.connections = 0
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def switch(self, target: tuple[str, int]) -> None:
+        """To another replica, as when the one before is taken out of the Service and gone."""
+        self.target, self.connections = target, 0
+        for writer in self._open:
+            writer.transport.abort()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            upstream = await asyncio.open_connection(*self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._open |= {writer, upstream[1]}
+        await asyncio.gather(_carry(reader, upstream[1]), _carry(upstream[0], writer), return_exceptions=True)
+        self._open -= {writer, upstream[1]}
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+
+
+def _answer(exchange: Exchange) -> None:
+    exchange.respond(200, b'{"jsonrpc":"2.0","id":1,"result":{"awake":true}}', [(b"content-type", b"application/json")])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_call_that_is_held_outlives_the_leader(
+    server: tuple[Plane, KubeClient], tmp_path: Path, when: str
+) -> None:
+    """The call comes before the leader goes, asking a standby in vain, or while nobody leads: another one wakes."""
+    started, admin = server
+    if not started.routes:
+        pytest.skip(NO_ROUTES)
+    for document in crds():
+        await admin.apply(k.CRD, document)
+    name = f"sleeper-{when}"
+    first, second = replica(started, tmp_path, f"one-{when}"), replica(started, tmp_path, f"two-{when}")
+    async with contextlib.AsyncExitStack() as stack:
+        for each in (first, second):
+            stack.push_async_callback(each.stop)
+        await asyncio.gather(first.start(), second.start())
+        await until(lambda: leads(first, second))
+        leader, other = (first, second) if first.elector.is_leader else (second, first)
+        await until(lambda: is_ready(leader))
+        await until(lambda: is_ready(other))
+        spec = {"type": "Declarative", "declarative": {"systemMessage": "z"}, "replicas": 0,
+                "scaleToZero": {"after": "1h", "hold": "60s"}}  # fmt: skip
+        await admin.apply(k.AGENT, {"metadata": {"name": name, "namespace": "kagent"}, "spec": spec})
+        await until(lambda: replicas_are(admin, name, 0))
+
+        relay = Relay(leader.addresses["api"])  # where the configuration comes from
+        service = await asyncio.start_server(relay.handle, "127.0.0.1", 0)
+        stack.callback(service.close)
+        url = f"http://127.0.0.1:{service.sockets[0].getsockname()[1]}"
+        gateway = await stack.enter_async_context(running_gateway(url, await gateway_token(admin), tmp_path))
+        await until(lambda: knows(gateway, name))
+        relay.switch(other.addresses["api"])
+        if when == "after":
+            await leader.stop()
+        call = asyncio.create_task(ask(gateway, admin, name))
+        stack.callback(call.cancel)
+        if when == "before":
+            await until(lambda: more_than(relay, 2))
+            assert await replicas_are(admin, name, 0), "a standby wakes nobody"
+            await leader.stop()
+        await until(lambda: replicas_are(admin, name, 1))
+        assert other.elector.is_leader and not call.done()
+
+        peer = Server(_answer)
+        host, port = await peer.listen(urlsplit(started.url).hostname or "", 0)  # a real server takes no loopback here
+        stack.push_async_callback(peer.stop, 0.1)
+        made = await admin.get(k.SERVICE, name, "kagent")
+        await admin.create(k.ENDPOINT_SLICE, {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "namespace": "kagent", "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"addresses": [host]}],
+            "ports": [{"name": made["spec"]["ports"][0].get("name", ""), "port": port}],
+        })  # fmt: skip
+        assert await asyncio.wait_for(call, 30) == (200, {"awake": True})
+
+
+async def replicas_are(admin: KubeClient, name: str, wanted: int) -> bool:
+    found = {d["metadata"]["name"]: d["spec"]["replicas"] for d in (await admin.list(k.DEPLOYMENT, "kagent")).items}
+    return found.get(name) == wanted
+
+
+async def more_than(relay: Relay, count: int) -> bool:
+    return relay.connections > count
+
+
+async def knows(gateway: Gateway, name: str) -> bool:
+    return any(agent.name == name and agent.wake for agent in gateway.snapshot.agents)
+
+
+@contextlib.asynccontextmanager
+async def running_gateway(url: str, token: str, tmp_path: Path) -> AsyncIterator[Gateway]:
+    file, zero = tmp_path / "token", ("127.0.0.1", 0)
+    file.write_text(token)
+    gateway = Gateway(
+        Options(zero, zero, zero, zero, zero, control_plane=url, data_dir=tmp_path / "gateway", token_file=file,
+                audit_file=tmp_path / "audit.jsonl")
+    )  # fmt: skip
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop(0.2)
+
+
+async def ask(gateway: Gateway, admin: KubeClient, name: str) -> tuple[int, object]:
+    secret = await admin.get(k.SECRET, "quarterdeck-access-token", SYSTEM)
+    headers = {"authorization": f"Bearer {b64decode(secret['data']['token']).decode()}"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {}}
+    url = f"{gateway.endpoints['local']}/a2a/kagent/{name}"
+    async with aiohttp.ClientSession(headers=headers) as session, session.post(url, json=body) as answer:
+        said = json.loads(await answer.text())
+        return answer.status, said.get("result", said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -47,6 +47,7 @@ _SOURCES: dict[str, Resource] = {
     "namespaces": k.NAMESPACE,
 }
 _VALUES = (k.SECRET, k.CONFIG_MAP)
+_OURS = (k.AGENT, k.MODEL_CONFIG, k.MCP_SERVER, k.REMOTE_MCP_SERVER)
 _KEYS_REFRESH = 300.0
 _KEYS_RETRY = 1.0
 _REST = 4.0
@@ -222,6 +223,8 @@ class GatewayConfig:
     async def _follow(self) -> None:
         for res in (*_SOURCES.values(), *_VALUES, *(GATEWAY_SOURCES.values() if self._gateways is not None else ())):
             await self._set.informer(res).answered.wait()
+        # Where none of our definitions is there yet, gateways keep what they have.
+        await _first(self._set.informer(res).synced for res in _OURS)
         self._dirty.set()
         clock, took = self._set.clock, 0.0
         while True:
@@ -280,6 +283,16 @@ class GatewayConfig:
         )
         self._keys_known = True
         self._dirty.set()
+
+
+async def _first(events: Iterable[asyncio.Event]) -> None:
+    """Until one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()
 
 
 def _matters(res: Resource, old: Object, new: Object) -> bool:
