@@ -36,6 +36,14 @@
 - {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
 - {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]}
 - {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["get", "patch"], "resourceNames": ["agents.kagent.dev", "modelconfigs.kagent.dev"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gatewayclasses"], "verbs": ["create", "list", "watch"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gatewayclasses/status", "gateways/status", "grpcroutes/status", "httproutes/status"], "verbs": ["patch"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways", "grpcroutes", "httproutes", "referencegrants"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways/finalizers"], "verbs": ["update"]}
+- {"apiGroups": ["gateway.kgateway.dev"], "resources": ["backends", "trafficpolicies"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["gateway.kgateway.dev"], "resources": ["backends/status", "trafficpolicies/status"], "verbs": ["patch"]}
+- {"apiGroups": ["agentgateway.dev"], "resources": ["agentgatewaybackends", "agentgatewaypolicies"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["agentgateway.dev"], "resources": ["agentgatewaybackends/status", "agentgatewaypolicies/status"], "verbs": ["patch"]}
 - {"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]}
 {{- end -}}
 

@@ -11,14 +11,26 @@ from quarterdeck.kube.clock import Clock
 from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.kube.template import foreign_template_fields
+from quarterdeck.translate.gateway_api.workload import GatewayPods
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.resolve import is_workload
 
-from . import agent, environment, mcp_server, model_config, model_provider_config, remote_mcp_server, service
+from . import (
+    agent,
+    environment,
+    gateway_api_gateways,
+    gateway_api_status,
+    mcp_server,
+    model_config,
+    model_provider_config,
+    remote_mcp_server,
+    service,
+)
 from .activity import Activity, Target
 from .canary import Contents
 from .context import Context
 from .discovery import Discovery
+from .gateway_api import GatewayApi
 from .gateway_config import GatewayConfig
 from .idle import Idle
 from .rivals import Gate
@@ -37,6 +49,9 @@ class ControllerOptions(Options):
     anonymous_local: bool = False
     watch_namespaces: tuple[str, ...] = ()
     """The only namespaces looked at; all when empty."""
+    gateways: GatewayPods | None = None
+    """How Gateways of Gateway API are run; None: they are not looked at. Classes are the whole cluster's, so they are
+    not looked at either where only some namespaces are."""
 
 
 def build(
@@ -68,6 +83,11 @@ def build(
     controllers.add(service.controller(context, discovery))
     if options.network_policies is not None and not options.watch_namespaces:
         controllers.add(environment.controller(context, options.network_policies))
+    api: GatewayApi | None = None
+    if options.gateways is not None and not options.watch_namespaces:
+        api = GatewayApi(controllers, options.gateways, options.gateway)
+        for each in (*gateway_api_gateways.controllers(context, api), *gateway_api_status.controllers(context, api)):
+            controllers.add(each)
     config = GatewayConfig(
         controllers,
         options,
@@ -75,6 +95,7 @@ def build(
         idle,
         local_token_hashes=options.local_token_hashes,
         anonymous_local=options.anonymous_local,
+        gateways=api,
     )
     return controllers, config
 

@@ -52,6 +52,7 @@ _CHILDREN = {
     ("v1", "Service"): k.SERVICE,
     ("apps/v1", "Deployment"): k.DEPLOYMENT,
     ("networking.k8s.io/v1", "NetworkPolicy"): k.NETWORK_POLICY,
+    ("discovery.k8s.io/v1", "EndpointSlice"): k.ENDPOINT_SLICE,
 }
 COMPONENT = "quarterdeck"
 _UNSUPPORTED = "UnsupportedFeatures"

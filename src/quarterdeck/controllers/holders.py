@@ -14,7 +14,7 @@ from quarterdeck.kube.informer import ChangeKind
 from quarterdeck.kube.owner import belongs_to, controller_of, owner_references
 from quarterdeck.kube.resource import Key, Object, Resource, key_of
 
-CONTROLLERS = {"Agent": "agent", "MCPServer": "mcpserver", "ModelConfig": "modelconfig"}
+CONTROLLERS = {"Agent": "agent", "MCPServer": "mcpserver", "ModelConfig": "modelconfig", "Gateway": "gateway"}
 """Kinds that own objects, with the name of their controller."""
 Slot = tuple[str, str, str]
 """plural, namespace, name"""

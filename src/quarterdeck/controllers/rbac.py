@@ -97,6 +97,20 @@ DEFAULT_NAMESPACE: tuple[Grant, ...] = (
 )
 """In the namespace of default-model-config."""
 
+GATEWAYS: tuple[Grant, ...] = (
+    Grant(k.GATEWAY_CLASS, (*FOLLOW, "create"), "the classes quarterdeck and agentgateway"),
+    Grant(k.GATEWAY_CLASS, ("patch",), "conditions", "status"),
+    *_kind(k.GATEWAY, "Gateways; each becomes a Deployment and Service"),
+    *_kind(k.HTTP_ROUTE, "routes", children=False),
+    *_kind(k.GRPC_ROUTE, "told that they are not served", children=False),
+    Grant(k.REFERENCE_GRANT, FOLLOW, "what may be referred to from other namespaces"),
+    *_kind(k.BACKEND, "MCP servers and hosts that routes lead to", children=False),
+    *_kind(k.AGENTGATEWAY_BACKEND, "the same", children=False),
+    *_kind(k.TRAFFIC_POLICY, "rules of Gateways, routes and backends", children=False),
+    *_kind(k.AGENTGATEWAY_POLICY, "the same", children=False),
+)
+"""Gateway API, with the backends and policies that belong to it. In cluster mode only: classes are the cluster's."""
+
 TOKEN_REVIEW = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False)
 ACCESS_REVIEW = Resource("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", False)
 CLUSTER: tuple[Grant, ...] = (
@@ -109,6 +123,7 @@ CLUSTER: tuple[Grant, ...] = (
         "conversion webhook in our own definitions",
         names=("agents.kagent.dev", "modelconfigs.kagent.dev"),
     ),
+    *GATEWAYS,
 )
 """In cluster mode only."""
 

@@ -39,7 +39,9 @@ from quarterdeck.node.runtime import NodeConfig
 from quarterdeck.node.sandbox import landlock
 from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.resources.conversion import CONVERTED_KINDS, convert
-from quarterdeck.resources.crd import crds
+from quarterdeck.resources.crd import crds, gateway_crds
+from quarterdeck.resources.gateway_api.upstream import BUNDLE
+from quarterdeck.translate.gateway_api.workload import GatewayPods
 
 from . import default_model
 from .directory import close_to_others
@@ -131,8 +133,22 @@ class ControlPlane:
         """CRDs and namespaces; what is there already and the same is not written."""
         for document in await asyncio.to_thread(crds):
             await admin.apply(CRD, document)
+        await self._install_gateway_api(admin)
         for namespace in namespaces():
             await admin.apply(NAMESPACE, namespace)
+
+    async def _install_gateway_api(self, admin: KubeClient) -> None:
+        """Definitions of others' groups: what somebody installed in another version stays."""
+        for document in await asyncio.to_thread(gateway_crds):
+            metadata = document["metadata"]
+            try:
+                found = (await admin.get(CRD, metadata["name"]))["metadata"]
+            except NotFound:
+                found = {}
+            bundle = (found.get("annotations") or {}).get(BUNDLE)
+            ours = found.get("labels", {}).get("app.kubernetes.io/part-of") == "quarterdeck"
+            if not found or (bundle is None and ours):
+                await admin.apply(CRD, document)
 
     async def _start_controllers(self, ports: dict[str, int], sandbox: Sandbox) -> None:
         assert self._api is not None
@@ -144,6 +160,7 @@ class ControlPlane:
             kagent_url=f"http://127.0.0.1:{ports['kagent']}",
             local_token_hashes=(_local_token(self.options.home / "run" / "local-token"),),
             anonymous_local=_pods_contained(sandbox),
+            gateways=GatewayPods(shared="127.0.0.1"),
         )
         client = self._client("quarterdeck-controller")
         controllers, config = build(client, options)

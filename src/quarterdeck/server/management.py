@@ -100,7 +100,9 @@ class ManagementApi:
         if not isinstance(accepted, bool) or not isinstance(errors, list):
             raise BadRequest("the body must be {accepted: true|false, errors: [text, …]}")
         texts = [str(error)[:1000] for error in errors[:50]]
-        self._configuration.acknowledge(gateway, replica, call.parameters["version"], accepted, texts)
+        listed = body.get("problems")
+        problems = {str(k)[:500]: str(v)[:1000] for k, v in listed.items()} if isinstance(listed, dict) else {}
+        self._configuration.acknowledge(gateway, replica, call.parameters["version"], accepted, texts, problems)
         return Answer({"accepted": accepted})
 
     async def activity(self, call: Call) -> Answer:

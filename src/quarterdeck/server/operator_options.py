@@ -19,6 +19,7 @@ from quarterdeck.gateway.options import Address, address
 from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.images import own_image
+from quarterdeck.translate.gateway_api.workload import GatewayPods
 from quarterdeck.translate.options import NetworkPolicies
 
 _OTEL = "OTEL_"
@@ -97,6 +98,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         ("default-model", json.dumps(scripted_model()), "spec of default-model-config (JSON); 'off' creates none"),
         ("gateway-url", "", "the gateway's listener for workloads, as Pods reach it"),
         ("kagent-url", "", "this control plane's kagent API, as Pods reach it"),
+        ("control-plane-url", "", "this control plane's management API, as Pods of Gateways reach it"),
+        ("gateway-service-type", "ClusterIP", "type of the Services of Gateways: ClusterIP, NodePort or LoadBalancer"),
         ("image", own_image(), "image of agents, bridges and scripted models"),
         ("network-policies", "on", "'on' makes one for each agent, MCP server and scripted model, 'off' none"),
         ("discovery-interval", "60", "seconds between two questions for a server's tools"),
@@ -120,6 +123,11 @@ def _controllers(given: Mapping[str, str], namespace: str, env: Mapping[str, str
         gateway=f"{namespace}/{GATEWAY}",
         watch_namespaces=tuple(sorted({n.strip() for n in given["watch_namespaces"].split(",") if n.strip()})),
         network_policies=_network_policies(given["network_policies"], namespace),
+        gateways=GatewayPods(
+            given["control_plane_url"].rstrip("/") or f"http://quarterdeck.{namespace}:8700",
+            service_type=_service_type(given["gateway_service_type"]),
+            image=given["image"],
+        ),
     )
 
 
@@ -127,6 +135,12 @@ def _network_policies(given: str, namespace: str) -> NetworkPolicies | None:
     if given not in ("on", "off"):
         raise UsageError(f"--network-policies {given!r} is neither on nor off")
     return NetworkPolicies(namespace) if given == "on" else None
+
+
+def _service_type(given: str) -> str:
+    if given not in ("ClusterIP", "NodePort", "LoadBalancer"):
+        raise UsageError(f"--gateway-service-type {given!r} must be ClusterIP, NodePort or LoadBalancer")
+    return given
 
 
 def _telemetry(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

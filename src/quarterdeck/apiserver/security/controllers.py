@@ -12,6 +12,7 @@ from .rules import Rule
 _READ = ("get", "list", "watch")
 _APPLY = ("create", "patch")
 _EVENTS = Rule(("create", "patch"), ("", "events.k8s.io"), ("events",))
+_GATEWAYS = ("gateway.networking.k8s.io", "gateway.kgateway.dev", "agentgateway.dev")
 _OIDC = Rule(("get",), urls=("/.well-known/openid-configuration", "/openid/v1/jwks"))
 
 KUBE_CONTROLLER_MANAGER = ControllerPolicy(
@@ -54,6 +55,11 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
         Rule(_READ, ("apps",), ("replicasets",)),
         Rule(_READ, ("discovery.k8s.io",), ("endpointslices",)),
         Rule(_READ, ("autoscaling",), ("horizontalpodautoscalers",)),
+        # Gateways: a Deployment and Service each, or a Service that leads to the shared gateway
+        Rule(_READ, _GATEWAYS, ("*",)),
+        Rule(("patch",), _GATEWAYS, ("*/status",)),
+        Rule(("create",), ("gateway.networking.k8s.io",), ("gatewayclasses",)),
+        Rule((*_APPLY, "delete"), ("discovery.k8s.io",), ("endpointslices",)),
         # whether another controller of these kinds may write elsewhere than in its own namespace
         Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
         _EVENTS,

@@ -158,7 +158,9 @@ def with_gateways(base: Snapshot, served: Iterable[Served]) -> Snapshot:
     )
 
 
-def own_snapshot(base: Snapshot, gateway: str, part: Served, known: Mapping[str, McpServer]) -> Snapshot:
+def own_snapshot(
+    base: Snapshot, gateway: str, part: Served, known: Mapping[str, McpServer], replicas: int = 1
+) -> Snapshot:
     """The snapshot of a gateway process of one Gateway: of the rest it learns only what its routes lead to."""
     used = [known[key] for key in sorted(part.used) if key in known]
     return msgspec.structs.replace(
@@ -170,4 +172,5 @@ def own_snapshot(base: Snapshot, gateway: str, part: Served, known: Mapping[str,
         agents=(),
         policies=(),
         listeners=part.listeners,
+        replicas=replicas,
     )

@@ -19,7 +19,6 @@ from quarterdeck.translate.snapshot import Values
 from .status import Problem
 
 M = TypeVar("M", bound=Model)
-DEFAULT = ("quarterdeck-system", "quarterdeck")
 ANONYMOUS = "quarterdeck.dev/allow-anonymous"
 """Annotation on a Gateway: whether MCP and other governed routes without authentication serve everybody (true), or
 refuse who comes without a workload's identity (false)."""
