@@ -28,6 +28,7 @@ from .heads import request_bytes
 from .multiplex import Multiplexer
 from .older import OlderServers
 from .peers import Peers
+from .pinned import Pinned
 from .relay import GreetingRelay, McpRelay, answer_error
 from .session import Session, SessionSealer
 from .shared import Conversations
@@ -51,9 +52,11 @@ class McpEndpoint:
         self._older = OlderServers(upstreams, observer, sealer, self.peers, shared)
         self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, self.run)
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
+        pinned = Pinned(self._answers, observer, self._after_pins)
         self.stages: tuple[Callable[[McpCall], bool], ...] = (
-            self._authorize, limits.keep, self._same_era, self._locate, self._forward,
+            self._authorize, pinned.keep, limits.keep, self._same_era, self._locate, self._forward,
         )  # fmt: skip
+        self._unpinned = self.stages[2:]
 
     def handle(self, exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
         """Answer one request of any method; a coroutine when something must be awaited."""
@@ -74,6 +77,13 @@ class McpEndpoint:
     def run(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
         """Take a call whose server is known through the stages."""
         for stage in self.stages:
+            if not stage(call):
+                return call.later
+        return None
+
+    def _after_pins(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
+        """Go on with a call that waited for its server's tools to be looked at."""
+        for stage in self._unpinned:
             if not stage(call):
                 return call.later
         return None

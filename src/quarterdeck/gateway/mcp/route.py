@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from msgspec import Raw
+from typing import TYPE_CHECKING
 
 from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import Endpoint, McpServer
@@ -16,13 +14,8 @@ from ..policy.principal import Principal
 from ..upstream import Upstreams
 
 if TYPE_CHECKING:
+    from ..pins import Pins
     from .groups import McpGroup
-
-
-class Pins(Protocol):
-    """Definitions of tools that were approved."""
-
-    def shows(self, item: Raw) -> bool: ...
 
 
 Start = tuple[str, Origin, bytes | None, bytes | None, str]
