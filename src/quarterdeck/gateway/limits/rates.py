@@ -106,15 +106,13 @@ class Rates:
     def take(self, call: Call) -> Exceeded | None:
         """Count one request; the limit that does not allow it, if there is one."""
         now = self._clock()
-        taken: list[tuple[Rate, int]] = []
-        for rate in self._rates:
+        for number, rate in enumerate(self._rates):
             bucket = rate.bucket(call)
             left = self._buckets.take(rate.shape, bucket, now)
             if left < 0.0:
-                for other, key in taken:
-                    self._buckets.spend(other.shape, key, now, -1.0)
+                for other in self._rates[:number]:
+                    self._buckets.spend(other.shape, other.bucket(call), now, -1.0)
                 return Exceeded(rate.rule, rate.shape.max, self._buckets.level(rate.shape, bucket, now)[0], -left)
-            taken.append((rate, bucket))
         return None
 
     def headers(self, call: Call) -> tuple[Header, ...]:
