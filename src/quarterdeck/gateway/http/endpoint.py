@@ -48,6 +48,7 @@ class HttpEndpoint:
             status, headers, body = policies.direct_response.status, [_TEXT], policies.direct_response.body.encode()
         else:
             return False
+        self._observer.begin(call)
         call.exchange.respond(status, body, headers)
         self._observer.finish(call, "ok" if status < 500 else "error", status)
         return True
@@ -58,6 +59,7 @@ class HttpEndpoint:
         if origin is None:
             self.refuse(call, Refusal(503, f"backend {target.name} has no ready endpoint", outcome="error"))
             return
+        self._observer.begin(call)
         request = HttpRequest(call, destination, prefix)
         for mirrored in destination.route.mirrors:
             if mirrored.due():
@@ -71,6 +73,7 @@ class HttpEndpoint:
 
     def refuse(self, call: HttpCall, refusal: Refusal) -> None:
         """Answer instead of a backend, and record it."""
+        self._observer.begin(call)
         headers, body = refusal.content()
         call.exchange.respond(refusal.status, body, headers)
         self._observer.finish(call, refusal.outcome, refusal.status, refusal.message[:500])

@@ -32,7 +32,9 @@ def quoted(text: str) -> bytes:
 
 def rewritten(rule: Rewrite | None, path: Path, prefix: int) -> bytes:
     """Path and query towards the backend."""
-    raw = path.raw if rule is None else replaced(path, prefix, rule.path, rule.prefix)
+    if rule is None:
+        return path.target
+    raw = replaced(path, prefix, rule.path, rule.prefix)
     return b"%b?%b" % (raw, path.query) if path.query else raw
 
 

@@ -54,7 +54,6 @@ class Frontend:
         exchange.context = headers
         problem, host, path = _read(exchange, headers)
         call = HttpCall(exchange, host, path, port.scheme)
-        self._observer.begin(call)
         if problem:
             return self._refuse(call, Refusal(400, problem, outcome="error"))
         listener = port.listener(host)
@@ -219,5 +218,5 @@ def _read(exchange: Exchange, headers: dict[bytes, bytes]) -> tuple[str, str, Pa
         path = parse_path(target)
     except BadPath as error:
         return str(error), host, _NOWHERE
-    exchange.target = _target(path.raw, path)  # rules read the form that is matched
+    exchange.target = path.target  # rules read the form that is matched
     return "", host, path

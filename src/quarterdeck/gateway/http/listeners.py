@@ -52,6 +52,8 @@ class Port:
         self.listeners: dict[str, HttpListener] = {}
         """By host name."""
         self.tls: dict[str, ListenerTls] = {}
+        self.only: HttpListener | None = None
+        """The listener, when it is the only one and takes all names."""
         self.max_body = 0
         """The most that any of its routes takes, in bytes."""
 
@@ -61,10 +63,11 @@ class Port:
 
     def listener(self, host: str) -> HttpListener | None:
         """The most specific listener for a host name."""
-        return by_name(self.listeners, host)
+        return self.only or by_name(self.listeners, host)
 
     def add(self, listener: HttpListener) -> None:
         self.listeners[listener.hostname] = listener
+        self.only = self.listeners[""] if list(self.listeners) == [""] else None
         policies = [listener.listener.policies, *(route.route.policies for route in listener.routes)]
         policies += [d.policies for route in listener.routes for d in route.destinations]
         self.max_body = max(self.max_body, *(p.max_body for p in policies))

@@ -90,10 +90,11 @@ class _Rule(Generic[R]):
         )
         self.rank = (not self.method, -len(match.headers), -len(match.query), route.route.order)
 
-    def holds(self, wanted: _Wanted) -> bool:
-        if self.method and self.method != wanted.exchange.method:
+    def holds(self, method: str, wanted: _Wanted | None) -> bool:
+        """``wanted`` may be left out when no rule has conditions."""
+        if self.method and self.method != method:
             return False
-        return all(condition(wanted) for condition in self.conditions)
+        return wanted is None or all([condition(wanted) for condition in self.conditions])
 
 
 class _Paths(Generic[R]):
@@ -118,21 +119,21 @@ class _Paths(Generic[R]):
             self._regexes.append((-len(value), whole(value, where), rule))
             self._regexes.sort(key=lambda entry: (entry[0], entry[2].rank))
 
-    def find(self, text: str, wanted: _Wanted) -> Found[R] | None:
+    def find(self, text: str, method: str, wanted: _Wanted | None) -> Found[R] | None:
         rules = self._exact.get(text)
         if rules is not None:
             for rule in rules:
-                if rule.holds(wanted):
+                if rule.holds(method, wanted):
                     return rule.found
         size = len(text)
         for length in self._lengths:
             if length > size or (length < size and text[length] != "/"):
                 continue
             for rule in self._prefixes.get(text[:length], ()):
-                if rule.holds(wanted):
+                if rule.holds(method, wanted):
                     return rule.found
         for _, matches, rule in self._regexes:
-            if matches(text) and rule.holds(wanted):
+            if matches(text) and rule.holds(method, wanted):
                 return rule.found
         return None
 
@@ -143,28 +144,35 @@ class RouteTable(Generic[R]):
     def __init__(self, routes: Iterable[R]) -> None:
         """Raises ConfigError that names the route and the part of it that cannot be used."""
         self._names: dict[str, _Paths[R]] = {}
+        self._conditional = False
         for route in routes:
             for hostname in route.route.hostnames or ("",):
                 paths = self._names.setdefault(hostname.lower(), _Paths())
                 for match in route.route.matches:
                     paths.add(route, match, f"route {route.route.name}")
+                    self._conditional = self._conditional or bool(match.headers or match.query)
+        self._sole = self._names[""] if list(self._names) == [""] else None
+        """The rules, when no route names a host."""
 
     def find(self, host: str, path: Path, exchange: Exchange, headers: Mapping[bytes, bytes]) -> Found[R] | None:
         """The route of a request. ``host``: lower case, without port. ``headers``: by lower-case name, last value."""
-        wanted = _Wanted(exchange, headers, path.query)
+        wanted = _Wanted(exchange, headers, path.query) if self._conditional else None
+        text, method = path.text, exchange.method
+        if self._sole is not None:
+            return self._sole.find(text, method, wanted)
         names = self._names
         if host:
             paths = names.get(host)
-            found = paths.find(path.text, wanted) if paths is not None else None
+            found = paths.find(text, method, wanted) if paths is not None else None
             rest = host
             while found is None and "." in rest:
                 rest = rest.partition(".")[2]
                 paths = names.get("*." + rest)
-                found = paths.find(path.text, wanted) if paths is not None else None
+                found = paths.find(text, method, wanted) if paths is not None else None
             if found is not None:
                 return found
         paths = names.get("")
-        return paths.find(path.text, wanted) if paths is not None else None
+        return paths.find(text, method, wanted) if paths is not None else None
 
 
 def whole(pattern: str, where: str) -> Callable[[str], bool]:

@@ -9,7 +9,7 @@ matches as a slash, since to others it is one. Refused is what can only be meant
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 _PLAIN = re.compile(rb"(?:/[\w~!$&'()*+,=:@-][\w.~!$&'()*+,=:@-]*)*/?")
@@ -18,6 +18,8 @@ _SAFE = re.compile(rb"[!-\[\]-~]*")
 _ESCAPE = re.compile(rb"%(..?)?", re.DOTALL)
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
 _UNRESERVED = re.compile(rb"[A-Za-z0-9\-._~]")
+_SHORT = 256
+"""Bytes of a target up to which it is remembered."""
 _SEPARATORS = re.compile(r"[/\\]")
 
 
@@ -25,13 +27,17 @@ class BadPath(ValueError):
     """The path is refused; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
 class Path:
     """``raw`` is sent on, ``text`` is matched; both begin with a slash. ``query`` is without its question mark."""
 
-    raw: bytes
-    text: str
-    query: bytes = b""
+    __slots__ = ("query", "raw", "target", "text")
+
+    def __init__(self, raw: bytes, text: str, query: bytes = b"") -> None:
+        self.raw = raw
+        self.text = text
+        self.query = query
+        self.target = b"%b?%b" % (raw, query) if query else raw
+        """Path and query."""
 
     def after(self, prefix: int) -> bytes:
         """What of ``raw`` follows the first ``prefix`` characters of ``text``."""
@@ -46,6 +52,10 @@ class Path:
 
 def parse(target: bytes) -> Path:
     """The path of a request target in origin form, ``/a/b?c``. Raises BadPath."""
+    return _remembered(target) if len(target) <= _SHORT else _parse(target)
+
+
+def _parse(target: bytes) -> Path:
     raw, _, query = target.partition(b"?")
     if _PLAIN.fullmatch(raw) and raw:
         return Path(raw, raw.decode("ascii"), query)
@@ -61,6 +71,9 @@ def parse(target: bytes) -> Path:
         if segment.partition(";")[0] in (".", ".."):
             raise BadPath("the path has hidden dot segments")
     return Path(raw, text, query)
+
+
+_remembered = lru_cache(maxsize=1024)(_parse)
 
 
 def _unescape(found: re.Match[bytes]) -> bytes:
