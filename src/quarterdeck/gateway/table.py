@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from quarterdeck.snapshot import Agent, Snapshot, Split
+from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.snapshot.routing import McpBackend
 
@@ -67,7 +70,7 @@ class Table:
         """All MCP groups by the key that their sessions are bound to: built-in paths, MCP backends of routes."""
         for group in (*map(alone, self.servers), aggregate(self.servers, snapshot.default_namespace)):
             self.groups[group.key] = group
-        self._backends: dict[str, McpBackend] = {}
+        self._backends: dict[str, tuple[McpBackend, Policies]] = {}
         self._services = services
         self.listeners = Compiled()
         """What is served on the snapshot's own ports."""
@@ -90,19 +93,22 @@ class Table:
         self.listeners = compile_listeners(self.snapshot, build)
         return build.splits
 
-    def _group(self, key: str, backend: McpBackend) -> McpGroup:
-        """Compile an MCP backend. One that several listeners serve alike is one group."""
+    def _group(self, key: str, backend: McpBackend, rules: Policies) -> McpGroup:
+        """Compile an MCP backend; ``rules`` are its route's. One that several listeners serve alike is one group."""
         from .policy.chain import mcp_chain
 
+        targets = tuple(msgspec.structs.replace(t, policies=_below(outer, t.policies)) for t in backend.targets)
+        backend = msgspec.structs.replace(backend, targets=targets)
         before = self._backends.get(key)
         if before is not None:
-            if before == backend:
+            if before == (backend, rules):
                 return self.groups[key]
             key = f"{key}@{len(self.groups)}"  # the same route, by other rules
-        self._backends[key] = backend
+        self._backends[key] = (backend, rules)
         services = self._services
         assert services is not None
         group = McpGroup(key, backend, self.targets, lambda policies: mcp_chain(policies, services, f"route/{key}"))
+        group.policies = rules
         self.groups[key] = group
         return group
 
@@ -110,3 +116,10 @@ class Table:
     def default_model(self) -> ModelRoute | None:
         """The model of ``/v1/…`` requests that name none."""
         return self.models.get(f"{self.snapshot.default_namespace}/default-model-config")
+
+
+def _below(outer: Policies, inner: Policies) -> Policies:
+    """A target's rules with those around it; sets of rules that are in both count once."""
+    rules = merged(outer, inner)
+    sets = tuple(dict.fromkeys(rules.mcp_authorization))
+    return msgspec.structs.replace(rules, mcp_authorization=sets)

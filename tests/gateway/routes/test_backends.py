@@ -72,6 +72,18 @@ async def test_an_mcp_server_behind_a_route_with_rules(front: Front, peer: int) 
     assert front.rig.records()[-1]["kind"] == "mcp"
 
 
+async def test_rules_of_the_route_hold_for_targets_that_have_none(front: Front, peer: int) -> None:
+    server = s.McpServer("file", "peer", "Target", "/mcp", endpoints=(s.Endpoint("127.0.0.1", peer),))
+    policies = Policies(mcp_authorization=rules('mcp.tool.name == "echo"'))
+    backend = r.McpBackend("tools", (r.McpTarget("peer", "Target/file/peer"),))
+    await front.serve(front.listener(route(r.RouteBackend(mcp=backend, policies=policies))), mcp=(server,))
+    headers = await session(front, "/", {})
+    tools = await rpc(front, "/", "tools/list", headers=headers)
+    assert [tool["name"] for tool in tools["result"]["tools"]] == ["echo"]
+    denied = await rpc(front, "/", "tools/call", {"name": "add", "arguments": {"a": 1, "b": 2}}, headers=headers)
+    assert denied["error"]["code"] == -32602
+
+
 async def test_an_agent_behind_a_route(front: Front, start: Any) -> None:
     def reply(exchange: Exchange) -> None:
         if exchange.path.endswith(".json"):

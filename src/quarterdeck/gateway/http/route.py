@@ -51,7 +51,7 @@ class Building:
     upstreams: Upstreams
     chain: Callable[[Policies, str], RouteChain]
     """Rules and the name of what they are attached to. Never raises: what cannot be compiled refuses all."""
-    group: Callable[[str, McpBackend], McpGroup]
+    group: Callable[[str, McpBackend, Policies], McpGroup]
     """Key and backend. Raises ConfigError for a server that is not in the snapshot."""
     budget: Callable[[str], Budget]
     agents: Mapping[str, Any]
@@ -119,7 +119,7 @@ class Destination:
             self.name = backend.http.name
         elif backend.mcp is not None:
             self.kind, self.name = "mcp", backend.mcp.name
-            self.group = build.group(f"{route.label}#{index}", backend.mcp)
+            self.group = build.group(f"{route.label}#{index}", backend.mcp, policies)
         elif backend.agent:
             self.kind, self.name = "a2a", backend.agent
             if backend.agent not in build.agents:
