@@ -97,7 +97,7 @@ class Table:
         """Compile an MCP backend; ``rules`` are its route's. One that several listeners serve alike is one group."""
         from .policy.chain import mcp_chain
 
-        targets = tuple(msgspec.structs.replace(t, policies=_below(outer, t.policies)) for t in backend.targets)
+        targets = tuple(msgspec.structs.replace(t, policies=_below(rules, t.policies)) for t in backend.targets)
         backend = msgspec.structs.replace(backend, targets=targets)
         before = self._backends.get(key)
         if before is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from quarterdeck import snapshot as s
 from quarterdeck.snapshot import routing as r
-from quarterdeck.snapshot.policies import Policies, RateLimit, Retry
+from quarterdeck.snapshot.policies import Breaker, Policies, RateLimit, Retry
 from quarterdeck.wire.http import Exchange
 
 from ..conftest import Rig
@@ -239,3 +239,18 @@ async def test_an_attempt_that_hangs_is_given_up_for_another(front: Front) -> No
     async with serving("hang", "ok") as upstream:
         await mcp(front, upstream, retry=Retry(attempts=1, backoff=0.001, per_try_timeout=0.05))
         assert "result" in await rpc(front, "tools/list")
+
+
+async def test_what_is_attached_to_the_route_holds_for_its_targets(front: Front) -> None:
+    async with serving("500", "ok") as upstream:
+        server = s.McpServer("file", "t", "Target", "/mcp", endpoints=(s.Endpoint("127.0.0.1", upstream.port),))
+        outer = Policies(open=True, breaker=Breaker(failures=1, open_for=5.0))
+        inner = Policies(rate_limits=(RateLimit(2, 1, 60.0),))
+        backend = r.McpBackend("b", (r.McpTarget("t", "Target/file/t", inner),))
+        routed = route(r.RouteBackend(mcp=backend, policies=outer), policies=outer)
+        await front.serve(front.listener(routed), mcp=(server,))
+        assert "error" in await tool(front, "a")
+        assert (await tool(front, "a"))["result"]["isError"], "one failure is enough here"
+        assert "result" in await tool(front, "b")
+        error = (await tool(front, "b"))["error"]
+        assert error["code"] == 4029, "and the target's own limit counts calls"

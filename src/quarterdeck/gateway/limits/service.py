@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.mcptypes import jsonrpc, protocol
+from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Breaker, Policies, RateLimit
 from quarterdeck.telemetry import names
 from quarterdeck.telemetry.metrics import Registry
@@ -72,17 +73,18 @@ class Limits:
         return Gate(self, policies, where) if policies.rate_limits or policies.concurrency else None
 
     def fill(self, group: McpGroup) -> None:
-        """Give each member of a group its limits, by the policies of its target; the built-in paths have breakers only.
+        """Give each member of a group its limits, by the policies of its target and route; all have breakers.
 
         Raises ConfigError when a limit cannot be kept.
         """
         for member in group.members:
-            member.limits = self.server(member.route, member.policies or Policies(), f"{group.key}/{member.name}")
+            member.limits = self.server(member.route, group.policies, member.policies, f"{group.key}/{member.name}")
         group.limited = True
 
-    def server(self, route: McpRoute, policies: Policies, where: str) -> ServerLimits:
+    def server(self, route: McpRoute, outer: Policies, target: Policies | None, where: str) -> ServerLimits:
         """Limits of the calls to one server; ``where`` is the same in every configuration."""
-        rates = self.rates(policies.rate_limits, where, tools=True)
+        policies = merged(outer, target) if target is not None else outer
+        rates = self.rates(policies.rate_limits, where, tools=True, done=outer.rate_limits)
         bounds = None
         if Bounds.wanted(policies):
             hints = self._hints.setdefault(route.label, Hints())
@@ -90,12 +92,19 @@ class Limits:
         timeout = policies.timeout or route.server.timeout
         return ServerLimits(route.label, policies.breaker or _DEFAULT, self, rates, bounds, timeout)
 
-    def rates(self, limits: tuple[RateLimit, ...], where: str, *, tools: bool) -> Rates | None:
-        """The limits that count tool calls, or those that count requests; None when there are none."""
-        every = [
-            Rate(limit, f"{where}/limits/{number}", self._memory, self.replicas) for number, limit in enumerate(limits)
-        ]
-        found = Rates([rate for rate in every if rate.counts_tools == tools], self._buckets, self._clock)
+    def rates(
+        self, limits: tuple[RateLimit, ...], where: str, *, tools: bool, done: tuple[RateLimit, ...] = ()
+    ) -> Rates | None:
+        """The limits that count tool calls, or those that count requests; None when there are none.
+
+        ``done``: those that the route has counted, whose requests are not counted again for a target.
+        """
+        chosen: list[Rate] = []
+        for number, limit in enumerate(limits):
+            rate = Rate(limit, f"{where}/limits/{number}", self._memory, self.replicas)
+            if rate.counts_tools == tools or (tools and limit not in done):
+                chosen.append(rate)
+        found = Rates(chosen, self._buckets, self._clock)
         return found if found else None
 
     def room(self, where: str) -> int:

@@ -92,6 +92,8 @@ class McpGroup:
         self.fail_open = False
         self.sse = True
         """Whether HTTP+SSE of 2024-11-05 is served at ``…/sse``."""
+        self.policies = Policies()
+        """The rules of its route."""
         self.limited = False
         """Whether the members' limits are there."""
         self.members = tuple(sorted(members, key=lambda member: member.name))
