@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
+from quarterdeck.snapshot import routing as r
 
 from . import suite
 
@@ -61,10 +62,34 @@ def over_stdio(directory: Path) -> Iterator[int]:
 
 
 @contextmanager
-def gateway(port: int, directory: Path) -> Iterator[str]:
-    """URL of a gateway process with one server."""
+def small_server() -> Iterator[int]:
+    """Port of another server, with tools, a prompt and a resource of its own."""
+    with _process(suite.ROOT / "tests" / "gateway" / "mcp_peer.py") as server:
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+
+
+def one_server(port: int) -> s.Snapshot:
     server = s.McpServer("kagent", "everything", "MCPServer", "/mcp", endpoints=(s.Endpoint("127.0.0.1", port),))
-    snapshot = s.Snapshot(version="v1", mcp=(server,), identities=s.Identities(anonymous_local=True))
+    return s.Snapshot(version="v1", mcp=(server,), identities=s.Identities(anonymous_local=True))
+
+
+def among_others(port: int, other: int) -> s.Snapshot:
+    """The fixture server and another behind one route, their names as they are."""
+    servers = tuple(
+        s.McpServer("ns", name, "Target", "/mcp", endpoints=(s.Endpoint("127.0.0.1", at),))
+        for name, at in (("everything", port), ("small", other))
+    )
+    targets = tuple(r.McpTarget(server.name, f"Target/ns/{server.name}") for server in servers)
+    backend = r.RouteBackend(mcp=r.McpBackend("all", targets, prefix="never"), policies=r.Policies(open=True))
+    route = r.Route("ns/all", policies=r.Policies(open=True), backends=(backend,))
+    listener = r.Listener("front", 0, address="127.0.0.1", hostname="localhost", routes=(route,))
+    return s.Snapshot(version="v1", mcp=servers, listeners=(listener,))
+
+
+@contextmanager
+def gateway(snapshot: s.Snapshot, directory: Path) -> Iterator[str]:
+    """URL of a gateway process."""
     config, endpoints = directory / "snapshot.json", directory / "endpoints.json"
     config.write_bytes(msgspec.json.encode(snapshot))
     zero = [word for flag in ("local", "workloads", "stats", "ready", "admin") for word in (f"--{flag}", "127.0.0.1:0")]
@@ -76,7 +101,8 @@ def gateway(port: int, directory: Path) -> Iterator[str]:
         while not endpoints.exists():
             assert time.monotonic() < deadline, "the gateway does not start"
             time.sleep(0.02)
-        yield json.loads(endpoints.read_text())["local"] + "/mcp/kagent/everything"
+        found = json.loads(endpoints.read_text())
+        yield found["front"].replace("127.0.0.1", "localhost") + "/mcp" if snapshot.listeners else found["local"] + "/mcp/kagent/everything"
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +115,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
             backend, _, through = path.partition("+")
             if path not in known and through:
                 directory = tmp_path_factory.mktemp("gateway")
+                backend, _, others = backend.partition("&")
                 port = int(start(backend).rsplit(":", 1)[1].partition("/")[0])
-                known[path] = stack.enter_context(gateway(port, directory))
+                snapshot = among_others(port, stack.enter_context(small_server())) if others else one_server(port)
+                known[path] = stack.enter_context(gateway(snapshot, directory))
             elif path not in known:
                 server = over_stdio(tmp_path_factory.mktemp("bridge")) if backend == "stdio" else over_http(backend)
                 known[path] = f"http://127.0.0.1:{stack.enter_context(server)}/mcp"
@@ -101,7 +129,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("revision", list(SCORED))
-@pytest.mark.parametrize("path", ["both", "both+gateway", "stdio+gateway", "legacy+gateway", "modern+gateway"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "both", "both+gateway", "stdio+gateway", "legacy+gateway", "modern+gateway",
+        "both&others+gateway", "legacy&others+gateway", "modern&others+gateway",
+    ],
+)  # fmt: skip
 async def test_every_scenario_passes(url: Callable[[str], str], path: str, revision: str, tmp_path: Path) -> None:
     result = await suite.run(url(path), tmp_path, revision)
     assert "\n".join(result.failed) == ""

@@ -101,7 +101,11 @@ class Answers:
         kind = {protocol.TOOLS_CALL: "tool", protocol.PROMPTS_GET: "prompt"}.get(call.method, "resource")
         call.tool = exposed[:128]
         message = f"Unknown {kind}: {exposed}"
-        answer_error(call, protocol.INVALID_PARAMS, message)
+        data = {"uri": exposed} if kind == "resource" else None  # SEP-2164
+        if call.modern:
+            self.message(call, 400, jsonrpc.error_response(call.raw_id, protocol.INVALID_PARAMS, message, data))
+        else:
+            answer_error(call, protocol.INVALID_PARAMS, message, data=data)
         self.observer.finish(call, "denied", 200, message)
 
     def failed(self, call: McpCall, error: UpstreamError | TimedOut) -> None:

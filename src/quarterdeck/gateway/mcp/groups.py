@@ -24,7 +24,7 @@ _BINDINGS = 10_000
 class Member:
     """One server of a group. ``chain`` decides by the rules of its target; None where there are none."""
 
-    __slots__ = ("chain", "limits", "name", "policies", "route", "shown")
+    __slots__ = ("chain", "limits", "mark", "name", "policies", "route", "shown")
 
     def __init__(self, name: str, route: McpRoute, chain: Any = None, policies: Policies | None = None) -> None:
         self.name = name
@@ -36,6 +36,8 @@ class Member:
         """Limits and breakers of this server, filled in when it is first called."""
         self.shown = ""
         """The prefix without its separator; empty where names pass as they are. Set by the group."""
+        self.mark = ""
+        """The same in ids, which are marked wherever there are several servers."""
 
     def name_out(self, name: str) -> str:
         """A tool's or prompt's name as clients see it."""
@@ -48,7 +50,7 @@ class Member:
         return f"{_UI}{self.shown}+{uri[5:]}" if uri.startswith(_UI) else f"{self.shown}+{uri}"
 
     def task_out(self, task: str) -> str:
-        return f"{self.shown}+{task}" if self.shown else task
+        return f"{self.mark}+{task}" if self.mark else task
 
 
 class McpGroup:
@@ -104,6 +106,7 @@ class McpGroup:
         self._bindings: dict[str, bytes] = {}
         for member in self.members:
             member.shown = member.name if self.prefixed else ""
+            member.mark = member.name if self.single is None else ""
 
     def binding(self, principal: Principal) -> bytes:
         """What a session token is bound to: this group and this caller."""
@@ -127,13 +130,13 @@ class McpGroup:
 
     def task_in(self, task: str) -> tuple[Member, str] | None:
         """The member, and its own id, of a task."""
-        return self._split(task, "+")
+        return self._split(task, "+", marked=True)
 
-    def _split(self, text: str, separator: str) -> tuple[Member, str] | None:
+    def _split(self, text: str, separator: str, *, marked: bool = False) -> tuple[Member, str] | None:
         """The longest known prefix wins, so a member whose name holds the separator is found, too."""
         if self.single is not None:
             return self.single, text
-        if not self.prefixed:
+        if not self.prefixed and not marked:
             return None
         at = len(text)
         while (at := text.rfind(separator, 0, at)) > 0:

@@ -31,6 +31,7 @@ from .merge import Part
 from .merged import MergedStream
 from .muxrelay import MuxRelay
 from .peers import Peers
+from .search import Search
 from .session import Session, SessionSealer
 from .sessions import ClientSession, ClientSessions, Greeted
 from .talk import Talk
@@ -66,6 +67,7 @@ class Multiplexer:
         self._sessions = ClientSessions()
         self._legs = Legs(eras)
         self._talk = Talk(self._answers)
+        self._search = Search()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, call: McpCall) -> Later | None:
@@ -147,7 +149,10 @@ class Multiplexer:
                 found = naming.find(call.group, method, call.params)
             except msgspec.DecodeError:
                 return True
-            return isinstance(found, str) or found[0].name in client.links
+            if not isinstance(found, str):
+                return found[0].name in client.links
+            if call.group.prefixed:
+                return True
         return all(member.name in client.links for member in self._allowed(call))
 
     def _without_session(self, call: McpCall) -> Later | None:
@@ -234,25 +239,28 @@ class Multiplexer:
     def _by_name(self, call: McpCall, client: ClientSession) -> Later | None:
         found = naming.find(call.group, call.method, call.params)
         if isinstance(found, str):
-            if call.group.prefixed or call.method not in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
+            if call.group.prefixed or not found:
                 self._answers.unknown(call, found)
                 return None
-            return self._search(call, client, found)
+            return self._look_for(call, client)
+        return self._found(call, client, found)
+
+    def _found(self, call: McpCall, client: ClientSession, found: naming.Found) -> Later | None:
         member, exposed, own, params = found
         call.transform = naming.result_out(member, call.method, exposed, own)
         return self._send(call, client, member, exposed, params, own)
 
-    async def _search(self, call: McpCall, client: ClientSession, name: str) -> None:
-        """Names without prefixes: who has it is found in the lists; two that have it: nobody."""
-        key, method = (
-            ("tools", protocol.TOOLS_LIST) if call.method == protocol.TOOLS_CALL else ("prompts", protocol.PROMPTS_LIST)
-        )
-        parts = await asyncio.gather(*(self._list_one(call, client, m, method, key) for m in self._allowed(call)))
-        owners = [part.name for part in parts if any(naming.label_of(key, item) == name for item in part.items)]
-        if len(owners) != 1:
-            self._answers.unknown(call, name)
+    async def _look_for(self, call: McpCall, client: ClientSession) -> None:
+        """Names without prefixes: who has it is found in the lists."""
+
+        def list_one(member: Member, method: str, key: str) -> Coroutine[Any, Any, Part]:
+            return self._list_one(call, client, member, method, key)
+
+        found = await self._search.owner(call, call.params, self._allowed(call), list_one)
+        if isinstance(found, str):
+            self._answers.unknown(call, found)
             return
-        rest = self._send(call, client, call.group.by_name[owners[0]], name, call.params, name)
+        rest = self._found(call, client, found)
         if rest is not None:
             await rest
 

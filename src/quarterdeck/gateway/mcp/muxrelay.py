@@ -55,7 +55,7 @@ def outgoing(member: Member, data: bytes) -> bytes:
 
     Raises UpstreamError when it is no JSON-RPC.
     """
-    if not member.shown:
+    if not member.mark:
         return data
     message = jsonrpc.read(data)
     if message is None:

@@ -68,7 +68,7 @@ def _find_reference(group: McpGroup, params: dict[str, Any]) -> Found | str:
 
 def item_out(member: Member, key: str, item: Raw) -> Raw:
     """An item of a list under its new name. Raises msgspec.DecodeError when it is no object."""
-    if not member.shown:
+    if not member.mark:
         return item
     fields: dict[str, Any] = dict(lists.members(item))
     if key == "resources":
@@ -112,7 +112,7 @@ def _change(fields: dict[str, Any], key: str, change: Callable[[str], str]) -> N
 
 def result_out(member: Member, method: str, exposed: str, own: str) -> Callable[[bytes], bytes] | None:
     """Rewrites a response of the member; None where its names pass as they are."""
-    if not member.shown:
+    if not member.mark:
         return None
 
     def change(body: bytes) -> bytes:
@@ -173,7 +173,7 @@ def _dicts(value: object) -> list[dict[str, Any]]:
 
 def notice_out(member: Member, method: str, params: Raw | Any) -> Any:
     """The params of a notification of the member's, with the client's names in them."""
-    if not member.shown or not isinstance(params, Raw):
+    if not member.mark or not isinstance(params, Raw):
         return params
     if method == "notifications/resources/updated":
         fields: dict[str, Any] = dict(lists.members(params))

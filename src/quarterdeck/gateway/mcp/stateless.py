@@ -26,6 +26,7 @@ from .eras import Eras
 from .groups import Member
 from .merge import Part
 from .newer import greeting_of
+from .search import Search
 from .shared import Conversations, Refused
 from .subscriptions import Source, Subscription
 
@@ -48,6 +49,7 @@ class StatelessMultiplexer:
         self._eras = eras
         self._shared = shared
         self._run = run
+        self._search = Search()
 
     def handle(self, call: McpCall) -> Later | None:
         """Answer one request."""
@@ -87,28 +89,28 @@ class StatelessMultiplexer:
             self._answers.invalid(call, Problem(f"invalid params: {error}", protocol.INVALID_PARAMS))
             return None
         if isinstance(found, str):
-            if call.group.prefixed or call.method not in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
+            if call.group.prefixed or not found:
                 self._answers.unknown(call, found)
                 return None
-            return self._search(call, envelope, found, params)
-        member, exposed, own, changed = found
-        return self._send(call, member, exposed, own, changed)
+            return self._look_for(call, envelope, params)
+        return self._send(call, found)
 
-    async def _search(self, call: McpCall, envelope: modern.Envelope, name: str, params: dict[str, Raw]) -> None:
-        """Names without prefixes: who has it is found in the lists; two that have it: nobody."""
-        tool = call.method == protocol.TOOLS_CALL
-        key, method = ("tools", protocol.TOOLS_LIST) if tool else ("prompts", protocol.PROMPTS_LIST)
-        members = self._allowed(call, method)
-        parts = await asyncio.gather(*(self._list_one(call, envelope, m, method, key) for m in members))
-        owners = [part.name for part in parts if any(naming.label_of(key, item) == name for item in part.items)]
-        if len(owners) != 1:
-            self._answers.unknown(call, name)
+    async def _look_for(self, call: McpCall, envelope: modern.Envelope, params: dict[str, Raw]) -> None:
+        """Names without prefixes: who has it is found in the lists."""
+
+        def list_one(member: Member, method: str, key: str) -> Coroutine[Any, Any, Part]:
+            return self._list_one(call, envelope, member, method, key)
+
+        found = await self._search.owner(call, params, self._allowed(call, call.method), list_one)
+        if isinstance(found, str):
+            self._answers.unknown(call, found)
             return
-        rest = self._send(call, call.group.by_name[owners[0]], name, name, dict(params))
+        rest = self._send(call, found)
         if rest is not None:
             await rest
 
-    def _send(self, call: McpCall, member: Member, exposed: str, own: str, params: dict[str, Any]) -> Later | None:
+    def _send(self, call: McpCall, found: naming.Found) -> Later | None:
+        member, exposed, own, params = found
         call.choose(member)
         call.exposed, call.own = exposed, own
         if call.method in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
