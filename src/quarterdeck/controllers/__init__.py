@@ -23,6 +23,7 @@ from . import (
     mcp_server,
     model_config,
     model_provider_config,
+    pinning,
     remote_mcp_server,
     service,
 )
@@ -96,6 +97,7 @@ def build(
         local_token_hashes=options.local_token_hashes,
         anonymous_local=options.anonymous_local,
         gateways=api,
+        pinned=pinning.follower(context, controllers.enqueue),
     )
     return controllers, config
 

@@ -97,6 +97,8 @@ class Context:
         default_factory=dict[tuple[str, str, str], tuple[str, ...]]
     )
     """Names of discovered tools by (kind, namespace, name); absent means not known yet."""
+    pins: dict[tuple[str, str, str], dict[str, str]] = field(default_factory=dict[tuple[str, str, str], dict[str, str]])
+    """Digests of approved tools by (kind, namespace, name) of their server."""
     holders: Holders = field(init=False)
     _settled: dict[tuple[str, str, str], tuple[str, str]] = field(
         default_factory=dict[tuple[str, str, str], tuple[str, str]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,8 +83,10 @@ class GatewayConfig:
         local_token_hashes: tuple[str, ...] = (),
         anonymous_local: bool = False,
         gateways: GatewayApi | None = None,
+        pinned: Callable[[tuple[ServerPins, ...]], None] = lambda _: None,
         debounce: float = 0.05,
     ) -> None:
+        """``pinned`` is told of approved tools when they change."""
         self._set = controllers
         self._options = options
         self._contents = contents
@@ -92,6 +94,7 @@ class GatewayConfig:
         self._identities = Identities(local_token_hashes=local_token_hashes, anonymous_local=anonymous_local)
         self._debounce = debounce
         self._gateways = gateways
+        self._pinned = pinned
         self._dirty = asyncio.Event()
         self._changed = asyncio.Condition()
         self._keys_known = False
@@ -248,6 +251,7 @@ class GatewayConfig:
         if (revocations, pins) == (self._revocations, self._pins):
             return
         self._revocations, self._pins = revocations, pins
+        self._pinned(pins)
         if self.snapshot is not None:
             await self._publish(self.snapshot)
 

@@ -14,7 +14,7 @@ from quarterdeck.resources.mcp_server import MCPServerSpec
 from quarterdeck.translate.mcp_server import replicas, selector, translate_mcp_server
 from quarterdeck.translate.snapshot import hosted_server
 
-from . import rollout, scaling
+from . import pinning, rollout, scaling
 from .context import PROGRAMMED, Context, Verdict
 from .discovery import DISABLED, Discovery
 from .idle import Idle, Rest, asleep, scaled, soonest
@@ -151,8 +151,10 @@ class MCPServerReconciler:
         if found is None:
             return None
         if not found.error:
-            self.context.tools["MCPServer", key.namespace, key.name] = found.names
-            await self.context.set_status(k.MCP_SERVER, obj, [], {"discoveredTools": found.listed()})
+            slot = ("MCPServer", key.namespace, key.name)
+            self.context.tools[slot] = found.names
+            pinned = pinning.verdicts(obj, self.context.pins.get(slot, {}), found.tools)
+            await self.context.set_status(k.MCP_SERVER, obj, pinned, {"discoveredTools": found.listed()})
         return Result(found.again_in)
 
     def _resolved(self, obj: Object, namespace: str) -> Verdict:

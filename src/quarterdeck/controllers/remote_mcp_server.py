@@ -13,6 +13,7 @@ from quarterdeck.resources.base import parse
 from quarterdeck.resources.remote_mcp_server import RemoteMCPServerSpec
 from quarterdeck.translate.snapshot import remote_server
 
+from . import pinning
 from .context import RESOLVED, Context, Verdict
 from .discovery import DISABLED, Discovery
 
@@ -91,6 +92,7 @@ class RemoteMCPServerReconciler:
             verdicts = [
                 Verdict("Accepted", True, "Reconciled", _ACCEPTED),
                 RESOLVED,
+                *pinning.verdicts(obj, self.context.pins.get(slot, {}), found.tools),
                 Verdict("Ready", True, "Ready", found.summary()),
             ]
         await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)

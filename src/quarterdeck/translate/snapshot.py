@@ -27,6 +27,7 @@ from quarterdeck.snapshot import (
     Snapshot,
     ToolGrant,
 )
+from quarterdeck.snapshot.pins import ANNOTATION, MODES, Mode
 
 from . import canary
 from .agent import PORT as AGENT_PORT
@@ -190,16 +191,26 @@ def hosted_server(obj: Object, services: Services) -> McpServer | None:
         endpoints=services.own_endpoints(obj, spec.deployment.port),
         timeout=timeout,
         wake=hold(obj),
+        pin=pin_mode(obj),
     )
+
+
+def pin_mode(obj: Object) -> Mode:
+    """Of the annotation ``quarterdeck.dev/pin``; a word that is none of the modes is taken for the strictest."""
+    wanted = (obj["metadata"].get("annotations") or {}).get(ANNOTATION, "")
+    if not wanted:
+        return ""
+    return next((mode for mode in MODES if mode == wanted), "enforce")
 
 
 def _remote(obj: Object, services: Services, values: Values) -> McpServer | None:
     namespace, name = _key(obj)
     try:
         spec = parse(RemoteMCPServerSpec, obj.get("spec") or {}, "RemoteMCPServer")
-        return remote_server(namespace, name, spec, services, values)
+        server = remote_server(namespace, name, spec, services, values)
     except ConfigError:
         return None
+    return msgspec.structs.replace(server, pin=pin_mode(obj))
 
 
 def remote_server(
@@ -237,6 +248,7 @@ def _service(obj: Object, services: Services) -> McpServer | None:
         found.path,
         "SSE" if found.protocol == "SSE" else "STREAMABLE_HTTP",
         endpoints=services.endpoints(namespace, name, found.port),
+        pin=pin_mode(obj),
     )
 
 
