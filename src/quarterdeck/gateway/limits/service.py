@@ -8,7 +8,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.mcptypes import jsonrpc, protocol
-from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Breaker, Policies, RateLimit
 from quarterdeck.telemetry import names
 from quarterdeck.telemetry.metrics import Registry
@@ -82,8 +81,11 @@ class Limits:
         group.limited = True
 
     def server(self, route: McpRoute, outer: Policies, target: Policies | None, where: str) -> ServerLimits:
-        """Limits of the calls to one server; ``where`` is the same in every configuration."""
-        policies = merged(outer, target) if target is not None else outer
+        """Limits of the calls to one server, by the rules of its target, merged with the route's (``outer``).
+
+        ``where`` is the same in every configuration.
+        """
+        policies = target or outer
         rates = self.rates(policies.rate_limits, where, tools=True, done=outer.rate_limits)
         bounds = None
         if Bounds.wanted(policies):
