@@ -125,9 +125,12 @@ def test_steps_come_in_order() -> None:
         return check
 
     rules = chain(
-        cors=Cors(("https://app.example",), ("GET",)), csrf=Csrf(), jwt=tokens(), authorization=allow('request.path == "/ok"'),
+        cors=Cors(("https://app.example",), ("GET",)),
+        csrf=Csrf(),
+        jwt=tokens(),
+        authorization=allow('request.path == "/ok"'),
         given=services(limits=limits),
-    )  # fmt: skip
+    )
     page = {"origin": "https://app.example"}
     preflight = admit_now(rules, request("OPTIONS", **page, access_control_request_method="GET"))
     assert preflight is not None and preflight.outcome == "ok" and preflight.status == 200

@@ -130,7 +130,8 @@ CERTIFICATE = {
 
 
 def test_a_client_certificate_names_the_caller() -> None:
-    condition = 'source.subjectCn == "robot" && source.identity.namespace == "prod" && "robot.example" in source.subjectAltNames'
+    condition = 'source.subjectCn == "robot" && source.identity.namespace == "prod"'
+    condition += ' && "robot.example" in source.subjectAltNames'
     rules = chain(authorization=(Authorization((CelRule("allow", condition),)),))
     call = request(peer=("192.0.2.1", 1), certificate=CERTIFICATE)
     assert admit_now(rules, call) is None

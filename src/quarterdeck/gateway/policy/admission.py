@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.wire.http import Exchange, Header
@@ -10,18 +11,23 @@ from .principal import ANYBODY, Principal
 
 if TYPE_CHECKING:
     from ..call import Call
+    from .services import Services
+
+_NONE: frozenset[bytes] = frozenset()
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 class Admission:
     """Kept in :attr:`Exchange.admission` from admission to the end of the response."""
 
     __slots__ = (
-        "admitted", "basic_user", "began", "call", "client_address", "cookies", "drops", "exchange", "extauthz",
-        "headers", "parameters", "principal", "secure", "set", "token", "variables", "wants_token",
+        "admitted", "basic_user", "call", "cookies", "drops", "exchange", "extauthz", "headers", "parameters",
+        "principal", "services", "set", "token", "variables", "wants_token",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, exchange: Exchange, headers: dict[bytes, bytes], services: Services) -> None:
         self.exchange = exchange
+        self.services = services
         self.headers = headers
         self.call: Call | None = None
         self.admitted = False
@@ -34,12 +40,24 @@ class Admission:
         """Whether expressions read ``jwt.rawToken``."""
         self.variables: Any = None
         self.extauthz: dict[str, Any] | None = None
-        self.drops: frozenset[bytes] = frozenset()
+        self.drops: frozenset[bytes] = _NONE
         """Headers, cookies and query parameters that are meant for the gateway and go no further."""
-        self.cookies: frozenset[str] = frozenset()
-        self.parameters: frozenset[str] = frozenset()
-        self.set: list[Header] = []
+        self.cookies: frozenset[str] = _NO_NAMES
+        self.parameters: frozenset[str] = _NO_NAMES
+        self.set: tuple[Header, ...] = ()
         """Headers that replace those of the request towards the backend."""
-        self.client_address = ""
-        self.secure = False
-        self.began = 0.0
+
+    @property
+    def client_address(self) -> str:
+        """The caller's address, as far as proxies in front are trusted."""
+        return self.services.client_address(self.exchange, self.headers)
+
+    @property
+    def secure(self) -> bool:
+        """Whether the client speaks TLS, to us or to a trusted proxy in front."""
+        return self.services.forwarded(self.exchange, self.headers)[0] == "https"
+
+    @property
+    def started(self) -> float:
+        """When the request came, by :func:`time.perf_counter`."""
+        return self.call.started if self.call is not None else perf_counter()

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from time import time
+from time import perf_counter, time
 from typing import Any
 from urllib.parse import unquote
 
@@ -155,7 +155,7 @@ _REQUEST: dict[str, Maker] = {
     "headers": lambda a: headers_of(a.exchange.headers),
     "body": lambda a: body_value(a.exchange.body),
     "bodyPrefix": lambda a: a.exchange.body[:BODY_LIMIT],
-    "startTime": lambda a: Timestamp(int(a.began * 1e9)),
+    "startTime": lambda a: Timestamp(int((time() - perf_counter() + a.started) * 1e9)),
     "endTime": lambda a: Timestamp(int(time() * 1e9)),
 }
 

@@ -173,11 +173,7 @@ class Chain:
         exchange = call.exchange
         admission: Admission | None = exchange.admission
         if admission is None:
-            admission = exchange.admission = Admission(exchange, call.headers)
-            services = self._services
-            admission.began = services.clock()
-            admission.client_address = services.client_address(exchange, call.headers)
-            admission.secure = services.forwarded(exchange, call.headers)[0] == "https"
+            admission = exchange.admission = Admission(exchange, call.headers, self._services)
         admission.call = call
         return admission
 

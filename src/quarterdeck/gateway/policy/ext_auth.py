@@ -109,7 +109,7 @@ class ExtAuthorizer:
         return headers
 
     def _take(self, admission: Admission, answer: Answer) -> None:
-        admission.set.extend((name, value) for name, value in answer.headers if name in self._copy)
+        admission.set += tuple((name, value) for name, value in answer.headers if name in self._copy)
         if not self._metadata:
             return
         values = with_response(admission, answer.status, answer.headers, answer.body)
