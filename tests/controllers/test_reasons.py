@@ -28,7 +28,7 @@ OTHER = {
 """Words in the source that are neither a condition's type nor a reason. A new word has to be put here or explained."""
 TYPES = {
     "Accepted", "ResolvedRefs", "Programmed", "Ready", "SecretResolved", "ModelsDiscovered", "UnsupportedFeatures",
-    "Paused", "RolledOut", "RolloutPaused",
+    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned",
 }  # fmt: skip
 
 

@@ -198,9 +198,8 @@ def hosted_server(obj: Object, services: Services) -> McpServer | None:
 def pin_mode(obj: Object) -> Mode:
     """Of the annotation ``quarterdeck.dev/pin``; a word that is none of the modes is taken for the strictest."""
     wanted = (obj["metadata"].get("annotations") or {}).get(ANNOTATION, "")
-    if not wanted:
-        return ""
-    return next((mode for mode in MODES if mode == wanted), "enforce")
+    known: dict[str, Mode] = {mode: mode for mode in ("", *MODES)}
+    return known.get(wanted, "enforce")
 
 
 def _remote(obj: Object, services: Services, values: Values) -> McpServer | None:
