@@ -161,6 +161,9 @@ class Observer:
         agent = call.principal.agent
         self._tokens.labels("input", model, answered_by, agent).observe(prompt)
         self._tokens.labels("output", model, answered_by, agent).observe(completion)
+        admission = call.exchange.admission
+        if admission is not None and admission.meter is not None:
+            admission.meter(prompt + completion)
 
     def _make_children(self, key: _Key) -> tuple[Counter, Counter, Counter | None, Histogram]:
         kind, server, method, tool, status, ref = key

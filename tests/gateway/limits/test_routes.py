@@ -254,3 +254,28 @@ async def test_what_is_attached_to_the_route_holds_for_its_targets(front: Front)
         assert "result" in await tool(front, "b")
         error = (await tool(front, "b"))["error"]
         assert error["code"] == 4029, "and the target's own limit counts calls"
+
+
+async def test_tokens_of_models_are_taken_when_they_are_known(front: Front) -> None:
+    usage = {"prompt_tokens": 30, "completion_tokens": 40, "total_tokens": 70}
+    answer = {"id": "1", "object": "chat.completion", "model": "m", "choices": [], "usage": usage}
+
+    def reply(exchange: Exchange) -> None:
+        exchange.respond(200, msgspec.json.encode(answer), [(b"content-type", b"application/json")])
+
+    service = Service(reply=reply)
+    await service.start()
+    rules = Policies(open=True, rate_limits=(RateLimit(100, 10, 60.0, "tokens"),))
+    model = s.Model("kagent", "m", "OpenAI", "m", f"http://127.0.0.1:{service.port}/v1")
+    backend = r.RouteBackend(model="kagent/m", policies=rules)
+    await front.serve(front.listener(route(backend, policies=rules)), models=(model,))
+
+    async def ask() -> int:
+        body = msgspec.json.encode({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+        headers = {"content-type": "application/json"}
+        response = await front.ask("/v1/chat/completions", method="POST", headers=headers, body=body)
+        await response.read()
+        return response.status
+
+    assert [await ask() for _ in range(3)] == [200, 200, 429], "30 are left after the first: the second may use them up"
+    assert len(service.seen) == 2

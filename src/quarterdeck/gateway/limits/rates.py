@@ -96,12 +96,9 @@ class Rates:
     __slots__ = ("_buckets", "_clock", "_rates")
 
     def __init__(self, rates: list[Rate], buckets: Buckets, clock: Callable[[], float]) -> None:
-        self._rates = [rate for rate in rates if rate.kind == "requests"]
+        self._rates = rates
         self._buckets = buckets
         self._clock = clock
-
-    def __bool__(self) -> bool:
-        return bool(self._rates)
 
     def take(self, call: Call) -> Exceeded | None:
         """Count one request; the limit that does not allow it, if there is one."""
@@ -131,12 +128,9 @@ class Meters:
     __slots__ = ("_buckets", "_clock", "_rates")
 
     def __init__(self, rates: list[Rate], buckets: Buckets, clock: Callable[[], float]) -> None:
-        self._rates = [rate for rate in rates if rate.kind == "tokens"]
+        self._rates = rates
         self._buckets = buckets
         self._clock = clock
-
-    def __bool__(self) -> bool:
-        return bool(self._rates)
 
     def check(self, call: Call) -> Exceeded | None:
         """The limit that has no token left, if there is one."""

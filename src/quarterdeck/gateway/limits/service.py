@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from .bounds import Bounds
 from .breaker import Breakers
 from .bucket import Buckets
 from .memory import Memory, private
-from .rates import Exceeded, Rate, Rates
+from .rates import Exceeded, Meters, Rate, Rates
 from .retry import Hints
 from .rooms import Rooms
 from .server import ServerLimits
@@ -102,12 +103,20 @@ class Limits:
         ``done``: those that the route has counted, whose requests are not counted again for a target.
         """
         chosen: list[Rate] = []
-        for number, limit in enumerate(limits):
-            rate = Rate(limit, f"{where}/limits/{number}", self._memory, self.replicas)
-            if rate.counts_tools == tools or (tools and limit not in done):
+        for rate, limit in zip(self._compiled(limits, where), limits, strict=True):
+            if rate.kind == "requests" and (rate.counts_tools == tools or (tools and limit not in done)):
                 chosen.append(rate)
-        found = Rates(chosen, self._buckets, self._clock)
-        return found if found else None
+        return Rates(chosen, self._buckets, self._clock) if chosen else None
+
+    def meters(self, limits: tuple[RateLimit, ...], where: str) -> Meters | None:
+        """The limits that count tokens of models; None when there are none."""
+        found = [rate for rate in self._compiled(limits, where) if rate.kind == "tokens"]
+        return Meters(found, self._buckets, self._clock) if found else None
+
+    def _compiled(self, limits: tuple[RateLimit, ...], where: str) -> list[Rate]:
+        return [
+            Rate(limit, f"{where}/limits/{number}", self._memory, self.replicas) for number, limit in enumerate(limits)
+        ]
 
     def room(self, where: str) -> int:
         """The key of a route's room."""
@@ -121,12 +130,13 @@ class Limits:
 class Gate:
     """The checks of one route, called once for every request."""
 
-    __slots__ = ("_limits", "_most", "_rates", "_room", "_where")
+    __slots__ = ("_limits", "_meters", "_most", "_rates", "_room", "_where")
 
     def __init__(self, limits: Limits, policies: Policies, where: str) -> None:
         self._limits = limits
         self._where = where
         self._rates = limits.rates(policies.rate_limits, where, tools=False)
+        self._meters = limits.meters(policies.rate_limits, where)
         self._most = max(1, policies.concurrency // limits.replicas) if policies.concurrency else 0
         self._room = limits.room(where)
 
@@ -139,6 +149,11 @@ class Gate:
             if call.kind == "http":
                 told = rates.headers(call)
                 call.exchange.edit_head(lambda _, headers: [*headers, *told])
+        if self._meters is not None and call.kind == "llm":
+            exceeded = self._meters.check(call)
+            if exceeded is not None:
+                return self._exceeded(call, exceeded)
+            call.exchange.admission.meter = partial(self._meters.spend, call)
         if self._most:
             return self._enter(call)
         return None

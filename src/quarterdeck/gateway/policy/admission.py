@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ class Admission:
     """Kept in :attr:`Exchange.admission` from admission to the end of the response."""
 
     __slots__ = (
-        "admitted", "basic_user", "call", "cookies", "drops", "exchange", "extauthz", "headers", "parameters",
-        "principal", "services", "set", "token", "variables", "wants_token",
+        "admitted", "basic_user", "call", "cookies", "drops", "exchange", "extauthz", "headers", "meter",
+        "parameters", "principal", "services", "set", "token", "variables", "wants_token",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, headers: dict[bytes, bytes], services: Services) -> None:
@@ -46,6 +47,8 @@ class Admission:
         self.parameters: frozenset[str] = _NO_NAMES
         self.set: tuple[Header, ...] = ()
         """Headers that replace those of the request towards the backend."""
+        self.meter: Callable[[int], None] | None = None
+        """Told how many tokens of a model the answer used, where a limit counts them."""
 
     @property
     def client_address(self) -> str:
