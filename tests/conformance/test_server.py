@@ -102,7 +102,11 @@ def gateway(snapshot: s.Snapshot, directory: Path) -> Iterator[str]:
             assert time.monotonic() < deadline, "the gateway does not start"
             time.sleep(0.02)
         found = json.loads(endpoints.read_text())
-        yield found["front"].replace("127.0.0.1", "localhost") + "/mcp" if snapshot.listeners else found["local"] + "/mcp/kagent/everything"
+        yield (
+            found["front"].replace("127.0.0.1", "localhost") + "/mcp"
+            if snapshot.listeners
+            else found["local"] + "/mcp/kagent/everything"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -325,7 +325,7 @@ class OlderServers:
 
     def _respond(self, call: McpCall, result: dict[str, Any], outcome: Any = "ok") -> None:
         body = jsonrpc.result_response(call.raw_id, result)
-        if call.transform is not None and result.get("resultType") == "complete":
+        if call.transform is not None and result.get("resultType") != "input_required":
             body = call.transform(body)
         self._finish(call, 200, body)
         self._observer.finish(call, outcome, 200)
