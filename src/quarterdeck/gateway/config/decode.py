@@ -34,7 +34,9 @@ def decode(document: Document, model: type[M], report: Report, base: Path) -> M 
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         steps = _steps(path.rstrip("`"))
-        report.errors.append(Problem(document.line(steps), show(steps), message.replace("`", "")))
+        missing = message.removeprefix("Object missing required field ")
+        told = f"{missing} is required" if missing != message else message
+        report.errors.append(Problem(document.line(steps), show(steps), told.replace("`", "")))
         return None
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
 from quarterdeck.errors import ConfigError, UsageError
 from quarterdeck.snapshot import Snapshot
+from quarterdeck.snapshot.pins import ServerPins, lock_path, pins, read_lock
 
 Compat = Literal["", "oct", "now"]
 
@@ -77,9 +81,25 @@ def load(options: FileOptions, environment: Mapping[str, str] | None = None, bas
     text = _text(options)
     variables = os.environ if environment is None else environment
     directory = base or Path.cwd()
-    if options.path is not None and is_mcp_json(options.path, text):
-        return mcp_json(text, options, variables, directory)
-    return agentgateway(text, options, variables, directory)
+    if options.path is None:
+        return agentgateway(text, options, variables, directory)
+    read = mcp_json if is_mcp_json(options.path, text) else agentgateway
+    return _pinned(read(text, options, variables, directory), lock_path(options.path))
+
+
+def _pinned(loaded: Loaded, lock: Path) -> Loaded:
+    """With the tools that were approved, beside the file (``<config>.tools.lock``)."""
+    locked = {(server.kind, server.namespace, server.name): server for server in read_lock(lock).servers}
+    servers = tuple(
+        replace(server, pin=locked[slot].pin)
+        if (slot := (server.kind, server.namespace, server.name)) in locked
+        else server
+        for server in loaded.snapshot.mcp
+    )
+    approved = tuple(ServerPins(*slot, pins(server.tools)) for slot, server in locked.items())
+    return dataclasses.replace(
+        loaded, snapshot=replace(loaded.snapshot, mcp=servers, pins=approved), files=loaded.files | {lock}
+    )
 
 
 def _text(options: FileOptions) -> str:

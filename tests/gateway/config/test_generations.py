@@ -1,0 +1,124 @@
+"""Where October 2025 and today differ: each test is a row of docs/migrate-agentgateway.md."""
+
+from __future__ import annotations
+
+import pytest
+
+from quarterdeck.snapshot import policies as s
+
+from .conftest import Reader, in_a_route
+
+DENY_ONLY = in_a_route(
+    "policies: {mcpAuthorization: {rules: [deny: 'mcp.tool.name == \"x\"']}}\nbackends: [{host: 'b:80'}]"
+)
+OCT_ONLY = """
+binds:
+- port: 1
+  listeners:
+  - gatewayName: gw
+    routes: [{policies: {authorization: {rules: [deny: 'request.method == "PUT"']}}, backends: [{host: 'b:80'}]}]
+"""
+NOW_ONLY = """
+gateways: {default: {port: 1}}
+routes: [{policies: {authorization: {rules: [deny: 'request.method == "PUT"']}}, backends: [{host: 'b:80'}]}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        (OCT_ONLY, "agentgateway, October 2025"),
+        (NOW_ONLY, "agentgateway, today"),
+        (in_a_route("policies: {mcpAuthentication: {issuer: i, audience: a, jwksUrl: 'http://k'}}\nbackends: [{host: 'b:80'}]"),
+         "agentgateway, October 2025"),
+        (in_a_route("policies: {mcpAuthentication: {issuer: i, audiences: [a]}}\nbackends: [{host: 'b:80'}]"),
+         "agentgateway, today"),
+        (in_a_route("policies: {apiKey: {keys: []}}\nbackends: [{host: 'b:80'}]"), "agentgateway, today"),
+        ("config: {listener: {maxBufferSize: 1}}\nbinds: [{port: 1, listeners: [{routes: []}]}]",
+         "agentgateway, October 2025"),
+        (DENY_ONLY, "agentgateway, of either generation"),
+    ],
+)  # fmt: skip
+def test_fields_that_exist_in_one_generation_tell_it(reader: Reader, text: str, title: str) -> None:
+    assert reader.load(text, "").title == title
+
+
+def test_refused_fields_tell_the_generation_too(reader: Reader) -> None:
+    """What is wrong with a file is told in the words of its generation."""
+    found = reader.errors("gateways: {default: {port: 1, oidc: {}}}\nroutes: []", "")
+    assert "gateways.default.oidc" in found and "binds" not in found
+
+
+@pytest.mark.parametrize(("compat", "strict"), [("oct", True), ("now", False), ("", True)])
+def test_deny_only_sets(reader: Reader, compat: str, strict: bool) -> None:
+    loaded = reader.load(DENY_ONLY, compat)  # type: ignore[arg-type]
+    (found,) = loaded.snapshot.listeners[0].routes[0].policies.mcp_authorization
+    assert found.strict is strict
+    meaning = "everything is denied" if strict else "everything else is allowed"
+    assert any(f"only denials: {meaning}" in warning for warning in loaded.warnings)
+    untold = any("the generation cannot be told" in warning for warning in loaded.warnings)
+    assert untold is (compat == "")
+
+
+def test_a_told_generation_is_no_warning(reader: Reader) -> None:
+    assert not any("cannot be told" in warning for warning in reader.load(OCT_ONLY, "").warnings)
+    assert reader.load(OCT_ONLY, "").snapshot.listeners[0].routes[0].policies.authorization[0].strict
+    assert not reader.load(NOW_ONLY, "").snapshot.listeners[0].routes[0].policies.authorization[0].strict
+
+
+def test_mcp_authentication_of_october(reader: Reader) -> None:
+    found = reader.policies(
+        """
+        mcpAuthentication:
+          issuer: http://localhost:7080/realms/mcp
+          audience: mcp_proxy
+          jwksUrl: http://localhost:7080/realms/mcp/protocol/openid-connect/certs
+          provider: {keycloak: {}}
+          resourceMetadata: {resource: "http://localhost:3000/mcp", scopesSupported: [profile]}
+        """,
+        "oct",
+    ).mcp_authentication
+    assert found is not None
+    assert found.provider == "keycloak" and found.resource_metadata["scopes_supported"] == ["profile"]
+    assert found.jwt.mode == "strict"
+    assert found.jwt.providers == (
+        s.JwtProvider(
+            "http://localhost:7080/realms/mcp",
+            ("mcp_proxy",),
+            jwks_url="http://localhost:7080/realms/mcp/protocol/openid-connect/certs",
+        ),
+    )
+
+
+def test_fields_of_one_generation_are_unknown_in_the_other(reader: Reader) -> None:
+    old = "mcpAuthentication: {issuer: i, audience: a, jwksUrl: u}"
+    assert "audience: unknown field; did you mean audiences?" in reader.refusal(old, "now")
+    assert "apiKey: unknown field" in reader.refusal("apiKey: {keys: []}", "oct")
+    assert "gateways: unknown field" in reader.errors("gateways: {}", "oct")
+    assert "require: unknown field" not in reader.refusal("authorization: {rules: [require: 'x ==']}", "oct")
+
+
+def test_ext_authz_of_october_is_grpc(reader: Reader) -> None:
+    assert "gRPC authorizers cannot be asked; use protocol.http" in reader.refusal("extAuthz: {host: 'a:1'}", "oct")
+
+
+def test_prompt_guards_of_both_shapes_are_read_and_refused(reader: Reader) -> None:
+    old = "ai: {promptGuard: {request: {regex: {rules: [{builtin: ssn}]}, openaiModeration: {model: m}}}}"
+    new = "ai: {promptGuard: {request: [{regex: {rules: [{builtin: ssn}]}}, {openAIModeration: {model: m}}]}}"
+    for text, compat in ((old, "oct"), (new, "now")):
+        found = reader.refusal(text, compat)  # type: ignore[arg-type]
+        assert found.endswith(
+            "policies.ai: not served: models are not served from a file yet; serve them with ModelConfig resources "
+            "(/llm/{namespace}/{name})"
+        )
+    assert "did you mean openAIModeration?" in reader.refusal(
+        "ai: {promptGuard: {request: [{openaiModeration: {model: m}}]}}", "now"
+    )
+
+
+def test_routes_without_authentication_are_closed_in_both(reader: Reader) -> None:
+    for text, compat in ((OCT_ONLY, "oct"), (NOW_ONLY, "now")):
+        route = reader.load(text, compat).snapshot.listeners[0].routes[0]  # type: ignore[arg-type]
+        assert not route.policies.open and not route.backends[0].policies.open
+        route = reader.load(text, compat, allow_anonymous=True).snapshot.listeners[0].routes[0]  # type: ignore[arg-type]
+        assert route.policies.open and route.backends[0].policies.open
