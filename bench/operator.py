@@ -33,6 +33,8 @@ NAMESPACE = "bench"
 AGENT = "operator"
 LIKE_A_CLUSTER = {"BENCH_NETWORK_POLICIES": "1"}
 _AT_ONCE = 16
+_LATE_AFTER = 600.0
+"""Seconds: a Deployment's progressDeadlineSeconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,28 @@ async def creation(plane: Plane, client: KubeClient, process: Process, size: Siz
     ], state  # fmt: skip
 
 
+async def given_up(client: KubeClient, process: Process, size: Size) -> Row:
+    """Nothing runs the Pods: ten minutes after its creation the cluster itself declares each Deployment late."""
+    reading, before = asyncio.create_task(_drain(process)), cpu(process.pid)
+    try:
+        async with asyncio.timeout(1_200.0):
+            while not all(map(_late, (await client.list(k.DEPLOYMENT, NAMESPACE)).items)):
+                await asyncio.sleep(20.0)
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    await settled(process, 0, 300.0)
+    return Row(
+        f"{size.name}: CPU while the cluster declares {size.deployments:,} Deployments late",
+        cpu(process.pid) - before, "s", None, "they have no Pods here; silence is measured after that",
+    )  # fmt: skip
+
+
+def _late(deployment: dict[str, Any]) -> bool:
+    conditions = (deployment.get("status") or {}).get("conditions") or []
+    return any(c["type"] == "Progressing" and c["status"] == "False" for c in conditions)
+
+
 async def silence(plane: Plane, process: Process, size: Size) -> list[Row]:
     """Nothing happens."""
     seen, before, start = len(calls(plane)), cpu(process.pid), time.monotonic()
@@ -271,6 +295,8 @@ async def one(size: Size) -> list[Row]:
             async with controllers(config, **LIKE_A_CLUSTER) as process:
                 await settled(process, 0, 60.0)
                 rows, _ = await creation(plane, client, process, size)
+                if size.quiet > _LATE_AFTER / 2:
+                    rows.append(await given_up(client, process, size))
                 rows += await silence(plane, process, size)
                 rows.append(await changes(client, process, size))
                 rows += await relists(plane, config, process, size)
