@@ -11,19 +11,20 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from quarterdeck.errors import StorageError
 
+KEY_BYTES = 32
 _AAD = b"quarterdeck snapshot v1"
 
 
 def load_key(path: Path) -> bytes:
-    """The gateway's secret (32 bytes), made on first use. Raises StorageError."""
+    """The gateway's secret, made on first use: 32 bytes, or several such keys, newest first. Raises StorageError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             key = path.read_bytes()
-            if len(key) != 32:
-                raise StorageError(f"{path} is not a key of 32 bytes; remove it to make a new one") from None
+            if not key or len(key) % KEY_BYTES:
+                raise StorageError(f"{path} holds no keys of 32 bytes; remove it to make a new one") from None
             return key
         key = urandom(32)
         with os.fdopen(descriptor, "wb") as file:
@@ -38,7 +39,7 @@ class LastGood:
 
     def __init__(self, path: Path, key: bytes) -> None:
         self._path = path
-        self._cipher = AESGCM(key)
+        self._ciphers = [AESGCM(key[at : at + KEY_BYTES]) for at in range(0, len(key), KEY_BYTES)]
 
     def save(self, line: bytes) -> None:
         """Replace what is kept, atomically. Raises StorageError."""
@@ -47,7 +48,7 @@ class LastGood:
         try:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(nonce + self._cipher.encrypt(nonce, line, _AAD))
+                file.write(nonce + self._ciphers[0].encrypt(nonce, line, _AAD))
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
@@ -62,7 +63,9 @@ class LastGood:
             return None
         except OSError as error:
             raise StorageError(f"cannot read the snapshot in {self._path}: {error.strerror}") from error
-        try:
-            return self._cipher.decrypt(data[:12], data[12:], _AAD)
-        except (InvalidTag, ValueError):
-            return None
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(data[:12], data[12:], _AAD)
+            except (InvalidTag, ValueError):
+                continue
+        return None
