@@ -40,6 +40,7 @@ from .limits.sizes import listener as listener_limits
 from .limits.stage import ToolLimits
 from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
+from .mcp.keys import KeyFile
 from .mcp.session import SessionSealer
 from .options import Address, Options
 from .pins import PinBook
@@ -51,6 +52,7 @@ from .split import Splits
 from .table import Table
 from .upstream import Upstreams
 from .wake import Sleeper, Waker
+from .workers.share import Share
 
 _log = logging.getLogger("quarterdeck.gateway")
 
@@ -64,7 +66,8 @@ class Gateway:
         """Name of the listener → ``http://host:port``."""
         self._own_endpoints: dict[str, str] = {}
         self._started = False
-        key = load_key(options.key_file or options.data_dir / "gateway.key")
+        key_file = options.key_file or options.data_dir / "gateway.key"
+        key = load_key(key_file)
         self._last_good = LastGood(options.data_dir / "snapshot.bin", key)
         self.registry = Registry()
         self._auditing = Auditing(options.audit_file, options.audit, options.gateway, self.registry, _log.error)
@@ -80,6 +83,7 @@ class Gateway:
         self.services = Services(self.upstreams, revocations=self.revocations, limits=self.limits.admission)
         self._budgets = Budgets()
         sealer = SessionSealer(key)
+        self._keys = KeyFile(key_file, key, sealer)
         mcp = McpEndpoint(self.upstreams, self._observer, sealer, ToolLimits(self.limits, self._observer))
         mcp.peers.find = lambda key: self._router.table.groups.get(key)
         self.peers = mcp.peers
@@ -99,11 +103,14 @@ class Gateway:
             self._server,
             self.upstreams.own,
             options.bind,
+            share=options.share,
             changed=self._listeners_changed,
         )
         self._router.revocations = self.revocations
         self._pins = PinBook()
-        self.children = Children(options.data_dir / "children")
+        first = options.share is None or options.share.index == 0
+        self.children = Children(options.data_dir / "children", start=first)
+        self._keeps_last_good = first
         self.files = FileSource(options.file, self.use, self.children) if options.file is not None else None
         """The file that is served, if one is."""
         self._servers: list[Server] = []
@@ -139,11 +146,18 @@ class Gateway:
             self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
         plane = self._control_plane
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._keys.follow()))
+        await self.peers.start(options.peers, _log.warning)
         await self._listen(LOCAL, self._router.handle, options.local)
         await self._listen(WORKLOADS, self._router.handle, options.workloads)
-        await self._listen("stats", stats_handler(self.registry), options.stats)
-        await self._listen("ready", ready_handler(self._problem), options.ready)
-        await self._listen("admin", admin_handler(self._dump, self.admin), options.admin)
+        stats, ready = stats_handler(self.registry), ready_handler(self._problem)
+        admin = admin_handler(self._dump, self.admin)
+        if options.share is None:
+            await self._listen("stats", stats, options.stats)
+            await self._listen("ready", ready, options.ready)
+            await self._listen("admin", admin, options.admin)
+        else:
+            await self._join(options.share, stats, ready, admin)
         await self.listeners.settled()
         self._started = True
         self._write_endpoints()
@@ -155,7 +169,9 @@ class Gateway:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await asyncio.gather(self.listeners.stop(grace), *(server.stop(grace) for server in self._servers))
+        await self.peers.stop()
         self.upstreams.close()
+        await self.peers.stop()
         await self.children.stop()
         await self._auditing.stop()
 
@@ -189,6 +205,8 @@ class Gateway:
             return
         self.use(snapshot)
         _log.info("serving snapshot %s", snapshot.version)
+        if not self._keeps_last_good:
+            return
         try:
             self._last_good.save(line)
         except StorageError as error:
@@ -239,6 +257,20 @@ class Gateway:
         except (msgspec.DecodeError, QuarterdeckError) as error:
             _log.warning("the kept snapshot cannot be used, waiting for the control plane: %s", error)
 
+    async def _join(self, share: Share, stats: Handler, ready: Handler, admin: Handler) -> None:
+        """Be one of several workers: reached by the others, and by the supervisor for operators."""
+
+        def control(exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+            path = exchange.path
+            if path in ("/metrics", "/stats/prometheus"):
+                return stats(exchange)
+            return (ready if path in ("/healthz/ready", "/healthz", "/ready") else admin)(exchange)
+
+        server = Server(control, name="control", on_error=_report)
+        await server.listen_unix(str(share.control))
+        self._servers.append(server)
+        await self.peers.listen_unix(share.directory / "peers")
+
     def _server(self, name: str, handler: Handler) -> Server:
         """A server for calls: each is recorded before it is answered."""
         server = Server(handler, name=name, limits=listener_limits(), on_error=_report, error_body=_as_json)
@@ -248,6 +280,8 @@ class Gateway:
     def _write_endpoints(self) -> None:
         """Tell the file, where there is one, what is listened at."""
         self.endpoints = {**self.listeners.endpoints, **self._own_endpoints}
+        if self._options.share is not None:
+            self._options.share.tell(self.endpoints)
         file = self._options.endpoints_file
         if file is not None:
             fresh = file.with_suffix(".new")
@@ -272,7 +306,7 @@ class Gateway:
         server = self._server(name, handler) if name in (LOCAL, WORKLOADS) else Server(handler, name=name)
         server.on_error = _report
         try:
-            host, port = await server.listen(*address)
+            host, port = await server.listen(*address, reuse_port=self._options.share is not None)
         except OSError as error:
             if name == "admin":  # for debugging only: no reason to serve nobody
                 _log.error("no admin port: cannot listen on %s:%d: %s", *address, error.strerror or error)

@@ -38,8 +38,14 @@ class Options:
     endpoints_file: Path | None = None
     limits_file: Path | None = None
     """Where the workers of one gateway keep counters and circuit breakers together; None: there is one worker."""
+    peers: Address | Path | None = None
+    """Where other processes of this gateway reach this one: an address, or a directory for a socket; None: nowhere."""
     bind: str = "127.0.0.1"
     """Where listeners of the configuration are bound that name no address."""
+    workers: int = 1
+    """Processes that serve; more than one are kept by a supervisor."""
+    share: Share | None = None
+    """Set in a worker."""
     file: FileOptions | None = None
     """A configuration for people instead of ``config``."""
     log_level: str = ""
@@ -77,7 +83,8 @@ def parse(arguments: list[str]) -> Options:
     flag("gateway", "quarterdeck-system/quarterdeck", "NAMESPACE/NAME of the Gateway to serve")
     flag("token-file", "", "file with the gateway's own token")
     flag("data-dir", "gateway", "directory for the key and the last good configuration")
-    flag("key-file", "", "file with 32 random bytes that all replicas share (default: one made in DATA_DIR)")
+    flag("key-file", "", "file with the key of 32 bytes that all replicas share, then older ones (default: in DATA_DIR)")
+    flag("peers", "", "HOST:PORT at which other replicas reach this one (default: a socket in DATA_DIR/peers)")
     flag("config", "", "file with a snapshot (JSON), instead of a control plane")
     flag("file", "", "agentgateway file or mcp.json to serve, instead of a control plane")
     flag("inline", "", "the text of such a file")
@@ -88,6 +95,8 @@ def parse(arguments: list[str]) -> Options:
     flag("audit-file", "", "file for audit records; '-' is standard output, 'off' none (default: DATA_DIR/audit.jsonl)")
     add_flags(flag)
     flag("limits-file", "", "file that all workers of this gateway share: counters and circuit breakers")
+    flag("workers", "1", "processes that serve: a number, or 'auto' for one on each CPU")
+    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     flag("endpoints-file", "", "file to write the bound addresses to (JSON)")
     given = parser.parse_args(arguments)
     if [bool(given.control_plane), bool(given.config), bool(given.file or given.inline)].count(True) != 1:
@@ -114,7 +123,10 @@ def parse(arguments: list[str]) -> Options:
         audit=from_flags(given),
         endpoints_file=_path(given.endpoints_file),
         limits_file=_path(given.limits_file),
+        peers=address(given.peers) if given.peers else data_dir / "peers",
         bind=given.bind,
+        workers=_workers(given.workers),
+        share=Share.parse(given.worker),
         file=file,
     )
     return options if file is None else _with_settings(options, file, arguments)
@@ -130,6 +142,14 @@ def _with_settings(options: Options, file: FileOptions, arguments: list[str]) ->
         if text and not given and f"QUARTERDECK_GATEWAY_{name.upper()}" not in os.environ:
             changes[name] = address(text)
     return replace(options, **changes, log_level=settings.log_level, log_format=settings.log_format)  # type: ignore[arg-type]  # names as above
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise UsageError(f"--workers {text!r} is neither a number from 1 to 64 nor 'auto'")
+    return int(text)
 
 
 def _path(text: str) -> Path | None:

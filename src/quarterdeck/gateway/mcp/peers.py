@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.wire.client import Origin, Pool
 from quarterdeck.wire.http import Disconnected, Exchange, Limits, Server
@@ -30,6 +30,7 @@ from .groups import McpGroup
 from .session import SessionSealer
 
 Handle = Callable[[Exchange, McpGroup, Principal], Coroutine[Any, Any, None] | None]
+Address = tuple[str, int]
 HEADER = b"x-quarterdeck-peer"
 _GONE = b"x-quarterdeck-gone"
 _BINDING = b"peer"
@@ -63,9 +64,25 @@ class Peers:
         self._pool = Pool(connect_timeout=2.0)
         self._server: Server | None = None
 
+    async def start(self, where: Address | Path | None, warn: Callable[[str], None]) -> None:
+        """Be reached at an address or by a socket in a directory. Raises ConfigError when the address is taken."""
+        try:
+            if isinstance(where, Path):
+                await self.listen_unix(where)
+            elif where is not None:
+                await self.listen(*where)
+        except OSError as error:
+            if not isinstance(where, Path):
+                raise ConfigError(f"--peers: cannot listen on {where}: {error.strerror or error}") from error
+            # one process needs no others; where there are several, sessions they cannot pass on are told to begin anew
+            warn(f"other workers cannot reach this one: no socket in {where}: {error.strerror or error}")
+
     async def listen_unix(self, directory: Path) -> None:
         """Be reached by the other workers of this machine. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in directory.glob("*.sock"):
+            if await _deserted(left):
+                left.unlink(missing_ok=True)
         path = directory / f"{self.boot}.sock"
         self._server = Server(self._received, name="peers", limits=Limits())
         await self._server.listen_unix(str(path))
@@ -161,6 +178,18 @@ def _origin(owner: str) -> Origin | None:
         return (address, 0, False)
     host, _, port = address.rpartition(":")
     return (host, int(port), False) if host and port.isdigit() else None
+
+
+async def _deserted(path: Path) -> bool:
+    """Whether nobody listens at a socket any more: its process was killed."""
+    try:
+        _, writer = await asyncio.open_unix_connection(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except OSError:
+        return False
+    writer.close()
+    return False
 
 
 def _nowhere(key: str) -> McpGroup | None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.errors import NotFound, QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.mcptypes import protocol
+from quarterdeck.wire.http import Exchange
 
 from ..observe import Observer
 from ..pins import FRESH, RENEW, Pins
+from ..policy.principal import LOCAL_USER
 from . import client
-from .answers import Answers
+from .answers import JSON, Answers
 from .call import McpCall
 from .client import RpcError
 from .conversation import Conversation
@@ -117,3 +119,27 @@ async def _listed(kind: type[Conversation], route: McpRoute, lane: Lane, extra: 
         if link is not None and link.session:
             with contextlib.suppress(UpstreamError, TimedOut):  # it forgets the session by itself
                 await client.close(route, lane, link)
+
+
+def tools_handler(targets: Callable[[], Iterable[McpRoute]]) -> Callable[[Exchange], Later]:
+    """``GET /tools/[NAMESPACE/]NAME`` on the admin port: the tools as a server lists them, past pins and rules."""
+
+    async def handle(exchange: Exchange) -> None:
+        wanted = exchange.path.removeprefix("/tools/")
+        routes = [route for route in targets() if wanted in (route.label, route.server.name)]
+        try:
+            if exchange.method != "GET" or len(routes) != 1:
+                raise NotFound(f"{wanted!r} names {len(routes)} servers; GET /tools/NAMESPACE/NAME", name=wanted)
+            route = routes[0]
+            tools = await definitions(route, route.lane(LOCAL_USER), b"")
+        except QuarterdeckError as error:
+            body = {"error": {"reason": error.reason, "message": str(error)}}
+            exchange.respond(error.http_status, msgspec.json.encode(body), [JSON])
+            return
+        kind, namespace, name = route.target
+        pins = route.pins
+        mode = "off" if pins is None else "enforce" if pins.enforce else "warn"
+        answer = {"kind": kind, "namespace": namespace, "name": name, "mode": mode, "tools": tools}
+        exchange.respond(200, msgspec.json.encode(answer), [JSON])
+
+    return handle

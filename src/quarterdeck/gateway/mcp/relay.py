@@ -19,6 +19,10 @@ from ..upstream import Relay, Upstreams
 RESPONSE_LIMIT = 16 * 1024 * 1024
 """Bytes of one JSON answer or one server-sent event."""
 
+COLLECTED = 256 * 1024 * 1024
+"""Bytes of all answers that are not complete yet, but for the first of each."""
+_SMALL = 64 * 1024
+
 Transform = Callable[[bytes], bytes]
 """Rewrites one JSON-RPC message. Raises msgspec.DecodeError when it is not JSON."""
 
@@ -43,8 +47,8 @@ class McpRelay(Relay):
     """One request's answer. ``remedy`` ends the messages about a failing server."""
 
     __slots__ = (
-        "_chunks", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "attempts", "call",
-        "most", "remedy", "seal", "session_header", "transform",
+        "_chunks", "_held", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "attempts",
+        "call", "most", "remedy", "seal", "session_header", "transform",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +78,7 @@ class McpRelay(Relay):
         self._mode = b""
         self._chunks: list[bytes] = []
         self._size = 0
+        self._held = 0
         self._parser: sse.SseParser | None = None
         self._outcome: Outcome | None = None
         self._resumable = False
@@ -119,6 +124,22 @@ class McpRelay(Relay):
             self._stream(self._parser, data)
         else:
             self._chunks.append(data)
+        if self._size > _SMALL and not self.finished:
+            self._hold(self._size if self._parser is None else self._parser.waiting)
+
+    def _hold(self, size: int) -> None:
+        """What is kept until it is complete counts together with all that others keep."""
+        upstreams = self.upstreams
+        upstreams.collected += size - self._held
+        self._held = size
+        if upstreams.collected > COLLECTED:
+            self.call.health = "unknown"
+            self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
+
+    def _over(self) -> None:
+        self.upstreams.collected -= self._held
+        self._held = 0
+        super()._over()
 
     def complete(self) -> None:
         if self._parser is not None:
