@@ -169,6 +169,10 @@ class Upstreams:
         self.in_flight: set[Relay] = set()
         self.held: set[Open] = set()
         """What else stays open: streams that the gateway serves itself, calls held for an answer."""
+        self.collected = 0
+        """Bytes of large answers that are held until they are complete."""
+        self.most_collected = 256 * 1024 * 1024
+        """Where that ends: who brings more is given up."""
         self.own: set[tuple[str, int]] = set()
         """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
         self.closed: frozenset[str] = frozenset()

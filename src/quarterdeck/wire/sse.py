@@ -45,6 +45,11 @@ class SseParser:
         """Bytes of an event that is not complete."""
         return bytes(self._buffer)
 
+    @property
+    def waiting(self) -> int:
+        """How many these are."""
+        return len(self._buffer)
+
     def _boundary(self) -> int:
         """Index after the blank line that ends the first event, or -1. Looks at each byte once."""
         buffer = self._buffer

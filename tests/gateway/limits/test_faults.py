@@ -158,3 +158,35 @@ async def test_five_thousand_slow_clients_cost_little_and_keep_nobody_out(bare: 
     finally:
         for client in clients:
             client.close()
+
+
+async def test_answers_that_are_collected_are_bounded_together(bare: Rig) -> None:
+    bare.gateway.upstreams.most_collected = 1024 * 1024
+    many, go_on = 12, asyncio.Event()
+    begun = asyncio.Semaphore(0)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % 200_046)
+        writer.write(b'{"jsonrpc":"2.0","id":1,"result":{"content":[]' + b" " * 150_000)
+        begun.release()
+        await go_on.wait()
+        writer.write(b" " * 49_998 + b"}}")
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    bare.gateway.use(snapshot(server.sockets[0].getsockname()[1]))
+    calls = [
+        asyncio.ensure_future(bare.rpc(PATH, "tools/call", CALL["params"], bearer=token("pod-b"))) for _ in range(many)
+    ]
+    for _ in range(many):
+        await begun.acquire()
+    while bare.gateway.upstreams.collected < 6 * 150_000 or not any(call.done() for call in calls):
+        await asyncio.sleep(0.01)
+    assert bare.gateway.upstreams.collected <= 1024 * 1024
+    go_on.set()
+    answers = await asyncio.gather(*calls)
+    refused = [answer["error"]["message"] for answer in answers if "error" in answer]
+    assert 0 < len(refused) <= many - 5 and all("beside the answers of others" in text for text in refused)
+    assert bare.gateway.upstreams.collected == 0
+    assert not bare.gateway.limits.breakers.active, "that is no failure of the server"
+    server.close()

@@ -19,9 +19,8 @@ from ..upstream import Relay, Upstreams
 RESPONSE_LIMIT = 16 * 1024 * 1024
 """Bytes of one JSON answer or one server-sent event."""
 
-COLLECTED = 256 * 1024 * 1024
-"""Bytes of all answers that are not complete yet, but for the first of each."""
 _SMALL = 64 * 1024
+"""Bytes of an answer that do not count among what is held of all."""
 
 Transform = Callable[[bytes], bytes]
 """Rewrites one JSON-RPC message. Raises msgspec.DecodeError when it is not JSON."""
@@ -132,7 +131,7 @@ class McpRelay(Relay):
         upstreams = self.upstreams
         upstreams.collected += size - self._held
         self._held = size
-        if upstreams.collected > COLLECTED:
+        if upstreams.collected > upstreams.most_collected:
             self.call.health = "unknown"
             self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
 
