@@ -21,7 +21,6 @@ from quarterdeck.snapshot.policies import (
     Transformation,
 )
 from quarterdeck.wire.client import Response
-from quarterdeck.wire.http import Exchange
 
 from ..conftest import Rig
 from .rig import ISSUER, KEY, Peer, json_answer, jwks, provider, token
