@@ -3,6 +3,7 @@
 `python tests/cluster/build.py`: the control plane (kube-apiserver, kube-controller-manager, kube-scheduler, etcd,
 metrics-server) as one binary, and helm 3 and 4. About five minutes of CPU, 3 GB of Go caches.
 `python tests/cluster/build.py kubectl`: the kubectl of a release that PyPI does not carry; two minutes of CPU.
+`python tests/cluster/build.py gateway-api`: the conformance suite of Gateway API and its echo server; four minutes.
 Either prints what it built. Where a build is there already it costs nothing.
 """
 
@@ -26,6 +27,8 @@ VERSION = "v1.36.3"
 METRICS_SERVER_VERSION = "v0.9.0"
 COMMANDS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "metrics-server")
 KUBECTL_VERSION = "v1.34.13"
+GATEWAY_API_VERSION = "v1.6.3"
+"""The newest whose suite the Go of this project builds."""
 HELM_VERSIONS = {3: "v3.22.0", 4: "v4.3.1"}
 SOURCE = Path(__file__).parent
 
@@ -115,6 +118,45 @@ def build_helm(major: Literal[3, 4]) -> Path:
     return binary
 
 
+def gateway_api_path() -> Path:
+    """The folder of the conformance suite, or where it will be: ``suite``, ``echo-basic``, ``base.yaml``, ``crds``."""
+    source = (SOURCE / "gateway_conformance" / "main_test.go").read_bytes()
+    return _cached(f"gateway-api-{GATEWAY_API_VERSION}-{hashlib.sha256(source).hexdigest()[:8]}")
+
+
+def build_gateway_api() -> Path:
+    """The suite as a test binary, its echo server, base manifests and definitions, all of one release.
+
+    Raises NoToolchain, CalledProcessError.
+    """
+    place = gateway_api_path()
+    with _once(place) as missing:
+        if missing:
+            go = _go(f"the conformance suite of Gateway API {GATEWAY_API_VERSION}")
+            fresh = place.with_name(f"{place.name}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            with tempfile.TemporaryDirectory(prefix="testplane-gateway-") as temporary:
+                module = Path(temporary)
+                shutil.copy(SOURCE / "gateway_conformance" / "main_test.go", module)
+                names = ("sigs.k8s.io/gateway-api", "sigs.k8s.io/gateway-api/conformance")
+                lines = [f"require {name} {GATEWAY_API_VERSION}" for name in names]
+                (module / "go.mod").write_text("\n".join(["module gatewayconformance", "go 1.26.0", *lines]) + "\n")
+                _run(go, "mod", "tidy", cwd=module)
+                _run(go, "test", "-c", "-ldflags", "-s -w", "-o", str(fresh / "suite"), ".", cwd=module)
+                _compile(go, module, f"{names[1]}/echo-basic", "-s -w", fresh / "echo-basic")
+                api, suite = (_folder_of(go, name, module) for name in names)
+                shutil.copytree(api / "config" / "crd" / "standard", fresh / "crds")
+                shutil.copy(suite / "base" / "manifests.yaml", fresh / "base.yaml")
+            fresh.replace(place)
+    return place
+
+
+def _folder_of(go: str, name: str, module: Path) -> Path:
+    found = json.loads(_run(go, "mod", "download", "-json", f"{name}@{GATEWAY_API_VERSION}", cwd=module))
+    return Path(found["Dir"])
+
+
 def _go(what: str) -> str:
     found = shutil.which("go")
     if found is None:
@@ -187,6 +229,9 @@ def _locked(path: Path) -> Generator[None, None, None]:
 def main(arguments: list[str]) -> None:
     if arguments == ["kubectl"]:
         print(build_kubectl())
+        return
+    if arguments == ["gateway-api"]:
+        print(build_gateway_api())
         return
     for place in (build(), build_helm(3), build_helm(4)):
         print(place)

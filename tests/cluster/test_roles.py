@@ -46,7 +46,8 @@ async def server() -> AsyncIterator[tuple[Plane, KubeClient]]:
     with plane(controllers=False) as started:
         admin = KubeClient(started.client_config())
         await admin.create(k.NAMESPACE, {"metadata": {"name": SYSTEM}})  # the operator makes the other one
-        for manifest in load("quarterdeck-crds").render(Release("quarterdeck-crds", SYSTEM)):
+        gateways = {"gatewayApi": {"install": True}, "kgateway": {"install": True}}
+        for manifest in load("quarterdeck-crds").render(Release("quarterdeck-crds", SYSTEM), gateways):
             await admin.apply(k.CRD, manifest.body)
         yield started, admin
         await admin.close()
@@ -187,11 +188,22 @@ async def _live(admin: KubeClient, operator: Operator) -> None:
     for body in yaml.safe_load_all(OBJECTS):
         await admin.apply(_KINDS[body["kind"]], body, field_manager="test")
     await _until(lambda: _exists(admin, k.DEPLOYMENT, TEAM, "worker"))
+    await _until(lambda: _all_told(admin))
     await _question(admin, operator)
     await _meddled_with(admin)
     await _edited(admin)
     await _canary(admin)
     await _quota(admin)
+
+
+async def _all_told(admin: KubeClient) -> bool:
+    """Whether Gateway, routes, backends and policies have a word of ours in their statuses."""
+    ours = {"edge", "tools", "calls", "hosts", "slow"}
+    kinds = (k.GATEWAY, k.HTTP_ROUTE, k.GRPC_ROUTE, k.BACKEND, k.AGENTGATEWAY_BACKEND, k.TRAFFIC_POLICY,
+             k.AGENTGATEWAY_POLICY)  # fmt: skip
+    found = [obj for res in kinds for obj in (await admin.list(res, TEAM)).items if obj["metadata"]["name"] in ours]
+    said = [obj for obj in found if "lastTransitionTime" in str(obj.get("status"))]
+    return len(found) == len(kinds) == len(said)
 
 
 async def _question(admin: KubeClient, operator: Operator) -> None:
@@ -318,7 +330,9 @@ async def _without_policies(admin: KubeClient) -> None:
 _KINDS = {
     res.kind: res
     for res in (
-        k.SECRET, k.CONFIG_MAP, k.MODEL_CONFIG, k.MODEL_PROVIDER_CONFIG, k.REMOTE_MCP_SERVER, k.MCP_SERVER, k.AGENT
+        k.SECRET, k.CONFIG_MAP, k.MODEL_CONFIG, k.MODEL_PROVIDER_CONFIG, k.REMOTE_MCP_SERVER, k.MCP_SERVER, k.AGENT,
+        k.GATEWAY, k.HTTP_ROUTE, k.GRPC_ROUTE, k.BACKEND, k.AGENTGATEWAY_BACKEND, k.TRAFFIC_POLICY,
+        k.AGENTGATEWAY_POLICY,
     )
 }  # fmt: skip
 
