@@ -14,9 +14,10 @@ group = typer.Typer(help="Serve a configuration file, or look after a gateway th
 
 
 def register(app: typer.Typer) -> None:
-    from . import breakers
+    from . import breakers, revoke
 
     breakers.register(group)
+    revoke.register(group)
     app.add_typer(group, name="gateway")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 
 from quarterdeck.errors import UsageError
 from quarterdeck.telemetry.metrics import Registry
-from quarterdeck.wire.http import Exchange
+from quarterdeck.wire.http import Exchange, Handler
 
 from . import logs
 
@@ -18,16 +18,14 @@ _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-def admin_handler(
-    dump: Callable[[], dict[str, Any]], extra: Mapping[str, Callable[[Exchange], None]] = MappingProxyType({})
-) -> Callable[[Exchange], None]:
+def admin_handler(dump: Callable[[], dict[str, Any]], extra: Mapping[str, Handler] = MappingProxyType({})) -> Handler:
     """``GET /config_dump`` (of :func:`quarterdeck.gateway.config.dump.config_dump`), ``GET``/``POST /logging``.
 
     ``POST /logging?level=debug``, ``?level=gateway.mcp=debug,…`` or ``?reset``. ``extra``: handlers by the first
     segment of their paths.
     """
 
-    def handle(exchange: Exchange) -> None:
+    def handle(exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         path = exchange.path
         host = (exchange.header(b"host") or b"").rpartition(b":")[0].strip(b"[]")
         if exchange.header(b"origin") is not None or host not in (b"localhost", b"127.0.0.1", b"::1"):
@@ -37,9 +35,10 @@ def admin_handler(
         elif path == "/logging" and exchange.method in ("GET", "POST"):
             _logging(exchange)
         elif (found := extra.get(path.split("/")[1])) is not None:
-            found(exchange)
+            return found(exchange)
         else:
             exchange.respond(404, b"see /config_dump and /logging\n", _TEXT)
+        return None
 
     return handle
 

@@ -6,6 +6,7 @@ admission and by the authorizer; what is open already is ended at once.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -56,7 +57,8 @@ class Revocations:
     def add(self, revocation: Revocation) -> None:
         """Revoke here. Raises StorageError when it cannot be kept; it holds nevertheless, until a restart."""
         now = self._clock()
-        self._here = (*(r for r in self._here if not 0.0 < r.expires <= now), revocation)
+        kept = (r for r in self._here if r.id != revocation.id and not 0.0 < r.expires <= now)
+        self._here = (*kept, revocation)
         self._changed()
         _save(self._path, self._here)
 
@@ -126,7 +128,9 @@ def handler(revocations: Revocations, clock: Callable[[], float] = time) -> Call
         if exchange.method == "POST" and not ident:
             if len(revocations.all()) >= _MOST:
                 raise BadRequest(f"there are {_MOST} revocations already; undo some first")
-            made = wanted(_body(exchange), by="admin port", now=clock())
+            # all workers of a gateway get the same request, and must call what comes of it the same
+            ident = hashlib.sha256(exchange.body).hexdigest()[:12]
+            made = wanted(_body(exchange), by="admin port", now=clock(), ident=ident)
             revocations.add(made)
             return 201, made
         if exchange.method == "DELETE" and ident:
@@ -178,7 +182,7 @@ def _load(path: Path) -> tuple[Revocation, ...]:
 
 
 def _save(path: Path, revocations: tuple[Revocation, ...]) -> None:
-    fresh = path.with_name(path.name + ".new")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:

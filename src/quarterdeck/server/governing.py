@@ -13,9 +13,9 @@ from quarterdeck.controllers.discovery import list_tools
 from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Conflict, NotFound, QuarterdeckError
 from quarterdeck.snapshot import McpServer
+from quarterdeck.snapshot.approvals import compared
 from quarterdeck.snapshot.pins import Approved, definition, digest
 from quarterdeck.snapshot.revocations import wanted
-from quarterdeck.snapshot.scan import scan
 from quarterdeck.telemetry.audit import Checkpoint
 
 from .governance import Governance, Server
@@ -167,23 +167,3 @@ class GovernanceApi:
         except QuarterdeckError as error:
             return {}, f"{server.kind} {server.namespace}/{server.name} cannot be asked: {error}"
         return {str(tool.get("name", "")): tool for tool in tools}, ""
-
-
-def compared(
-    approved: dict[str, Approved], found: dict[str, dict[str, Any]], *, complete: bool = True
-) -> list[dict[str, Any]]:
-    """One entry for each tool: ``state`` is approved, changed, new or gone (unknown where nothing could be found)."""
-    entries: list[dict[str, Any]] = []
-    for name in sorted({*approved, *found}):
-        pin, tool = approved.get(name), found.get(name)
-        entry: dict[str, Any] = {"name": name, "state": "new"}
-        if tool is None:
-            entry["state"] = "gone" if complete else "unknown"
-        else:
-            entry |= {"digest": digest(tool), "definition": definition(tool), "findings": list(map(str, scan(tool)))}
-            if pin is not None:
-                entry["state"] = "approved" if pin.digest == entry["digest"] else "changed"
-        if pin is not None:
-            entry["approved"] = msgspec.to_builtins(pin)
-        entries.append(entry)
-    return entries

@@ -55,6 +55,7 @@ class LockedServer(Struct, frozen=True, omit_defaults=True):
     tools: tuple[Approved, ...] = ()
     kind: str = "Target"
     namespace: str = "file"
+    pin: Mode = ""
 
 
 class Lock(Struct, frozen=True):
@@ -98,14 +99,6 @@ def write_lock(path: Path, lock: Lock) -> None:
         fresh.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
-
-
-def load_lock(config: Path) -> tuple[ServerPins, ...]:
-    """The pins beside a configuration file. Raises ConfigError, StorageError."""
-    return tuple(
-        ServerPins(server.kind, server.namespace, server.name, pins(server.tools))
-        for server in read_lock(lock_path(config)).servers
-    )
 
 
 def pins(approved: Iterable[Approved]) -> tuple[ToolPin, ...]:

@@ -39,8 +39,11 @@ class Revocation(Struct, frozen=True, omit_defaults=True):
         return f"{self.kind} {self.subject} is revoked{reason} (rule {self.rule})"
 
 
-def wanted(body: dict[str, Any], *, by: str, now: float) -> Revocation:
-    """Of a request ``{agent|user|server: SUBJECT, for: seconds, reason: text}``. Raises BadRequest."""
+def wanted(body: dict[str, Any], *, by: str, now: float, ident: str = "") -> Revocation:
+    """Of a request ``{agent|user|server: SUBJECT, for: seconds, reason: text}``, under a new id unless one is given.
+
+    Raises BadRequest.
+    """
     named: list[Kind] = [kind for kind in KINDS if body.get(kind)]
     if len(named) != 1:
         raise BadRequest("name exactly one of agent, user and server")
@@ -55,4 +58,4 @@ def wanted(body: dict[str, Any], *, by: str, now: float) -> Revocation:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
         raise BadRequest("for: must be a number of seconds")
     expires = round(now + seconds, 3) if seconds else 0.0
-    return Revocation(uuid4().hex[:12], kind, subject, reason, by, round(now, 3), expires)
+    return Revocation(ident or uuid4().hex[:12], kind, subject, reason, by, round(now, 3), expires)
