@@ -33,10 +33,29 @@ def tail(
 
 @group.command()
 def verify(
-    file: File = None, output: Annotated[str, typer.Option("--output", "-o", help="json or yaml.")] = ""
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Audit files, oldest first; what was rotated out of one is found."),
+    ] = None,
+    file: File = None,
+    checkpoints: Annotated[
+        str,
+        typer.Option(
+            "--checkpoints",
+            help="A file (--audit-anchor) or 'control-plane', the default for this platform's own file.",
+        ),
+    ] = "",
+    gateway: Annotated[
+        str, typer.Option("--gateway", help="NAMESPACE/NAME whose checkpoints the control plane gives.")
+    ] = "quarterdeck-system/quarterdeck",
+    replica: Annotated[
+        list[str] | None, typer.Option("--replica", help="Only checkpoints of this replica (Pod); again for more.")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="json or yaml.")] = "",
 ) -> None:
-    """Check that no record was changed or removed; exit code 1 when one was."""
-    from .records import check
+    """Check that no record was changed, removed, reordered or cut off; exit code 1 when one was."""
+    from .records import Checkpoints, check
 
-    if not check(file, output):
+    given = [*(files or []), *([file] if file else [])]
+    if not check(given, Checkpoints(checkpoints, gateway, tuple(replica or ())), output):
         raise typer.Exit(1)

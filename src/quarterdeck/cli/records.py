@@ -1,4 +1,4 @@
-"""The work behind ``qd audit``: reading ``gateway/audit.jsonl``."""
+"""The work behind ``qd audit``: reading ``gateway/audit.jsonl`` and what was rotated out of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from quarterdeck.errors import StorageError, UsageError
+from quarterdeck.errors import QuarterdeckError, StorageError, UsageError
 
 from .home import home
 from .output import emit, note, table, to_json, to_yaml
+
+if TYPE_CHECKING:
+    from quarterdeck.telemetry.audit import Checkpoint
 
 _HEADER = ["TIME", "PRINCIPAL", "KIND", "SERVER", "TOOL", "DECISION", "OUTCOME", "MS", "TRACE", "DETAIL"]
 _POLL = 0.2
@@ -62,23 +65,68 @@ def show(file: Path | None, wanted: Filter, *, lines: int, follow: bool, output:
                 time.sleep(_POLL)
 
 
-def check(file: Path | None, output: str) -> bool:
-    """Verify the chain of hashes and say what was found."""
-    from quarterdeck.telemetry.audit import verify
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where they are: a file, ``control-plane``, or by default the latter for the platform's own file."""
+
+    source: str = ""
+    gateway: str = "quarterdeck-system/quarterdeck"
+    replicas: tuple[str, ...] = ()
+
+
+def check(given: list[Path], wanted: Checkpoints, output: str) -> bool:
+    """Verify the chains of hashes, and say what was found."""
+    from quarterdeck.telemetry.audit.sinks import files
+    from quarterdeck.telemetry.audit.verify import verify_files
 
     if output not in ("", "json", "yaml"):
         raise UsageError(f"--output={output}: must be json or yaml")
-    path = file or default_path()
-    result = verify(path)
+    paths = given if len(given) > 1 else files(given[0] if given else default_path())
+    points = _checkpoints(wanted, own=not given)
+    result = verify_files(paths, points or ())
+    name = ", ".join(map(str, paths)) if len(paths) < 4 else f"{len(paths)} files up to {paths[-1]}"
     if output:
-        document = {"file": str(path), "ok": result.ok, "records": result.records, "line": result.line,
-                    "problem": result.problem}  # fmt: skip
+        document = {"file": name, "ok": result.ok, "records": result.records, "line": result.line,
+                    "problem": result.problem, "chains": result.chains, "checkpoints": points is not None,
+                    "anchored": result.anchored}  # fmt: skip
         emit(to_json(document) if output == "json" else to_yaml(document))
     elif result.ok:
-        emit(f"{path}: {result.records} records, none changed or removed\n")
+        emit(f"{name}: {result.records} records, none changed or removed\n")
+        if points:
+            emit(f"checkpoints vouch for {result.anchored} of them\n")
+        elif points is None:
+            note("no checkpoints were looked at: what was cut off at the end, or rewritten as a whole, would not show")
     else:
-        note(f"error: {path}: line {result.line}: {result.problem}")
+        where = f"{result.file}: line {result.line}: " if result.line else f"{name}: "
+        note(f"error: {where}{result.problem}")
     return result.ok
+
+
+def _checkpoints(wanted: Checkpoints, *, own: bool) -> list[Checkpoint] | None:
+    """None when there is nowhere to ask."""
+    import msgspec
+
+    from quarterdeck.telemetry.audit.checkpoint import Checkpoint, read
+
+    from . import rest
+
+    if wanted.source and wanted.source != "control-plane":
+        try:
+            points = read(Path(wanted.source).read_bytes(), wanted.source)
+        except OSError as error:
+            raise StorageError(f"--checkpoints {wanted.source}: {error.strerror}") from error
+    elif wanted.source or own:
+        try:
+            found = rest.control_plane("GET", f"/v1/gateways/{wanted.gateway}/audit/checkpoints")
+        except QuarterdeckError as error:
+            if wanted.source:
+                raise
+            note(f"warning: the control plane's checkpoints cannot be had: {error}")
+            return None
+        points = msgspec.convert(found["checkpoints"], list[Checkpoint])
+    else:
+        return None
+    return [point for point in points if not wanted.replicas or point.replica in wanted.replicas]
 
 
 def default_path() -> Path:
