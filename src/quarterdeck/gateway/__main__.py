@@ -12,22 +12,26 @@ import msgspec
 
 from quarterdeck.errors import QuarterdeckError
 
-from .app import Gateway
 from .logs import configure
 from .options import Options, parse
 
 
 async def serve(options: Options) -> None:
-    """Run until SIGTERM or SIGINT, then drain."""
+    """Run until SIGTERM or SIGINT, or until the supervisor is gone, then drain."""
+    from .app import Gateway  # a supervisor needs none of it
+
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if options.share is not None:
+        options.share.watch(stopping.set)
     gateway = Gateway(options)
     if gateway.files is not None:
         loop.add_signal_handler(signal.SIGHUP, gateway.files.reload)
     await gateway.start()
-    sys.stderr.write(msgspec.json.encode(gateway.endpoints).decode() + "\n")
+    if options.share is None:
+        sys.stderr.write(msgspec.json.encode(gateway.endpoints).decode() + "\n")
     gc.freeze()  # what start-up made lives as long as the process: no need to look at it again
     gc.set_threshold(50_000, 20, 50)
     await stopping.wait()
@@ -40,7 +44,11 @@ def main() -> int:
     try:
         options = parse(sys.argv[1:])
         configure(options.log_level, options.log_format)
-        if sys.platform == "win32":
+        if options.workers > 1:
+            from .workers.supervisor import supervise
+
+            asyncio.run(supervise(sys.argv[1:], options, options.workers))
+        elif sys.platform == "win32":
             asyncio.run(serve(options))
         else:
             import uvloop

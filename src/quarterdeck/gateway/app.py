@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from .limits.stage import ToolLimits
 from .llm.endpoint import LlmEndpoint
 from .mcp.endpoint import McpEndpoint
 from .mcp.keys import KeyFile
+from .mcp.pinned import tools_handler
 from .mcp.session import SessionSealer
 from .options import Address, Options
 from .pins import PinBook
@@ -108,15 +109,17 @@ class Gateway:
         )
         self._router.revocations = self.revocations
         self._pins = PinBook()
-        first = options.share is None or options.share.index == 0
-        self.children = Children(options.data_dir / "children", start=first)
-        self._keeps_last_good = first
+        share = options.share
+        self._first = share is None or share.index == 0
+        """Whether this process does what only one worker may do."""
+        self.children = Children((share.directory if share else options.data_dir) / "children", start=self._first)
         self.files = FileSource(options.file, self.use, self.children) if options.file is not None else None
         """The file that is served, if one is."""
         self._servers: list[Server] = []
         self._control_plane: ControlPlane | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.admin: dict[str, Callable[[Exchange], None]] = {
+        self.admin: dict[str, Handler] = {
+            "tools": tools_handler(lambda: self._router.table.targets.values()),
             "revocations": revocations_handler(self.revocations),
             "breakers": breakers_handler(self.limits.breakers),
         }
@@ -205,7 +208,7 @@ class Gateway:
             return
         self.use(snapshot)
         _log.info("serving snapshot %s", snapshot.version)
-        if not self._keeps_last_good:
+        if not self._first:
             return
         try:
             self._last_good.save(line)

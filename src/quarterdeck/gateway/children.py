@@ -58,15 +58,23 @@ class Children:
     """Starts what a snapshot needs and ends what it does not need any more."""
 
     def __init__(
-        self, directory: Path, backoff: Callable[[int], Awaitable[None]] = wait_with_jitter, silence: float = 300.0
+        self,
+        directory: Path,
+        backoff: Callable[[int], Awaitable[None]] = wait_with_jitter,
+        silence: float = 300.0,
+        *,
+        start: bool = True,
     ) -> None:
-        """``directory`` holds the sockets; ``silence``: seconds a server may be silent during a call."""
+        """``directory`` holds the sockets; ``silence``: seconds a server may be silent during a call.
+
+        ``start``: whether this process starts them, or another worker of the same gateway does.
+        """
         self._directory = directory
+        self._starts = start
         self._backoff = backoff
         self._silence = silence
         self._running: dict[Child, _Running] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._temporary = False
 
     def place(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the addresses of its children, which are started where they are new.
@@ -76,9 +84,9 @@ class Children:
         if not snapshot.children:
             return snapshot
         for child in snapshot.children:
-            if child not in self._running:
+            if self._starts and child not in self._running:
                 self._running[child] = self._start(child)
-        sockets = {child.server: str(self._running[child].path) for child in snapshot.children}
+        sockets = {child.server: str(self._socket_path(child)) for child in snapshot.children}
         servers = tuple(
             msgspec.structs.replace(server, endpoints=(Endpoint(sockets[key], 0),))
             if (key := f"{server.kind}/{server.namespace}/{server.name}") in sockets
@@ -98,7 +106,7 @@ class Children:
         """End all, and remove the sockets."""
         self.keep(())
         await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._temporary:
+        if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -124,13 +132,11 @@ class Children:
 
     def _socket_path(self, child: Child) -> Path:
         digest = hashlib.sha256(msgspec.json.encode(child)).hexdigest()[:16]
-        if len(os.fsencode(self._directory)) > _SOCKET_PATH - 24:
-            self._directory, self._temporary = Path(tempfile.mkdtemp(prefix="qd-")), True
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._directory.chmod(0o700)
-        except OSError as error:
-            raise StorageError(f"cannot use {self._directory}: {error.strerror}") from error
+        if self._directory is None:
+            try:
+                self._directory = _own_directory(self._parent)
+            except OSError as error:
+                raise StorageError(f"cannot use {self._parent}: {error.strerror}") from error
         return self._directory / f"{digest}.sock"
 
     async def _supervise(self, running: _Running) -> None:
@@ -196,6 +202,30 @@ class Children:
         if not any(other.path == running.path for other in self._running.values()):
             running.path.unlink(missing_ok=True)
             running.path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _own_directory(parent: Path) -> Path:
+    """A directory for this process (several may share ``parent``); those of processes that are gone are removed."""
+    if len(os.fsencode(parent)) > _SOCKET_PATH - 40:
+        return Path(tempfile.mkdtemp(prefix="qd-"))
+    parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for old in parent.iterdir():
+        if old.name.isdigit() and not _alive(int(old.name)):
+            shutil.rmtree(old, ignore_errors=True)
+    own = parent / str(os.getpid())
+    own.mkdir(mode=0o700, exist_ok=True)
+    own.chmod(0o700)
+    return own
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def child_environment(child: Child, environment: Mapping[str, str]) -> dict[str, str]:

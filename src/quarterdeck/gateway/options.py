@@ -11,6 +11,7 @@ from quarterdeck.errors import UsageError
 
 from .audit.options import AuditOptions, add_flags, from_flags, path_of
 from .config.standalone import FileOptions, file_options, load
+from .workers.share import Share
 
 Address = tuple[str, int]
 
@@ -83,7 +84,7 @@ def parse(arguments: list[str]) -> Options:
     flag("gateway", "quarterdeck-system/quarterdeck", "NAMESPACE/NAME of the Gateway to serve")
     flag("token-file", "", "file with the gateway's own token")
     flag("data-dir", "gateway", "directory for the key and the last good configuration")
-    flag("key-file", "", "file with the key of 32 bytes that all replicas share, then older ones (default: in DATA_DIR)")
+    flag("key-file", "", "file with the key of 32 bytes that all replicas share, older ones after it (default: made)")
     flag("peers", "", "HOST:PORT at which other replicas reach this one (default: a socket in DATA_DIR/peers)")
     flag("config", "", "file with a snapshot (JSON), instead of a control plane")
     flag("file", "", "agentgateway file or mcp.json to serve, instead of a control plane")

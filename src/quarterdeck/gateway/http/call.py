@@ -23,6 +23,8 @@ class RouteRef:
     rule: str = ""
     port: int = 0
     """The port that clients know."""
+    named: bool = False
+    """Whether only requests for host names of the configuration come here."""
 
 
 class HttpCall(Call):

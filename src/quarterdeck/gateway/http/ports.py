@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.wire.http import Exchange, Handler, Server
+from quarterdeck.wire.sockets import bound_socket
 from quarterdeck.wire.tls import PortContext, port_context
 
 from ..limits.sizes import listener as listener_limits
@@ -17,6 +17,7 @@ from .listeners import Port, PortKey
 
 if TYPE_CHECKING:
     from ..table import Table
+    from ..workers.share import Share
 
 _log = logging.getLogger("quarterdeck.gateway")
 _AGAIN = 1.0  # seconds between tries to bind a port that somebody else has
@@ -54,15 +55,15 @@ class Ports:
         own: set[tuple[str, int]],
         address: str,
         *,
-        reuse_port: bool = False,
+        share: Share | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``changed`` is called when a port was bound late."""
+        """``share``: other workers listen at the same ports. ``changed`` is called when a port was bound late."""
         self._frontend = frontend
         self._new_server = new_server
         self._own = own
         self._address = address
-        self._reuse_port = reuse_port
+        self._share = share
         self._changed = changed
         self._open: dict[tuple[PortKey, bool], _Open] = {}
         self._table: Table | None = None
@@ -132,7 +133,13 @@ class Ports:
             return self._frontend.handle(exchange, opened.port, opened.table)
 
         host, number = port.key
-        sock = _bound(host or self._address, number, self._reuse_port)
+        where, share = host or self._address, self._share
+        if share is None:
+            sock = bound_socket(where, number)
+        elif number:
+            sock = bound_socket(where, number, reuse_port=True)
+        else:
+            sock = share.agree(f"{where}|{port.scheme}", lambda known: bound_socket(where, known, reuse_port=True))
         bound: Any = sock.getsockname()
         opened.address = (str(bound[0]), int(bound[1]))
         opened.server = self._new_server(f"{opened.address[0]}:{opened.address[1]}", handle)
@@ -156,24 +163,3 @@ class Ports:
             url = f"{opened.port.scheme}://{f'[{host}]' if ':' in host else host}:{number}"
             found.update({name: url for name in opened.port.names if name not in self.problems})
         return found
-
-
-def _bound(host: str, port: int, reuse_port: bool) -> socket.socket:
-    """A listening socket. Raises OSError."""
-    family, _, _, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
-    )[0]
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6 and host == "::":
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(address)
-        sock.listen(1024)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -163,7 +163,8 @@ class HttpRoute:
         self.route = route
         self.label = f"{route.name}/{route.rule}" if route.rule else route.name
         port = listener.public_port or listener.port
-        self.ref = RouteRef(listener.gateway or gateway, listener.name, route.name, route.rule, port)
+        named = bool(listener.hostname or route.hostnames)
+        self.ref = RouteRef(listener.gateway or gateway, listener.name, route.name, route.rule, port, named)
         self.chain = build.chain(route.policies, f"route/{self.label}")
         self.response_headers: Edit | None = modifier(route.policies.response_headers, f"route {self.label}")
         self.destinations = tuple(Destination(self, i, backend, build) for i, backend in enumerate(route.backends))
