@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from quarterdeck.gateway.http.call import RouteRef
 from quarterdeck.gateway.policy.authorizer import Decision
 from quarterdeck.gateway.policy.chain import Chain, chain_for, mcp_chain
 from quarterdeck.gateway.policy.refusal import Refusal
@@ -39,13 +40,15 @@ def allow(*expressions: str) -> tuple[Authorization, ...]:
 @pytest.mark.parametrize(
     "options,refused",
     [
-        ({}, ""),
-        ({"peer": FAR}, "--allow-anonymous"),
-        ({"origin": "https://evil.example"}, "web origin"),
-        ({"origin": "http://localhost:5173", "host": "localhost:8080"}, ""),
-        ({"sec_fetch_site": "cross-site"}, "other sites"),
-        ({"sec_fetch_site": "same-origin", "host": "evil.example"}, "localhost"),
-        ({"origin": "http://evil.example", "host": "evil.example"}, "web origin"),
+        ({"host": "127.0.0.1:8080"}, ""),
+        ({"host": "[::1]:8080"}, ""),
+        ({"host": "evil.example"}, "localhost"),  # a name bound to this machine by somebody else
+        ({"host": "localhost", "peer": FAR}, "--allow-anonymous"),
+        ({"host": "localhost", "origin": "https://evil.example"}, "web origin"),
+        ({"host": "localhost:8080", "origin": "http://localhost:5173"}, ""),
+        ({"host": "localhost", "sec_fetch_site": "cross-site"}, "other sites"),
+        ({"host": "evil.example", "sec_fetch_site": "same-origin"}, "localhost"),
+        ({"host": "evil.example", "origin": "http://evil.example"}, "localhost"),
     ],
 )
 def test_a_route_without_credentials_is_for_this_machine(options: dict[str, Any], refused: str) -> None:
@@ -57,6 +60,20 @@ def test_a_route_without_credentials_is_for_this_machine(options: dict[str, Any]
         assert refusal is None and call.principal.anonymous
 
 
+def test_a_host_name_of_the_configuration_is_as_good_as_localhost() -> None:
+    for origin, status in (("", None), ("http://gw.example.org", None), ("https://evil.example", 403)):
+        call = request("POST", **({"origin": origin} if origin else {}))
+        call.exchange.route = RouteRef(named=True)
+        refusal = admit_now(chain(), call)
+        assert (refusal.status if refusal else None) == status
+    plain = request("POST")
+    plain.kind = "http"
+    assert admit_now(chain(), plain) is None, "services behind plain routes have hosts of their own"
+    page = request("POST", sec_fetch_site="same-origin")
+    page.kind = "http"
+    assert admit_now(chain(), page) is not None
+
+
 def test_open_routes_are_for_everybody() -> None:
     call = request(peer=FAR)
     assert admit_now(chain(open=True), call) is None and call.principal.anonymous
@@ -65,8 +82,8 @@ def test_open_routes_are_for_everybody() -> None:
 def test_forwarded_callers_are_not_of_this_machine() -> None:
     given = services(trusted_hops=("127.0.0.0/8", "10.0.0.0/8"))
     rules = chain(given=given)
-    assert admit_now(rules, request()) is None
-    refusal = admit_now(rules, request(x_forwarded_for="203.0.113.9, 10.1.1.1"))
+    assert admit_now(rules, request(host="localhost")) is None
+    refusal = admit_now(rules, request(host="localhost", x_forwarded_for="203.0.113.9, 10.1.1.1"))
     assert refusal is not None and refusal.status == 403
     call = request(x_forwarded_for="6.6.6.6, 203.0.113.9, 10.1.1.1", x_forwarded_proto="https")
     admit_now(chain(given=given, open=True), call)
@@ -99,7 +116,7 @@ def test_a_workload_shows_its_service_account_token_and_the_backend_does_not_see
     call = request(peer=FAR, bearer=workload_token())
     assert admit_now(rules, call) is None and call.principal.agent == "kagent/a"
     assert not any(name == b"authorization" for name, _ in rules.outgoing(call, list(call.exchange.headers)))
-    foreign = request(bearer="a-token-for-the-backend")
+    foreign = request(bearer="a-token-for-the-backend", host="localhost")
     assert admit_now(rules, foreign) is None and foreign.principal.anonymous
     assert (b"authorization", b"Bearer a-token-for-the-backend") in rules.outgoing(
         foreign, list(foreign.exchange.headers)

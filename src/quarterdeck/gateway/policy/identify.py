@@ -10,6 +10,7 @@ from quarterdeck.snapshot.policies import Policies
 
 from .admission import Admission
 from .authentication import Authenticator, Unauthenticated, is_loopback
+from .cors import same_origin
 from .principal import ANONYMOUS, ANYBODY, Principal
 from .refusal import Refusal
 from .services import Services
@@ -156,22 +157,33 @@ class Identification:
 
 
 def _of_a_page(admission: Admission, origins: Origins | None, where: str) -> Refusal | None:
-    """Pages of other sites, or of a name bound anew to this machine, must not act as the person at it."""
+    """Pages of other sites, or of a name bound anew to this machine, must not act as the person at it.
+
+    A name that the configuration gives the route is as good as localhost: nobody else can bind it.
+    """
     headers = admission.headers
     origin = headers.get(b"origin")
     site = headers.get(b"sec-fetch-site")
-    if origin is None and site is None:
+    call = admission.call
+    mcp = call is not None and call.kind == "mcp"
+    if origin is None and site is None and not mcp:
         return None
     if origin is not None and origins is not None and origins.allows(origin.decode("latin-1")):
         return None
     rule = f"{where}/origin"
-    if origin is not None and _name(origin.decode("latin-1")) not in _LOOPBACK_NAMES:
-        return Refusal(403, "requests from this web origin are not allowed", rule=rule)
-    if origin is None and site not in (b"same-origin", b"none"):
+    host = headers.get(b"host", b"").decode("latin-1")
+    named = getattr(admission.exchange.route, "named", False)
+    if not named and _name(f"//{host}") not in _LOOPBACK_NAMES:
+        text = "without a credential this route answers to localhost, 127.0.0.1 and host names of the configuration"
+        return Refusal(403, text, rule=rule)
+    if origin is None:
+        if site in (None, b"same-origin", b"none"):
+            return None
         return Refusal(403, "requests from pages of other sites are not allowed", rule=rule)
-    if _name("//" + headers.get(b"host", b"").decode("latin-1")) not in _LOOPBACK_NAMES:
-        return Refusal(403, "pages reach this gateway as localhost or 127.0.0.1 only", rule=rule)
-    return None
+    text = origin.decode("latin-1")
+    if _name(text) in _LOOPBACK_NAMES or (named and same_origin(text, host)):
+        return None
+    return Refusal(403, "requests from this web origin are not allowed", rule=rule)
 
 
 def _name(url: str) -> str:
