@@ -98,6 +98,33 @@ same "Deployment of the canary, ready" 1 kubectl get deployment datetime-agent-c
 run qd rollout abort agent/datetime-agent -n kagent
 same "phase" Aborted kubectl get agent datetime-agent -n kagent -o 'jsonpath={.status.rollout.phase}'
 same "Deployments of the canary left" "" kubectl get deployment -n kagent -l kagent=datetime-agent-canary -o name
+
+step "   A canary that fails its calls gives up by itself"
+kubectl apply -f - <<'YAML'
+apiVersion: v1
+kind: Secret
+metadata: {name: nowhere, namespace: kagent}
+stringData: {KEY: x}
+---
+apiVersion: kagent.dev/v1alpha2
+kind: ModelConfig
+metadata: {name: nowhere, namespace: kagent}
+spec: {provider: OpenAI, model: gone, apiKeySecret: nowhere, apiKeySecretKey: KEY, openAI: {baseUrl: "http://127.0.0.1:9/v1"}}
+YAML
+run kubectl patch agent datetime-agent -n kagent --type=merge -p '{"spec":{"rollout":{"steps":[{"weight":50}],"analysis":{"maxErrorRate":0.2,"minRequests":3}},"declarative":{"modelConfig":"nowhere"}}}'
+same "phase" Paused kubectl get agent datetime-agent -n kagent -o 'jsonpath={.status.rollout.phase}'
+same "Deployment of the canary, ready" 1 kubectl get deployment datetime-agent-canary -n kagent -o 'jsonpath={.status.readyReplicas}'
+asked=0 failed=0
+until [ "$(kubectl get agent datetime-agent -n kagent -o 'jsonpath={.status.rollout.phase}')" = Aborted ]; do
+  [ "$asked" -lt 60 ] || fail "the canary is not given up after $asked questions, $failed of them failed"
+  asked=$((asked + 1))
+  qd agent invoke datetime-agent -n kagent "What time is it?" >/dev/null 2>&1 || failed=$((failed + 1))
+done
+printf '  given up after %s questions, %s of them failed\n' "$asked" "$failed"
+kubectl get agent datetime-agent -n kagent -o 'jsonpath={.status.rollout.message}{"\n"}'
+same "Deployments of the canary left" "" kubectl get deployment -n kagent -l kagent=datetime-agent-canary -o name
+run qd agent invoke datetime-agent -n kagent "What time is it?"
+run kubectl patch agent datetime-agent -n kagent --type=merge -p '{"spec":{"declarative":{"modelConfig":"default-model-config"}}}'
 run kubectl get events -n kagent --field-selector involvedObject.kind=Agent,involvedObject.name=datetime-agent -o custom-columns=REASON:.reason,MESSAGE:.message
 
 step "8. The leading controller is killed"
