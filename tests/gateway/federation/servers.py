@@ -24,6 +24,8 @@ ALL = {
     "completions": {},
 }  # fmt: skip
 
+QUESTION: Json = {"message": "sure?", "requestedSchema": {"type": "object", "properties": {}}}
+
 
 class Upstream:
     """A server of sessions (``modern`` false) or of 2026-07-28. What it was told is in :attr:`told`."""
@@ -196,7 +198,7 @@ class Upstream:
     def _ask_modern(self, exchange: Exchange, message: Json, params: Json) -> None:
         given = params.get("inputResponses")
         if given is None:
-            question = {"method": "elicitation/create", "params": {"message": "sure?"}}
+            question = {"method": "elicitation/create", "params": dict(QUESTION)}
             self._result(
                 exchange,
                 message,
@@ -209,7 +211,7 @@ class Upstream:
     async def _ask(self, exchange: Exchange, message: Json) -> None:
         exchange.start(200, [(b"content-type", b"text/event-stream")])
         meta = {"progressToken": "up"}
-        question = {"id": 5, "method": "elicitation/create", "params": {"message": "sure?", "_meta": meta}}
+        question = {"id": 5, "method": "elicitation/create", "params": {**QUESTION, "_meta": meta}}
         await exchange.send(sse.encode(msgspec.json.encode({"jsonrpc": "2.0", **question}), ident=b"q1"))
         answer = await self.answers.get()
         text = f"{answer['id']} {answer['result']['action']}"

@@ -11,7 +11,7 @@ import pytest
 from quarterdeck.mcptypes import protocol
 
 from ..conftest import Rig
-from .servers import Client, Upstream, ask, behind, messages, modern
+from .servers import QUESTION, Client, Upstream, ask, behind, messages, modern
 
 ELICITATION: dict[str, Any] = {"elicitation": {}}
 
@@ -92,7 +92,7 @@ async def test_legacy_client_modern_backend_the_gateway_runs_the_rounds(mixed: R
     )
     stream = messages(response)
     question = await anext(stream)
-    assert question["method"] == "elicitation/create" and question["params"] == {"message": "sure?"}
+    assert question["method"] == "elicitation/create" and question["params"] == QUESTION
     answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept"}}
     assert (await client.post(answer)).status == 202
     done = await anext(stream)

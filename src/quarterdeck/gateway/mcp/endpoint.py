@@ -27,6 +27,7 @@ from .groups import McpGroup
 from .heads import request_bytes
 from .multiplex import Multiplexer
 from .older import OlderServers
+from .oldest import OldestClients
 from .peers import Peers
 from .pinned import Pinned
 from .relay import GreetingRelay, McpRelay, answer_error
@@ -49,6 +50,7 @@ class McpEndpoint:
         self.peers = Peers(sealer, self._answers)
         self.peers.handle = self.handle
         shared = Conversations()
+        self._oldest = OldestClients(sealer, self.peers, self._answers, self.handle)
         self._older = OlderServers(upstreams, observer, sealer, self.peers, shared)
         self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, self.run)
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
@@ -62,6 +64,8 @@ class McpEndpoint:
         """Answer one request of any method; a coroutine when something must be awaited."""
         if not group.limited:
             self._limits.fill(group)
+        if group.sse and b"/sse" in exchange.target and self._oldest.takes(exchange):
+            return self._oldest.serve(exchange, group, principal)
         call = McpCall(exchange, group, principal)
         self._observer.begin(call)
         problem = read(call)
