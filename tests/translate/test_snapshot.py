@@ -123,3 +123,11 @@ def test_a_world_compiles_to_one_deterministic_snapshot() -> None:
     assert result.identities.pods == {"Pod-kagent-p": "kagent/a"}
     assert "s3cr3t" not in str(snapshot.redacted(result))
     assert snapshot.encode(compile_snapshot(world, Options())) == snapshot.encode(result)
+
+
+@pytest.mark.parametrize(("spec", "wanted"), [({"replicas": 3}, 3), ({}, 1), ({"replicas": 0}, 1)])
+def test_the_replicas_of_the_gateway_share_its_limits(spec: dict[str, Any], wanted: int) -> None:
+    namespace, _, name = Options().gateway.partition("/")
+    deployments = [obj("Deployment", name, {"replicas": 9}), obj("Deployment", name, spec, namespace)]
+    assert compile_snapshot(World(deployments=deployments), Options()).replicas == wanted
+    assert compile_snapshot(World(), Options()).replicas == 1

@@ -304,6 +304,8 @@ def _matters(res: Resource, old: Object, new: Object) -> bool:
     and which addresses ours have."""
     if res not in _OWNED:
         return True
+    if res == k.DEPLOYMENT and old["spec"].get("replicas") != new["spec"].get("replicas"):
+        return True  # it may be a gateway's, whose limits are divided by that
     if res == k.POD and closed_addresses(old) != closed_addresses(new):
         return True
     owners = new["metadata"].get("ownerReferences") or ()

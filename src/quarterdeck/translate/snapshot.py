@@ -92,6 +92,7 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
     policies = [_served_policy(obj, world, values, options) for obj in world.agents]
     return Snapshot(
         gateway=gateway or options.gateway,
+        replicas=replicas(world.deployments, gateway or options.gateway),
         default_namespace=options.default_namespace,
         mcp=tuple(sorted((s for s in servers if s is not None), key=lambda s: (s.namespace, s.name, s.kind))),
         models=tuple(sorted((m for m in models if m is not None), key=lambda m: (m.namespace, m.name))),
@@ -100,6 +101,13 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
         identities=_identities(world),
         closed=tuple(sorted({a for obj in (*world.services, *world.pods) for a in closed_addresses(obj)})),
     )
+
+
+def replicas(deployments: Sequence[Object], gateway: str) -> int:
+    """How many Pods the Deployment of a gateway (``namespace/name``) shall have; 1 where there is none."""
+    namespace, _, name = gateway.partition("/")
+    found = next((obj for obj in deployments if _key(obj) == (namespace, name)), None)
+    return max(int(found["spec"].get("replicas") or 1), 1) if found is not None else 1
 
 
 def is_mcp_service(obj: Object) -> bool:
