@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from quarterdeck.snapshot.conversation import tag_of, track_tag
-from support.platform import Platform, eventually
+from support.platform import SYSTEM, Platform, eventually
 
 NS = "kagent"
 BROKEN = {"provider": "OpenAI", "model": "gone", "apiKeySecret": "canary-key", "apiKeySecretKey": "KEY",
@@ -69,14 +69,16 @@ def more(trials: Platform) -> Iterator[Platform]:
     trials.kubectl("delete", "agent", *names, "sleeper", "-n", NS)
 
 
-def ask(platform: Platform, name: str, context: str = "", headers: dict[str, str] | None = None) -> tuple[str, str]:
-    """(conversation, state of the task) of one question."""
+def ask(
+    platform: Platform, name: str, context: str = "", headers: dict[str, str] | None = None, *, url: str = ""
+) -> tuple[str, str]:
+    """(conversation, state of the task) of one question; at the listener for people if no other ``url`` is given."""
     message: dict[str, Any] = {"messageId": str(uuid.uuid4()), "role": "ROLE_USER", "parts": [{"text": "hello"}]}
     if context:
         message["contextId"] = context
     body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}}
     bearer = {"authorization": f"Bearer {platform.token}"} if platform.token else {}
-    url = f"{platform.gateway}/a2a/{NS}/{name}"
+    url = f"{url or platform.gateway}/a2a/{NS}/{name}"
     sent = {"a2a-version": "1.0"} | bearer | (headers or {})
     answer = httpx.post(url, json=body, headers=sent, timeout=90).json()
     assert "result" in answer, answer
@@ -154,6 +156,53 @@ def test_an_a_b_test_by_header_is_promoted_by_hand(more: Platform) -> None:
     assert ask(more, name, tried[0])[1] == "TASK_STATE_COMPLETED"
     denied = more.qd("rollout", "abort", f"agent/{name}", "-n", NS, ok=False)
     assert denied.code != 0 and "has no canary" in denied.err
+
+
+def token_of(platform: Platform, agent: str) -> str:
+    """A token that Kubernetes has signed for the agent's Pod, as its volume has it."""
+    pod = platform.pod(f"kagent={agent}")
+    name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+    return platform.kubectl(
+        "create", "token", pod["spec"]["serviceAccountName"], "-n", NS, "--audience=quarterdeck",
+        "--bound-object-kind=Pod", f"--bound-object-name={name}", f"--bound-object-uid={uid}",
+    ).out.strip()  # fmt: skip
+
+
+def for_workloads(platform: Platform) -> str:
+    """URL of the listener where every caller needs a token of its own."""
+    if platform.home is not None:
+        return str(platform.endpoints()["gatewayWorkloads"])
+    address = platform.get("service", "quarterdeck-gateway", SYSTEM)["spec"]["clusterIP"]
+    return f"http://{address}:8702"
+
+
+@pytest.mark.slow
+def test_an_a_b_test_by_claims_of_the_callers_token(platform: Platform) -> None:
+    name, label, callers = "canary-claims", f"{NS}/canary-claims", ("beta-caller", "plain-caller")
+    match = [{"claims": [{"name": "sub", "regex": f"system:serviceaccount:{NS}:beta-.*"}]}]
+    rollout = {"strategy": "Canary", "steps": [{"weight": 0}], "match": match}
+    calls = {"declarative": {"systemMessage": "I call", "tools": [{"type": "Agent", "agent": {"name": name}}]}}
+    platform.apply(agent(name, "version one", rollout=rollout), *(agent(each, "", **calls) for each in callers))
+    try:
+        for each in (name, *callers):
+            platform.wait(f"agent/{each}", seconds=90)
+        tokens = [{"authorization": f"Bearer {token_of(platform, each)}"} for each in callers]
+        url = for_workloads(platform)
+        assert ask(platform, name, headers=tokens[0], url=url)[1] == "TASK_STATE_COMPLETED"
+        tell(platform, name, {"declarative": {"systemMessage": "version two"}})
+        begun = reach(platform, name, "Paused")
+        tag = track_tag(begun["canaryRevision"], begun["startedAt"])
+
+        def on_trial(headers: dict[str, str]) -> set[int]:
+            return {tag_of(ask(platform, name, headers=headers, url=url)[0], label) for _ in range(3)}
+
+        eventually(lambda: on_trial(tokens[0]) == {tag}, "the gateway has the canary")
+        assert on_trial(tokens[1]) == {0}, "another caller's claims do not match"
+        assert tag_of(ask(platform, name)[0], label) == 0, "who has no claims at all is not on trial"
+        forged = tokens[1] | {"sub": f"system:serviceaccount:{NS}:beta-caller"}
+        assert on_trial(forged) == {0}, "a claim is what the token says, no header"
+    finally:
+        platform.kubectl("delete", "agent", name, *callers, "-n", NS)
 
 
 @pytest.mark.slow

@@ -104,3 +104,39 @@ def test_an_autoscaler_can_scale_agents_and_servers(pair: Platform) -> None:
         finally:
             pair.kubectl("delete", "hpa", name, *NAMESPACE)
             pair.kubectl("scale", kind, name, "--replicas=1", *NAMESPACE)
+
+
+@pytest.mark.slow
+def test_an_mcp_server_that_rests_is_woken_by_a_call(pair: Platform) -> None:
+    """Scaled to zero while nobody calls; the call is held until a Pod answers it, its session too."""
+    name = "resting-mcp"
+    deployment = {"image": "datetime-server:latest", "port": 3000, "cmd": "python", "args": ["src/main.py"]}
+    spec = {"transportType": "stdio", "deployment": deployment, "scaleToZero": {"after": "2s"}}
+    metadata = {"name": name, "namespace": "kagent"}
+    pair.apply({"apiVersion": "kagent.dev/v1alpha1", "kind": "MCPServer", "metadata": metadata, "spec": spec})
+    url = f"{pair.gateway}/mcp/kagent/{name}"
+
+    def replicas() -> int:
+        return int(pair.get("deployment", name)["spec"]["replicas"])
+
+    def asleep() -> bool:
+        pods = pair.get("pods", selector=f"app.kubernetes.io/instance={name}")["items"]
+        return replicas() == 0 and not pods
+
+    try:
+        pair.wait(f"mcpserver/{name}", seconds=90)
+        eventually(asleep, "nobody calls: no Pods", 60)
+        ready = pair.condition("mcpserver", name, "Ready")
+        assert (ready["status"], ready["reason"]) == ("True", "ScaledToZero")
+        with httpx.Client(timeout=90, trust_env=False, headers=pair.headers) as client:
+            session = Session(client, url)  # held until the Pod is there
+            answer = session.call()
+            assert answer.status_code == 200 and '"isError":true' not in answer.text, answer.text
+            eventually(asleep, "it rests again", 60)
+            assert session.call().status_code in (200, 404), "woken again; the Pod that knew the session is gone"
+            assert Session(client, url).call().status_code == 200
+        assert pair.get("mcpserver", name)["spec"]["replicas"] == 1, "the spec is never written"
+        text = pair.kubectl("get", "events", *NAMESPACE, "--field-selector", f"involvedObject.name={name}").out
+        assert "ScaledToZero" in text and "Woken" in text
+    finally:
+        pair.kubectl("delete", "mcpserver", name, *NAMESPACE, ok=False)
