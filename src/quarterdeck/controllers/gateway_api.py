@@ -143,7 +143,7 @@ class GatewayApi:
         self.lines = lines
         for process, text in ((self.default, line), *lines.items()):
             self._remember(process, msgspec.json.decode(text, type=_Version).version, result)
-        self._wake(before.statuses, result.statuses)
+        self._wake(before, result)
         return changed
 
     def process_of(self, namespace: str, name: str) -> str:
@@ -191,14 +191,16 @@ class GatewayApi:
             if state.version == version:  # the same content under a new generation is served already
                 state.serves = generations
 
-    def _wake(self, before: Statuses, after: Statuses) -> None:
+    def _wake(self, before: Result, after: Result) -> None:
         """Ask those to be looked at of whom something else is said now."""
-        for name in _changed(before.gateways, after.gateways):
+        for name in _changed(before.statuses.gateways, after.statuses.gateways):
+            self._set.enqueue("gateway", Key(*name))
+        for name in _changed(_used(before), _used(after)):
             self._set.enqueue("gateway", Key(*name))
         for old, new in (
-            (before.routes, after.routes),
-            (before.backends, after.backends),
-            (before.policies, after.policies),
+            (before.statuses.routes, after.statuses.routes),
+            (before.statuses.backends, after.statuses.backends),
+            (before.statuses.policies, after.statuses.policies),
         ):
             for kind, namespace, name in _changed(dict[Name, Any](old), dict[Name, Any](new)):
                 self._set.enqueue(kind.lower(), Key(namespace, name))
@@ -212,6 +214,10 @@ class GatewayApi:
         found = self._set.informer(k.SECRET).list(namespace)
         wanted = {"matchLabels": dict(labels)}
         return [o["metadata"]["name"] for o in found if selects(wanted, o["metadata"].get("labels") or {})]
+
+
+def _used(result: Result) -> dict[tuple[str, str], frozenset[str]]:
+    return {key: part.used for key, part in result.gateways.items()}
 
 
 def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> list[Any]:

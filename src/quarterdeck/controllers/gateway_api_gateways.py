@@ -15,6 +15,7 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.gateway_api import AGENTGATEWAY_CLASS, CLASS, CONTROLLER, GROUP
 from quarterdeck.resources.gateway_api.gateway import GatewaySpec
+from quarterdeck.translate.gateway_api.compile import Served
 from quarterdeck.translate.gateway_api.features import FEATURES
 from quarterdeck.translate.gateway_api.status import (
     GatewayStatus,
@@ -23,7 +24,7 @@ from quarterdeck.translate.gateway_api.status import (
     accepted,
     conditions_of,
 )
-from quarterdeck.translate.gateway_api.workload import dedicated, shared
+from quarterdeck.translate.gateway_api.workload import admission, dedicated, shared
 
 from .context import Context
 from .gateway_api import GatewayApi, Replica
@@ -133,7 +134,7 @@ class GatewayReconciler:
         if part is not None and said.verdicts[0].status == "True":
             spec = parse(GatewaySpec, obj.get("spec") or {}, f"Gateway {key}")
             try:
-                await self._apply(obj, spec, part.ports)
+                await self._apply(obj, spec, part)
             except (ConfigError, ApiError) as error:
                 failed = self.context.not_programmed(obj, error)
                 trouble = Verdict("Programmed", "False", failed.reason, failed.message)
@@ -143,14 +144,19 @@ class GatewayReconciler:
         await self._write(obj, said, trouble, addresses)
         return again
 
-    async def _apply(self, obj: Object, spec: GatewaySpec, ports: dict[int, int]) -> None:
+    async def _apply(self, obj: Object, spec: GatewaySpec, part: Served) -> None:
+        """Raises ConfigError (a name is taken) and ApiError."""
         pods = self.api.pods
-        if not ports:
+        if not part.ports:
             return
         if pods.shared:
-            await self.context.apply(obj, shared(obj, spec, ports, [pods.shared]))
-        else:
-            await self.context.apply(obj, dedicated(obj, spec, ports, pods))
+            await self.context.apply(obj, shared(obj, spec, part.ports, [pods.shared]))
+            return
+        policed = self.context.options.network_policies is not None
+        admitted = admission(obj, spec, part.used) if policed else []
+        if not admitted:
+            await self.context.remove(obj, (k.NETWORK_POLICY,))
+        await self.context.apply(obj, [*dedicated(obj, spec, part.ports, pods), *admitted])
 
     def _addresses(self, key: Key) -> list[str]:
         """Where clients find it: a load balancer's addresses, else those of its Service."""

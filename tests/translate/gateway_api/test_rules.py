@@ -263,6 +263,7 @@ def test_policies_of_listeners_and_rules() -> None:
         ("AgentgatewayPolicy", {"backend": {"mcp": {"guardrails": {"processors": [1]}}}}),
         ("AgentgatewayPolicy", {"frontend": {"networkAuthorization": {"policy": {}}}}),
         ("AgentgatewayPolicy", {"traffic": {"authorization": {"action": "Allow"}}}),
+        ("TrafficPolicy", {"rbac": {"policy": {"matchExpressions": ["mcp.tool.name =="]}}}),
     ],
 )
 def test_a_policy_that_cannot_be_enforced_closes_what_it_protects(kind: str, spec: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from quarterdeck.cel.errors import CompileError
+from quarterdeck.cel.parser import parse as parse_cel
 from quarterdeck.errors import ConfigError
 from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.resources.kgateway import agentgateway_policy as agw
@@ -35,6 +37,8 @@ from quarterdeck.translate.objects import duration
 from .credentials import Credentials
 from .status import Problem
 
+_NODES, _DEPTH = 10_000, 200
+"""Of an expression's tree."""
 _UNITS = {"Seconds": 1.0, "Minutes": 60.0, "Hours": 3600.0}
 _RETRY_ON = {
     "5xx": (500, 502, 503, 504),
@@ -245,6 +249,11 @@ def _authorize(found: _Found, wanted: WantedAuthorization, where: str, *, mcp: b
     effects = {"Deny": "deny", "Require": "require"}
     effect: Any = effects.get(wanted.action, "allow")
     rules = tuple(CelRule(effect, " ".join(text.split("\n"))) for text in wanted.policy.match_expressions)
+    for rule in rules:
+        try:
+            parse_cel(rule.expression, _NODES, _DEPTH)
+        except CompileError as error:
+            found.problems.append(f"{rule.expression!r} is no CEL expression: {error}")
     about_tools = mcp or any("mcp." in rule.expression for rule in rules)
     name = "mcp_authorization" if about_tools else "authorization"
     found.set(name, (*found.fields.get(name, ()), Authorization(rules, strict, where)))
