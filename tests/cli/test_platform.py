@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,52 @@ def test_audit_filter() -> None:
     assert Filter("kagent/a").matches(record)
     assert not Filter("b").matches(record)
     assert not Filter(decision="allow").matches(record)
+
+
+@pytest.mark.e2e
+def test_checkpoints_of_the_control_plane_vouch_for_the_records(platform: Run) -> None:
+    platform("tools", "call", "datetime-agent-mcp", "get_time")
+    wait_for(lambda: json.loads(platform("audit", "verify", "-o", "json").stdout)["anchored"] > 0)
+    found = json.loads(platform("audit", "verify", "-o", "json").stdout)
+    assert found["ok"] and found["checkpoints"]
+
+
+@pytest.mark.e2e
+def test_the_kill_switch_works_within_a_second(platform: Run) -> None:
+    made = json.loads(
+        platform("gateway", "revoke", "--server", "kagent/datetime-agent-mcp", "--reason", "odd", "-o", "json").stdout
+    )
+    time.sleep(1.0)  # what is promised
+    refused = platform("tools", "call", "datetime-agent-mcp", "get_time", ok=False)
+    assert refused.returncode != 0 and "revoked" in refused.stderr
+    assert made["id"] in platform("gateway", "revocations").stdout
+    records = platform("audit", "tail", "-o", "json", "--decision", "deny").stdout.splitlines()
+    assert json.loads(records[-1])["rule"] == "revoked/server/kagent/datetime-agent-mcp"
+    platform("gateway", "unrevoke", made["id"])
+    wait_for(lambda: platform("tools", "call", "datetime-agent-mcp", "get_time", ok=False).returncode == 0)
+    assert "nobody is revoked" in platform("gateway", "revocations").stderr
+
+
+@pytest.mark.e2e
+def test_tools_are_pinned(platform: Run) -> None:
+    server = "datetime-agent-mcp"
+    assert "was never approved" in platform("tools", "diff", server, ok=False).stdout
+    assert "nobody to ask" in platform("tools", "approve", server, "--tool", "get_time", ok=False).stderr
+    assert "1 tools approved: get_time" in platform("tools", "approve", server, "--tool", "get_time", "--yes").stdout
+    wait_for(lambda: platform("tools", "list", server, "-o", "name").stdout.split() == ["get_time"])
+    refused = platform("tools", "call", server, "get_date", ok=False)
+    assert "has no tool 'get_date'" in refused.stderr
+    wait_for(lambda: "Quarantined" in platform("get", "mcpserver", server, "-n", "kagent", "-o", "yaml").stdout)
+    platform("tools", "approve", server, "--yes")
+    assert platform("tools", "diff", server).returncode == 0
+    wait_for(lambda: platform("tools", "call", server, "get_date", ok=False).returncode == 0)
+    assert "nothing suspicious" in platform("tools", "scan", server).stderr
+    platform("tools", "withdraw", server)
+    wait_for(lambda: "get_date" in platform("tools", "list", server, "-o", "name").stdout)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
