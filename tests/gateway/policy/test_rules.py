@@ -12,6 +12,8 @@ from quarterdeck.errors import ConfigError
 from quarterdeck.gateway.policy.rules import Rules
 from quarterdeck.snapshot.policies import Authorization, CelRule
 
+from .rig import admit_now, chain, request
+
 ALLOW, DENY, REQUIRE = "allow", "deny", "require"
 
 
@@ -50,6 +52,17 @@ def test_order_of_effects(given: list[tuple[str, str]], now: bool, strict: bool)
     values = {"jwt": {"sub": "alice"}}
     assert rules(*given).decide(values).allow is now
     assert rules(*given, strict=True).decide(values).allow is strict
+
+
+def test_nobody_gets_round_a_denial_by_making_it_costly() -> None:
+    costly = {"jwt": {"l": list(range(2000))}}
+    deny = "jwt.l.exists(a, jwt.l.exists(b, a + b == 100000)) || jwt.evil"
+    assert not rules((DENY, deny)).decide(costly).allow
+    call = request("POST", body=b'{"evil": true}' + b" " * (2 * 1024 * 1024))
+    on_body = chain(open=True, authorization=(Authorization((CelRule("deny", "json(request.body).evil || false"),)),))
+    refusal = admit_now(on_body, call)
+    assert refusal is not None and refusal.status == 403
+    assert admit_now(on_body, request("POST", body=b'{"evil": false}')) is None
 
 
 def test_sets_of_several_attachment_points() -> None:

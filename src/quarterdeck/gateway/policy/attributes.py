@@ -10,7 +10,7 @@ from time import perf_counter, time
 from typing import Any
 from urllib.parse import unquote
 
-from quarterdeck.cel import EvalError, Timestamp
+from quarterdeck.cel import BudgetExceeded, EvalError, Timestamp
 from quarterdeck.cel.agentgateway import Secret
 
 from .admission import Admission
@@ -109,10 +109,17 @@ def plain_path(raw: bytes) -> str:
     return raw.decode("latin-1")
 
 
+class BodyTooLarge(BudgetExceeded):
+    """Nothing can be said about the body. ``||`` does not absorb it: no caller gets round a rule with a large one."""
+
+    def __init__(self) -> None:
+        EvalError.__init__(self, f"the body is larger than {BODY_LIMIT} bytes")
+
+
 def body_value(body: bytes) -> bytes:
-    """A body as expressions read it. Raises EvalError when it is too large."""
+    """A body as expressions read it. Raises BodyTooLarge."""
     if len(body) > BODY_LIMIT:
-        raise EvalError(f"the body is larger than {BODY_LIMIT} bytes")
+        raise BodyTooLarge
     return body
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from quarterdeck.cel.errors import EvalError
+from quarterdeck.cel.errors import BudgetExceeded, EvalError
 from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot.policies import Authorization, CelRule
 
@@ -31,7 +31,8 @@ class Rules:
 
     No rules: allow. Any deny that is true: deny. Any require that is not true: deny. Any allow that is true: allow.
     Else it is allowed only when there is no allow rule at all, and, for strict sets (October 2025), no deny rule
-    either. A rule whose evaluation fails counts as not true; in a strict set a failing deny denies.
+    either. A rule whose evaluation fails counts as not true; in a strict set a failing deny denies. A deny that takes
+    too much work, or reads a body too large to be read, denies in any set: else callers could get round it.
     """
 
     def __init__(self, sets: Sequence[Authorization], where: str, reason: str = "denied by policy") -> None:
@@ -80,6 +81,8 @@ class Rules:
                 try:
                     if test(variables) is True:
                         return denied
+                except BudgetExceeded:
+                    return denied
                 except EvalError:
                     if strict:
                         return denied
