@@ -9,11 +9,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
 import yaml
 
+from cluster.build import helm_path
 from cluster.servers import ServedApi, command, serving
 from quarterdeck.cli.chart import Release, load
 from quarterdeck.errors import NotFound
@@ -27,6 +29,13 @@ SYSTEM = "quarterdeck-system"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServedApi]:
     async with serving("embedded", tmp_path_factory.mktemp("install")) as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fresh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServedApi]:
+    """One where nothing of ours has ever been installed."""
+    async with serving("embedded", tmp_path_factory.mktemp("fresh")) as served:
         yield served
 
 
@@ -95,3 +104,48 @@ async def test_wrong_values_are_named(tmp_path: Path) -> None:
     ):
         code, error = await failing("manifests", *words)
         assert code in (1, 2) and said in error
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_dry_run_through_helm_changes_nothing(fresh: ServedApi, major: Literal[3, 4], tmp_path: Path) -> None:
+    api = fresh
+    if not helm_path(major).exists():
+        pytest.skip(f"helm {major} is not built here: python tests/cluster/build.py (needs Go)")
+    (tmp_path / "helm").symlink_to(helm_path(major))
+    place = f"dry-{major}"
+
+    async def qd(*words: str) -> str:
+        path = f"PATH={tmp_path}:{Path(QD).parent}:/usr/bin:/bin"
+        return await command("/usr/bin/env", path, QD, *words, "-n", place, kubeconfig=api.kubeconfig)
+
+    async def there() -> set[str]:
+        """Everything of these kinds, and which version of it."""
+        kinds = (k.NAMESPACE, k.CRD, k.DEPLOYMENT, k.SECRET, k.CONFIG_MAP, k.CLUSTER_ROLE, k.SERVICE)
+        found = [(res, obj) for res in kinds for obj in (await api.client.list(res)).items]
+        marks = {f"{r.plural}/{o['metadata']['name']}@{o['metadata']['resourceVersion']}" for r, o in found}
+        return {mark for mark in marks if "kube-root-ca.crt" not in mark}
+
+    before = await there()
+    planned = await qd("install", "--dry-run", "--set", "gateway.replicas=4")
+    rendered = [d for part in planned.split("\n---\n") if (d := _document(part)) and d.get("kind") == "Deployment"]
+    replicas = {d["metadata"]["name"]: d["spec"]["replicas"] for d in rendered}
+    assert replicas == {"quarterdeck": 4, "quarterdeck-controller": 1}, "both charts' manifests, with the values given"
+    alone = await qd("install", "--dry-run", "--no-definitions")
+    assert ("kind: CustomResourceDefinition" in planned, "kind: CustomResourceDefinition" in alone) == (True, False)
+    assert await there() == before
+    with pytest.raises(AssertionError, match=f"not installed in namespace {place}"):
+        await qd("uninstall", "--dry-run")
+    with pytest.raises(AssertionError, match="gateway"):
+        await qd("install", "--dry-run", "--set", "gateway.replicas=many")
+    assert await there() == before
+
+
+def _document(part: str) -> dict[str, Any] | None:
+    """One manifest out of helm's report, which says more around them."""
+    text = part[: part.index("\nNOTES:")] if "\nNOTES:" in part else part
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return found if isinstance(found, dict) else None
