@@ -43,6 +43,10 @@ class Options:
     """Where other processes of this gateway reach this one: an address, or a directory for a socket; None: nowhere."""
     bind: str = "127.0.0.1"
     """Where listeners of the configuration are bound that name no address."""
+    public_url: str = ""
+    """How clients reach the gateway; empty: at what they ask for."""
+    trusted_hops: tuple[str, ...] = ()
+    """Networks of proxies in front, whose forwarded headers are believed."""
     workers: int = 1
     """Processes that serve; more than one are kept by a supervisor."""
     share: Share | None = None
@@ -79,6 +83,10 @@ def parse(arguments: list[str]) -> Options:
     flag("ready", f"{pod_ip}:15021", "/healthz/ready")
     flag("admin", "127.0.0.1:15000", "/config_dump, /logging")
     flag("bind", pod_ip, "address of the listeners of the configuration that name none")
+    flag("public-url", "", "http(s)://HOST[/PATH] that clients use, for URLs in metadata and agent cards")
+    flag(
+        "trusted-hops", "", "networks (CIDR, separated by commas) of proxies in front whose X-Forwarded-* are believed"
+    )
     flag("control-plane", "", "URL of the control plane that streams the configuration")
     flag("control-plane-ca", "", "PEM file to verify the control plane with")
     flag("gateway", "quarterdeck-system/quarterdeck", "NAMESPACE/NAME of the Gateway to serve")
@@ -126,6 +134,8 @@ def parse(arguments: list[str]) -> Options:
         limits_file=_path(given.limits_file),
         peers=address(given.peers) if given.peers else data_dir / "peers",
         bind=given.bind,
+        public_url=given.public_url,
+        trusted_hops=tuple(hop.strip() for hop in given.trusted_hops.split(",") if hop.strip()),
         workers=_workers(given.workers),
         share=Share.parse(given.worker),
         file=file,

@@ -18,7 +18,7 @@ from .eras import Eras
 from .groups import Member
 from .httpsse import SseConversation
 from .newer import NewerConversation
-from .openapi import RestConversation
+from .rest import RestConversation
 from .route import Lane, McpRoute
 from .sessions import ClientSession
 

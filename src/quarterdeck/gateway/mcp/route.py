@@ -16,6 +16,7 @@ from ..upstream import Upstreams
 if TYPE_CHECKING:
     from ..pins import Pins
     from .groups import McpGroup
+    from .openapi import Operation
 
 
 Start = tuple[str, Origin, bytes | None, bytes | None, str]
@@ -89,6 +90,8 @@ class McpRoute:
         self.plain = server.protocol == "STREAMABLE_HTTP" and server.openapi is None
         """Whether it is spoken to as clients speak to us; others need the gateway to translate."""
         self.reachable = bool(server.endpoints)
+        self.operations: dict[str, Operation] | None = None
+        """Of an API: its tools, compiled when they are first needed."""
         self.pins: Pins | None = None
         """What was approved of its tools; None: no tool is held to anything."""
         self.group: McpGroup = None  # type: ignore[assignment]  # set when the table is compiled
