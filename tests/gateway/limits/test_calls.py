@@ -14,6 +14,7 @@ from ..conftest import Rig, snapshot, token
 from .upstream import serving
 
 PATH = "/mcp/kagent/peer"
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {}}}
 FAILURES = ["reset", "cut", "500", "503", "garbage", "html", "internal"]
 ANSWERS = ["ok", "stream", "tool_error", "invalid"]
 
@@ -195,3 +196,21 @@ async def test_a_new_configuration_closes_nothing(bare: Rig) -> None:
             await call(bare)
         served(bare, upstream.port)
         assert is_unavailable(await call(bare))
+
+
+async def test_a_defect_of_ours_in_the_probe_lets_another_try(bare: Rig) -> None:
+    async with serving("500") as upstream:
+        served(bare, upstream.port)
+        for _ in range(3):
+            await call(bare)
+        advance(bare, 30.0)
+        sent, broken = bare.gateway.upstreams.send, Exception("a defect")
+
+        def fails(*_: object, **__: object) -> None:
+            raise broken
+
+        bare.gateway.upstreams.send = fails  # type: ignore[method-assign]  # what no test can bring about otherwise
+        assert (await bare.request(PATH, CALL, bearer=token("pod-b"))).status == 500
+        bare.gateway.upstreams.send = sent  # type: ignore[method-assign]
+        upstream.modes = ["ok"]
+        assert not is_unavailable(await call(bare))

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..mcp.relay import McpRelay
 
 
+_LISTENING = frozenset({"GET", "subscriptions/listen"})
+"""Streams that a client opens to be told of things: they last as long as it wants."""
+
+
 class Bounds:
     """Made only where there is something to keep: most servers have none."""
 
@@ -49,16 +53,17 @@ class Bounds:
         self, relay: McpRelay, call: McpCall, again: Callable[[McpCall], None], gone: Callable[[McpCall], None]
     ) -> None:
         """Bound an attempt. ``again(call)`` makes another; ``gone(call)``: the client left before it could be made."""
+        if call.method in _LISTENING:
+            return
+        attempts = call.attempts
+        if attempts is None:
+            attempts = call.attempts = self._attempts(call, again, gone)
+        ends = [attempts.end] if attempts.end else []
+        ends += [monotonic() + self._each] if self._each else []
+        if ends:
+            relay.end_by(min(ends))
+        relay.attempts = attempts
         relay.most = self._most
-        if relay.timeout:  # streams that a client opened to listen have none
-            attempts = call.attempts
-            if attempts is None:
-                attempts = call.attempts = self._attempts(call, again, gone)
-            ends = [attempts.end] if attempts.end else []
-            ends += [monotonic() + self._each] if self._each else []
-            if ends:
-                relay.end_by(min(ends))
-            relay.attempts = attempts
         if self.hints is not None and call.method == protocol.TOOLS_LIST:
             relay.transform = _learning(self.hints, relay.transform)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +17,8 @@ from .rates import Rates
 if TYPE_CHECKING:
     from .service import Limits
 
-_LEASE = 300.0
-"""Seconds a probe may take where calls have no time limit."""
-_MARGIN = 5.0
+_LEASE = 3600.0
+"""Seconds after which a probe that never ended counts for nothing; that of a process that died does so at once."""
 
 
 class Stop(NamedTuple):
@@ -33,26 +33,23 @@ class Stop(NamedTuple):
 class ServerLimits:
     """Limits of one server as one group of servers uses it; the guard of the calls to it."""
 
-    def __init__(
-        self, label: str, rule: Breaker, limits: Limits, rates: Rates | None, bounds: Bounds | None, timeout: float
-    ) -> None:
-        """``timeout``: seconds a call may take at most; 0: any number."""
+    def __init__(self, label: str, rule: Breaker, limits: Limits, rates: Rates | None, bounds: Bounds | None) -> None:
         self.label = label
         self.bounds = bounds
         self._rule = rule
         self._limits = limits
         self._breakers = limits.breakers
         self._rates = rates
-        self._lease = (timeout or _LEASE) + _MARGIN
 
     def admit(self, call: Call) -> Stop | None:
         """Whether a ``tools/call`` may go on."""
         if self._rule.failures:
             if self._breakers.active:
-                wait = self._breakers.admit(self.label, call.tool, self._lease)
+                wait = self._breakers.admit(self.label, call.tool, _LEASE)
                 if wait > 0.0:
                     return self._unavailable(call.tool, wait)
-                call.probe = wait < 0.0
+                if wait < 0.0:
+                    self._probes(call)
             call.guard = self
         if self._rates is not None:
             exceeded = self._rates.take(call)
@@ -66,6 +63,19 @@ class ServerLimits:
         if health == "answered" and not self._breakers.active:
             return
         self._breakers.report(self.label, call.tool, health, self._rule, probe=call.probe)
+
+    def _probes(self, call: Call) -> None:
+        """However the call ends, the next may be the probe then."""
+        call.probe = True
+        call.exchange.on_end(lambda: self._later(call))
+
+    def _later(self, call: Call) -> None:
+        """In this loop iteration the call may still be recorded."""
+        asyncio.get_running_loop().call_soon(self._abandoned, call)
+
+    def _abandoned(self, call: Call) -> None:
+        if not call.done:
+            self._breakers.report(self.label, call.tool, "unknown", self._rule, probe=True)
 
     def _unavailable(self, tool: str, wait: float) -> Stop:
         self._limits.refused.labels(self.label, tool).value += 1

@@ -92,8 +92,7 @@ class Limits:
         if Bounds.wanted(policies):
             hints = self._hints.setdefault(route.label, Hints())
             bounds = Bounds(policies, hints, self._budgets.get(where), self._retries.labels(route.label))
-        timeout = policies.timeout or route.server.timeout
-        return ServerLimits(route.label, policies.breaker or _DEFAULT, self, rates, bounds, timeout)
+        return ServerLimits(route.label, policies.breaker or _DEFAULT, self, rates, bounds)
 
     def rates(
         self, limits: tuple[RateLimit, ...], where: str, *, tools: bool, done: tuple[RateLimit, ...] = ()
