@@ -71,6 +71,7 @@ class Exporter:
         self._sleep = sleep
         self._queue: deque[bytes] = deque()
         self._wake = asyncio.Event()
+        self._stepped = asyncio.Event()
         self.full = False
         self.sent = 0
         self.dropped = 0
@@ -90,7 +91,7 @@ class Exporter:
         wait = _FIRST
         while True:
             await self._wake.wait()
-            if not await self.step():
+            if not await self._step():
                 await self._sleep(wait)
                 wait = min(wait * 2, _LONGEST)
                 continue
@@ -98,7 +99,13 @@ class Exporter:
             if not self._queue:
                 self._wake.clear()
 
-    async def step(self) -> bool:
+    async def drained(self) -> None:
+        """Wait until :meth:`run` has sent all; for ever while nobody takes it."""
+        while self._queue:
+            self._stepped.clear()
+            await self._stepped.wait()
+
+    async def _step(self) -> bool:
         """Send one batch; False when it was not taken."""
         batch = [self._queue[at] for at in range(min(_BATCH, len(self._queue)))]
         if not batch:
@@ -113,6 +120,7 @@ class Exporter:
         for _ in batch:
             self._queue.popleft()
         self.sent += len(batch)
+        self._stepped.set()
         if self.full and len(self._queue) <= self._limit // 2:
             self.full = False
         return True

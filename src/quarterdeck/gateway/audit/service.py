@@ -25,6 +25,9 @@ from .delivery import Exporter, Target
 from .options import AuditOptions, is_url, path_of
 from .tracing import Tracer
 
+_LAST = 3.0
+"""Seconds at the end for collectors and anchors to take what is left."""
+
 
 class Auditing:
     """Made before the gateway listens; :meth:`start` once a loop runs, :meth:`stop` when the last call is over."""
@@ -77,17 +80,15 @@ class Auditing:
     async def stop(self) -> None:
         """Write what is left, and say that this was all."""
         self.log.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST):
+                await asyncio.gather(*(exporter.drained() for exporter in self._exporters.values()))
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(_LAST):
                 await self._checkpoints.step(final=True)
-                for exporter in self._exporters.values():
-                    while exporter.waiting and await exporter.step():
-                        pass
         for target in self._targets:
             target.close()
         if self.access is not None:
