@@ -214,3 +214,16 @@ async def test_a_defect_of_ours_in_the_probe_lets_another_try(bare: Rig) -> None
         bare.gateway.upstreams.send = sent  # type: ignore[method-assign]
         upstream.modes = ["ok"]
         assert not is_unavailable(await call(bare))
+
+
+async def test_unavailable_is_said_at_once(bare: Rig) -> None:
+    async with serving("hang") as upstream:
+        served(bare, upstream.port, timeout=0.1)
+        await asyncio.gather(*(call(bare) for _ in range(3)))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for _ in range(50):
+            assert is_unavailable(await call(bare))
+        assert loop.time() - started < 50 * 0.1, "nobody waited for the server's silence"
+        latencies = sorted(record["latency_ms"] for record in bare.records() if record.get("status") == 503)
+        assert latencies[len(latencies) // 2] < 1.0
