@@ -81,7 +81,13 @@ class Gateway:
         self.revocations = Revocations(options.data_dir / "revocations.json", self.upstreams.end)
         tables = shared(options.limits_file) if options.limits_file is not None else None
         self.limits = Limits(tables, registry=self.registry)
-        self.services = Services(self.upstreams, revocations=self.revocations, limits=self.limits.admission)
+        self.services = Services(
+            self.upstreams,
+            public_url=options.public_url,
+            trusted_hops=options.trusted_hops,
+            revocations=self.revocations,
+            limits=self.limits.admission,
+        )
         self._budgets = Budgets()
         sealer = SessionSealer(key)
         self._keys = KeyFile(key_file, key, sealer)
@@ -89,7 +95,7 @@ class Gateway:
         mcp.peers.find = lambda key: self._router.table.groups.get(key)
         self.peers = mcp.peers
         llm = LlmEndpoint(self.upstreams, self._observer)
-        a2a = A2aEndpoint(self.upstreams, self._observer)
+        a2a = A2aEndpoint(self.upstreams, self._observer, self.services)
         self._router = Router(
             Table(Snapshot(), self.upstreams),
             self._observer,
@@ -173,6 +179,7 @@ class Gateway:
                 await task
         await asyncio.gather(self.listeners.stop(grace), *(server.stop(grace) for server in self._servers))
         await self.peers.stop()
+        self.services.close()
         self.upstreams.close()
         await self.peers.stop()
         await self.children.stop()

@@ -17,6 +17,7 @@ from ..call import Call
 from ..observe import Observer
 from ..policy.authorizer import Request
 from ..policy.principal import Principal
+from ..policy.services import Services
 from ..split import Destination, Splitter
 from ..table import Table
 from ..upstream import Relay, Upstreams
@@ -35,9 +36,10 @@ _PASSED_BACK = frozenset(
 class A2aEndpoint:
     """Serves calls to agents."""
 
-    def __init__(self, upstreams: Upstreams, observer: Observer) -> None:
+    def __init__(self, upstreams: Upstreams, observer: Observer, services: Services) -> None:
         self._upstreams = upstreams
         self._observer = observer
+        self._services = services
         self._pool = upstreams.pool()
         self._turn = count()
 
@@ -47,9 +49,7 @@ class A2aEndpoint:
         base = f"/a2a/{label}"
         self.serve(exchange, table, principal, label, raw.removeprefix(base) or "/", base)
 
-    def serve(
-        self, exchange: Exchange, table: Table, principal: Principal, label: str, target: str, base: str
-    ) -> None:
+    def serve(self, exchange: Exchange, table: Table, principal: Principal, label: str, target: str, base: str) -> None:
         """Serve a request for the agent ``label`` (``namespace/name``); ``target`` is the agent's own path and query.
 
         ``base`` is the path under which clients find the agent here: its card names it.
@@ -90,7 +90,8 @@ class A2aEndpoint:
             return
         target = target if target.startswith("/") else "/" + target
         card = call.exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
-        relay = A2aRelay(self._upstreams, call, self._observer, base or "/" if card else "", track)
+        url = self._services.base_url(call.exchange, call.headers) + base if card else ""
+        relay = A2aRelay(self._upstreams, call, self._observer, url, track)
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
         self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint))
@@ -137,18 +138,18 @@ class Track:
 
 
 class A2aRelay(Relay):
-    """Streams an agent's answer; a card (``card_path`` set) is taken whole and rewritten."""
+    """Streams an agent's answer; a card (``card_url`` set) is taken whole and rewritten."""
 
-    __slots__ = ("_card", "_card_path", "_observer", "_status", "_track", "call", "others")
+    __slots__ = ("_card", "_card_url", "_observer", "_status", "_track", "call", "others")
 
     def __init__(
-        self, upstreams: Upstreams, call: Call, observer: Observer, card_path: str, track: Track | None = None
+        self, upstreams: Upstreams, call: Call, observer: Observer, card_url: str, track: Track | None = None
     ) -> None:
         super().__init__(upstreams, call.exchange, _TIMEOUT)
         self._track = track
         self.call = call
         self._observer = observer
-        self._card_path = card_path
+        self._card_url = card_url
         self._card = b""
         self._status = 0
         self.others: list[tuple[Endpoint, str]] = []
@@ -171,9 +172,9 @@ class A2aRelay(Relay):
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.touch()
         self._status = status
-        if self._card_path and status == 200:
+        if self._card_url and status == 200:
             return
-        self._card_path = ""
+        self._card_url = ""
         kept = [header for header in headers if header[0] in _PASSED_BACK]
         if (b"content-type", b"text/event-stream") in [(k, v.partition(b";")[0]) for k, v in kept]:
             kept.append((b"x-accel-buffering", b"no"))
@@ -186,7 +187,7 @@ class A2aRelay(Relay):
         self.touch()
         if self._track is not None:
             self._track.reading.feed(data)
-        if not self._card_path:
+        if not self._card_url:
             self.exchange.write(data)
             return
         self._card += data
@@ -194,11 +195,9 @@ class A2aRelay(Relay):
             self.give_up(UpstreamError(f"its card is larger than {_CARD_LIMIT} bytes"))
 
     def complete(self) -> None:
-        if self._card_path:
-            host = self.call.headers.get(b"host", b"localhost").decode("latin-1")
+        if self._card_url:
             try:
-                scheme = "http" if self.exchange.tls is None else "https"
-                card = rewrite(self._card, f"{scheme}://{host}{self._card_path}".rstrip("/"))
+                card = rewrite(self._card, self._card_url.rstrip("/"))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 self.failed(UpstreamError(f"its card is not JSON: {error}"))
                 return

@@ -14,7 +14,7 @@ from quarterdeck.snapshot.policies import OAuthClient, Policies
 from quarterdeck.wire.http import Exchange
 
 from ..upstream import Upstreams
-from .fetch import Fetcher
+from .fetch import Fetcher, parse_url
 from .jwks import KeyStores
 from .outbound import Tokens
 from .principal import Principal
@@ -39,7 +39,7 @@ class Services:
     """``public_url`` is how clients reach the gateway (``https://host[/path]``); without it, it is what they ask for.
 
     ``trusted_hops``: networks of proxies in front whose ``X-Forwarded-*`` are believed. Raises ConfigError when one is
-    no network.
+    no network, or the URL none.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class Services:
         self.upstreams = upstreams
         self.fetcher = Fetcher(upstreams)
         self.keys = keys or KeyStores(self.fetcher, clock)
+        if public_url:
+            parse_url(public_url, "public URL")
         self.public_url = public_url.rstrip("/")
         self.limits = limits
         self.revocations = revocations
