@@ -225,5 +225,5 @@ async def test_unavailable_is_said_at_once(bare: Rig) -> None:
         for _ in range(50):
             assert is_unavailable(await call(bare))
         assert loop.time() - started < 50 * 0.1, "nobody waited for the server's silence"
-        latencies = sorted(record["latency_ms"] for record in bare.records() if record.get("status") == 503)
+        latencies = sorted(record["latencyMs"] for record in bare.records() if record.get("status") == 503)
         assert latencies[len(latencies) // 2] < 1.0
