@@ -131,12 +131,12 @@ class AuditLog:
         try:
             while done < len(pending):
                 batch = pending[done : done + _BATCH]
-                before = chain.seq, chain.prev
+                before = chain.mark()
                 lines = [chain.link(record) for record in batch]
                 try:
                     sink.write(lines[0] if len(lines) == 1 else b"".join(lines))
                 except OSError:
-                    chain.seq, chain.prev = before
+                    chain.back(before)
                     raise
                 done += len(batch)
                 if self.exports:

@@ -7,7 +7,7 @@ holds ``prev``, the hash of the chain's line before. The first line of a chain h
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 from os import urandom
 from typing import Literal
 
@@ -58,22 +58,34 @@ _encode = msgspec.json.Encoder().encode
 class Chain:
     """Makes lines of records. ``prev``: the hash that the first one follows."""
 
-    __slots__ = ("id", "prev", "seq")
+    __slots__ = ("_label", "_prev", "id", "seq")
 
     def __init__(self, prev: str = GENESIS, ident: str = "") -> None:
         self.id = ident or urandom(8).hex()
         self.seq = 0
         """Of the next line."""
-        self.prev = prev
+        self._prev = prev.encode()
+        self._label = b',"chain":"%b","seq":' % self.id.encode()
+
+    @property
+    def prev(self) -> str:
+        """Hash of the last line."""
+        return self._prev.decode()
 
     def link(self, record: Record) -> bytes:
         """The record's line, with its newline."""
-        head = b'%b,"chain":"%b","seq":%d,"prev":"%b"' % (
-            _encode(record)[:-1], self.id.encode(), self.seq, self.prev.encode()
-        )  # fmt: skip
-        self.prev = hashlib.sha256(head).hexdigest()
+        head = b'%b%b%d,"prev":"%b"' % (_encode(record)[:-1], self._label, self.seq, self._prev)
+        digest = self._prev = sha256(head).hexdigest().encode()
         self.seq += 1
-        return b'%b,"hash":"%b"}\n' % (head, self.prev.encode())
+        return b'%b,"hash":"%b"}\n' % (head, digest)
+
+    def mark(self) -> tuple[int, bytes]:
+        """Where the chain is, for :meth:`back`."""
+        return self.seq, self._prev
+
+    def back(self, mark: tuple[int, bytes]) -> None:
+        """Take back the lines after a mark: they were not written."""
+        self.seq, self._prev = mark
 
 
 class Position(Struct, frozen=True):
