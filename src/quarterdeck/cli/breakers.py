@@ -38,12 +38,14 @@ def breakers(
 
     if output not in ("", "json", "yaml"):
         raise UsageError(f"-o {output}: one of json, yaml")
-    target = _reset_target(reset) if reset else "/breakers"
-    answer = asyncio.run(_ask(admin, "POST" if reset else "GET", target))
-    if reset:
-        print(closed(reset, answer["reset"]))
-    else:
-        print(shown(answer["breakers"], output), end="")
+    server, tool = _parts(reset) if reset else ("", "")
+    found = asyncio.run(_ask(admin, "GET", "/breakers"))["breakers"]
+    if not reset:
+        print(shown(found, output), end="")
+        return
+    count = sum(view["server"] == server and tool in ("", view["tool"]) for view in found)
+    asyncio.run(_ask(admin, "POST", _reset_target(server, tool)))  # each of several workers says what it closed itself
+    print(closed(reset, count))
 
 
 def shown(found: list[dict[str, Any]], output: str) -> str:
@@ -76,17 +78,20 @@ def closed(name: str, count: int) -> str:
     return f"{count} circuit breaker(s) of {name} closed"
 
 
-def _reset_target(name: str) -> str:
-    """The request's target. Raises UsageError."""
-    from urllib.parse import urlencode
-
+def _parts(name: str) -> tuple[str, str]:
+    """Server and tool; no tool: all of them. Raises UsageError."""
     from quarterdeck.errors import UsageError
 
     parts = name.split("/", 2)
     if len(parts) < 2 or not all(parts):
         raise UsageError(f"--reset {name}: give NAMESPACE/SERVER/TOOL, or NAMESPACE/SERVER for all of its tools")
-    query = {"server": "/".join(parts[:2]), **({"tool": parts[2]} if len(parts) == 3 else {})}
-    return f"/breakers/reset?{urlencode(query)}"
+    return "/".join(parts[:2]), parts[2] if len(parts) == 3 else ""
+
+
+def _reset_target(server: str, tool: str) -> str:
+    from urllib.parse import urlencode
+
+    return f"/breakers/reset?{urlencode({'server': server, 'tool': tool} if tool else {'server': server})}"
 
 
 async def _ask(admin: str, method: str, target: str) -> dict[str, Any]:
