@@ -48,7 +48,7 @@ class Wire:
     bearer: bytes
     """Header lines of the agent and of the user."""
     sessions: dict[str, bytes]
-    denied_status: int = 400
+    denied_status: int = 200
 
     def path(self, kind: str) -> str:
         return _PATHS[kind]
@@ -152,7 +152,7 @@ async def rig(command: Path, workers: int = 0) -> AsyncIterator[Rig]:
         key, {"iss": "bench", "aud": "quarterdeck", "exp": later, "kubernetes.io": {"pod": {"uid": "pod-a"}}}
     )
     bearer = _token(key, {"iss": ISSUER, "aud": "gateway", "exp": later, "sub": "bench"})
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         behind = {
             "json": stack.enter_context(gotools.upstream(command)),
             "sse": stack.enter_context(gotools.upstream(command, "-sse")),

@@ -20,6 +20,7 @@ from typing import Any
 from tests.cluster.plane import Plane
 from tests.cluster.plane import plane as running_plane
 
+from quarterdeck import errors
 from quarterdeck.controllers import bootstrap
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
@@ -115,7 +116,10 @@ async def prepare(client: KubeClient) -> None:
 
 
 async def _served(client: KubeClient, res: Resource) -> bool:
-    group: Any = await client.request("GET", f"/apis/{res.group}/{res.version}")
+    try:
+        group: Any = await client.request("GET", f"/apis/{res.group}/{res.version}")
+    except errors.ApiError:  # the group is not served yet
+        return False
     return any(entry["name"] == res.plural for entry in group["resources"])
 
 
