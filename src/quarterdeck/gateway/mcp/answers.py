@@ -139,6 +139,8 @@ def shown(call: McpCall, member: Member, key: str, item: Any) -> bool:
     pins = member.route.pins
     if key == "tools" and pins is not None and not pins.shows(item):
         return False
+    if member.contested and key in _ITEM and not call.group.owns(member, lists.name_of(item)):
+        return False
     if not filters(call, member):
         return True
     name = lists.name_of(item) if key == "tools" else label_of(key, item)

@@ -24,7 +24,7 @@ _BINDINGS = 10_000
 class Member:
     """One server of a group. ``chain`` decides by the rules of its target; None where there are none."""
 
-    __slots__ = ("chain", "limits", "mark", "name", "policies", "route", "shown")
+    __slots__ = ("chain", "contested", "limits", "mark", "name", "policies", "route", "shown")
 
     def __init__(self, name: str, route: McpRoute, chain: Any = None, policies: Policies | None = None) -> None:
         self.name = name
@@ -34,6 +34,8 @@ class Member:
         """The target's; None on the built-in paths."""
         self.limits: Any = None
         """Limits and breakers of this server, filled in when it is first called."""
+        self.contested = False
+        """Whether some of its names could read as another member's."""
         self.shown = ""
         """The prefix without its separator; empty where names pass as they are. Set by the group."""
         self.mark = ""
@@ -106,6 +108,7 @@ class McpGroup:
         self._bindings: dict[str, bytes] = {}
         for member in self.members:
             member.shown = member.name if self.prefixed else ""
+            member.contested = self.prefixed and any(m.name.startswith(f"{member.name}_") for m in self.members)
             member.mark = member.name if self.single is None else ""
 
     def binding(self, principal: Principal) -> bytes:
@@ -120,6 +123,13 @@ class McpGroup:
     def name_in(self, name: str) -> tuple[Member, str] | None:
         """The member, and its own name, of a tool or prompt. Only where names have prefixes, or there is one member."""
         return self._split(name, "_")
+
+    def owns(self, member: Member, name: str) -> bool:
+        """Whether a tool or prompt of a member can be called by the name it is shown under: no other has the name."""
+        if not member.contested:
+            return True
+        found = self.name_in(member.name_out(name))
+        return found is not None and found[0] is member
 
     def uri_in(self, uri: str) -> tuple[Member, str] | None:
         """The member, and its own URI, of a resource."""
