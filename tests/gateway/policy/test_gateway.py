@@ -168,3 +168,19 @@ async def test_rules_that_do_not_compile_close_their_route_only(bare: Rig) -> No
         opened = await bare.request("/b", method="GET", listener="web")
         assert (closed.status, opened.status) == (500, 200)
         await closed.read(), await opened.read()
+
+
+async def test_a_tool_may_need_more_scopes_than_the_rest(bare: Rig, peer: int) -> None:
+    """Step-up (MCP 2025-11-25, SEP-835): the tool is listed, its call asks for the scope."""
+    mcp = McpAuthentication(Jwt((provider(),)), ISSUER, scopes=("mcp:read",), tool_scopes={"add": ("mcp:write",)})
+    await serve(bare, mcp_route(Policies(mcp_authentication=mcp)), port=peer)
+    some, more = bearer(scope="mcp:read"), bearer(scope="mcp:read mcp:write")
+    session = await bare.initialize("/mcp", listener="web", headers=some)
+    assert "add" in await names(bare, session, some)
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {"a": 1, "b": 2}}}
+    refused = await bare.request("/mcp", body, listener="web", headers={**some, "mcp-session-id": session})
+    challenge = field(refused, b"www-authenticate")
+    assert refused.status == 403 and 'error="insufficient_scope"' in challenge and 'scope="mcp:write"' in challenge
+    await refused.read()
+    granted = await call(bare, session, more, "add", a=1, b=2)
+    assert granted["result"]["content"][0]["text"] == "3"

@@ -175,7 +175,7 @@ def _verified(token: bytes, provider: _Provider, keys: list[VerificationKey], no
     try:
         claims = _claims.decode(payload)
         everything = _object.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
         raise Unauthenticated(f"the token's claims cannot be read: {error}", "invalid_token") from error
     for name in provider.required:
         if name not in everything:
