@@ -118,7 +118,8 @@ class Gateway:
         share = options.share
         self._first = share is None or share.index == 0
         """Whether this process does what only one worker may do."""
-        self.children = Children((share.directory if share else options.data_dir) / "children", start=self._first)
+        directory = (share.directory if share is not None else options.data_dir) / "children"
+        self.children = Children(directory, shared=share is not None, start=self._first)
         self.files = FileSource(options.file, self.use, self.children) if options.file is not None else None
         """The file that is served, if one is."""
         self._servers: list[Server] = []

@@ -63,13 +63,16 @@ class Children:
         backoff: Callable[[int], Awaitable[None]] = wait_with_jitter,
         silence: float = 300.0,
         *,
+        shared: bool = False,
         start: bool = True,
     ) -> None:
         """``directory`` holds the sockets; ``silence``: seconds a server may be silent during a call.
 
-        ``start``: whether this process starts them, or another worker of the same gateway does.
+        ``shared``: all workers of this gateway find the sockets right there, and only one is to ``start`` the servers;
+        else they lie in a directory of this process.
         """
-        self._directory = directory
+        self._parent = directory
+        self._directory: Path | None = directory if shared else None
         self._starts = start
         self._backoff = backoff
         self._silence = silence
@@ -106,7 +109,7 @@ class Children:
         """End all, and remove the sockets."""
         self.keep(())
         await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._directory is not None:
+        if self._directory is not None and self._starts:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     @property
@@ -119,6 +122,7 @@ class Children:
         path = self._socket_path(child)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             path.unlink(missing_ok=True)
             listener.bind(str(path))
             path.chmod(0o600)

@@ -36,11 +36,14 @@ class Running:
 
     async def start(self, snapshot: s.Snapshot, *flags: str) -> None:
         (self.folder / "snapshot.json").write_bytes(msgspec.json.encode(snapshot))
+        await self.run(f"--config={self.folder / 'snapshot.json'}", *flags)
+
+    async def run(self, *flags: str) -> None:
         zero = [f"--{name}=127.0.0.1:0" for name in ("local", "workloads", "stats", "ready", "admin")]
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "quarterdeck.gateway", *zero, "--workers=2",
-            f"--config={self.folder / 'snapshot.json'}", f"--data-dir={self.folder / 'data'}",
-            f"--endpoints-file={self.folder / 'endpoints.json'}", *flags, stderr=asyncio.subprocess.PIPE,
+            f"--data-dir={self.folder / 'data'}", f"--endpoints-file={self.folder / 'endpoints.json'}",
+            *flags, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
 
     async def ready(self) -> None:
@@ -59,6 +62,20 @@ class Running:
 
     async def text(self, listener: str, target: str = "/") -> str:
         return (await (await self.ask(listener, target)).read()).decode()
+
+    async def rpc(self, listener: str, path: str, method: str, params: Any, session: str = "") -> tuple[str, Any]:
+        """Session and answer of one MCP request, on a connection of its own."""
+        host, _, port = self.endpoints[listener].removeprefix("http://").rpartition(":")
+        headers = [(b"content-type", b"application/json"), (b"accept", b"application/json, text/event-stream")]
+        if session:
+            headers += [(b"mcp-session-id", session.encode()), (b"mcp-protocol-version", b"2025-11-25")]
+        body = msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        pool = Pool(max_idle=0)
+        response = await pool.request("POST", (host, int(port), False), path, headers, body, timeout=30)
+        data = await response.read()
+        if (response.header(b"content-type") or b"").startswith(b"text/event-stream"):
+            data = next(line[5:] for line in data.splitlines() if line.startswith(b"data:") and len(line) > 6)
+        return (response.header(b"mcp-session-id") or b"").decode(), msgspec.json.decode(data)
 
     def pids(self) -> list[int]:
         task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -149,6 +166,39 @@ async def test_a_configuration_that_cannot_be_served_ends_all(running: Running) 
         said = await running.process.stderr.read()
         assert await running.process.wait() == 1
     assert b"audit" in said
+
+
+FILE = f"""
+binds:
+- port: 0
+  listeners:
+  - name: web
+    routes:
+    - backends:
+      - mcp:
+          targets:
+          - name: local
+            stdio: {{cmd: {sys.executable}, args: [{Path(__file__).parents[2] / "peers" / "stdio_server.py"}]}}
+"""
+HELLO = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+
+
+@pytest.mark.slow
+async def test_a_session_with_a_stdio_server_is_served_by_any_worker(running: Running) -> None:
+    (running.folder / "gateway.yaml").write_text(FILE)
+    await running.run(f"--file={running.folder / 'gateway.yaml'}", "--compat=oct", "--allow-anonymous")
+    await running.ready()
+    web = next(name for name in running.endpoints if name.endswith("web"))
+    session, answer = await running.rpc(web, "/mcp", "initialize", HELLO)
+    assert "result" in answer, answer
+    counted: Counter[str] = Counter()
+    for _ in range(16):
+        _, answer = await running.rpc(web, "/mcp", "tools/list", {}, session)
+        assert answer["result"]["tools"], answer
+    for line in (running.folder / "data/audit.jsonl").read_bytes().splitlines():
+        record = msgspec.json.decode(line)
+        counted[record["chain"]] += record.get("method") == "tools/list"
+    assert sum(counted.values()) >= 16
 
 
 def test_the_number_of_workers(tmp_path: Path) -> None:
