@@ -51,7 +51,7 @@ class Rig:
     def __init__(self, body: bytes, **limits: Any) -> None:
         self.now = 1000.0
         self.body = body
-        self.server = Server(self.handle, limits=Limits(**limits))
+        self.server = Server(self.handle, limits=Limits(**{"write_timeout": 60.0, **limits}))
         self.server.clock = lambda: self.now
 
     def handle(self, exchange: Exchange) -> None:
@@ -77,6 +77,16 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
     assert pipe.state == "open"
     rig.later(2, connection)
     assert pipe.state == "aborted"
+
+
+async def test_without_such_a_limit_a_client_may_pause() -> None:
+    rig = Rig(b"x" * 1000, write_timeout=0.0)
+    connection, pipe = rig.connect()
+    rig.later(86_400, connection)
+    assert pipe.state == "open"
+    pipe.take(10_000)
+    rig.later(76, connection)
+    assert pipe.state == "closed", "it is idle now"
 
 
 async def test_a_client_that_takes_a_little_is_waited_for() -> None:

@@ -439,7 +439,7 @@ class ServerConnection(asyncio.Protocol):
     def expire(self) -> None:
         """The peer took too long: to send its request, to send another one, or to take its response."""
         before, now = self._unsent, self.transport.get_write_buffer_size()
-        if not now:
+        if not now or not self.server.limits.write_timeout:
             self.transport.close()
         elif before and now >= before:
             self.transport.abort()

@@ -19,8 +19,8 @@ class Limits:
     header_timeout: float = 15.0
     body_timeout: float = 60.0
     idle_timeout: float = 75.0
-    write_timeout: float = 60.0
-    """Without a byte taken by a client that has something to take."""
+    write_timeout: float = 0.0
+    """Without a byte taken by a client that has something to take. Not where people follow streams and may pause."""
     connections: int = 10_000
 
 
