@@ -149,6 +149,56 @@ async def test_a_crash_is_a_clear_error_and_the_next_session_works(tmp_path: Pat
         assert b"quarterdeck_bridge_process_crashes_total 1" in (await running.http("GET", "/metrics"))[1]
 
 
+COLD = """\
+count=$(ls {dir} | wc -l); touch {dir}/$count
+if [ $count = {fails} ]; then read line; exit 3; fi
+while [ ! -e {go} ]; do sleep 0.1; done
+exec {python} {server}
+"""
+
+
+def cold(directory: Path, fails: int = -1) -> dict[str, Any]:
+    """A command that starts its server once the file ``go`` is there; its run number ``fails`` ends when spoken to."""
+    (directory / "runs").mkdir()
+    script = COLD.format(dir=directory / "runs", go=directory / "go", fails=fails, python=sys.executable, server=SERVER)
+    return {"command": "sh", "args": ["-c", script]}
+
+
+@pytest.mark.parametrize("mode", ["per-session", "shared"])
+async def test_a_cold_start_gives_signs_of_life_and_fails_no_first_call(tmp_path: Path, mode: str) -> None:
+    async with bridge(tmp_path, ready=False, mode=mode, **cold(tmp_path)) as running:
+        await eventually(lambda: listens(running))
+        pool = Pool()
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).encode()
+        headers = [(b"content-type", b"application/json"), (b"accept", b"application/json, text/event-stream")]
+        response = await pool.request("POST", ("127.0.0.1", running.port, False), "/mcp", headers, body)
+        assert response.header(b"mcp-session-id")
+        said = b""
+        async for chunk in response:
+            said += chunk
+            if b": starting" in said:
+                (tmp_path / "go").touch()
+        assert b'"serverInfo"' in said
+        pool.close()
+        async with Client(running.url, mode="auto") as client:
+            assert text(await client.call_tool("env", {"name": "SUPPORT_ENV"})) == "visible"
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_spare_that_ends_when_it_is_spoken_to_is_replaced(tmp_path: Path, mode: Any) -> None:
+    (tmp_path / "go").touch()
+    async with bridge(tmp_path, **cold(tmp_path, fails=1)) as running, Client(running.url, mode=mode) as client:
+        assert text(await client.call_tool("env", {"name": "SUPPORT_ENV"})) == "visible"
+
+
+async def listens(running: Bridge) -> bool:
+    try:
+        return (await running.http("GET", "/health"))[0] == 200
+    except QuarterdeckError:
+        return False
+
+
 async def test_a_hanging_tool_times_out_with_the_field_to_change(tmp_path: Path) -> None:
     async with bridge(tmp_path, timeout=0.5) as running, Client(running.url, mode="legacy") as client:
         with pytest.raises(MCPError, match=r"spec\.timeout"):

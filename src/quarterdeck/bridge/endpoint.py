@@ -110,16 +110,41 @@ class Endpoint:
             reply.on_failure(error)
             return
         reply.session_id = session.id
-        assert session.link is not None
-        if self.config.mode == "shared":
-            await self._initialize_shared(reply, session, message)
-            return
+        stop = reply.starting()
+        try:
+            if self.config.mode == "shared":
+                await self._initialize_shared(reply, session, message)
+            else:
+                await self._initialize_own(reply, session, message)
+        finally:
+            stop()
+
+    async def _initialize_own(self, reply: Reply, session: Session, message: Message) -> None:
+        """Greet the session's own process; a spare that has ended meanwhile is replaced, once."""
         self.requests += 1
-        session.link.request(message, reply, session.id, self.config.start_timeout)
-        await reply.done.wait()
-        if reply.failed:
-            self.failures += 1
-            self.sessions.end(session)
+        holder = _Holder(reply)
+        for _ in range(2):
+            link = session.link
+            assert link is not None
+            holder = _Holder(reply)
+            try:
+                link.request(message, holder, session.id, self.config.start_timeout)
+                await holder.done.wait()
+            except UpstreamError as error:
+                holder.on_failure(error)
+            if holder.error is None or link.child.alive:
+                break
+            try:
+                await self.sessions.replace(session)
+            except UpstreamError as error:
+                holder.on_failure(error)
+                break
+        if holder.error is None:
+            reply.on_answer(holder.message)
+            return
+        self.failures += 1
+        reply.on_failure(holder.error)
+        self.sessions.end(session)
 
     async def _initialize_shared(self, reply: Reply, session: Session, message: Message) -> None:
         """The first client's greeting reaches the process; later clients are told what it answered then."""
@@ -127,7 +152,7 @@ class Endpoint:
         assert link is not None and isinstance(message.id, msgspec.Raw)
         async with self._starting:
             if link.greeting is msgspec.UNSET:
-                holder = _Holder()
+                holder = _Holder(reply)
                 link.request(message, holder, session.id, self.config.start_timeout)
                 await holder.done.wait()
                 answer = read(holder.message)
@@ -222,15 +247,16 @@ class Endpoint:
 
 
 class _Holder:
-    """Receives an answer the bridge itself keeps."""
+    """Receives an answer the bridge itself keeps; what comes before it is the caller's."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
         self.message = b""
         self.error: QuarterdeckError | None = None
         self.done = asyncio.Event()
 
     def on_interim(self, message: bytes) -> None:
-        del message
+        self._reply.on_interim(message)
 
     def on_answer(self, message: bytes) -> None:
         self.message = message

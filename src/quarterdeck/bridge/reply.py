@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.mcptypes.jsonrpc import error_response, probe
@@ -10,6 +11,8 @@ from quarterdeck.mcptypes.modern import status_of
 from quarterdeck.mcptypes.protocol import H_SESSION
 from quarterdeck.wire.http import Disconnected, Exchange, Header
 
+PATIENCE = 2.0
+"""Seconds between signs of life while a process starts: callers wait for less than ``uvx`` and ``npx`` may need."""
 KEEP_ALIVE = 15.0
 """Seconds between SSE comments; intermediaries cut streams that stay silent for longer."""
 _SLOW = 8 * 1024 * 1024
@@ -52,6 +55,16 @@ class Stream:
             return False
         return True
 
+    def comment(self, text: bytes) -> bool:
+        """A sign of life. False when the reader is gone."""
+        if not self.open:
+            return False
+        try:
+            self.exchange.write(b": %b\n\n" % text)
+        except Disconnected:
+            return False
+        return True
+
     def close(self, *, abort: bool = False) -> None:
         self._timer.cancel()
         if abort:
@@ -80,11 +93,33 @@ class Reply:
         self._streams = b"text/event-stream" in accept or b"*/*" in accept
 
     def on_interim(self, message: bytes) -> None:
+        stream = self._streaming()
+        if stream is not None:
+            stream.send(message)
+
+    def starting(self) -> Callable[[], None]:
+        """Give signs of life from now on, until the function that is returned is called."""
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+
+        def tick() -> None:
+            stream = self._streaming() if not self.done.is_set() else None
+            if stream is not None and stream.comment(b"starting"):
+                timers[:] = [loop.call_later(PATIENCE, tick)]
+
+        def stop() -> None:
+            timers[0].cancel()
+
+        timers.append(loop.call_later(PATIENCE, tick))
+        return stop
+
+    def _streaming(self) -> Stream | None:
+        """The stream of the answer, begun when it has not been; None for a client that takes none."""
         if not self._streams or self.exchange.disconnected:
-            return
+            return None
         if self._stream is None:
             self._stream = Stream(self.exchange, self._extra())
-        self._stream.send(message)
+        return self._stream
 
     def on_answer(self, message: bytes) -> None:
         if self._stream is not None:

@@ -87,6 +87,10 @@ class Sessions:
             raise
         return session
 
+    async def replace(self, session: Session) -> None:
+        """Another process for a session whose own has ended before it said anything. Raises UpstreamError."""
+        session.link = Link(await self.processes.take(), session.unsolicited)
+
     async def shared(self) -> Link:
         """The one process for everybody; a new one when it has ended."""
         async with self._starting:

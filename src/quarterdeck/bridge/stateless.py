@@ -48,14 +48,17 @@ class Stateless:
             exchange.respond(modern.status_of(code), error_response(request_id, code, text, data), _JSON)
             return
         reply = Reply(exchange, request_id, modern=True)
+        stop = reply.starting()
         try:
             link = await self._process()
             problem = await self._parameters(exchange, message, link)
         except UpstreamError as error:
             reply.on_failure(error)
             return
+        finally:
+            stop()
         if problem:
-            exchange.respond(400, error_response(request_id, protocol.HEADER_MISMATCH, problem), _JSON)
+            reply.on_answer(error_response(request_id, protocol.HEADER_MISMATCH, problem))
             return
         await self._send(exchange, link, message, reply, self._timeout(message))
 
@@ -83,10 +86,20 @@ class Stateless:
     async def _process(self) -> Link:
         async with self._starting:
             if self._link is None or not self._link.child.alive:
-                link = Link(await self._processes.take(), self._unsolicited)
-                await self._processes.greet(link)
-                self._link, self._mirrored = link, None
+                self._link, self._mirrored = await self._greeted(), None
             return self._link
+
+    async def _greeted(self) -> Link:
+        """A process that has been spoken to; a spare that has ended meanwhile is replaced, once."""
+        link = Link(await self._processes.take(), self._unsolicited)
+        try:
+            await self._processes.greet(link)
+        except UpstreamError:
+            if link.child.alive:
+                raise
+            link = Link(await self._processes.take(), self._unsolicited)
+            await self._processes.greet(link)
+        return link
 
     def _unsolicited(self, message: bytes) -> bool:
         if _CHANGED in message:

@@ -211,7 +211,9 @@ class McpEndpoint:
         self._upstreams.send(call.route.pool, origin, relay, request_bytes(call, origin))
 
     def _again(self, call: McpCall) -> None:
-        """Another attempt: where the session lives, else at the next address."""
+        """Another attempt: where the session lives, else at the next address; who was revoked meanwhile makes none."""
+        if not self._authorize(call):
+            return
         if call.session is None:
             call.origin = None
         rest = self._go_on(call)

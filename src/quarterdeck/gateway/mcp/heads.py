@@ -16,7 +16,8 @@ def _start_of_head(call: McpCall, origin: Origin) -> bytes:
     """The lines that are the same for every request of one client in one session."""
     parts = [b"%b %b HTTP/1.1\r\n" % (call.exchange.method.encode(), call.route.path), call.lane.headers]
     if not call.route.host_line:
-        parts.append(b"host: %b:%d\r\n" % (origin[0].encode(), origin[1]))
+        socket = origin[0].startswith("/")
+        parts.append(b"host: localhost\r\n" if socket else b"host: %b:%d\r\n" % (origin[0].encode(), origin[1]))
     accept = call.headers.get(b"accept")
     parts.append(b"accept: %b\r\n" % (accept if accept is not None and accept != b"*/*" else ACCEPT))
     if call.version is not None:
