@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quarterdeck.apiserver.routes import version_info
-from quarterdeck.kube.resource import CONFIG_MAP, NODE, POD
+from quarterdeck.kube.resource import CONFIG_MAP, LEASE, NODE, POD
 from quarterdeck.node.node import Node
 from quarterdeck.node.process import start_ticks
 from quarterdeck.node.runtime import NodeConfig
@@ -196,3 +196,26 @@ async def until(condition: Any, seconds: float = 15) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
+
+
+async def test_a_heartbeat_that_fails_of_a_bug_goes_on(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, beats = api.patch, 0
+
+    async def patch(res: Any, *words: Any, **options: Any) -> Any:
+        nonlocal beats
+        if res == LEASE:
+            beats += 1
+            if beats == 1:
+                raise KeyError("unexpected shape")
+        return await real(res, *words, **options)
+
+    monkeypatch.setattr(api, "patch", patch)
+    node = Node(NodeConfig(api, "n1", tmp_path / "node", sandbox=LEVELS["landlock"], refresh=0.1, engines=()))  # type: ignore[arg-type]
+    await node.start()
+    try:
+        await until(lambda: beats > 1)
+        assert "heartbeat ended of a bug" in caplog.text
+    finally:
+        await node.stop(1)

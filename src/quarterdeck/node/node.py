@@ -15,6 +15,7 @@ from quarterdeck.kube.clock import SystemClock, micro_timestamp, timestamp
 from quarterdeck.kube.events import EventRecorder
 from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.resource import LEASE, NODE, POD, Object
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.kube.version import SERVER_VERSION
 from quarterdeck.node.addresses import Addresses
 from quarterdeck.node.cgroups import Cgroups, group_of
@@ -97,8 +98,9 @@ class Node:
         self._informer.start()
         await self._informer.synced.wait()
         await self._end_orphans()
-        self._own(self._heartbeat())
-        self._own(self._follow_logs())
+        supervisor = Supervisor()  # a node without a heartbeat loses its Pods
+        self._own(supervisor.keep("heartbeat", self._heartbeat))
+        self._own(supervisor.keep("logs", self._follow_logs))
 
     async def stop(self, grace: float = 30.0, *, keep_pods: bool = False) -> None:
         """Stop; with ``keep_pods`` the processes go on and the next start adopts them."""

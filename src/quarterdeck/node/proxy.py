@@ -17,6 +17,7 @@ from quarterdeck.errors import StorageError
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.informer import Informer
 from quarterdeck.kube.resource import ENDPOINT_SLICE, SERVICE, Object
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.node.addresses import drop_local, make_local
 from quarterdeck.node.egress import is_ours
 from quarterdeck.node.firewall import Firewall
@@ -82,7 +83,7 @@ class ServiceProxy:
             informer.start()
         await asyncio.gather(self._services.synced.wait(), self._slices.synced.wait())
         self._reconcile()
-        self._following = asyncio.create_task(self._follow(), name="service proxy")
+        self._following = asyncio.create_task(Supervisor().keep("service proxy", self._follow), name="service proxy")
 
     async def stop(self) -> None:
         """Close the relays, connections included, and take the range away again."""
