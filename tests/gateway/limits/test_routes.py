@@ -12,6 +12,7 @@ import pytest
 from quarterdeck import snapshot as s
 from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.policies import Breaker, Policies, RateLimit, Retry
+from quarterdeck.snapshot.revocations import Revocation
 from quarterdeck.wire.http import Exchange
 
 from ..conftest import Rig
@@ -279,3 +280,15 @@ async def test_tokens_of_models_are_taken_when_they_are_known(front: Front) -> N
 
     assert [await ask() for _ in range(3)] == [200, 200, 429], "30 are left after the first: the second may use them up"
     assert len(service.seen) == 2
+
+
+async def test_a_caller_revoked_while_an_attempt_waits_makes_no_other(front: Front) -> None:
+    async with serving("503") as upstream:
+        await mcp(front, upstream, retry=Retry(attempts=1, backoff=0.6))
+        asked = asyncio.ensure_future(rpc(front, "tools/list"))
+        while b'retries_total{server="file/t"} 1' not in front.gateway.registry.render():
+            await asyncio.sleep(0.005)
+        upstream.modes = ["ok"]
+        front.gateway.revocations.add(Revocation("r1", "server", "file/t"))
+        assert "error" in await asked
+        assert upstream.modes == ["ok"] and front.rig.records()[-1]["rule"].startswith("revoked/server")
