@@ -67,8 +67,8 @@ class GatewayApi:
         self.default = default
         """``namespace/name`` of the default gateway's process."""
         self.result = Result({}, Statuses())
-        self._newest = self.result
-        """Compiled, and not published yet."""
+        self._newest = self._compiled = self.result
+        """What :meth:`publish` takes over, and what was compiled last, perhaps without data that is not loaded yet."""
         self.lines: dict[str, bytes] = {}
         """Snapshots of the gateways besides the default one, by ``namespace/name``."""
         self._sent: dict[str, OrderedDict[str, Generations]] = {}
@@ -95,10 +95,10 @@ class GatewayApi:
         secret: Lookup,
         labels: Mapping[str, Mapping[str, str]],
     ) -> Snapshot:
-        """The default gateway's snapshot with the Gateways that it serves; the rest waits for :meth:`publish`."""
+        """The default gateway's snapshot with the Gateways that it serves; the rest waits for :meth:`settle`."""
         objects = {name: self._objects(res) for name, res in SOURCES.items()}
         if not any(objects.values()):
-            self._newest = Result({}, Statuses())
+            self._compiled = Result({}, Statuses())
             return base
         world = GatewayWorld(
             classes=objects["classes"],
@@ -120,9 +120,13 @@ class GatewayApi:
             shared=bool(self.pods.shared),
             parsed=self._parsed,
         )
-        self._newest = result = compile_gateways(world)
+        self._compiled = result = compile_gateways(world)
         ours = [part for key, part in sorted(result.gateways.items()) if self.process_of(*key) == self.default]
         return with_gateways(base, ours)
+
+    def settle(self) -> None:
+        """What was compiled last lacks nothing: publish it next."""
+        self._newest = self._compiled
 
     def publish(self, base: Snapshot, line: bytes) -> bool:
         """Take over what was compiled last, with all else that ``base`` (the default gateway's, in ``line``) says.

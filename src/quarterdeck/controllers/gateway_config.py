@@ -190,6 +190,8 @@ class GatewayConfig:
             secret = reader(self._set.informer(k.SECRET))
             services = partial(Services.of, world.services, world.endpoint_slices, world.pods)
             compiled = self._gateways.compile(compiled, services, values, secret, world.labels)
+            if not absent:
+                self._gateways.settle()
         return compiled, absent
 
     def _marker(self, res: Resource) -> Callback:
