@@ -111,7 +111,7 @@ def inspect(url: str, era: str, method: str, *more: str) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    return found["result"] if "result" in found else found
+    return found.get("result", found)
 
 
 @pytest.mark.parametrize("era", ERAS)
