@@ -75,5 +75,7 @@ class HttpEndpoint:
         """Answer instead of a backend, and record it."""
         self._observer.begin(call)
         headers, body = refusal.content()
+        if call.exchange.method == "HEAD":  # there are clients that decode by the type of what is not there
+            headers = [header for header in headers if header[0] != b"content-type"]
         call.exchange.respond(refusal.status, body, headers)
         self._observer.finish(call, refusal.outcome, refusal.status, refusal.message[:500])
