@@ -129,6 +129,48 @@ async def in_force(world: World, namespace: str, quota: str) -> None:
     await world.eventually(counted, "the quota is in force")
 
 
+async def test_an_endpoint_slice_of_ones_own_does_not_lead_to_another_teams_pod(world: World) -> None:
+    """The Pod's address is what its kubelet says; here, the administrator in its place."""
+    ours, theirs, address = await world.namespace("ours"), await world.namespace("theirs"), "10.97.201.7"
+    async with world.operator() as (_, gateway):
+        await world.create(k.MCP_SERVER, mcp_server("m", theirs))
+
+        async def pod() -> str | None:
+            found = (await world.client.list(k.POD, theirs, label_selector="app.kubernetes.io/instance=m")).items
+            return found[0]["metadata"]["name"] if found else None
+
+        name = await world.eventually(pod, "a Pod of the server")
+        status = {"podIP": address, "podIPs": [{"ip": address}], "hostIP": "10.0.0.1", "phase": "Running"}
+        await world.client.patch(k.POD, name, {"status": status}, theirs, subresource="status")
+        labels = {"kubernetes.io/service-name": "mine"}
+        await world.create(
+            k.SERVICE, {"metadata": {"name": "mine", "namespace": ours}, "spec": {"ports": [{"port": 80}]}}
+        )
+        piece = {
+            "metadata": {"name": "mine-1", "namespace": ours, "labels": labels}, "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]}, {"addresses": ["198.51.100.7"]}], "ports": [{"port": 80}],
+        }  # fmt: skip
+        await world.create(k.ENDPOINT_SLICE, piece)
+        await world.create(k.REMOTE_MCP_SERVER, remote("by-slice", ours, url="http://mine/mcp"))
+        await world.create(k.REMOTE_MCP_SERVER, remote("by-ip", ours, url=f"http://{address}/mcp"))
+        found = await world.condition(k.REMOTE_MCP_SERVER, ours, "by-ip", "ResolvedRefs", "False", "RefNotPermitted")
+        assert "of another namespace, which is closed to" in found["message"]
+
+        async def endpoints() -> bool:
+            servers = gateway.snapshot.mcp if gateway.snapshot is not None else ()
+            hosts = {s.name: [endpoint.host for endpoint in s.endpoints] for s in servers if s.namespace == ours}
+            return hosts == {"by-slice": ["198.51.100.7"]}
+
+        await world.eventually(endpoints, "only what is nobody's workload is dialled")
+        assert gateway.snapshot is not None and address in gateway.snapshot.closed
+        await world.client.patch(k.POD, name, {"status": {"phase": "Failed"}}, theirs, subresource="status")
+
+        async def open_again() -> bool:
+            return gateway.snapshot is not None and address not in gateway.snapshot.closed
+
+        await world.eventually(open_again, "an address that a Pod has left is free")
+
+
 async def test_quota_for_the_objects_themselves(world: World) -> None:
     team = await world.namespace()
     await world.model(team)
