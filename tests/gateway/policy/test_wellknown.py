@@ -125,7 +125,7 @@ async def test_the_resource_says_what_it_is_and_who_gives_tokens() -> None:
         "resource_name": "Demo",
         "mcp_x": {"a": 1},
     }
-    adapted = chain(mcp("keycloak"))
+    adapted = chain(mcp("auth0"))
     answer = await ask(adapted, "/.well-known/oauth-protected-resource")
     assert msgspec.json.decode(answer.body or b"")["authorization_servers"] == ["http://gw.example.org"]
     configured = chain(mcp(resource_metadata={"resource": "https://public.example/x"}))
@@ -194,6 +194,27 @@ async def test_the_servers_metadata_is_fetched_once_and_adapted() -> None:
             }
         given.upstreams.close()
     assert [e.target for e in idp.asked] == [b"/realms/demo/.well-known/openid-configuration"]
+
+
+@pytest.mark.parametrize("names_itself", [True, False])
+async def test_an_issuer_that_names_itself_in_responses_is_not_stood_in_for_without_need(names_itself: bool) -> None:
+    published = {**PUBLISHED, "authorization_response_iss_parameter_supported": names_itself}
+    async with Peer(lambda e: json_answer({"issuer": issuer, **published})) as idp:
+        issuer = f"{idp.url}/realms/demo"
+        given = services()
+        for product, changes, direct in (
+            ("keycloak", {}, True),
+            ("keycloak", {"client_id": "x"}, False),
+            ("okta", {}, False),
+        ):
+            rules = chain(mcp(product, issuer, **changes), given=given)
+            answer = await ask(rules, "/.well-known/oauth-protected-resource/mcp")
+            expected = issuer if direct and names_itself else "http://gw.example.org/mcp"
+            assert msgspec.json.decode(answer.body or b"")["authorization_servers"] == [expected]
+        given.upstreams.close()
+    down = chain(mcp("keycloak", "http://127.0.0.1:1/realms/x"))
+    answer = await ask(down, "/.well-known/oauth-protected-resource/mcp")
+    assert msgspec.json.decode(answer.body or b"")["authorization_servers"] == ["http://gw.example.org/mcp"]
 
 
 async def test_metadata_of_another_issuer_or_none_at_all_is_not_passed_on() -> None:

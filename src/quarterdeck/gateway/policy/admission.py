@@ -31,6 +31,9 @@ class Admission:
         self.services = services
         self.headers = headers
         self.call: Call | None = None
+        """The latest of those that the request goes through as."""
+        self.path: str | None = None
+        """As the router normalised it; None on built-in paths."""
         self.admitted = False
         """Whether some authentication has let the caller in, be it without a credential."""
         self.principal: Principal = ANYBODY

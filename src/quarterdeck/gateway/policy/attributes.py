@@ -125,8 +125,7 @@ def body_value(body: bytes) -> bytes:
 
 # -- request
 def _path(admission: Admission) -> str:
-    text = getattr(getattr(admission.call, "path", None), "text", None)  # normalised by the router
-    return text if isinstance(text, str) else plain_path(admission.exchange.raw_path)
+    return admission.path if admission.path is not None else plain_path(admission.exchange.raw_path)
 
 
 def _authority(admission: Admission) -> str:

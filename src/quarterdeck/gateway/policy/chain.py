@@ -174,6 +174,9 @@ class Chain:
         admission: Admission | None = exchange.admission
         if admission is None:
             admission = exchange.admission = Admission(exchange, call.headers, self._services)
+            path = getattr(call, "path", None)
+            if path is not None:
+                admission.path = path.text
         admission.call = call
         return admission
 

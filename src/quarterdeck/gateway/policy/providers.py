@@ -33,6 +33,8 @@ class Provider:
 
     rewrites_issuer = False
     """Whether clients see the gateway as the authorization server, so that they read the adapted metadata."""
+    dispensable = False
+    """Whether clients that are no web pages get along without the adaptation."""
 
     def __init__(self, issuer: str) -> None:
         parts = urlsplit(issuer)
@@ -71,6 +73,11 @@ class Provider:
     def is_issuer(self, told: Any) -> bool:
         """Whether metadata that names this issuer is the one asked for (RFC 8414 §3.3)."""
         return told == self.issuer
+
+    def stands_aside(self, metadata: dict[str, Any]) -> bool:
+        """Whether clients are better sent to the issuer itself: it names itself in authorization responses, so those
+        that check that (RFC 9207) would refuse them from another issuer."""
+        return self.dispensable and metadata.get("authorization_response_iss_parameter_supported") is True
 
     def adapt(self, metadata: dict[str, Any], issuer: str, url: str, audience: str) -> dict[str, Any]:
         """The metadata as clients get it from ``url``, for the issuer that is ours."""
@@ -115,6 +122,7 @@ class Keycloak(Provider):
     """Registration goes through the gateway: Keycloak lets no browser do it (its issue 39629)."""
 
     rewrites_issuer = True
+    dispensable = True
 
     @property
     def metadata_url(self) -> str:
@@ -158,6 +166,7 @@ class Descope(Provider):
     """``https://api.descope.com/v1/apps/agentic/PROJECT/SERVER`` (agentic), or ``…/PROJECT``."""
 
     rewrites_issuer = True
+    dispensable = True
 
     @property
     def _agentic(self) -> bool:

@@ -104,7 +104,7 @@ class WellKnown:
             scheme, _, rest = configured.partition("://")
             host, slash, path = rest.partition("/")
             return quotable(f"{scheme}://{host}{RESOURCE}{slash}{path}".rstrip("/"))
-        path = request_path(admission)
+        path = admission.path if admission.path is not None else admission.exchange.raw_path.decode("latin-1")
         base, below = self._base(admission)
         return quotable(f"{base}{RESOURCE}{below}{'' if path == '/' else path}")
 
@@ -132,14 +132,24 @@ class WellKnown:
         base, below = self._base(admission)
         resource = f"{base}{below}{'' if resource_path == '/' else resource_path}"
         if kind == "resource":
+            if self._provider.dispensable and not self._mcp.client_id:
+                return self._resource(resource)
             return self._document(self.resource(resource))
         if kind == "authorize":
             return self._authorize(admission)
         return self._server(base, f"{below}{'' if resource_path == '/' else resource_path}")
 
-    def resource(self, resource: str) -> dict[str, Any]:
-        """The protected resource metadata; what the configuration says wins."""
-        issuer = resource if self._provider.rewrites_issuer else self._mcp.issuer
+    async def _resource(self, resource: str) -> Refusal:
+        """The resource, once it is known whether its clients can do without the adaptation."""
+        try:
+            aside = self._provider.stands_aside(await self._fetched())
+        except (UpstreamError, TimedOut):
+            aside = False
+        return self._document(self.resource(resource, aside=aside))
+
+    def resource(self, resource: str, *, aside: bool = False) -> dict[str, Any]:
+        """The protected resource metadata; what the configuration says wins. ``aside``: clients go to the issuer."""
+        issuer = resource if self._provider.rewrites_issuer and not aside else self._mcp.issuer
         document: dict[str, Any] = {
             "resource": resource,
             "authorization_servers": [issuer],
@@ -235,12 +245,6 @@ def registered(body: bytes, client_id: str) -> dict[str, Any]:
         if k in ("client_name", "redirect_uris", "grant_types", "response_types", "scope")
     }
     return {**kept, "client_id": client_id, "token_endpoint_auth_method": "none"}
-
-
-def request_path(admission: Admission) -> str:
-    path = getattr(admission.call, "path", None)
-    text = getattr(path, "text", None)
-    return text if isinstance(text, str) else admission.exchange.raw_path.decode("latin-1")
 
 
 def _snake(name: str) -> str:
