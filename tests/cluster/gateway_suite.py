@@ -29,7 +29,7 @@ from quarterdeck.oci.reference import parse
 from quarterdeck.resources.crd import GATEWAY_KINDS, crd, crds
 
 SYSTEM = "quarterdeck-system"
-REPORT = Path(__file__).parent / "report.yaml"
+REPORT = Path(__file__).parent / "gateway_conformance" / "report.yaml"
 ECHO_PORTS = (3000, 3001, 8443)
 _OTHER_PROFILES = ("coredns", "tcp-", "udp-")
 _SECONDS = 3600.0
@@ -44,25 +44,25 @@ def run(plane: Plane, suite: Path, scratch: Path, *flags: str) -> tuple[dict[str
     (base / "base.yaml").write_text(yaml.safe_dump_all(_base(suite, images)))
     with _operator(plane, scratch):
         _until_accepted(plane)
-        report = scratch / "report.yaml"
-        done = subprocess.run(
-            [
-                str(suite / "suite"), "-test.v", "-test.timeout=60m", "-test.run=TestConformance",
-                "-gateway-class=quarterdeck", "-conformance-profiles=GATEWAY-HTTP", f"-report-output={report}",
-                "-organization=quarterdeck", "-project=quarterdeck", "-url=https://quarterdeck.dev",
-                "-version=v0.1.0", "-contact=@quarterdeck", "-disable-parallel-tests", *flags,
-            ],
-            env=os.environ | {"KUBECONFIG": str(plane.kubeconfig), "BASE_MANIFESTS": str(base), "NO_PROXY": "*"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_SECONDS, check=False,
-        )  # fmt: skip
+        report, output = scratch / "report.yaml", scratch / "output.txt"
+        command = [
+            str(suite / "suite"), "-test.v", "-test.timeout=60m", "-test.run=TestConformance",
+            "-gateway-class=quarterdeck", "-conformance-profiles=GATEWAY-HTTP", f"-report-output={report}",
+            "-organization=quarterdeck", "-project=quarterdeck", "-url=https://quarterdeck.dev",
+            "-version=v0.1.0", "-contact=@quarterdeck", "-disable-parallel-tests", *flags,
+        ]  # fmt: skip
+        env = os.environ | {"KUBECONFIG": str(plane.kubeconfig), "BASE_MANIFESTS": str(base), "NO_PROXY": "*"}
+        with output.open("w") as log:
+            subprocess.run(command, env=env, stdout=log, stderr=log, timeout=_SECONDS, check=False)
         found = yaml.safe_load(report.read_text()) if report.exists() else {}
-        return found, done.stdout
+        return found, output.read_text()
 
 
 def _install(plane: Plane, suite: Path) -> None:
     """The definitions of the suite's own release, as a cluster that has them from somebody else, and ours."""
-    documents = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in sorted((suite / "crds").glob("*.yaml"))]
-    documents = [d for d in documents if d["kind"] == "CustomResourceDefinition"]
+    texts = [file.read_text() for file in sorted((suite / "crds").glob("*.yaml"))]
+    found = [d for text in texts for d in yaml.load_all(text, yaml.CSafeLoader) if d]
+    documents = [d for d in found if d["kind"] == "CustomResourceDefinition"]
     for document in (*documents, *crds(), *map(crd, GATEWAY_KINDS)):
         plane.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", document)
     plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": SYSTEM}})
@@ -155,8 +155,7 @@ if __name__ == "__main__":
 
     with a_plane(nodes=1) as started:
         place = Path(tempfile.mkdtemp(prefix="qd-conformance-"))
-        document, output = run(started, build_gateway_api(), place, *sys.argv[1:])
-        (place / "output.txt").write_text(output)
+        print(place, started.root, flush=True)
+        document, _ = run(started, build_gateway_api(), place, *sys.argv[1:])
         shutil.copytree(started.root / "logs", place / "logs")
-        print(place)
         print(yaml.safe_dump(document, sort_keys=False))
