@@ -78,6 +78,7 @@ async def test_approve_serve_change_withdraw(
     rig, config = served
     where = toolpins.source("calc", "", config, rig.gateway.endpoints["admin"])
     assert await listed(rig) == ["add", "sub"]
+    assert {record["route"] for record in rig.records()} == {"default/route0"}
     assert not await asyncio.to_thread(toolpins.diff, where, "")
     await asyncio.to_thread(toolpins.approve, where, ["add"], yes=True, accept_findings=False)
     shown = capsys.readouterr().out

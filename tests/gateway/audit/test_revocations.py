@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
-from quarterdeck.errors import BadRequest, StorageError
+from quarterdeck.errors import BadRequest, StorageError, UpstreamError
 from quarterdeck.gateway.app import Gateway
+from quarterdeck.gateway.config.lastgood import LastGood, load_key
 from quarterdeck.gateway.options import Options
 from quarterdeck.gateway.policy.authorizer import Authorizer, Request
 from quarterdeck.gateway.policy.principal import LOCAL_USER, Principal, agent_principal
@@ -212,3 +214,35 @@ def test_a_damaged_file_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "revocations.json").write_text("{")
     with pytest.raises(StorageError, match="who is revoked is not known"):
         made(tmp_path)
+
+
+async def test_streams_that_the_gateway_serves_itself_end_too(rig: Rig, peer: int) -> None:
+    session = await rig.initialize("/mcp", bearer=token("pod-b"))
+    headers = {"mcp-session-id": session, "accept": "text/event-stream"}
+    stream = await rig.request("/mcp", method="GET", bearer=token("pod-b"), headers=headers)
+    assert stream.status == 200
+    await admin(rig, "POST", {"agent": "kagent/b"})
+    async with asyncio.timeout(1.0):
+        with contextlib.suppress(UpstreamError):
+            async for _ in stream:
+                pass
+
+
+async def test_it_holds_while_the_control_plane_is_gone(tmp_path: Path, peer: int) -> None:
+    data = tmp_path / "data"
+    revoked = Revocation("r1", "agent", "kagent/b", created=1.0)
+    LastGood(data / "snapshot.bin", load_key(data / "gateway.key")).save(
+        s.encode(snapshot(peer, revocations=(revoked,)))
+    )
+    zero = ("127.0.0.1", 0)
+    options = Options(
+        zero, zero, zero, zero, zero, control_plane="http://127.0.0.1:9", data_dir=data,
+        audit_file=tmp_path / "audit.jsonl",
+    )  # fmt: skip
+    gateway = Gateway(options)
+    await gateway.start()
+    rig = Rig(gateway, tmp_path / "audit.jsonl")
+    assert (await rig.request(PATH, b"{}", bearer=token("pod-b"))).status == 403
+    assert (await rig.request(PATH, b"{}", bearer=token("pod-a"))).status == 400
+    rig.pool.close()
+    await gateway.stop(0.1)
