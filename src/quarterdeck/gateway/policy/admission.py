@@ -22,8 +22,8 @@ class Admission:
     """Kept in :attr:`Exchange.admission` from admission to the end of the response."""
 
     __slots__ = (
-        "admitted", "basic_user", "call", "cookies", "drops", "exchange", "extauthz", "headers", "parameters", "path",
-        "principal", "services", "set", "token", "variables", "wants_token",
+        "admitted", "basic_user", "call", "cookies", "drops", "exchange", "extauthz", "headers", "meter",
+        "parameters", "path", "principal", "services", "set", "token", "variables", "wants_token",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, headers: dict[bytes, bytes], services: Services) -> None:
