@@ -104,7 +104,7 @@ class Gateway:
             a2a,
             self.waker,
         )
-        http = HttpEndpoint(self.upstreams, self._observer, self.registry)
+        http = HttpEndpoint(self.upstreams, self._observer, self.registry, self.services)
         self.listeners = Ports(
             Frontend(self._observer, http, mcp.handle, llm, a2a),
             self._server,
@@ -333,6 +333,8 @@ class Gateway:
         return config_dump(self.snapshot, self.files, self.listeners.problems)
 
     def _problem(self) -> str:
+        if self.audit.blocked:
+            return "audit records cannot be written: calls are refused"
         return "" if self.version else "no configuration yet: waiting for the control plane"
 
     def _gauges(self) -> None:

@@ -109,6 +109,9 @@ async def test_without_a_record_there_is_no_answer(gateway: Make, peer: int) -> 
         metrics = await (await rig.pool.request("GET", (stats[0], int(stats[1]), False), "/metrics")).read()
         assert b"quarterdeck_audit_blocked 1" in metrics
         assert b"quarterdeck_audit_refused_calls_total 1" in metrics
+        ready = rig.gateway.endpoints["ready"].removeprefix("http://").split(":")
+        response = await rig.pool.request("GET", (ready[0], int(ready[1]), False), "/healthz/ready")
+        assert response.status == 503 and b"audit" in await response.read()
 
 
 async def test_on_request_calls_go_on_unrecorded(gateway: Make, peer: int) -> None:
