@@ -33,7 +33,7 @@ START_TIMEOUT = 120.0
 """Seconds from the start of a command to its first answer; it may have to be downloaded first."""
 _STEADY = 60.0  # seconds a bridge must have lived for its next start to come at once
 _GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-_SOCKET_PATH = 90  # bytes; the kernel's limit is 107
+_DIRECTORY = 75  # bytes: the kernel takes 107, and /PID/DIGEST.sock is added
 _PR_SET_PDEATHSIG = 1
 
 
@@ -210,7 +210,7 @@ class Children:
 
 def _own_directory(parent: Path) -> Path:
     """A directory for this process (several may share ``parent``); those of processes that are gone are removed."""
-    if len(os.fsencode(parent)) > _SOCKET_PATH - 40:
+    if len(os.fsencode(parent)) > _DIRECTORY:
         return Path(tempfile.mkdtemp(prefix="qd-"))
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for old in parent.iterdir():

@@ -218,10 +218,9 @@ def test_mcp_authentication(reader: Reader) -> None:
     assert derived.mcp_authentication.jwt.mode == "optional"
 
 
-def test_providers_whose_keys_are_elsewhere_need_them_named(reader: Reader) -> None:
-    text = "mcpAuthentication: {issuer: i, audiences: [a], provider: {entra: {}}}"
-    assert "where entra has its keys cannot be told" in reader.refusal(text)
-    both = "mcpAuthentication: {issuer: i, audiences: [a], provider: {okta: {}, auth0: {}}}"
+def test_providers_must_be_one_and_fit_their_issuer(reader: Reader) -> None:
+    assert "issuer: " in reader.refusal("mcpAuthentication: {issuer: i, audiences: [a], provider: {entra: {}}}")
+    both = "mcpAuthentication: {issuer: 'https://i', audiences: [a], provider: {okta: {}, auth0: {}}}"
     assert "give one provider" in reader.refusal(both)
 
 

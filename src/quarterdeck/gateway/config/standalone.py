@@ -81,10 +81,9 @@ def load(options: FileOptions, environment: Mapping[str, str] | None = None, bas
     text = _text(options)
     variables = os.environ if environment is None else environment
     directory = base or Path.cwd()
-    if options.path is None:
-        return agentgateway(text, options, variables, directory)
     read = mcp_json if is_mcp_json(options.path, text) else agentgateway
-    return _pinned(read(text, options, variables, directory), lock_path(options.path))
+    loaded = read(text, options, variables, directory)
+    return loaded if options.path is None else _pinned(loaded, lock_path(options.path))
 
 
 def _pinned(loaded: Loaded, lock: Path) -> Loaded:

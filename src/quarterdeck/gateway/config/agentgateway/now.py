@@ -226,7 +226,7 @@ class TargetedPolicy(Model):
 class HttpFrontend(Model):
     proof: ClassVar[str] = "test_settings.py::test_max_buffer_size"
     max_buffer_size: int | None = None
-    http1_max_headers: Annotated[int | None, Harmless("a request may have 100 headers")] = None
+    http1_max_headers: Annotated[int | None, Harmless("headers are bounded by 64 KiB")] = None
     http1_idle_timeout: Annotated[Duration | None, SOCKETS] = None
     http1_header_case: Annotated[str | None, Harmless("names of headers mean the same in any case")] = None
     http2_window_size: Annotated[int | None, HTTP1] = None

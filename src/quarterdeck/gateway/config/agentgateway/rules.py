@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from quarterdeck.gateway.policy.providers import ProviderError, provider_of
 from quarterdeck.snapshot import policies as s
 
 from ..document import Path_
@@ -42,8 +43,6 @@ from .shared import (
 )
 
 Changes = dict[str, Any]
-_DERIVED = {"": "/.well-known/jwks.json", "auth0": "/.well-known/jwks.json", "okta": "/.well-known/jwks.json",
-            "keycloak": "/protocol/openid-connect/certs"}  # fmt: skip
 
 
 def policies(context: Context, path: Path_, model: Model | None, where: str) -> s.Policies:
@@ -207,10 +206,11 @@ def _mcp_authentication(context: Context, path: Path_, model: McpAuthentication,
     keys: Changes = {}
     if model.jwks is not None:
         keys = credentials.keys(context, (*path, "jwks"), model.jwks)
-    elif provider in _DERIVED:
-        keys = {"jwks_url": model.issuer.rstrip("/") + _DERIVED[provider]}
     else:
-        context.error((*path, "jwks"), f"is required: where {provider} has its keys cannot be told from the issuer")
+        try:
+            keys = {"jwks_url": provider_of(provider, model.issuer).jwks_url}
+        except ProviderError as error:
+            context.error((*path, "issuer"), str(error))
     jwt = s.Jwt(
         (
             s.JwtProvider(
