@@ -76,7 +76,8 @@ async def test_rules_of_the_route_hold_for_targets_that_have_none(front: Front, 
     server = s.McpServer("file", "peer", "Target", "/mcp", endpoints=(s.Endpoint("127.0.0.1", peer),))
     policies = Policies(mcp_authorization=rules('mcp.tool.name == "echo"'))
     backend = r.McpBackend("tools", (r.McpTarget("peer", "Target/file/peer"),))
-    await front.serve(front.listener(route(r.RouteBackend(mcp=backend, policies=policies))), mcp=(server,))
+    only = route(r.RouteBackend(mcp=backend, policies=policies))
+    await front.serve(front.listener(only, hostname="*.example"), mcp=(server,))
     headers = await session(front, "/", {})
     tools = await rpc(front, "/", "tools/list", headers=headers)
     assert [tool["name"] for tool in tools["result"]["tools"]] == ["echo"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from quarterdeck.gateway.app import Gateway
+from quarterdeck.gateway.options import Options
 from quarterdeck.snapshot import policies as p
 from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.wire.http import Exchange
 
+from ..conftest import Rig
 from .conftest import Front, echo, route, seen
 
 
@@ -43,6 +47,30 @@ async def test_what_belongs_to_a_connection_or_to_us_is_not_passed_on(front: Fro
     left = {"connection", "x-secret", "te", "upgrade", "proxy-authorization", "x-quarterdeck-principal",
             "x_forwarded_for", "forwarded"}  # fmt: skip
     assert not left & set(fields)
+
+
+@pytest.mark.parametrize(("hops", "scheme", "host"), [((), "http", "x"), (("127.0.0.0/8",), "https", "public")])
+async def test_proxies_in_front_are_believed_when_they_are_trusted(
+    tmp_path: Path, start: Any, hops: tuple[str, ...], scheme: str, host: str
+) -> None:
+    (tmp_path / "snapshot.json").write_bytes(b"{}")
+    options = Options(
+        None, None, None, None, None, config=tmp_path / "snapshot.json", data_dir=tmp_path / "data",
+        audit_file=tmp_path / "audit.jsonl", trusted_hops=hops,
+    )  # fmt: skip
+    gateway = Gateway(options)
+    await gateway.start()
+    front = Front(Rig(gateway, tmp_path / "audit.jsonl"))
+    svc = await start()
+    away = Policies(redirect=p.Redirect(path="/y"))
+    moved = route(policies=away, name="default/m", matches=(r.Match(r.PathMatch("exact", "/m")),))
+    await front.serve(front.listener(route(svc.to()), moved, public_port=443 if hops else 80))
+    told = {"x-forwarded-proto": "https", "x-forwarded-host": "public.example"}
+    fields = (await seen(await front.ask(headers=told)))["fields"]
+    assert (fields["x-forwarded-proto"], fields["x-forwarded-host"]) == (scheme, f"{host}.example")
+    assert (await front.ask("/m", headers=told)).header(b"location") == f"{scheme}://{host}.example/y".encode()
+    front.pool.close()
+    await gateway.stop(0)
 
 
 async def test_no_route_no_listener_and_bad_requests(front: Front, start: Any) -> None:

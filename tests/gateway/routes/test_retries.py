@@ -58,6 +58,26 @@ async def test_other_codes_are_not_tried_again(front: Front, start: Any) -> None
     assert ((await front.ask()).status, len(svc.seen)) == (500, 1)
 
 
+@pytest.mark.parametrize(
+    ("rule", "asked"),
+    [
+        ({"condition": "response.code == 500"}, 2),
+        ({"condition": 'response.headers["x-again"] == "yes"'}, 2),
+        ({"condition": "response.code == 501"}, 1),
+        ({"condition": "response.code == 500", "precondition": 'request.path == "/"'}, 2),
+        ({"condition": "response.code == 500", "precondition": 'request.path == "/other"'}, 1),
+        ({"codes": (500,), "precondition": "jwt.sub == 'x'"}, 1),
+    ],
+)
+async def test_expressions_say_what_is_tried_again(front: Front, start: Any, rule: dict[str, Any], asked: int) -> None:
+    def reply(exchange: Exchange) -> None:
+        exchange.respond(500 if len(svc.seen) == 1 else 200, b"", [(b"x-again", b"yes")])
+
+    svc = await start(reply)
+    await serve(front, svc, retry=p.Retry(attempts=1, backoff=0.001, **rule))
+    assert ((await front.ask()).status, len(svc.seen)) == (200 if asked == 2 else 500, asked)
+
+
 async def test_a_lost_connection_is_tried_again_where_it_is_safe(front: Front, start: Any) -> None:
     def reply(exchange: Exchange) -> None:
         if len(svc.seen) == 1:

@@ -8,6 +8,7 @@ from quarterdeck.wire.http import Header
 
 from ..observe import Observer
 from ..policy.refusal import Refusal
+from ..policy.services import Services
 from ..upstream import Upstreams
 from .call import HttpCall, RouteRef
 from .filters import location
@@ -22,8 +23,9 @@ _TEXT: Header = (b"content-type", b"text/plain; charset=utf-8")
 class HttpEndpoint:
     """Serves what is no MCP server, agent or model."""
 
-    def __init__(self, upstreams: Upstreams, observer: Observer, registry: Registry) -> None:
+    def __init__(self, upstreams: Upstreams, observer: Observer, registry: Registry, services: Services) -> None:
         self._upstreams = upstreams
+        self._services = services
         self._observer = observer
         self._mirrors = Mirrors()
         self._retries = registry.counter(
@@ -40,9 +42,9 @@ class HttpEndpoint:
         """Whether the route answers by itself: a redirect or a configured response. It is sent then."""
         policies = route.route.policies
         if policies.redirect is not None:
-            host = call.headers.get(b"host", b"").decode("latin-1")
+            scheme, host = self._services.forwarded(call.exchange, call.headers)
             name = host[: -len(port) - 1] if (port := host.rpartition(":")[2]).isdigit() else host
-            to = location(policies.redirect, call.path, prefix, scheme=call.scheme, host=name, port=route.ref.port)
+            to = location(policies.redirect, call.path, prefix, scheme=scheme, host=name, port=route.ref.port)
             status, headers, body = policies.redirect.status, [(b"location", to)], b""
         elif policies.direct_response is not None:
             status, headers, body = policies.direct_response.status, [_TEXT], policies.direct_response.body.encode()
@@ -60,7 +62,7 @@ class HttpEndpoint:
             self.refuse(call, Refusal(503, f"backend {target.name} has no ready endpoint", outcome="error"))
             return
         self._observer.begin(call)
-        request = HttpRequest(call, destination, prefix)
+        request = HttpRequest(call, destination, prefix, self._services.forwarded(call.exchange, call.headers))
         for mirrored in destination.route.mirrors:
             if mirrored.due():
                 self._mirrors.send(call.method, request, mirrored.target)

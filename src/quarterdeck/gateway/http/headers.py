@@ -39,8 +39,10 @@ def host_of(value: bytes) -> str | None:
     return found[1].lower().rstrip(".") if found is not None else None
 
 
-def to_backend(exchange: Exchange, headers: Mapping[bytes, bytes], scheme: str) -> list[Header]:
+def to_backend(exchange: Exchange, headers: Mapping[bytes, bytes], scheme: str, host: str) -> list[Header]:
     """The request's fields without those of the connection, with who asked for what (X-Forwarded-*).
+
+    ``scheme`` and ``host`` (with port) are what the client asked for, as far as anybody trusted says.
 
     Host, trace context and framing are not among them. A field that only differs from one of ours by ``_`` is not
     passed on either: CGI and WSGI do not tell the two apart.
@@ -58,9 +60,8 @@ def to_backend(exchange: Exchange, headers: Mapping[bytes, bytes], scheme: str) 
         before = headers.get(b"x-forwarded-for")
         address = peer[0].encode("latin-1")
         kept.append((b"x-forwarded-for", b"%b, %b" % (before, address) if before else address))
-    host = headers.get(b"host")
     if host:
-        kept.append((b"x-forwarded-host", host))
+        kept.append((b"x-forwarded-host", host.encode("latin-1")))
     kept.append((b"x-forwarded-proto", scheme.encode()))
     return kept
 

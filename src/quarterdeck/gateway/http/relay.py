@@ -128,8 +128,8 @@ class HttpRelay(Relay):
         connection = self.connection
         if connection is not None and self.exchange.method not in SAFE:
             return False  # what was not sent may be repeated whatever its method is
-        budget = self._destination.budget
-        if budget is None or not budget.take():
+        budget, rules = self._destination.budget, self._destination.retries
+        if budget is None or rules is None or not rules.allow(self.exchange) or not budget.take():
             return False
         if connection is not None:
             connection.abort()
@@ -169,8 +169,8 @@ class HttpRelay(Relay):
     # -- the answer
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.touch()
-        retry = self._destination.policies.retry
-        if retry is not None and status in retry.codes and self._again():
+        rules = self._destination.retries
+        if rules is not None and rules.want(self.exchange, status, headers) and self._again():
             return
         self._status = status
         self._headers = to_client(headers)
@@ -230,6 +230,11 @@ class HttpRelay(Relay):
         self.timeout = self.deadline = 0.0
         self._status = 101
         self._observer.finish(self.call, "ok", 101)
+        if not self._observer.audit.flush():  # the switch does not wait with other answers: its record goes first here
+            self._over()
+            backend.abort()
+            self.exchange.abort()
+            return
         client, install, early = self.exchange.hijack()
         lines = [b"%b: %b\r\n" % header for header in to_client(headers)]
         client.write(b"".join([_SWITCHING, *lines, b"\r\n", rest]))

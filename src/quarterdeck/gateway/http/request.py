@@ -18,11 +18,12 @@ class HttpRequest:
 
     __slots__ = ("_body", "_fields", "_host", "_method", "_path", "upgrade")
 
-    def __init__(self, call: HttpCall, destination: Destination, prefix: int) -> None:
+    def __init__(self, call: HttpCall, destination: Destination, prefix: int, asked: tuple[str, str]) -> None:
+        """``asked``: scheme and authority as the client sees them, perhaps before a trusted proxy."""
         exchange = call.exchange
         policies = destination.policies
         chain = destination.chain
-        headers = to_backend(exchange, call.headers, call.scheme)
+        headers = to_backend(exchange, call.headers, *asked)
         if destination.request_headers is not None:
             headers = destination.request_headers(headers)
         headers = chain.outgoing(call, headers)

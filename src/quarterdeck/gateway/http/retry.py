@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from quarterdeck.cel.errors import EvalError
+from quarterdeck.errors import ConfigError
+from quarterdeck.snapshot.policies import Retry
+from quarterdeck.wire.http import Exchange, Header
+
+if TYPE_CHECKING:
+    from ..policy.expressions import Expression
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """Methods whose repetition changes nothing (RFC 9110 §9.2.2)."""
@@ -53,3 +62,48 @@ class Budgets:
 def wait(backoff: float, attempt: int) -> float:
     """Seconds before the retry of that number (from 1): doubling, spread over the upper half, a minute at most."""
     return min(60.0, backoff * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, hides nothing
+
+
+class Conditions:
+    """What a retry rule says of the requests and answers it is for."""
+
+    def __init__(self, rule: Retry, where: str) -> None:
+        """Raises ConfigError, naming ``where``, when an expression cannot be used."""
+        self._codes = frozenset(rule.codes)
+        self._request = _compiled(rule.precondition, f"{where} retry precondition")
+        self._answer = _compiled(rule.condition, f"{where} retry condition")
+        if self._answer is not None and self._answer.reads_response_body:
+            raise ConfigError(f"{where} retry condition: the body is not there when it is decided")
+
+    def allow(self, exchange: Exchange) -> bool:
+        """Whether this request may be sent again at all (``precondition``)."""
+        if self._request is None:
+            return True
+        from ..policy.attributes import variables
+
+        return _holds(self._request, variables(exchange.admission))
+
+    def want(self, exchange: Exchange, status: int, headers: list[Header]) -> bool:
+        """Whether an answer asks for another attempt: by its code, or because it meets ``condition``."""
+        if status in self._codes:
+            return True
+        if self._answer is None:
+            return False
+        from ..policy.transformation import with_response
+
+        return _holds(self._answer, with_response(exchange.admission, status, headers, None))
+
+
+def _compiled(source: str, where: str) -> Expression | None:
+    if not source:
+        return None
+    from ..policy.expressions import compile_expression  # loaded only where such a rule is used
+
+    return compile_expression(source, where)
+
+
+def _holds(expression: Expression, values: Mapping[str, Any]) -> bool:
+    try:
+        return expression.evaluate(values) is True
+    except EvalError:
+        return False

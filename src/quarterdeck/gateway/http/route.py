@@ -19,7 +19,7 @@ from ..split import Splitter
 from ..upstream import Upstreams
 from .call import RouteRef
 from .headers import Edit, modifier
-from .retry import Budget
+from .retry import Budget, Conditions
 
 if TYPE_CHECKING:
     from ..mcp.groups import McpGroup
@@ -134,6 +134,7 @@ class Destination:
         self.response_headers: Edit | None = modifier(policies.response_headers, where)
         self.chain = route.chain if policies == route.route.policies else build.chain(policies, f"route/{route.label}")
         self.budget = build.budget(route.label) if policies.retry is not None else None
+        self.retries = Conditions(policies.retry, where) if policies.retry is not None else None
 
 
 class Mirrored:
