@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from quarterdeck.resources.gateway_api import CONTROLLER, GROUP
 from quarterdeck.snapshot import Snapshot, decode
 from quarterdeck.translate.gateway_api.workload import GatewayPods
 
-from . import servers
 from .servers import World, quiet
 
 EXAMPLES = Path(__file__).parents[2] / "examples/gateway/k8s"
@@ -36,12 +34,22 @@ SHARED = GatewayPods(shared="127.0.0.1")
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with servers.embedded(tmp_path) as found:
-        for document in gateway_crds():
-            await found.client.apply(k.CRD, document)
-        await found.eventually(lambda: _served(found), "Gateway API is served")
-        yield found
+async def world(world: World) -> World:
+    """Both servers."""
+    return await prepared(world)
+
+
+@pytest.fixture
+async def embedded_world(embedded_world: World) -> World:
+    return await prepared(embedded_world)
+
+
+async def prepared(world: World) -> World:
+    """With the definitions of Gateway API."""
+    for document in gateway_crds():
+        await world.client.apply(k.CRD, document)
+    await world.eventually(lambda: _served(world), "Gateway API is served")
+    return world
 
 
 async def _served(world: World) -> bool:
@@ -125,7 +133,8 @@ async def test_the_seeds_chapter_5(world: World) -> None:
         assert controllers.client.writes == writes
 
 
-async def test_the_seeds_chapter_4_crosses_namespaces(world: World) -> None:
+async def test_the_seeds_chapter_4_crosses_namespaces(embedded_world: World) -> None:
+    world = embedded_world
     async with world.operator(gateways=PODS) as (_, config):
         await apply(world, "chapter4.yaml")
         gateway = await programmed(world, config, "kgateway-system/agentgateway")
@@ -136,8 +145,9 @@ async def test_the_seeds_chapter_4_crosses_namespaces(world: World) -> None:
         assert gateway["status"]["listeners"][0]["attachedRoutes"] == 1
 
 
-async def test_one_gateway_for_all_on_a_laptop(world: World) -> None:
+async def test_one_gateway_for_all_on_a_laptop(embedded_world: World) -> None:
     """The default gateway serves the Gateway; its Service leads there, so its name works."""
+    world = embedded_world
     async with world.operator(gateways=SHARED) as (_, config):
         await apply(world, "chapter5.yaml")
         gateway = await programmed(world, config, "mcp/agentgateway", "quarterdeck-system/quarterdeck")
@@ -157,7 +167,8 @@ async def test_one_gateway_for_all_on_a_laptop(world: World) -> None:
         }
 
 
-async def test_classes_are_ours_unless_somebody_has_the_name(world: World) -> None:
+async def test_classes_are_ours_unless_somebody_has_the_name(embedded_world: World) -> None:
+    world = embedded_world
     await world.create(
         k.GATEWAY_CLASS,
         {"metadata": {"name": "agentgateway"}, "spec": {"controllerName": "agentgateway.dev/agentgateway"}},
@@ -184,8 +195,9 @@ async def test_classes_are_ours_unless_somebody_has_the_name(world: World) -> No
         await world.eventually(back, "the class is made again")
 
 
-async def test_entries_of_other_controllers_stay(world: World) -> None:
+async def test_entries_of_other_controllers_stay(embedded_world: World) -> None:
     """parents is one list for all controllers; ours is changed, theirs is not."""
+    world = embedded_world
     async with world.operator(gateways=PODS) as (_, config):
         await apply(world, "chapter5.yaml")
         await programmed(world, config, "mcp/agentgateway")
@@ -215,7 +227,8 @@ async def test_entries_of_other_controllers_stay(world: World) -> None:
         assert [entry for entry in parents if entry["controllerName"] == "example.org/other"] == [other]
 
 
-async def test_a_listener_that_a_replica_cannot_serve_is_not_programmed(world: World) -> None:
+async def test_a_listener_that_a_replica_cannot_serve_is_not_programmed(embedded_world: World) -> None:
+    world = embedded_world
     async with world.operator(gateways=PODS) as (_, config):
         await apply(world, "chapter5.yaml")
         await programmed(world, config, "mcp/agentgateway")
@@ -232,8 +245,9 @@ async def test_a_listener_that_a_replica_cannot_serve_is_not_programmed(world: W
         await world.eventually(told, "Programmed is False")
 
 
-async def test_nobody_else_reads_a_gateways_configuration(world: World) -> None:
+async def test_nobody_else_reads_a_gateways_configuration(embedded_world: World) -> None:
     """Secrets are inside: only the gateways there are get one, each its own."""
+    world = embedded_world
     async with world.operator(gateways=PODS) as (_, config):
         await apply(world, "chapter5.yaml")
         await programmed(world, config, "mcp/agentgateway")

@@ -29,9 +29,9 @@ from quarterdeck.translate.gateway_api.workload import admission, dedicated, sha
 from .context import Context
 from .gateway_api import GatewayApi, Replica
 
-_UNHEARD = 5.0
-"""Seconds after which a Deployment that is ready counts as an acknowledgement: another replica of the control plane may
-have got the words."""
+_UNHEARD, _UNHEARD_ANEW = 5.0, 30.0
+"""Seconds after which a Deployment that is ready counts as an acknowledgement, where no replica was heard yet, and
+where some were, of earlier generations: another replica of the control plane may have got the words."""
 
 
 def controllers(context: Context, api: GatewayApi) -> list[Controller]:
@@ -193,18 +193,19 @@ class GatewayReconciler:
         before = {c["type"]: c for c in (obj.get("status") or {}).get("conditions") or ()}.get("Programmed", {})
         if before.get("status") == "True" and before.get("observedGeneration") == generation:
             return Verdict("Programmed", "True", str(before["reason"]), str(before.get("message") or "")), None
-        if not replicas and self._unheard(Key(namespace, name), generation, process):
+        patience = _UNHEARD_ANEW if replicas else _UNHEARD
+        if self._unheard(Key(namespace, name), generation, process, patience):
             text = f"Served at {', '.join(addresses)}" + (f"; {said.notes}" if said.notes else "")
             return Verdict("Programmed", "True", "Programmed", text), None
         pending = Verdict("Programmed", "False", "Pending", "No gateway serves this configuration yet")
         return pending, Result(_UNHEARD)
 
-    def _unheard(self, key: Key, generation: int, process: str) -> bool:
+    def _unheard(self, key: Key, generation: int, process: str, patience: float) -> bool:
         """Whether Pods that are ready, which none is without a configuration, have long been silent here."""
         deployment = self.context.get(k.DEPLOYMENT, *process.split("/")) or {}
         now = self.context.set.clock.monotonic()
         since = self.waiting.setdefault((key, generation), now)
-        return bool((deployment.get("status") or {}).get("readyReplicas")) and now - since >= _UNHEARD
+        return bool((deployment.get("status") or {}).get("readyReplicas")) and now - since >= patience
 
     async def _write(self, obj: Object, said: GatewayStatus, programmed: Verdict, addresses: list[str]) -> None:
         generation = int(obj["metadata"].get("generation") or 1)
