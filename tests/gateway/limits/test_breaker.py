@@ -230,3 +230,20 @@ def test_the_table_is_bounded_and_open_breakers_stay(count: int) -> None:
         breakers.report("s", f"made up {n}", "failed", RULE)
     assert breakers.active == len(breakers.views()) <= BREAKERS
     assert breakers.admit("s", "t", LEASE) == 30.0
+
+
+def test_a_probe_that_is_passed_on_to_another_process_goes_on_there() -> None:
+    memory = private()
+    one, clock = rig(memory)
+    two, other = rig(memory)
+    two._pid = one._pid + 1  # pyright: ignore[reportPrivateUsage]  # another worker of the gateway
+    assert not two.adopt("s", "t")
+    fail(one, 3)
+    assert not two.adopt("s", "t"), "nobody probes: it was admitted before it opened"
+    clock.now = other.now = clock.now + 30.0
+    assert one.admit("s", "t", LEASE) < 0
+    assert two.adopt("s", "t")
+    assert one.admit("s", "t", LEASE) == PROBING
+    two.report("s", "t", "answered", RULE, probe=True)
+    one.report("s", "t", "unknown", RULE, probe=True)
+    assert one.admit("s", "t", LEASE) == 0.0 and not one.active

@@ -139,6 +139,22 @@ class Breakers:
         finally:
             self._memory.leave()
 
+    def adopt(self, server: str, tool: str) -> bool:
+        """Whether a call that another process has admitted and passed on is the probe; this process is its now."""
+        at = self._table.find(self._key(server, tool))
+        if at < 0:
+            return False
+        self._memory.enter()
+        try:
+            state = self._load(at)
+            if not state.prober:
+                return False
+            state.prober = self._pid
+            self._store(at, state)
+            return True
+        finally:
+            self._memory.leave()
+
     def report(self, server: str, tool: str, health: Health, rule: Breaker, *, probe: bool = False) -> None:
         """As :func:`report`."""
         key = self._key(server, tool)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _LEASE = 3600.0
 """Seconds after which a probe that never ended counts for nothing; that of a process that died does so at once."""
 
+_PEERS = "peers"
+"""Name of the listener by which another process of the gateway passes on what it has admitted already."""
+
 
 class Stop(NamedTuple):
     """Why a call goes no further. ``unavailable``: the breaker is open; else a rate limit is used up."""
@@ -45,13 +48,13 @@ class ServerLimits:
         """Whether a ``tools/call`` may go on."""
         if self._rule.failures:
             if self._breakers.active:
-                wait = self._breakers.admit(self.label, call.tool, _LEASE)
+                wait = self._waiting(call)
                 if wait > 0.0:
                     return self._unavailable(call.tool, wait)
                 if wait < 0.0:
                     self._probes(call)
             call.guard = self
-        if self._rates is not None:
+        if self._rates is not None and call.exchange.listener != _PEERS:
             exceeded = self._rates.take(call)
             if exceeded is not None:
                 self._limits.limited.labels(exceeded.rule).value += 1
@@ -63,6 +66,12 @@ class ServerLimits:
         if health == "answered" and not self._breakers.active:
             return
         self._breakers.report(self.label, call.tool, health, self._rule, probe=call.probe)
+        call.probe = False
+
+    def _waiting(self, call: Call) -> float:
+        if call.exchange.listener == _PEERS:
+            return -1.0 if self._breakers.adopt(self.label, call.tool) else 0.0
+        return self._breakers.admit(self.label, call.tool, _LEASE)
 
     def _probes(self, call: Call) -> None:
         """However the call ends, the next may be the probe then."""
@@ -74,7 +83,8 @@ class ServerLimits:
         asyncio.get_running_loop().call_soon(self._abandoned, call)
 
     def _abandoned(self, call: Call) -> None:
-        if not call.done:
+        if call.probe:
+            call.probe = False
             self._breakers.report(self.label, call.tool, "unknown", self._rule, probe=True)
 
     def _unavailable(self, tool: str, wait: float) -> Stop:
