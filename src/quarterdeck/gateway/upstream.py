@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.wire.addresses import plain, refused
@@ -177,7 +178,8 @@ class Upstreams:
         """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
         self.closed: frozenset[str] = frozenset()
         """Addresses of workloads that no name but their Service's may lead to (``Snapshot.closed``)."""
-        self._pools: dict[tuple[bool, str, str, str, str], Pool] = {}
+        self._pools: WeakValueDictionary[tuple[bool, str, str, str, str], Pool] = WeakValueDictionary()
+        """By TLS settings; what no snapshot uses any more goes."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
 
@@ -267,5 +269,5 @@ class Upstreams:
                 opened.give_up(UpstreamError(decision.reason))
 
     def close(self) -> None:
-        for pool in self._pools.values():
+        for pool in list(self._pools.values()):
             pool.close()

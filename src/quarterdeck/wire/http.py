@@ -505,7 +505,14 @@ class Server:
     async def listen_socket(self, sock: Any, *, tls: ssl.SSLContext | None = None) -> None:
         """Serve on an already bound socket, for example one inherited from the node."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, ssl=tls))
+        server = await loop.create_server(
+            lambda: ServerConnection(self),
+            sock=sock,
+            ssl=tls,
+            ssl_handshake_timeout=self.limits.header_timeout or None if tls is not None else None,
+            backlog=1024,
+        )
+        self._servers.append(server)
 
     async def listen_unix(self, path: str) -> None:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from quarterdeck.snapshot import policies as p
 from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.policies import Policies
+from quarterdeck.wire.http import Limits, Server
+from quarterdeck.wire.sockets import bound_socket
+from quarterdeck.wire.tls import ListenerTls, port_context
 
 from .certs import Authority
 from .conftest import Front, route
@@ -202,3 +206,16 @@ async def test_another_client_ca_does_not_take_those_who_came_by_the_old_one(fro
     assert (await again(reader, writer, "m.w.example"))[0] == 421
     assert await refused(front.port("m"), known, "m.w.example")
     writer.close()
+
+
+async def test_who_does_not_shake_hands_is_cut_off() -> None:
+    context = port_context()
+    context.use({"": ListenerTls("", (CA.sign("a.example"),))})
+    server = Server(lambda exchange: exchange.respond(200), limits=Limits(header_timeout=0.05))
+    sock = bound_socket("127.0.0.1", 0)
+    await server.listen_socket(sock, tls=context)
+    reader, writer = await asyncio.open_connection(*sock.getsockname())
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await server.stop(0)
