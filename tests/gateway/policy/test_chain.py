@@ -19,6 +19,7 @@ from quarterdeck.snapshot.policies import (
     Cors,
     Csrf,
     ExtAuth,
+    Jwt,
     Location,
     OAuthClient,
     Policies,
@@ -27,7 +28,20 @@ from quarterdeck.snapshot.policies import (
 )
 from quarterdeck.wire.http import Exchange
 
-from .rig import Peer, admit, admit_now, chain, header, json_answer, request, services, token, tokens
+from .rig import (
+    Peer,
+    admit,
+    admit_now,
+    chain,
+    header,
+    json_answer,
+    jwks,
+    provider,
+    request,
+    services,
+    token,
+    tokens,
+)
 
 FAR = ("192.0.2.7", 4000)
 
@@ -112,15 +126,39 @@ def test_a_workload_shows_its_service_account_token_and_the_backend_does_not_see
     from ..conftest import snapshot
     from ..conftest import token as workload_token
 
-    rules = Chain(Policies(), services(), where="r", authenticator=Authenticator(snapshot(1).identities))
+    identities = msgspec.structs.replace(snapshot(1).identities, anonymous_local=False)
+    authenticator = Authenticator(identities)
+    rules = Chain(Policies(), services(), where="r", authenticator=authenticator)
     call = request(peer=FAR, bearer=workload_token())
     assert admit_now(rules, call) is None and call.principal.agent == "kagent/a"
     assert not any(name == b"authorization" for name, _ in rules.outgoing(call, list(call.exchange.headers)))
+    foreign = request(bearer="a-token-for-the-backend", host="localhost")
+    refusal = admit_now(rules, foreign)
+    assert refusal is not None and refusal.status == 403, "where agents run, an address of this machine proves nothing"
+    rules = Chain(Policies(open=True), services(), where="r", authenticator=authenticator)
     foreign = request(bearer="a-token-for-the-backend", host="localhost")
     assert admit_now(rules, foreign) is None and foreign.principal.anonymous
     assert (b"authorization", b"Bearer a-token-for-the-backend") in rules.outgoing(
         foreign, list(foreign.exchange.headers)
     )
+
+
+def test_an_agent_stays_one_where_a_route_takes_tokens_of_its_issuer() -> None:
+    from quarterdeck.gateway.policy.authentication import Authenticator
+
+    from ..conftest import ISSUER as WORKLOADS
+    from ..conftest import KEY as WORKLOAD_KEY
+    from ..conftest import snapshot
+    from ..conftest import token as workload_token
+
+    authenticator = Authenticator(snapshot(1).identities)
+    issuer = provider(issuer=WORKLOADS, audiences=(), jwks=jwks(WORKLOAD_KEY))
+    rules = Chain(Policies(jwt=Jwt((issuer, provider()))), services(), where="r", authenticator=authenticator)
+    call = request(bearer=workload_token())
+    assert admit_now(rules, call) is None and call.principal.agent == "kagent/a"
+    assert call.principal.claims["iss"] == WORKLOADS
+    pretender = request(bearer=token(**{"kubernetes.io": {"pod": {"uid": "pod-a"}}}))
+    assert admit_now(rules, pretender) is None and not pretender.principal.agent
 
 
 # -- order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
@@ -76,6 +76,19 @@ class Authenticator:
         self._local = frozenset(identities.local_token_hashes)
         self._pods = {uid: agent_principal(agent) for uid, agent in identities.pods.items()}
         self._cache: dict[bytes, _Cached] = {}
+
+    @property
+    def alone(self) -> bool:
+        """Whether a caller at this machine is the person at it: no workloads run here, or they cannot reach us."""
+        return not self._identities.issuer or self._identities.anonymous_local
+
+    def agent_of(self, claims: Mapping[str, Any]) -> Principal | None:
+        """The agent whose Pod a verified token of the workloads' issuer is bound to; None for any other token."""
+        bound: Any = claims.get("kubernetes.io")
+        if not isinstance(bound, dict) or not self._identities.issuer or claims.get("iss") != self._identities.issuer:
+            return None
+        pod: Any = bound.get("pod")
+        return self._pods.get(str(pod.get("uid"))) if isinstance(pod, dict) else None
 
     def authenticate(self, authorization: bytes | None, *, local: bool, peer: tuple[str, int] | None) -> Principal:
         """The principal of a request. Raises Unauthenticated.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,8 +25,8 @@ Step = Callable[[Admission], Refusal | Coroutine[Any, Any, Refusal | None] | Non
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _CLOSED = (
-    "this route asks for no credential and answers callers on this machine only: configure authentication, "
-    "or start the gateway with --allow-anonymous"
+    "this route asks for no credential and does not answer callers without one: configure authentication, or start the "
+    "gateway with --allow-anonymous (in a cluster: annotate the Gateway with quarterdeck.dev/allow-anonymous)"
 )
 
 
@@ -104,15 +105,22 @@ class Identification:
             return None
         if self._open:
             return None
-        peer = exchange.peer
-        if peer is not None and not is_loopback(peer[0]):
-            return Refusal(403, _CLOSED, rule=f"{self._where}/anonymous")
-        if admission.client_address and not is_loopback(admission.client_address):
+        if not self._is_local(admission):
             return Refusal(403, _CLOSED, rule=f"{self._where}/anonymous")
         refusal = _of_a_page(admission, origins, self._where)
         if refusal is None:
             admission.principal = ANONYMOUS
         return refusal
+
+    def _is_local(self, admission: Admission) -> bool:
+        """Whether the caller is the person at this machine; where agents run, too, an address proves nothing."""
+        if self._authenticator is not None and not self._authenticator.alone:
+            return False
+        peer = admission.exchange.peer
+        if peer is not None and not is_loopback(peer[0]):
+            return False
+        address = admission.client_address
+        return not address or is_loopback(address)
 
     def _agent(self, admission: Admission) -> Principal | None:
         """A workload that shows its ServiceAccount token; other tokens are not ours to judge here."""
@@ -138,6 +146,11 @@ class Identification:
                 admission.principal = Principal(f"{name}@certificate", username=common_name(certificate) or name)
             elif admission.principal is not ANONYMOUS:
                 admission.principal = ANYBODY
+        elif self._authenticator is not None and "kubernetes.io" in admission.principal.claims:
+            # an agent stays one, and bound by its grants, where a route takes workloads' tokens for any others
+            agent = self._authenticator.agent_of(admission.principal.claims)
+            if agent is not None:
+                admission.principal = replace(agent, claims=admission.principal.claims)
         admission.admitted = True
         revocations = self._services.revocations
         if revocations is not None and revocations.active:
