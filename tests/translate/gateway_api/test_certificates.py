@@ -88,7 +88,7 @@ def frontend(name: str, mode: str = "AllowValidOnly", kind: str = "ConfigMap") -
         (frontend("none"), "InvalidCACertificateRef"),
         (frontend("broken"), "InvalidCACertificateRef"),
         (frontend("ca", kind="Secret"), "InvalidCACertificateKind"),
-        (frontend("ca", mode="AllowInsecureFallback"), "NoValidCACertificate"),
+        (frontend("ca", mode="AllowInsecureFallback"), "InvalidCACertificateRef"),
     ],
 )
 def test_who_must_show_a_certificate_is_never_let_in_without(tls: dict[str, object], reason: str) -> None:
@@ -99,5 +99,7 @@ def test_who_must_show_a_certificate_is_never_let_in_without(tls: dict[str, obje
     result = compiled(gateway({"name": "cert"}, tls=tls), secret(*FIRST), ca, bad)
     (listener,) = result.statuses.gateways["infra", "gw"].listeners
     assert verdict(listener.verdicts, "ResolvedRefs")[1] == reason
+    accepted = ("True", "Accepted") if reason == "ResolvedRefs" else ("False", "NoValidCACertificate")
+    assert verdict(listener.verdicts, "Accepted") == accepted
     served = result.gateways["infra", "gw"].listeners
     assert [each.client_ca for each in served] == ([FIRST[0]] if reason == "ResolvedRefs" else [])

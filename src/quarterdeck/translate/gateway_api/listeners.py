@@ -46,8 +46,7 @@ class ListenerState:
 
     def __post_init__(self) -> None:
         secured = self.spec.protocol != "HTTPS" or bool(self.certificates)
-        broken = self.resolved.reason in ("InvalidCACertificateRef", "InvalidCACertificateKind", "NoValidCACertificate")
-        self.valid = self.accepted.status == "True" and secured and not broken and bool(self.kinds)
+        self.valid = self.accepted.status == "True" and secured and bool(self.kinds)
 
 
 def listener_states(gateway: Object, spec: GatewaySpec, world: GatewayWorld) -> list[ListenerState]:
@@ -57,22 +56,26 @@ def listener_states(gateway: Object, spec: GatewaySpec, world: GatewayWorld) -> 
     for listener in spec.listeners:
         kinds, problems = _kinds(listener)
         certificates, client_ca = (), ""
+        conflict = conflicts.get(listener.name)
+        verdict = _accepted(listener, conflict)
         if listener.protocol == "HTTPS":
             certificates, found = _certificates(gateway, listener, world)
             client_ca, more = _client_ca(gateway, spec, listener, world)
             problems += found + more
-        conflict = conflicts.get(listener.name)
+            if client_ca is None:
+                problem = Problem("NoValidCACertificate", "of no authority of clients a bundle can be read")
+                verdict = refused("Accepted", problem) if verdict.status == "True" else verdict
         states.append(
             ListenerState(
                 listener,
                 kinds,
-                _accepted(listener, conflict),
+                verdict,
                 resolved(problems),
                 Verdict("Conflicted", "False", "NoConflicts")
                 if conflict is None
                 else Verdict("Conflicted", "True", conflict.reason, conflict.message),
                 certificates,
-                client_ca,
+                client_ca or "",
             )
         )
     return states
@@ -174,14 +177,15 @@ def _unusable(chain: bytes, key: bytes) -> str:
 
 def _client_ca(
     gateway: Object, spec: GatewaySpec, listener: Listener, world: GatewayWorld
-) -> tuple[str, list[Problem]]:
-    """The bundle that client certificates of the port must be signed by."""
+) -> tuple[str | None, list[Problem]]:
+    """The bundle that client certificates of the port must be signed by; empty: they need none. None: it is asked for,
+    and nothing of it can be read."""
     frontend = spec.tls.frontend if spec.tls else None
     wanted = frontend.of(listener.port) if frontend else None
     if wanted is None:
         return "", []
     if wanted.mode != "AllowValidOnly":
-        return "", [Problem("NoValidCACertificate", f"mode {wanted.mode} is not served; use AllowValidOnly")]
+        return None, [Problem("InvalidCACertificateRef", f"mode {wanted.mode} is not served; use AllowValidOnly")]
     home = key_of(gateway)[0]
     bundle: list[str] = []
     problems: list[Problem] = []
@@ -202,9 +206,7 @@ def _client_ca(
             )
         else:
             bundle.append(text)
-    if not bundle:
-        problems.append(Problem("NoValidCACertificate", "no CA bundle of clients can be read"))
-    return "\n".join(bundle), problems
+    return "\n".join(bundle) or None, problems
 
 
 def assign_ports(states: Iterable[ListenerState], taken: set[int]) -> None:
