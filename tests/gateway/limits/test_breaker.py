@@ -234,8 +234,8 @@ def test_the_table_is_bounded_and_open_breakers_stay(count: int) -> None:
 
 def test_a_probe_that_is_passed_on_to_another_process_goes_on_there() -> None:
     memory = private()
-    one, clock = rig(memory)
-    two, other = rig(memory)
+    one, clock = rig(memory, alive=lambda pid: True)
+    two, other = rig(memory, alive=lambda pid: True)
     two._pid = one._pid + 1  # pyright: ignore[reportPrivateUsage]  # another worker of the gateway
     assert not two.adopt("s", "t")
     fail(one, 3)

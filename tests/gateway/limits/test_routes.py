@@ -62,7 +62,7 @@ async def test_requests_over_the_limit_get_429_and_when_to_come_back(front: Fron
     assert [response.header(b"x-ratelimit-remaining") for response in told] == [b"1", b"0"]
     refused = await front.ask()
     assert refused.status == 429
-    assert refused.header(b"retry-after") in (b"60", b"59")
+    assert int(refused.header(b"retry-after") or b"0") in range(50, 61)
     assert refused.header(b"x-ratelimit-limit") == b"2" and refused.header(b"x-ratelimit-remaining") == b"0"
     assert b"rate limit" in await refused.read()
     record = front.rig.records()[-1]
@@ -157,7 +157,7 @@ async def test_mcp_clients_get_an_error_they_understand(front: Front) -> None:
             assert "result" in await tool(front, "a")
         error = (await tool(front, "a"))["error"]
         assert error["code"] == 4029 and error["data"]["reason"] == "rate_limited"
-        assert error["data"]["retryAfter"] in (59, 60)
+        assert error["data"]["retryAfter"] in range(50, 61)
         assert upstream.calls == 2
 
 
@@ -238,7 +238,7 @@ async def test_attempts_end_with_the_time_of_the_call(front: Front) -> None:
 
 async def test_an_attempt_that_hangs_is_given_up_for_another(front: Front) -> None:
     async with serving("hang", "ok") as upstream:
-        await mcp(front, upstream, retry=Retry(attempts=1, backoff=0.001, per_try_timeout=0.05))
+        await mcp(front, upstream, retry=Retry(attempts=1, backoff=0.001, per_try_timeout=0.5))
         assert "result" in await rpc(front, "tools/list")
 
 
