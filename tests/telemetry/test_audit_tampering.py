@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +225,33 @@ async def test_a_slow_reader_gets_whole_lines_and_stalls_nobody(tmp_path: Path) 
     path = tmp_path / "copy.jsonl"
     path.write_bytes(data)
     assert verify(path).ok and verify(path).records == 2001, "with the record of the gap"
+
+
+WRITER = """
+import asyncio
+import sys
+from pathlib import Path
+from quarterdeck.telemetry.audit import Record, open_log
+async def main():
+    log = open_log(Path(sys.argv[1]), rotate=40_000, keep=100)
+    for number in range(400):
+        words = [f"t{number}" if at == 7 else "x" for at in range(13)]
+        log.append(Record(1.5, *words[1:13], 200, 0.25, "0" * 32))
+        log.flush()
+        if number % 20 == 0:
+            log.refresh()
+    log.close()
+asyncio.run(main())
+"""
+
+
+def test_processes_that_rotate_one_file_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path)]) for _ in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    found = verify(path)
+    assert (found.problem, found.records, found.chains) == ("", 1200, 3)
+    assert len(files(path)) > 5
 
 
 def test_old_records_without_chains_are_read(tmp_path: Path) -> None:

@@ -90,8 +90,13 @@ class FileSink(DescriptorSink):
 
     def refresh(self) -> None:
         """Follow the name: another process may have rotated, or a person moved, the file. Raises OSError."""
-        if not self.behind and _inode(self._path) != os.fstat(self._fd).st_ino:
+        if self.behind:
+            return
+        mine = os.fstat(self._fd)
+        if _inode(self._path) != mine.st_ino:
             self._reopen()
+        else:
+            self._size = mine.st_size  # others write to it, too
 
     def _turn(self) -> None:
         with locked(self._path):
