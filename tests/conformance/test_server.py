@@ -8,19 +8,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from itertools import cycle
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
 from quarterdeck.snapshot import routing as r
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.http import Exchange, Server
 
 from . import suite
 
 EVERYTHING = suite.ROOT / "tests" / "peers" / "everything.py"
+KEY = b"conformance".ljust(32, b".")
 SCORED = {"2025-11-25": 30, "2026-07-28": 37}
 """Scenarios that count, per revision; those that the suite only reports run too."""
 
@@ -74,7 +79,7 @@ def one_server(port: int) -> s.Snapshot:
     return s.Snapshot(version="v1", mcp=(server,), identities=s.Identities(anonymous_local=True))
 
 
-def among_others(port: int, other: int) -> s.Snapshot:
+def among_others(port: int, other: int, listen: int = 0) -> s.Snapshot:
     """The fixture server and another behind one route, their names as they are."""
     servers = tuple(
         s.McpServer("ns", name, "Target", "/mcp", endpoints=(s.Endpoint("127.0.0.1", at),))
@@ -83,19 +88,20 @@ def among_others(port: int, other: int) -> s.Snapshot:
     targets = tuple(r.McpTarget(server.name, f"Target/ns/{server.name}") for server in servers)
     backend = r.RouteBackend(mcp=r.McpBackend("all", targets, prefix="never"), policies=r.Policies(open=True))
     route = r.Route("ns/all", policies=r.Policies(open=True), backends=(backend,))
-    listener = r.Listener("front", 0, address="127.0.0.1", hostname="localhost", routes=(route,))
+    listener = r.Listener("front", listen, address="127.0.0.1", hostname="localhost", routes=(route,))
     return s.Snapshot(version="v1", mcp=servers, listeners=(listener,))
 
 
 @contextmanager
-def gateway(snapshot: s.Snapshot, directory: Path) -> Iterator[str]:
-    """URL of a gateway process."""
+def gateway(snapshot: s.Snapshot, directory: Path, *more: str) -> Iterator[str]:
+    """URL of a gateway process. All of one test session have one key, as replicas do."""
     config, endpoints = directory / "snapshot.json", directory / "endpoints.json"
     config.write_bytes(msgspec.json.encode(snapshot))
+    (directory.parent / "key").write_bytes(KEY)
     zero = [word for flag in ("local", "workloads", "stats", "ready", "admin") for word in (f"--{flag}", "127.0.0.1:0")]
     with _process(
         "-m", "quarterdeck.gateway", *zero, "--config", config, "--data-dir", directory / "data",
-        "--endpoints-file", endpoints,
+        "--endpoints-file", endpoints, "--key-file", directory.parent / "key", *more,
     ):  # fmt: skip
         deadline = time.monotonic() + 20
         while not endpoints.exists():
@@ -142,5 +148,63 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
 )  # fmt: skip
 async def test_every_scenario_passes(url: Callable[[str], str], path: str, revision: str, tmp_path: Path) -> None:
     result = await suite.run(url(path), tmp_path, revision)
+    assert "\n".join(result.failed) == ""
+    assert len(result.scenarios) >= SCORED[revision]
+
+
+@asynccontextmanager
+async def balanced(urls: list[str]) -> AsyncIterator[str]:
+    """URL of a balancer that gives each request to the next of several gateways."""
+    turns = cycle(urlsplit(url) for url in urls)
+    pool = Pool()
+
+    async def serve(exchange: Exchange) -> None:
+        gateway = next(turns)
+        origin = ("127.0.0.1", gateway.port or 80, False)
+        hop = (b"connection", b"transfer-encoding", b"content-length")
+        headers = [(k, v) for k, v in exchange.headers if k not in hop]
+        response = await pool.request(exchange.method, origin, gateway.path, headers, exchange.body, timeout=60)
+        exchange.on_disconnect(response.close)
+        exchange.start(response.status, [(k, v) for k, v in response.headers if k not in hop])
+        async for chunk in response:
+            await exchange.send(chunk)
+        if not exchange.disconnected:
+            exchange.finish()
+
+    server = Server(serve, name="balancer")
+    _, port = await server.listen("127.0.0.1", 0)
+    yield f"http://localhost:{port}/mcp"
+    await server.stop(0)
+    pool.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("revision", list(SCORED))
+@pytest.mark.parametrize("backend", ["legacy", "modern"])
+async def test_every_scenario_passes_over_two_replicas(
+    url: Callable[[str], str], backend: str, revision: str, tmp_path: Path
+) -> None:
+    port = int(url(backend).rsplit(":", 1)[1].partition("/")[0])
+    with ExitStack() as stack:
+        snapshot = among_others(port, stack.enter_context(small_server()))
+        urls: list[str] = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            urls.append(stack.enter_context(gateway(snapshot, tmp_path / name, "--peers=127.0.0.1:0")))
+        async with balanced(urls) as both:
+            result = await suite.run(both, tmp_path, revision)
+    if backend == "legacy":  # each replica has a session with it, and it tells of changes in the session they came from
+        result.failed = [text for text in result.failed if "list-changed-on-subscription" not in text]
+    assert "\n".join(result.failed) == ""
+    assert len(result.scenarios) >= SCORED[revision]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("revision", list(SCORED))
+async def test_every_scenario_passes_over_two_workers(url: Callable[[str], str], revision: str, tmp_path: Path) -> None:
+    port = int(url("legacy").rsplit(":", 1)[1].partition("/")[0])
+    (tmp_path / "gateway").mkdir()
+    with gateway(one_server(port), tmp_path / "gateway", "--workers=2") as both:
+        result = await suite.run(both, tmp_path, revision)
     assert "\n".join(result.failed) == ""
     assert len(result.scenarios) >= SCORED[revision]

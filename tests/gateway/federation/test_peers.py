@@ -95,8 +95,9 @@ async def test_the_get_stream_is_the_owners(pair: tuple[Rig, Rig], one: Upstream
     await one.push({"method": "notifications/tools/list_changed"})
     assert (await anext(stream))["method"] == "notifications/tools/list_changed"
     assert (await client.post(None, "DELETE")).status == 204
-    for _ in range(2):
-        assert (await client.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).status == 404
+    for method in ("tools/list", "ping", "logging/setLevel"):
+        for _ in pair:
+            assert (await client.post({"jsonrpc": "2.0", "id": 1, "method": method})).status == 404
 
 
 async def test_an_owner_that_is_gone_is_a_clear_error(pair: tuple[Rig, Rig]) -> None:

@@ -96,8 +96,8 @@ class Legs:
     async def ask(
         self, call: McpCall, session: ClientSession, member: Member, method: str, params: dict[str, Any] | None
     ) -> Raw:
-        """A request of our own; a session that has expired is opened anew, alone and once."""
-        conversation = await self._ready(call, session, member)
+        """A request of our own; a session that has expired is opened anew, alone and once. Raises as :meth:`ready`."""
+        conversation = await self.ready(call, session, member)
         if conversation is not None:
             return await conversation.ask(method, params)
         lane = member.route.lane(call.principal)
@@ -106,7 +106,7 @@ class Legs:
             return await client.ask(member.route, lane, link, method, params)
         except SessionExpired:
             session.drop(member.name, link)
-        conversation = await self._ready(call, session, member)
+        conversation = await self.ready(call, session, member)
         if conversation is not None:
             return await conversation.ask(method, params)
         return await client.ask(member.route, lane, self._known(session, member), method, params)
@@ -124,12 +124,6 @@ class Legs:
         link = self._link(session, member)
         if link is not None:
             await client.notify(member.route, member.route.lane(call.principal), link, body, method)
-
-    async def _ready(self, call: McpCall, session: ClientSession, member: Member) -> Conversation | None:
-        try:
-            return await self.ready(call, session, member)
-        except Elsewhere:
-            raise UpstreamError("lost its session; initialize again") from None
 
     def _kind(self, route: McpRoute) -> type[Conversation] | None:
         """How the server is spoken to; None: sessions over Streamable HTTP."""

@@ -144,6 +144,8 @@ class Multiplexer:
         if not method:
             member, _ = ids.request_in(call.message.id if call.message is not None else UNSET)
             return member in client.links
+        if method == protocol.PING:
+            return False  # nobody else knows whether the session is there still
         if naming.routed(method) and call.raw_id:
             try:
                 found = naming.find(call.group, method, call.params)
@@ -256,7 +258,11 @@ class Multiplexer:
         def list_one(member: Member, method: str, key: str) -> Coroutine[Any, Any, Part]:
             return self._list_one(call, client, member, method, key)
 
-        found = await self._search.owner(call, call.params, self._allowed(call), list_one)
+        try:
+            found = await self._search.owner(call, call.params, self._allowed(call), list_one)
+        except Elsewhere:
+            await self._pass_on(call)
+            return
         if isinstance(found, str):
             self._answers.unknown(call, found)
             return
@@ -345,7 +351,11 @@ class Multiplexer:
             self._answers.error(call, protocol.INVALID_PARAMS, "invalid cursor")
             return
         members = [member for member in self._allowed(call) if call.judge(member, call.method).allow]
-        parts = await asyncio.gather(*(self._list_one(call, client, m, call.method, key) for m in members))
+        try:
+            parts = await asyncio.gather(*(self._list_one(call, client, m, call.method, key) for m in members))
+        except Elsewhere:
+            await self._pass_on(call)
+            return
         problem = merge.failure(parts, fail_open=call.group.fail_open)
         if problem:
             self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
@@ -384,7 +394,11 @@ class Multiplexer:
             return ""
 
         members = self._allowed(call)
-        problems = await asyncio.gather(*(one(member) for member in members))
+        try:
+            problems = await asyncio.gather(*(one(member) for member in members))
+        except Elsewhere:
+            await self._pass_on(call)
+            return
         if members and all(problems):
             self._answers.error(call, protocol.UPSTREAM_FAILED, "; ".join(problems))
         else:
