@@ -233,9 +233,12 @@ def _alive(pid: int) -> bool:
 
 
 def child_environment(child: Child, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the server's process sees: ours without our own settings, unless ``clear_env``, and what the file adds."""
-    own = {} if child.clear_env else {k: v for k, v in environment.items() if not k.startswith("QUARTERDECK_")}
-    return {**own, **dict(child.env)}
+    """What the server's process sees: ours without our own settings, unless ``clear_env``, and what the file adds.
+
+    ``npx`` asks whether it may download; nobody is there to say so, and the file has.
+    """
+    own = {k: v for k, v in environment.items() if not k.startswith("QUARTERDECK_")}
+    return {**({} if child.clear_env else {"npm_config_yes": "true", **own}), **dict(child.env)}
 
 
 def command_path(command: str, path: str) -> str:

@@ -125,7 +125,9 @@ async def test_leftovers_of_dead_gateways_go(children: Children, tmp_path: Path)
 def test_environments() -> None:
     ours = {"PATH": "/bin", "HOME": "/h", "QUARTERDECK_GATEWAY_TOKEN_FILE": "/secret"}
     child = Child("s", "c", env=(("A", "1"), ("HOME", "/other")))
-    assert child_environment(child, ours) == {"PATH": "/bin", "HOME": "/other", "A": "1"}
+    assert child_environment(child, ours) == {
+        "PATH": "/bin", "HOME": "/other", "A": "1", "npm_config_yes": "true",
+    }  # fmt: skip
     assert child_environment(msgspec.structs.replace(child, clear_env=True), ours) == {"A": "1", "HOME": "/other"}
 
 
