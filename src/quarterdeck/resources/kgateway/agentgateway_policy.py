@@ -9,7 +9,7 @@ from pydantic import Field
 from quarterdeck.resources.base import AGE, Json, Kind, Model, Version
 
 from . import AGENTGATEWAY, CATEGORIES
-from .common import Authorization, PolicyStatus, SecretRef, TargetRef, TargetSelector, choice
+from .common import POLICY_ACCEPTED, Authorization, PolicyStatus, SecretRef, TargetRef, TargetSelector, choice
 from .traffic_policy import Cors, HeaderModifiers, HeaderValue
 
 Mode = Annotated[str, choice("Strict", "Optional", "Permissive")]
@@ -261,7 +261,7 @@ class AgentgatewayPolicy(Model):
 KIND = Kind(
     "AgentgatewayPolicy",
     "agentgatewaypolicies",
-    (Version("v1alpha1", AgentgatewayPolicy, (AGE,)),),
+    (Version("v1alpha1", AgentgatewayPolicy, (POLICY_ACCEPTED, AGE)),),
     short_names=("agpol",),
     group=AGENTGATEWAY,
     categories=CATEGORIES,

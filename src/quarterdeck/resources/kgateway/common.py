@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from quarterdeck.resources.base import Conditions, Json, LabelSelector, Model, rules
+from quarterdeck.resources.base import Column, Conditions, Json, LabelSelector, Model, rules
 
 
 def choice(*values: str) -> Any:
@@ -14,6 +14,7 @@ def choice(*values: str) -> Any:
     return Field(json_schema_extra={"enum": list(values)})
 
 
+POLICY_ACCEPTED = Column("Accepted", ".status.ancestors[*].conditions[?(@.type=='Accepted')].status")
 IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True})]
 Action = Annotated[str, choice("Allow", "Deny", "Require")]
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from quarterdeck.resources.base import AGE, Json, Kind, Model, Version
 
 from . import CATEGORIES, KGATEWAY
-from .common import Authorization, IntOrString, PolicyStatus, TargetRef, TargetSelector, choice
+from .common import POLICY_ACCEPTED, Authorization, IntOrString, PolicyStatus, TargetRef, TargetSelector, choice
 
 
 class TokenBucket(Model):
@@ -124,7 +124,7 @@ class TrafficPolicy(Model):
 KIND = Kind(
     "TrafficPolicy",
     "trafficpolicies",
-    (Version("v1alpha1", TrafficPolicy, (AGE,)),),
+    (Version("v1alpha1", TrafficPolicy, (POLICY_ACCEPTED, AGE)),),
     group=KGATEWAY,
     categories=CATEGORIES,
 )
