@@ -247,6 +247,8 @@ def test_rate_limit(reader: Reader) -> None:
     text = "localRateLimit: [{maxTokens: 10, tokensPerFill: 5, fillInterval: 1m}]"
     wanted = (s.RateLimit(10, 5, 60.0),)
     assert reader.policies(text).rate_limits == wanted == reader.policies(text, "oct").rate_limits
+    keyed = "localRateLimit: [{maxTokens: 10, tokensPerFill: 5, fillInterval: 1m, key: jwt.sub}]"
+    assert reader.policies(keyed).rate_limits == (s.RateLimit(10, 5, 60.0, key="jwt.sub"),)
     assert "tokens of models" in reader.refusal("localRateLimit: [{fillInterval: 1s, type: tokens}]")
     assert "must be longer than nothing" in reader.refusal("localRateLimit: [{fillInterval: 0s}]")
     assert "one route per condition" in reader.refusal("localRateLimit: {conditional: [{fillInterval: 1s}]}")

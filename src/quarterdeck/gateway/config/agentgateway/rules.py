@@ -270,7 +270,8 @@ def _rate_limits(context: Context, path: Path_, model: Any, where: str) -> Chang
             context.error((*path, index, "type"), "tokens of models are not counted from a file yet; use requests")
         if one.fill_interval <= 0:
             context.error((*path, index, "fillInterval"), "must be longer than nothing")
-        limits.append(s.RateLimit(one.max_tokens, one.tokens_per_fill, one.fill_interval, one.type))
+        rate = (one.max_tokens, one.tokens_per_fill, one.fill_interval)
+        limits.append(s.RateLimit(*rate, one.type, one.key or ""))
     return {"rate_limits": tuple(limits)} if limits else {}
 
 

@@ -329,6 +329,8 @@ class RateLimitModel(Model):
     max_tokens: int = 0
     tokens_per_fill: int = 0
     type: Literal["requests", "tokens"] = "requests"
+    key: Cel | None = None
+    """Ours: names the bucket of a request, e.g. ``jwt.sub`` or ``mcp.tool.name``; without it all share one."""
 
 
 class Transform(Model):
