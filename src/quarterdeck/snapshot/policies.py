@@ -226,6 +226,11 @@ class OAuthClient(Struct, frozen=True, omit_defaults=True):
     audiences: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     requested_token_type: str = ""
+    grant: Literal["token_exchange", "jwt_bearer"] = "token_exchange"
+    """How a user's token is presented: RFC 8693, or as the assertion of RFC 7523."""
+    subject_token_type: str = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+    assertion: OAuthClient | None = None
+    """Whom the user's token is first exchanged with for what is presented here (cross-app access: an ID-JAG)."""
 
 
 class BackendCredential(Struct, frozen=True, omit_defaults=True):

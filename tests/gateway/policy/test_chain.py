@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 import pytest
@@ -486,6 +487,47 @@ async def test_a_users_token_is_exchanged_for_one_of_the_backend() -> None:
         refusal = admit_now(rules, request())
         assert refusal is not None and refusal.status == 401
         given.upstreams.close()
+
+
+async def test_cross_app_access_asks_the_identity_provider_first() -> None:
+    """ID-JAG (draft-ietf-oauth-identity-assertion-authz-grant): exchange at one, assertion at the other."""
+
+    def form(exchange: Exchange) -> dict[str, str]:
+        return dict(parse_qsl(exchange.body.decode()))
+
+    def identify(exchange: Exchange) -> Any:
+        asked = form(exchange)
+        assert asked["requested_token_type"] == "urn:ietf:params:oauth:token-type:id-jag"
+        assert asked["subject_token_type"] == "urn:ietf:params:oauth:token-type:id_token"
+        assert asked["audience"] == "https://resource-as.example"
+        return json_answer(
+            {"access_token": f"jag-{asked['subject_token'][-5:]}", "token_type": "N_A", "expires_in": 60}
+        )
+
+    def grant(exchange: Exchange) -> Any:
+        asked = form(exchange)
+        assert asked["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        return json_answer({"access_token": f"for-{asked['assertion']}", "expires_in": 100})
+
+    async with Peer(identify) as provider_peer, Peer(grant) as server:
+        given = services()
+        first = OAuthClient(
+            f"{provider_peer.url}/token",
+            "gw",
+            "s1",
+            audiences=("https://resource-as.example",),
+            requested_token_type="urn:ietf:params:oauth:token-type:id-jag",
+            subject_token_type="urn:ietf:params:oauth:token-type:id_token",
+        )
+        second = OAuthClient(f"{server.url}/token", "gw", "s2", ("read",), grant="jwt_bearer", assertion=first)
+        rules = chain(jwt=tokens(), credential=BackendCredential("token_exchange", oauth=second), given=given)
+        bearer = token()
+        call = request(bearer=bearer)
+        assert await admit(rules, call) is None
+        assert rules.outgoing_lines(call) == f"authorization: Bearer for-jag-{bearer[-5:]}\r\n".encode()
+        assert admit_now(rules, request(bearer=bearer)) is None
+        given.upstreams.close()
+    assert len(provider_peer.asked) == len(server.asked) == 1
 
 
 async def test_no_token_no_request() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .services import Services
 
 _GRANT_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+_GRANT_ASSERTION = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ENTRIES = 8192
 _DEFAULT_LIFE = 300.0
 _MARGIN = 30.0  # seconds before its end that a token is no longer shown
@@ -63,7 +63,9 @@ class Outbound:
         elif credential.kind in ("client_credentials", "token_exchange"):
             if credential.oauth is None:
                 raise ConfigError(f"{where}: backendAuth {credential.kind} needs a token endpoint")
-            parse_url(credential.oauth.token_url, f"{where}: backendAuth")
+            for client in (credential.oauth, credential.oauth.assertion):
+                if client is not None:
+                    parse_url(client.token_url, f"{where}: backendAuth")
             self._tokens = services.tokens_of(credential.oauth)
 
     def prepare(self, admission: Admission) -> Refusal | Coroutine[Any, Any, Refusal | None] | None:
@@ -133,6 +135,19 @@ class Tokens:
 
     async def _ask(self, key: bytes, subject: bytes) -> bytes:
         client = self._client
+        presented = subject.decode("latin-1")
+        if presented and client.assertion is not None:
+            first = await self._granted(client.assertion, _exchange(client.assertion, presented))
+            presented = first.access_token
+        token = await self._granted(client, _presented(client, presented))
+        value = token.access_token.encode()
+        self._kept[key] = (value, self._clock() + max(token.expires_in - _MARGIN, 1.0))
+        while len(self._kept) > _ENTRIES:
+            self._kept.popitem(last=False)
+        return value
+
+    async def _granted(self, client: OAuthClient, form: list[tuple[str, str]]) -> _Token:
+        """The answer of a token endpoint. Raises UpstreamError, TimedOut."""
         headers: list[Header] = [
             (b"content-type", b"application/x-www-form-urlencoded"),
             (b"accept", b"application/json"),
@@ -140,40 +155,45 @@ class Tokens:
         if client.client_secret:
             pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret, safe='')}".encode()
             headers.append((b"authorization", b"Basic " + b64encode(pair)))
-        body = urlencode(self._form(subject)).encode()
-        answer = await self._fetcher.request("POST", client.token_url, headers, body)
+        elif client.client_id:
+            form = [*form, ("client_id", client.client_id)]
+        answer = await self._fetcher.request("POST", client.token_url, headers, urlencode(form).encode())
         try:
             if answer.status != 200:
                 problem = msgspec.json.decode(answer.body, type=_Problem)
                 text = f"{problem.error} {problem.error_description}".strip()
                 raise UpstreamError(f"{client.token_url} gave HTTP {answer.status}: {text[:200]}")
             token = msgspec.json.decode(answer.body, type=_Token)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, msgspec.DecodeError, RecursionError) as error:
             raise UpstreamError(f"{client.token_url} gave HTTP {answer.status} and no token: {error}") from error
-        value = token.access_token.encode()
-        if not value or any(c in value for c in _BAD):
+        if not token.access_token or not token.access_token.isascii() or not token.access_token.isprintable():
             raise UpstreamError(f"{client.token_url} gave no usable token")
-        self._kept[key] = (value, self._clock() + max(token.expires_in - _MARGIN, 1.0))
-        while len(self._kept) > _ENTRIES:
-            self._kept.popitem(last=False)
-        return value
+        return token
 
-    def _form(self, subject: bytes) -> list[tuple[str, str]]:
-        client = self._client
-        if subject:
-            fields = [
-                ("grant_type", _GRANT_EXCHANGE),
-                ("subject_token", subject.decode("latin-1")),
-                ("subject_token_type", _ACCESS_TOKEN),
-            ]
-            if client.requested_token_type:
-                fields.append(("requested_token_type", client.requested_token_type))
-        else:
-            fields = [("grant_type", "client_credentials")]
-        fields += [("audience", audience) for audience in client.audiences]
-        fields += [("resource", resource) for resource in client.resources]
-        if client.scopes:
-            fields.append(("scope", " ".join(client.scopes)))
-        if client.client_id and not client.client_secret:
-            fields.append(("client_id", client.client_id))
-        return fields
+
+def _presented(client: OAuthClient, subject: str) -> list[tuple[str, str]]:
+    """The form of a request for a token for ``subject`` (empty: for the gateway itself)."""
+    if not subject:
+        return [("grant_type", "client_credentials"), *_wanted(client)]
+    if client.grant == "jwt_bearer":
+        return [("grant_type", _GRANT_ASSERTION), ("assertion", subject), *_wanted(client)]
+    return _exchange(client, subject)
+
+
+def _exchange(client: OAuthClient, subject: str) -> list[tuple[str, str]]:
+    """RFC 8693 §2.1."""
+    form = [
+        ("grant_type", _GRANT_EXCHANGE),
+        ("subject_token", subject),
+        ("subject_token_type", client.subject_token_type),
+    ]
+    if client.requested_token_type:
+        form.append(("requested_token_type", client.requested_token_type))
+    return form + _wanted(client)
+
+
+def _wanted(client: OAuthClient) -> list[tuple[str, str]]:
+    """What the token is to be good for."""
+    wanted = [("audience", audience) for audience in client.audiences]
+    wanted += [("resource", resource) for resource in client.resources]
+    return [*wanted, ("scope", " ".join(client.scopes))] if client.scopes else wanted
