@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from quarterdeck.snapshot import policies as p
@@ -219,3 +220,40 @@ async def test_who_does_not_shake_hands_is_cut_off() -> None:
         assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     await server.stop(0)
+
+
+async def test_no_request_is_lost_while_configurations_change(front: Front, tmp_path: Path) -> None:
+    context, stop = trusting(tmp_path), asyncio.Event()
+
+    def listeners(turn: int) -> list[r.Listener]:
+        more = [r.Listener("more", 0, "::1", routes=(says("more"),))] if turn % 2 else []
+        tls = https(front, "tls", "a.example", CA.sign("a.example"))
+        # its own address: a port is either with TLS or without
+        return [front.listener(says(f"web {turn}")), msgspec.structs.replace(tls, address="127.0.0.2"), *more]
+
+    async def kept() -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", front.port())
+        asked = 0
+        while not stop.is_set():
+            assert (await again(reader, writer, "a.example"))[0] == 200
+            asked += 1
+        writer.close()
+        return asked
+
+    async def secure() -> int:
+        port = front.port("tls")
+        asked = 0
+        while not stop.is_set():  # a handshake each time
+            reader, writer = await asyncio.open_connection("127.0.0.2", port, ssl=context, server_hostname="a.example")
+            assert (await again(reader, writer, "a.example"))[0] == 200
+            writer.close()
+            asked += 1
+        return asked
+
+    await front.serve(*listeners(0))
+    clients = [asyncio.create_task(kept()) for _ in range(3)] + [asyncio.create_task(secure())]
+    for turn in range(1, 15):
+        await front.serve(*listeners(turn))
+        await asyncio.sleep(0.01)
+    stop.set()
+    assert all(asked > 0 for asked in await asyncio.gather(*clients))
