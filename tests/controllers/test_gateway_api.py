@@ -255,3 +255,17 @@ async def test_nobody_else_reads_a_gateways_configuration(embedded_world: World)
         own = msgspec.json.decode(config.current("mcp/agentgateway") or b"")
         assert own["gateway"] == "mcp/agentgateway" and "models" not in own and "policies" not in own
         assert "listeners" not in msgspec.json.decode(config.current("quarterdeck-system/quarterdeck") or b"")
+
+
+async def test_a_gateway_that_is_given_to_another_controller_is_left(embedded_world: World) -> None:
+    world = embedded_world
+    theirs = {"metadata": {"name": "theirs"}, "spec": {"controllerName": "example.org/other"}}
+    await world.create(k.GATEWAY_CLASS, theirs)
+    async with world.operator(gateways=PODS) as (_, config):
+        await apply(world, "chapter5.yaml")
+        await programmed(world, config, "mcp/agentgateway")
+        body = {"spec": {"gatewayClassName": "theirs"}}
+        await world.client.patch(k.GATEWAY, "agentgateway", body, "mcp", kind="merge")
+        await world.gone(k.DEPLOYMENT, "mcp", "agentgateway")
+        await world.gone(k.SERVICE, "mcp", "agentgateway")
+        assert config.current("mcp/agentgateway") is None

@@ -42,7 +42,7 @@ def controllers(context: Context, api: GatewayApi) -> list[Controller]:
         k.GATEWAY,
         GatewayReconciler(context, api).reconcile,
         owns=(k.DEPLOYMENT, k.SERVICE),
-        reads=(k.SERVICE_ACCOUNT, k.ENDPOINT_SLICE, k.POD, k.NAMESPACE),
+        reads=(k.GATEWAY_CLASS, k.SERVICE_ACCOUNT, k.ENDPOINT_SLICE, k.NETWORK_POLICY, k.POD, k.NAMESPACE),
         workers=4,
     )
     return [classes, gateways]
@@ -126,7 +126,8 @@ class GatewayReconciler:
             return None
         said = self.api.result.statuses.gateways.get((key.namespace, key.name))
         if said is None:
-            return None  # of another class, or not compiled yet
+            await self._leave(obj)
+            return None
         part = self.api.result.gateways.get((key.namespace, key.name))
         trouble = Verdict("Programmed", "False", "Invalid", "The Gateway is not accepted")
         addresses: list[str] = []
@@ -143,6 +144,13 @@ class GatewayReconciler:
                 trouble, again = self._programmed(obj, addresses, said)
         await self._write(obj, said, trouble, addresses)
         return again
+
+    async def _leave(self, obj: Object) -> None:
+        """What was made for a Gateway goes when it is given to another controller; while nobody has its class, or
+        before the first compilation, it stays."""
+        found = self.context.get(k.GATEWAY_CLASS, "", str((obj.get("spec") or {}).get("gatewayClassName")))
+        if found is not None and (found.get("spec") or {}).get("controllerName") != CONTROLLER:
+            await self.context.remove(obj, (k.DEPLOYMENT, k.SERVICE, k.NETWORK_POLICY))
 
     async def _apply(self, obj: Object, spec: GatewaySpec, part: Served) -> None:
         """Raises ConfigError (a name is taken) and ApiError."""
