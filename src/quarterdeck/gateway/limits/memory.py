@@ -12,10 +12,12 @@ from collections.abc import Callable
 from hashlib import blake2b
 from mmap import mmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quarterdeck.errors import ConfigError
 
-from .mutex import MUTEX_BYTES, Lock, shared_lock
+if TYPE_CHECKING:
+    from .mutex import Lock
 
 WAYS = 8
 """Places where one key may be: a table is full when these are, whatever is free elsewhere."""
@@ -155,6 +157,9 @@ def shared(path: Path, alive: Callable[[int], bool] | None = None) -> Memory:
 
 
 def _open(fd: int, path: Path, alive: Callable[[int], bool]) -> Memory:
+    from .mutex import MUTEX_BYTES, shared_lock  # loads ctypes, which a gateway with one worker does without
+
+    assert MUTEX_BYTES <= (_AT_PIDS - _AT_MUTEX) * _WORD
     status = os.fstat(fd)
     if status.st_uid != os.geteuid():
         raise ConfigError(f"limits file {path} belongs to another user; give another --limits-file")
@@ -206,6 +211,3 @@ def _come_in(mapping: mmap, lock: Lock, path: Path, alive: Callable[[int], bool]
             memory.worker = worker
             return memory
     raise ConfigError(f"limits file {path}: {WORKERS} workers use it already; give this gateway a file of its own")
-
-
-assert MUTEX_BYTES <= (_AT_PIDS - _AT_MUTEX) * _WORD
