@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - messages and files as they are
 """Policies that name what they apply to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - messages as they are
 """Problems are told with file, line, path and what to do."""
 
 from __future__ import annotations

@@ -155,10 +155,7 @@ def structs(annotation: Any, found: dict[str, type[Struct]]) -> None:
             for field in msgspec.structs.fields(annotation):
                 structs(field.type, found)
         return
-    if get_origin(annotation) is not None:
-        for part in get_args(annotation):
-            structs(part, found)
-    elif type(annotation).__name__ == "UnionType":
+    if get_origin(annotation) is not None or type(annotation).__name__ == "UnionType":
         for part in get_args(annotation):
             structs(part, found)
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - messages and files as they are
 """Every field of every model has a class, the class is true, and the committed table says so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - messages and files as they are
 """mcp.json of clients."""
 
 from __future__ import annotations

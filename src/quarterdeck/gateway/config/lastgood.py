@@ -24,7 +24,9 @@ def load_key(path: Path) -> bytes:
         except FileExistsError:
             key = path.read_bytes()
             if not key or len(key) % KEY_BYTES:
-                raise StorageError(f"{path} is not a key of 32 bytes, or several; remove it to make a new one") from None
+                raise StorageError(
+                    f"{path} is not a key of 32 bytes, or several; remove it to make a new one"
+                ) from None
             return key
         key = urandom(32)
         with os.fdopen(descriptor, "wb") as file:
