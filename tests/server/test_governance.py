@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from quarterdeck import snapshot as s
 from quarterdeck.errors import BadRequest, Unauthorized, UpstreamError
 from quarterdeck.server.database import VERSION, Database
 from quarterdeck.server.governance import Governance
+from quarterdeck.server.governance_tables import governance_tables
 from quarterdeck.server.governing import GovernanceApi
 from quarterdeck.server.http import Router
 from quarterdeck.server.identity import Identity
@@ -26,11 +27,26 @@ from quarterdeck.telemetry.audit import Position
 from quarterdeck.telemetry.audit.checkpoint import Signer
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Server
+from support import postgresql
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await Database.open(str(tmp_path / "server.db"))
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    pytest.importorskip("asyncpg")
+    if postgresql.commands() is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    with postgresql.running() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    url = str(tmp_path / "server.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
+    opened = await Database.open(url)
+    if request.param != "sqlite":
+        async with opened.write() as connection:
+            for table in reversed(governance_tables.sorted_tables):
+                await connection.execute(delete(table))
     yield opened
     await opened.close()
 
@@ -136,7 +152,7 @@ async def test_another_replica_tells_its_gateways_soon(database: Database) -> No
     turns = asyncio.Semaphore(0)
 
     async def pause(seconds: float) -> None:
-        assert seconds <= 0.5
+        assert seconds == (0.5 if database.shared else 60.0)
         await turns.acquire()
 
     following = asyncio.create_task(there.follow(configuration, pause))
@@ -147,6 +163,7 @@ async def test_another_replica_tells_its_gateways_soon(database: Database) -> No
             await asyncio.sleep(0.01)
             turns.release()
     following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
     assert configuration.revocations[0].subject == "alice"
 
 
@@ -233,7 +250,7 @@ async def test_a_database_of_before_gets_the_tables(tmp_path: Path) -> None:
     await (await Database.open(str(path))).close()
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     async with engine.begin() as connection:
-        for table in ("revocations", "tool_pins", "audit_checkpoints"):
+        for table in ("revocations", "tool_pins", "audit_checkpoints", "governance_changes"):
             await connection.execute(text(f"DROP TABLE {table}"))
         await connection.execute(text("UPDATE schema_version SET version = 2"))
     await engine.dispose()

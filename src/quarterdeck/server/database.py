@@ -143,6 +143,11 @@ class Database:
             raise StorageError(f"{_named(engine)} cannot be used: {_cause(error)}") from error
         return database
 
+    @property
+    def shared(self) -> bool:
+        """Whether other replicas may use it, too."""
+        return self._engine.dialect.name != "sqlite"
+
     async def close(self) -> None:
         await self._engine.dispose()
 
@@ -346,6 +351,5 @@ def _migrate(connection: Connection) -> None:
     if found < 2:  # tasks of before have no state: their replicas are gone and nobody asks for them by it
         connection.execute(DDL("ALTER TABLE tasks ADD COLUMN state VARCHAR(32)"))
         connection.execute(DDL("CREATE INDEX ix_tasks_state ON tasks (state)"))
-    if found < 3:
-        governance_tables.create_all(connection)
+    governance_tables.create_all(connection)
     connection.execute(update(schema_version).values(version=VERSION))

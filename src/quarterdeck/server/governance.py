@@ -1,18 +1,21 @@
 """What the control plane keeps for its gateways: checkpoints of audit chains, revocations, approved tools.
 
-Every replica reads revocations and approvals twice a second and hands them to the configuration it streams, so a kill
-switch thrown at one of them works at all gateways within a second.
+Every replica looks twice a second whether revocations or approvals have changed and hands them to the configuration it
+streams, so a kill switch thrown at one of them works at all gateways within a second.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from time import time
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Conflict, NotFound
@@ -23,14 +26,17 @@ from quarterdeck.telemetry.audit import Checkpoint
 from quarterdeck.telemetry.audit.checkpoint import genuine
 
 from .database import Database, Row
-from .governance_tables import checkpoints, revocations, tool_pins
+from .governance_tables import changes, checkpoints, revocations, tool_pins
 
 log = logging.getLogger(__name__)
 _SLOT = 600.0
 """Seconds: of each such time the last checkpoint of a chain is kept."""
 _POLL = 0.5
+_ALONE = 60.0
+"""Seconds between looks: of a database that others may write to, and of one that is this process's own."""
 _MOST = 10_000
 
+T = TypeVar("T")
 Server = tuple[str, str, str]
 """kind, namespace, name"""
 
@@ -77,6 +83,7 @@ class Governance:
             raise Conflict(f"there are {_MOST} revocations already; undo some first")
         async with self._database.write() as connection:
             await connection.execute(insert(revocations).values(**msgspec.structs.asdict(revocation)))
+            await _changed(connection)
 
     async def revocations(self) -> list[Revocation]:
         """Those that hold, oldest first; the others are forgotten."""
@@ -96,6 +103,7 @@ class Governance:
             raise NotFound(f"no revocation {ident!r}; see: qd gateway revocations", name=ident)
         async with self._database.write() as connection:
             await connection.execute(delete(revocations).where(revocations.c.id == ident))
+            await _changed(connection)
         return found
 
     # -- approved tools
@@ -114,12 +122,15 @@ class Governance:
                     )  # fmt: skip
                 except IntegrityError:
                     raise Conflict(f"somebody else approved {one.tool} at the same time; look again") from None
+            await _changed(connection)
 
     async def withdraw(self, server: Server, tools: Sequence[str] | None) -> int:
         """Forget approvals, of all tools when None; how many there were."""
         where = _of(server) if tools is None else and_(_of(server), tool_pins.c.tool.in_(tools))
         async with self._database.write() as connection:
-            return (await connection.execute(delete(tool_pins).where(where))).rowcount
+            count = (await connection.execute(delete(tool_pins).where(where))).rowcount
+            await _changed(connection)
+        return count
 
     async def approved(self, server: Server) -> list[Approved]:
         rows = await self._database.rows(select(tool_pins).where(_of(server)).order_by(tool_pins.c.tool))
@@ -146,23 +157,46 @@ class Governance:
     async def follow(
         self, configuration: GatewayConfig, pause: Callable[[float], Awaitable[None]] | None = None
     ) -> None:
-        """Until cancelled: :meth:`publish` whenever something has changed, at whatever replica."""
-        clock, failures = SystemClock(), 0
+        """Until cancelled: :meth:`publish` whenever another replica has changed something."""
+        clock, failures, seen = SystemClock(), 0, -1
         while True:
             try:
-                await self.publish(configuration)
-                failures = 0
+                seen, failures = await _whole(self._look(configuration, seen)), 0
             except (SQLAlchemyError, OSError) as error:
                 failures += 1
                 if failures in (3, 300):
                     log.warning(
                         "revocations and approved tools cannot be read, gateways keep what they have: %s", error
                     )
-            await (pause(_POLL) if pause is not None else sleep(clock, _POLL))
+            wait = _POLL if self._database.shared else _ALONE
+            await (pause(wait) if pause is not None else sleep(clock, wait))
+
+    async def _look(self, configuration: GatewayConfig, seen: int) -> int:
+        rows = await self._database.rows(select(changes.c["count"]))
+        count = int(rows[0]["count"]) if rows else 0
+        if count != seen:
+            await self.publish(configuration)
+        return count
 
     async def _count(self, where: ColumnElement[bool]) -> int:
         rows = await self._database.rows(select(func.count().label("n")).select_from(checkpoints).where(where))
         return int(rows[0]["n"])
+
+
+async def _whole(work: Coroutine[Any, Any, T]) -> T:
+    """To its end even if cancelled: a driver that is cut off in a statement may keep its thread waiting for ever."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+async def _changed(connection: AsyncConnection) -> None:
+    done = await connection.execute(update(changes).values(count=changes.c["count"] + 1))
+    if done.rowcount == 0:
+        await connection.execute(insert(changes).values(id=1, count=1))
 
 
 def _consistent(kept: Checkpoint, point: Checkpoint) -> None:

@@ -38,3 +38,10 @@ tool_pins = Table(
     Column("by", String(512), nullable=False),
     Column("at", Float, nullable=False),
 )
+changes = Table(
+    "governance_changes",
+    governance_tables,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+)
+"""One row: how often revocations and approvals were changed, so that replicas see it by one number."""
