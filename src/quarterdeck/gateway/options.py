@@ -114,7 +114,8 @@ def parse(arguments: list[str]) -> Options:
     if given.file or given.inline:
         file = file_options(_path(given.file), given.inline, given.compat, allow_anonymous=given.allow_anonymous)
     data_dir = Path(given.data_dir)
-    audit = path_of({"": str(data_dir / "audit.jsonl"), "off": os.devnull}.get(given.audit_file, given.audit_file))
+    audit_file: str = given.audit_file
+    audit = path_of({"": str(data_dir / "audit.jsonl"), "off": os.devnull}.get(audit_file, audit_file))
     options = Options(
         local=address(given.local),
         workloads=address(given.workloads),

@@ -86,7 +86,7 @@ class Running:
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
     running = Running(tmp_path)
     yield running
-    if running.process is not None and running.process.returncode is None:
+    if running.process.returncode is None:
         running.process.terminate()
         await running.process.wait()
 
