@@ -108,6 +108,28 @@ async def test_the_first_call_looks_at_the_tools_before_it_goes_out(rig: Rig, ch
     assert "tools/call" not in changing.methods and "tools/list" in changing.methods
 
 
+@pytest.mark.parametrize(("path", "name"), [(PATH, "add"), ("/mcp", "peer_add")])
+async def test_clients_of_2026_too(rig: Rig, changing: Changing, path: str, name: str) -> None:
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+    }  # fmt: skip
+
+    async def ask(method: str, **params: Any) -> dict[str, Any]:
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": method}
+        headers |= {"mcp-name": params["name"]} if "name" in params else {}
+        return await rig.rpc(path, method, {**params, "_meta": meta}, listener="local", headers=headers)
+
+    rig.gateway.use(pinned(changing.port, ADD, SUB))
+    assert "result" in await ask("tools/call", name=name, arguments={})
+    changing.tools = [POISONED, SUB]
+    assert [tool["name"] for tool in (await ask("tools/list"))["result"]["tools"]] == [name.replace("add", "sub")]
+    denied = await ask("tools/call", name=name, arguments={})
+    unheard = await ask("tools/call", name=name + "x", arguments={})
+    assert denied["error"] | {"message": ""} == unheard["error"] | {"message": ""}, "as a tool that nobody has"
+    assert denied["error"]["message"] == f"Unknown tool: {name}"
+
+
 async def test_a_new_tool_waits_for_its_approval(rig: Rig, changing: Changing) -> None:
     rig.gateway.use(pinned(changing.port, ADD))
     assert await tools(rig) == ["add"]

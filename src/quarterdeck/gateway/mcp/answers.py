@@ -96,8 +96,8 @@ class Answers:
         call.decision = Decision("deny", refusal.rule, refusal.message)
         self.observer.finish(call, refusal.outcome, refusal.status, refusal.message)
 
-    def unknown(self, call: McpCall, exposed: str) -> None:
-        """No server has it, or none that the caller may know of."""
+    def unknown(self, call: McpCall, exposed: str, detail: str = "") -> None:
+        """No server has it, or none that the caller may know of. ``detail``: why, for the record only."""
         kind = {protocol.TOOLS_CALL: "tool", protocol.PROMPTS_GET: "prompt"}.get(call.method, "resource")
         call.tool = exposed[:128]
         message = f"Unknown {kind}: {exposed}"
@@ -106,7 +106,7 @@ class Answers:
             self.message(call, 400, jsonrpc.error_response(call.raw_id, protocol.INVALID_PARAMS, message, data))
         else:
             answer_error(call, protocol.INVALID_PARAMS, message, data=data)
-        self.observer.finish(call, "denied", 200, message)
+        self.observer.finish(call, "denied", 200, detail or message)
 
     def failed(self, call: McpCall, error: UpstreamError | TimedOut) -> None:
         """The server did not answer, or answered with an error of its own."""

@@ -54,7 +54,7 @@ class McpEndpoint:
         self._older = OlderServers(upstreams, observer, sealer, self.peers, shared)
         self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, self.run)
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
-        pinned = Pinned(self._answers, observer, self._after_pins)
+        pinned = Pinned(self._answers, self._after_pins)
         self.stages: tuple[Callable[[McpCall], bool], ...] = (
             self._authorize, pinned.keep, limits.keep, self._same_era, self._locate, self._forward,
         )  # fmt: skip

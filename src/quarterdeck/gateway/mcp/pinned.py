@@ -14,7 +14,6 @@ from quarterdeck.errors import NotFound, QuarterdeckError, TimedOut, UpstreamErr
 from quarterdeck.mcptypes import protocol
 from quarterdeck.wire.http import Exchange
 
-from ..observe import Observer
 from ..pins import FRESH, RENEW, Pins
 from ..policy.principal import LOCAL_USER
 from . import client
@@ -24,7 +23,6 @@ from .client import RpcError
 from .conversation import Conversation
 from .legs import translated
 from .newer import NewerConversation
-from .relay import answer_error
 from .route import Lane, McpRoute
 
 Later = Coroutine[Any, Any, None]
@@ -33,9 +31,8 @@ Later = Coroutine[Any, Any, None]
 class Pinned:
     """``keep(call)`` is the stage; ``go_on`` takes a call through the stages after it."""
 
-    def __init__(self, answers: Answers, observer: Observer, go_on: Callable[[McpCall], Later | None]) -> None:
+    def __init__(self, answers: Answers, go_on: Callable[[McpCall], Later | None]) -> None:
         self._answers = answers
-        self._observer = observer
         self._go_on = go_on
         self._looking: dict[Pins, asyncio.Task[None]] = {}
 
@@ -57,8 +54,7 @@ class Pinned:
         if denial is None:
             return True
         call.decision = denial
-        answer_error(call, protocol.INVALID_PARAMS, f"Unknown tool: {call.exposed or call.tool}")
-        self._observer.finish(call, "denied", 200 if call.raw_id else 400, denial.reason)
+        self._answers.unknown(call, call.exposed or call.tool, denial.reason)
         return False
 
     async def _look_first(self, call: McpCall, pins: Pins) -> None:
