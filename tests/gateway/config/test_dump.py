@@ -176,6 +176,7 @@ NOT_SECRET = {
     "Policies.credential": "a struct of its own",
     "OAuthClient.token_url": "an address",
     "OAuthClient.requested_token_type": "a name",
+    "OAuthClient.subject_token_type": "a name",
     "Child.env": "redacted value by value",
     "Child.clear_env": "a flag",
     "Cors.allow_credentials": "a flag",

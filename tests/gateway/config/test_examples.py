@@ -115,6 +115,7 @@ async def test_the_seeds_three_servers_are_one(serve: Callable[..., Any]) -> Non
 
 
 @NEEDS_NODE
+@pytest.mark.slow
 @pytest.mark.timeout(170)
 async def test_the_seeds_rule_shows_and_allows_five_tools(serve: Callable[..., Any]) -> None:
     rig = await serve("mcp-authorization.yaml")

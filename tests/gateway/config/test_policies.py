@@ -192,6 +192,8 @@ def test_mcp_authentication(reader: Reader) -> None:
           provider: {keycloak: {}}
           clientId: me
           clientSecret: s3cret
+          scopes: [read]
+          toolScopes: {delete: [write]}
           resourceMetadata: {resource: "http://gw/mcp", scopesSupported: [read], bearerMethodsSupported: [header]}
         """
     ).mcp_authentication
@@ -209,6 +211,8 @@ def test_mcp_authentication(reader: Reader) -> None:
         "https://kc/realms/mcp",
         "keycloak",
         {"resource": "http://gw/mcp", "scopes_supported": ["read"], "bearer_methods_supported": ["header"]},
+        ("read",),
+        {"delete": ("write",)},
         client_id="me",
         client_secret="s3cret",
     )
@@ -323,6 +327,12 @@ def test_buffer(reader: Reader) -> None:
     found = reader.policies("buffer: {request: {maxBytes: 1000}, response: {maxBytes: 2000, failureMode: failClosed}}")
     assert (found.max_body, found.max_response) == (1000, 2000)
     assert "expected one of failClosed" in reader.refusal("buffer: {request: {maxBytes: 1, failureMode: failOpen}}")
+
+
+def test_concurrency(reader: Reader) -> None:
+    for compat in ("oct", "now"):
+        assert reader.policies("concurrency: 5", compat).concurrency == 5  # type: ignore[arg-type]
+    assert "must be at least 1" in reader.refusal("concurrency: 0")
 
 
 def test_backend_auth(reader: Reader) -> None:

@@ -211,6 +211,7 @@ def test_stdio_targets(reader: Reader) -> None:
         Child("Target/file/time", "uvx", ("mcp-server-time",), (("A", "/h"), ("B", "2")), clear_env=True),
     )
     assert server(found, "time").path == "/mcp" and server(found, "time").endpoints == ()
+    assert server(found, "time").timeout == 300
 
 
 def test_targets_that_say_the_same_share_one_server(reader: Reader) -> None:

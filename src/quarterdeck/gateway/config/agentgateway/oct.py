@@ -127,6 +127,8 @@ class RoutePolicies(Model):
     csrf: CsrfPolicy | None = None
     timeout: TimeoutPolicy | None = None
     retry: Retry | None = None
+    concurrency: Annotated[int | None, Enforced("test_policies.py::test_concurrency")] = None
+    """Ours: requests at a time."""
 
 
 class McpTarget(Model):

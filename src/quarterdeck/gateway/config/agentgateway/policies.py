@@ -58,6 +58,10 @@ class McpAuthentication(Model):
     jwt_validation_options: ValidationOptions = field(default_factory=ValidationOptions)
     client_id: str | None = None
     client_secret: Secret | None = None
+    scopes: list[str] = []
+    """Ours: what every token must be granted (403 ``insufficient_scope``)."""
+    tool_scopes: dict[str, list[str]] = {}
+    """Ours: what calls of a tool need besides; ``*`` stands for every tool that is not named."""
     relay_signing_key: Annotated[Secret | None, Refused("clients log in at the issuer itself; remove it")] = None
 
 
@@ -326,4 +330,6 @@ class RoutePolicies(Model):
     timeout: TimeoutPolicy | None = None
     retry: Retry | None = None
     buffer: Buffer | None = None
+    concurrency: Annotated[int | None, Enforced("test_policies.py::test_concurrency")] = None
+    """Ours: requests at a time."""
     delay: Annotated[dict[str, Any] | None, Refused("requests are not delayed on purpose; remove it")] = None

@@ -230,6 +230,8 @@ def _mcp_authentication(context: Context, path: Path_, model: McpAuthentication,
             model.issuer,
             provider,
             metadata,
+            tuple(model.scopes),
+            {tool: tuple(scopes) for tool, scopes in model.tool_scopes.items()},
             client_id=model.client_id or "",
             client_secret=model.client_secret or "",
         )
@@ -324,6 +326,12 @@ def _buffer(context: Context, path: Path_, model: Buffer, where: str) -> Changes
     return changes
 
 
+def _concurrency(context: Context, path: Path_, model: int, where: str) -> Changes:
+    if model < 1:
+        context.error(path, "must be at least 1")
+    return {"concurrency": model}
+
+
 def _health(context: Context, path: Path_, model: Health, where: str) -> Changes:
     eviction = model.eviction
     if eviction is None:
@@ -371,6 +379,7 @@ _HANDLERS: dict[str, Callable[[Context, Path_, Any, str], Changes]] = {
     "timeout": _timeout,
     "retry": _retry,
     "buffer": _buffer,
+    "concurrency": _concurrency,
     "health": _health,
     "http": _http,
 }
