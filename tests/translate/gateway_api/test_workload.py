@@ -42,7 +42,8 @@ def test_deployment_service_and_identity() -> None:
     assert pod["serviceAccountName"] == "gw" and pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert {p["containerPort"] for p in container["ports"]} == {8080, 8443, 15020, 15021}
+    _, other, _ = dedicated(obj, spec, {80: 8080}, PODS)
+    assert other["spec"]["template"] == deployment["spec"]["template"], "listeners come and go without a rollout"
 
 
 def test_annotations_choose_replicas_and_the_kind_of_service() -> None:

@@ -66,7 +66,7 @@ def dedicated(gateway: Object, spec: GatewaySpec, ports: Mapping[int, int], pods
                 "replicas": replicas_of(gateway),
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
                 "selector": {"matchLabels": selector_of(gateway)},
-                "template": {"metadata": pod_meta, "spec": _pod(gateway, ports, pods)},
+                "template": {"metadata": pod_meta, "spec": _pod(gateway, pods)},
             },
         },
         _service(gateway, meta, ports, pods),
@@ -142,7 +142,7 @@ def _port_name(port: int) -> str:
     return f"port-{port}"
 
 
-def _pod(gateway: Object, ports: Mapping[int, int], pods: GatewayPods) -> Object:
+def _pod(gateway: Object, pods: GatewayPods) -> Object:
     namespace, name = key_of(gateway)
     args = [
         f"--gateway={namespace}/{name}", f"--control-plane={pods.control_plane}", "--local=off", "--workloads=off",
@@ -159,8 +159,8 @@ def _pod(gateway: Object, ports: Mapping[int, int], pods: GatewayPods) -> Object
             POD_IP,
             *({"name": n, "valueFrom": {"fieldRef": {"fieldPath": path}}} for n, path in field_env.items()),
         ],
+        # Not the listeners': another listener is bound by the running process and must not roll the Pods.
         "ports": [
-            *({"containerPort": bound, "protocol": "TCP"} for bound in sorted(set(ports.values()))),
             {"name": "stats", "containerPort": _STATS, "protocol": "TCP"},
             {"name": "ready", "containerPort": _READY, "protocol": "TCP"},
         ],
