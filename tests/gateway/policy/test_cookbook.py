@@ -97,6 +97,8 @@ def headers_of(caller: str) -> dict[str, str]:
     claims: dict[str, Any] = dict(pair.split("=") for pair in rest)
     if "groups" in claims:
         claims["groups"] = claims["groups"].split("+")
+    if "scope" in claims:
+        claims["scope"] = claims["scope"].replace("+", " ")
     return {**headers, "authorization": f"Bearer {token(sub=kind, exp=FOREVER, **claims)}"}
 
 
@@ -117,6 +119,8 @@ async def answer(rig: Rig, caller: str, does: str) -> str:
     told = await rig.rpc("/mcp", "tools/call", params, listener="web", headers=headers)
     if "error" not in told:
         return "result"
+    if told["error"]["code"] == 403:
+        return "403"
     assert told["error"] == {"code": -32602, "message": f"Unknown tool: {rest[0]}"}
     return "unknown tool"
 
