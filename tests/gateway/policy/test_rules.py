@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quarterdeck.errors import ConfigError
@@ -149,6 +149,7 @@ _effects = st.sampled_from([ALLOW, DENY, REQUIRE])
 _outcomes = st.sampled_from(["true", "false", FAILS])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_effects, _outcomes), max_size=5), st.booleans())
 def test_any_set_decides_as_the_text_says(given: list[tuple[str, str]], strict: bool) -> None:
     def value(expression: str) -> Any:
