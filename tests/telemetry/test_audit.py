@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -133,3 +135,24 @@ async def test_appending_writes_soon(tmp_path: Path) -> None:
         while log.written == 0:
             await asyncio.sleep(0.005)
     log.close()
+
+
+def test_standard_output_takes_records_without_blocking() -> None:
+    program = (
+        "import asyncio\n"
+        "from quarterdeck.telemetry.audit import Record, open_log\n"
+        "async def main():\n"
+        "    log = open_log(None)\n"
+        "    for number in range(2000):\n"
+        "        log.append(Record(1.5, *[str(number)] * 12, 200, 0.25, '0' * 32))\n"
+        "    assert not log.flush() and log.blocked\n"
+        "    import sys; sys.stderr.write('goes on')\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.wait(30) == 0, "though nobody reads"
+    assert process.stderr.read() == b"goes on"
+    assert process.stdout is not None and process.stdout.read().count(b"\n") > 10
+    process.stdout.close()
+    process.stderr.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from quarterdeck.errors import StorageError
 from .record import GENESIS, Position
 from .tail import last_line
 
+_STDOUT = 1
 _MODE = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -128,10 +128,14 @@ class StreamSink(DescriptorSink):
     """Standard output; a reader that is too slow counts as a sink that is down and never stalls the gateway."""
 
     def __init__(self) -> None:
-        try:  # an own description: O_NONBLOCK on descriptor 1 would be there for whoever shares it
-            descriptor = os.open(f"/proc/self/fd/{sys.stdout.fileno()}", _MODE | os.O_NONBLOCK)
-        except OSError:  # sockets cannot be opened again, other systems have no /proc
-            descriptor = os.dup(sys.stdout.fileno())
+        """Raises StorageError when there is none."""
+        try:
+            try:  # an own description: O_NONBLOCK on descriptor 1 would be there for whoever shares it
+                descriptor = os.open(f"/proc/self/fd/{_STDOUT}", _MODE | os.O_NONBLOCK)
+            except OSError:  # sockets cannot be opened again, other systems have no /proc
+                descriptor = os.dup(_STDOUT)
+        except OSError as error:
+            raise StorageError(f"standard output cannot take audit records: {error.strerror}; give a file") from error
         super().__init__(descriptor)
 
 
