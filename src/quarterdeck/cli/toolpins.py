@@ -65,7 +65,7 @@ class LockFile:
     def __init__(self, config: Path, admin: str, server: str) -> None:
         self._path = lock_path(config)
         self._admin = admin
-        self._name = server
+        self._name = server.rpartition("/")[2]
 
     def look(self) -> dict[str, Any]:
         found = rest.admin(self._admin, "GET", f"/tools/{part(self._name)}")
