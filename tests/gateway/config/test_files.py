@@ -135,6 +135,16 @@ async def test_rules_that_do_not_compile_are_a_bad_file(serve: Callable[..., Any
     assert await rig.get() == (200, "one")
 
 
+async def test_a_certificate_without_its_key_is_a_bad_file(serve: Callable[..., Any], tmp_path: Path) -> None:
+    rig = await serve(answering("one"))
+    (tmp_path / "x.pem").write_text("no certificate")
+    tls = f"protocol: HTTPS, tls: {{cert: {tmp_path}/x.pem, key: {tmp_path}/x.pem}}"
+    rig.file.write_text(answering("two") + f"- {{port: 0, listeners: [{{name: b, hostname: b, {tls}, routes: []}}]}}\n")
+    assert rig.gateway.files.reload() is False
+    assert "bind/0/b" in rig.gateway.files.error
+    assert await rig.get() == (200, "one")
+
+
 async def test_a_file_that_is_gone_changes_nothing(serve: Callable[..., Any]) -> None:
     rig = await serve(answering("one"))
     rig.file.unlink()

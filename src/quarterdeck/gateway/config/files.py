@@ -13,7 +13,8 @@ from quarterdeck.errors import QuarterdeckError
 from quarterdeck.snapshot import Snapshot, decode, encode
 
 from ..children import Children
-from .standalone import FileOptions, Loaded, load
+from .standalone import FileOptions, Loaded
+from .validate import validated
 
 _log = logging.getLogger("quarterdeck.gateway.config")
 POLL = 1.0
@@ -74,7 +75,7 @@ class FileSource:
         return True
 
     def _serve(self) -> Loaded:
-        loaded = load(self._options)
+        loaded = validated(self._options)
         snapshot = self._children.place(decode(encode(loaded.snapshot)))
         self._use(snapshot)
         self._children.keep(snapshot.children)

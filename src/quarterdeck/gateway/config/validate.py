@@ -21,8 +21,10 @@ def validated(options: FileOptions, environment: Mapping[str, str] | None = None
     loaded = load(options, environment, base)
     upstreams = Upstreams()
     try:
-        table = Table(loaded.snapshot, upstreams)
         services = Services(upstreams)
+        table = Table(loaded.snapshot, upstreams, services=services)
+        if table.listeners.problems:
+            raise ConfigError("; ".join(table.listeners.problems.values()))
         for where, policies in attached(loaded.snapshot):
             Chain(policies, services, where=where, authenticator=table.authenticator)
     except ConfigError as error:
