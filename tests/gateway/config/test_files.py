@@ -139,9 +139,11 @@ async def test_a_certificate_without_its_key_is_a_bad_file(serve: Callable[..., 
     rig = await serve(answering("one"))
     (tmp_path / "x.pem").write_text("no certificate")
     tls = f"protocol: HTTPS, tls: {{cert: {tmp_path}/x.pem, key: {tmp_path}/x.pem}}"
-    rig.file.write_text(answering("two") + f"- {{port: 0, listeners: [{{name: b, hostname: b, {tls}, routes: []}}]}}\n")
+    rig.file.write_text(
+        answering("two") + f"- {{port: 65000, listeners: [{{name: b, hostname: b, {tls}, routes: []}}]}}\n"
+    )
     assert rig.gateway.files.reload() is False
-    assert "bind/0/b" in rig.gateway.files.error
+    assert "bind/65000/b: certificate and key cannot be used" in rig.gateway.files.error
     assert await rig.get() == (200, "one")
 
 

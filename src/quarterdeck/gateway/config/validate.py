@@ -23,8 +23,8 @@ def validated(options: FileOptions, environment: Mapping[str, str] | None = None
     try:
         services = Services(upstreams)
         table = Table(loaded.snapshot, upstreams, services=services)
-        if table.listeners.problems:
-            raise ConfigError("; ".join(table.listeners.problems.values()))
+        for name, problem in table.listeners.problems.items():
+            raise ConfigError(problem if name in problem else f"listener {name}: {problem}")
         for where, policies in attached(loaded.snapshot):
             Chain(policies, services, where=where, authenticator=table.authenticator)
     except ConfigError as error:
