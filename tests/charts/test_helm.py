@@ -23,6 +23,7 @@ CASES = [
     ("quarterdeck", ("--set", "database.secretName=db,controller.replicas=null,commonLabels.a\\.b/c=d")),
     ("quarterdeck-crds", ()),
     ("quarterdeck-crds", ("--set", "conversion.enabled=false")),
+    ("quarterdeck-crds", ("--set", "gatewayApi.install=true,kgateway.install=true")),
 ]
 Key = tuple[str, str, str]
 
