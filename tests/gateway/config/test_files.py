@@ -143,7 +143,7 @@ async def test_a_certificate_without_its_key_is_a_bad_file(serve: Callable[..., 
         answering("two") + f"- {{port: 65000, listeners: [{{name: b, hostname: b, {tls}, routes: []}}]}}\n"
     )
     assert rig.gateway.files.reload() is False
-    assert "bind/65000/b: certificate and key cannot be used" in rig.gateway.files.error
+    assert "bind/65000/b: the certificate is not PEM" in rig.gateway.files.error
     assert await rig.get() == (200, "one")
 
 
