@@ -261,8 +261,10 @@ class FrontendPolicies(Model):
         dict[str, Any] | None, Refused("the PROXY protocol is not read; let the balancer pass connections through")
     ] = None
     connect: Annotated[dict[str, Any] | None, Refused("CONNECT is always refused; remove it")] = None
-    access_log: Annotated[dict[str, Any] | None, Harmless("the audit record has its own fields")] = None
-    tracing: Annotated[dict[str, Any] | None, Harmless("spans are not exported")] = None
+    access_log: Annotated[dict[str, Any] | None, Harmless("audit record and access log have fields of their own")] = (
+        None
+    )
+    tracing: Annotated[dict[str, Any] | None, Harmless("spans are sent to QUARTERDECK_GATEWAY_TRACE_OTLP")] = None
 
 
 class SessionSettings(Model):
@@ -286,7 +288,9 @@ class Config(RawConfig):
     model_catalog: Annotated[list[dict[str, Any]] | None, LLM] = None
     database: Annotated[dict[str, Any] | None, Harmless("requests are kept in the audit file")] = None
     storage: Annotated[dict[str, Any] | None, Harmless("the file is only read")] = None
-    standard_attributes: Annotated[dict[str, Any] | None, Harmless("the audit record has its own fields")] = None
+    standard_attributes: Annotated[
+        dict[str, Any] | None, Harmless("audit record and access log have fields of their own")
+    ] = None
     histograms: Annotated[str | None, Harmless("histograms are classic")] = None
     custom_functions: Annotated[dict[str, Any] | list[Any] | None, Refused("write the expression out")] = None
     sensitive_headers: Annotated[list[str] | None, Harmless("headers are neither logged nor recorded")] = None

@@ -434,12 +434,12 @@ class LogFields(Model):
     remove: Annotated[
         list[str] | None, Refused("fields cannot be left out of the log; keep what must not be logged out of requests")
     ] = None
-    add: Annotated[dict[str, str] | None, Harmless("the audit record has its own fields")] = None
+    add: Annotated[dict[str, str] | None, Harmless("audit record and access log have fields of their own")] = None
 
 
 class Logging(Model):
     proof: ClassVar[str] = "test_settings.py::test_logging"
-    filter: Annotated[str | None, Harmless("every request is logged")] = None
+    filter: Annotated[str | None, Harmless("the access log (QUARTERDECK_GATEWAY_ACCESS_LOG) has every request")] = None
     fields: Annotated[LogFields | None, Enforced("test_fields.py::test_refused")] = None
     level: str | list[str] | None = None
     format: Literal["text", "json"] | None = None
@@ -491,8 +491,8 @@ class RawConfig(Model):
     readiness_addr: str | None = None
     connection_termination_deadline: Annotated[Duration | None, Harmless("calls in flight get ten seconds")] = None
     connection_min_termination_deadline: Annotated[Duration | None, Harmless("a drained gateway ends at once")] = None
-    worker_threads: Annotated[str | int | None, Harmless("one worker serves")] = None
-    tracing: Annotated[Tracing | None, Harmless("spans are not exported")] = None
+    worker_threads: Annotated[str | int | None, Harmless("processes are set by QUARTERDECK_GATEWAY_WORKERS")] = None
+    tracing: Annotated[Tracing | None, Harmless("spans are sent to QUARTERDECK_GATEWAY_TRACE_OTLP")] = None
     logging: Logging | None = None
     metrics: Annotated[Metrics | None, Harmless("series have agentgateway's labels")] = None
     backend: Annotated[BackendSettings | None, SOCKETS] = None
