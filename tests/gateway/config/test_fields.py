@@ -134,6 +134,8 @@ def test_harmless(reader: Reader) -> None:
     binds: [{port: 1, listeners: [{routes: [{backends: [{host: 'b:80'}]}]}]}]
     """
     warnings = reader.load(text).warnings
-    assert "<inline>:2: config.workerThreads: has no effect: processes are set by QUARTERDECK_GATEWAY_WORKERS" in warnings
+    assert (
+        "<inline>:2: config.workerThreads: has no effect: processes are set by QUARTERDECK_GATEWAY_WORKERS" in warnings
+    )
     assert any("config.mcp.sessionTtl: has no effect" in warning for warning in warnings)
     assert any("config.tracing: has no effect: spans are sent to" in warning for warning in warnings)
