@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,16 @@ async def test_the_get_stream_is_the_owners(pair: tuple[Rig, Rig], one: Upstream
     for method in ("tools/list", "ping", "logging/setLevel"):
         for _ in pair:
             assert (await client.post({"jsonrpc": "2.0", "id": 1, "method": method})).status == 404
+
+
+async def test_requests_at_the_same_time_are_answered_by_all(pair: tuple[Rig, Rig]) -> None:
+    client = Client(*pair)
+    await client.initialize()
+    stream = await client.post(None, "GET")
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*(client.call("tools/list") for _ in range(6)))
+    assert all(len(answer["result"]["tools"]) == 2 for answer in answers)
+    stream.close()
 
 
 async def test_an_owner_that_is_gone_is_a_clear_error(pair: tuple[Rig, Rig]) -> None:
