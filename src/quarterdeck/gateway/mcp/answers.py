@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from quarterdeck.errors import TimedOut, UpstreamError
@@ -132,19 +132,30 @@ def event(body: bytes) -> bytes:
     return sse.encode(body, event=b"message")
 
 
-def shown(call: McpCall, member: Member, key: str, item: Any) -> bool:
-    """Whether the caller may see an item of a member's list. Raises msgspec.DecodeError when it is no object."""
-    if key == "tools" and member.limits is not None and member.limits.bounds is not None:
-        member.limits.bounds.learn(item)
-    pins = member.route.pins
-    if key == "tools" and pins is not None and not pins.shows(item):
-        return False
-    if member.contested and key in _ITEM and not call.group.owns(member, lists.name_of(item)):
-        return False
-    if not filters(call, member):
-        return True
-    name = lists.name_of(item) if key == "tools" else label_of(key, item)
-    return call.shows(member, _ITEM.get(key, protocol.RESOURCES_READ), name)
+def sight(call: McpCall, member: Member, key: str) -> Callable[[Any], bool]:
+    """Whether the caller may see an item of a member's list. It raises msgspec.DecodeError for what is no object."""
+    tools = key == "tools"
+    bounds = member.limits.bounds if tools and member.limits is not None else None
+    pins = member.route.pins if tools else None
+    owns = call.group.owns if member.contested and key in _ITEM else None
+    filtered = filters(call, member)
+    method = _ITEM.get(key, protocol.RESOURCES_READ)
+    # without rules that look at the request, what is granted is all there is to ask
+    granted = member.route.lane(call.principal).shows if tools and member.chain is None else None
+
+    def shown(item: Any) -> bool:
+        if bounds is not None:
+            bounds.learn(item)
+        if pins is not None and not pins.shows(item):
+            return False
+        if owns is not None and not owns(member, lists.name_of(item)):
+            return False
+        if not filtered:
+            return True
+        name = lists.name_of(item) if tools else label_of(key, item)
+        return granted(name) if granted is not None else call.shows(member, method, name)
+
+    return shown
 
 
 def filters(call: McpCall, member: Member) -> bool:

@@ -20,7 +20,7 @@ from ..observe import Observer
 from ..policy.principal import Principal
 from ..policy.refusal import Refusal
 from ..upstream import Upstreams
-from .answers import Answers, filters, shown
+from .answers import Answers, filters, sight
 from .call import McpCall, Problem, Transform, read
 from .eras import Eras
 from .groups import McpGroup
@@ -256,6 +256,6 @@ class McpEndpoint:
         member = call.member
 
         def transform(body: bytes) -> bytes:
-            return lists.filter_message(body, key, lambda item: shown(call, member, key, item), private=call.modern)
+            return lists.filter_message(body, key, sight(call, member, key), private=call.modern)
 
         return transform

@@ -21,7 +21,7 @@ from quarterdeck.mcptypes import LATEST_LEGACY, LEGACY_VERSIONS, jsonrpc, lists,
 from ..observe import Observer
 from ..upstream import Upstreams
 from . import ids, merge, naming, sessions
-from .answers import Answers, shown
+from .answers import Answers, sight
 from .call import SSE_VERSION, McpCall, Problem, text_of
 from .client import INFO, RpcError
 from .eras import Eras
@@ -146,15 +146,8 @@ class Multiplexer:
             return member in client.links
         if method == protocol.PING:
             return False  # nobody else knows whether the session is there still
-        if naming.routed(method) and call.raw_id:
-            try:
-                found = naming.find(call.group, method, call.params)
-            except msgspec.DecodeError:
-                return True
-            if not isinstance(found, str):
-                return found[0].name in client.links
-            if call.group.prefixed:
-                return True
+        if call.raw_id and naming.routed(method) and (call.group.prefixed or call.group.single is not None):
+            return True  # if the server's session is there, which is looked at when its name is known
         return all(member.name in client.links for member in self._allowed(call))
 
     def _without_session(self, call: McpCall) -> Later | None:
@@ -281,6 +274,8 @@ class Multiplexer:
         # ids and progress tokens stay the client's: the upstream's session is this client's alone
         call.body = jsonrpc.request(Raw(call.raw_id), call.method, params)
         call.session = client.sessions.get(member.name)
+        if call.session is None and not client.mine:
+            return self._peers.pass_on(call, client.owner)
         if call.session is not None:
             client.runs(call.raw_id, member)
             call.version = client.links[member.name].version.encode()
@@ -369,7 +364,7 @@ class Multiplexer:
         label = member.route.label
         try:
             found = await self._legs.list_all(call, client, member, method, key)
-            kept = [naming.item_out(member, key, item) for item in found if shown(call, member, key, item)]
+            kept = [naming.item_out(member, key, item) for item in filter(sight(call, member, key), found)]
             return Part(member.name, label, kept)
         except RpcError as error:
             # a server without prompts or resources is no failure

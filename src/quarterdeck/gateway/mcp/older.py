@@ -26,7 +26,7 @@ from ..observe import Observer
 from ..policy.principal import Principal
 from ..upstream import Upstreams
 from . import client, naming
-from .answers import EVENTS, GONE, JSON, Answers, departure, event, first, shown
+from .answers import EVENTS, GONE, JSON, Answers, departure, event, first, sight
 from .call import McpCall, text_of
 from .client import RpcError
 from .conversation import Conversation, Event, Flight
@@ -314,7 +314,7 @@ class OlderServers:
         result: dict[str, Any] = dict(lists.members(message.result))
         key = lists.LIST_KEYS.get(call.method)
         if key is not None and key in result:
-            kept = [item for item in lists.items(result[key]) if shown(call, call.member, key, item)]
+            kept = filter(sight(call, call.member, key), lists.items(result[key]))
             result[key] = [naming.item_out(call.member, key, item) for item in kept]
         if call.method in _CACHEABLE:
             result |= {"ttlMs": 0, "cacheScope": "private"}

@@ -59,6 +59,8 @@ class ClientSession:
     def __init__(self, key: str, *, mine: bool, said: Greeted | None = None) -> None:
         self.key = key
         self.mine = mine
+        self.owner = ""
+        """The process that made it, when that is another."""
         self.said = said or Greeted()
         self.links: dict[str, Link] = {}
         """Upstream sessions by member."""
@@ -79,6 +81,7 @@ class ClientSession:
     def out_of(cls, session: Session) -> ClientSession:
         """The session of another process, as far as its token tells."""
         found = cls(session.upstream, mine=False)
+        found.owner = session.owner
         for leg in session.legs:
             found.put(leg.member, Link((leg.host, leg.port, False), leg.version, leg.session))
         return found

@@ -18,7 +18,7 @@ from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protoc
 
 from ..upstream import Upstreams
 from . import client, merge, naming
-from .answers import Answers, shown
+from .answers import Answers, sight
 from .call import McpCall, Problem, text_of
 from .client import Link, RpcError
 from .conversation import Conversation
@@ -181,7 +181,7 @@ class StatelessMultiplexer:
                 return client.ask(member.route, member.route.lane(call.principal), source, method, params)
 
             found = await client.list_all(ask, method, key)
-            kept = [naming.item_out(member, key, item) for item in found if shown(call, member, key, item)]
+            kept = [naming.item_out(member, key, item) for item in filter(sight(call, member, key), found)]
             return Part(member.name, label, kept)
         except RpcError as error:
             # a server without prompts or resources is no failure
