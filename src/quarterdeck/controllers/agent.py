@@ -98,10 +98,7 @@ class AgentReconciler:
             verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
             verdicts.append(resolved_refs(self.context, inputs))
             objects = rollout.steered(self.context, obj, objects)
-            if decider == "somebody":
-                objects = scaling.left_alone(self.context, obj, objects, wanted)
-            elif decider == "autoscaler":
-                await rollout.release_replicas(self.context, obj, objects)
+            objects = await scaling.let_go(self.context, obj, objects, decider, wanted)
             await self.context.apply(obj, objects)
             await self.revisions.record(obj)
             seeded = await self.context.seed(k.AGENT, obj, replicas(inputs))

@@ -106,10 +106,7 @@ class MCPServerReconciler:
             ]
             rest = self.idle.rest(obj, spec.scale_to_zero, wanted)
             objects = rollout.steered(self.context, obj, objects)
-            if decider == "somebody":
-                objects = scaling.left_alone(self.context, obj, objects, wanted)
-            elif decider == "autoscaler":
-                await rollout.release_replicas(self.context, obj, objects)
+            objects = await scaling.let_go(self.context, obj, objects, decider, wanted)
             if release:
                 await self.idle.put(obj, rest)
             else:

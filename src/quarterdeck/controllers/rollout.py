@@ -103,8 +103,8 @@ async def release_replicas(context: Context, owner: Object, objects: Sequence[Ob
     for desired in objects:
         metadata = desired["metadata"]
         live = context.get(k.DEPLOYMENT, metadata["namespace"], metadata["name"])
-        if desired["kind"] != "Deployment" or live is None:
-            continue
+        if desired["kind"] != "Deployment" or live is None or "replicas" in desired["spec"]:
+            continue  # a canary's number is ours
         wanted = with_applied_hash(desired)["metadata"]["annotations"][APPLIED_HASH]
         if (live["metadata"].get("annotations") or {}).get(APPLIED_HASH) == wanted:
             continue

@@ -15,6 +15,7 @@ from quarterdeck.kube.owner import belongs_to
 from quarterdeck.kube.resource import Object
 
 from .context import Context
+from .rollout import release_replicas
 
 LEFT = "quarterdeck.dev/replicas-left-at"
 """Annotation of a Deployment whose number is left alone: the resource's own number when that began."""
@@ -39,8 +40,22 @@ def decider(context: Context, owner: Object, wanted: int) -> Decider:
     return "somebody" if again else "resource"
 
 
-def left_alone(context: Context, owner: Object, objects: Sequence[Object], wanted: int) -> list[Object]:
-    """``objects``, which carry no replicas, with the annotation on the Deployment; told once."""
+async def let_go(
+    context: Context, owner: Object, objects: Sequence[Object], decider: Decider, wanted: int
+) -> list[Object]:
+    """``objects`` as they are to be applied where ``decider`` is not the resource: those carry no replicas then.
+
+    Raises Conflict when the Deployment changes at the same time.
+    """
+    if decider == "somebody":
+        return _left_alone(context, owner, objects, wanted)
+    if decider == "autoscaler":
+        await release_replicas(context, owner, objects)
+    return list(objects)
+
+
+def _left_alone(context: Context, owner: Object, objects: Sequence[Object], wanted: int) -> list[Object]:
+    """With the annotation on the Deployment; told once."""
     namespace, name, kind = owner["metadata"]["namespace"], owner["metadata"]["name"], owner["kind"]
     live = context.get(k.DEPLOYMENT, namespace, name)
     if live is not None and _mark(live) is None:

@@ -33,11 +33,6 @@ def register(registry: Registry, controllers: ControllerSet, elector: LeaderElec
                 found.append(({"controller": controller.name, "result": result}, value))
         return found
 
-    def kinds(read: Callable[[Informer], float]) -> Callable[[], Samples]:
-        return lambda: [
-            ({"resource": resource}, value) for resource, value in sorted(_summed(controllers.informers, read).items())
-        ]
-
     registry.gauge("workqueue_depth", "Keys that wait for a worker.", each(lambda c: controllers.depth(c.name), "name"))
     registry.gauge(
         "workqueue_retries_total", "Keys added again after a failure.",
@@ -55,6 +50,22 @@ def register(registry: Registry, controllers: ControllerSet, elector: LeaderElec
     )  # fmt: skip
     for controller in controllers.controllers:
         seconds.adopt((controller.name,), controller.stats.seconds)
+    _register_watches(registry, controllers)
+    if elector is not None:
+        registry.gauge(
+            "leader_election_master_status", "1 while this process leads.",
+            lambda: [({"name": elector.name}, float(elector.is_leader))],
+        )  # fmt: skip
+
+
+def _register_watches(registry: Registry, controllers: ControllerSet) -> None:
+    """Caches, background loops and requests."""
+
+    def kinds(read: Callable[[Informer], float]) -> Callable[[], Samples]:
+        return lambda: [
+            ({"resource": resource}, value) for resource, value in sorted(_summed(controllers.informers, read).items())
+        ]
+
     registry.gauge("quarterdeck_cached_objects", "Objects in the caches.", kinds(lambda i: i.count))
     watches: tuple[tuple[str, str, Callable[[Informer], float]], ...] = (
         ("quarterdeck_watch_lists_total", "Full lists made.", lambda i: i.stats.lists),
@@ -72,11 +83,6 @@ def register(registry: Registry, controllers: ControllerSet, elector: LeaderElec
     registry.gauge(
         "rest_client_requests_total", "Requests by method and status.", _requests(controllers.client), kind="counter"
     )
-    if elector is not None:
-        registry.gauge(
-            "leader_election_master_status", "1 while this process leads.",
-            lambda: [({"name": elector.name}, float(elector.is_leader))],
-        )  # fmt: skip
 
 
 def _summed(informers: list[Informer], read: Callable[[Informer], float]) -> dict[str, float]:
