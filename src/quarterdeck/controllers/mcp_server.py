@@ -105,8 +105,7 @@ class MCPServerReconciler:
                 self._resolved(obj, key.namespace),
             ]
             rest = self.idle.rest(obj, spec.scale_to_zero, wanted)
-            objects = rollout.steered(self.context, obj, objects)
-            objects = await scaling.let_go(self.context, obj, objects, decider, wanted)
+            objects = await scaling.let_go(self.context, obj, rollout.steered(self.context, obj, objects), decider, wanted)
             if release:
                 await self.idle.put(obj, rest)
             else:
