@@ -96,8 +96,7 @@ class MCPServerReconciler:
         try:
             spec = parse(MCPServerSpec, obj.get("spec") or {}, f"MCPServer {key}")
             wanted = replicas(obj, spec).wanted
-            decider = scaling.decider(self.context, obj, wanted)
-            release = decider != "resource"
+            release = (decider := scaling.decider(self.context, obj, wanted)) != "resource"
             mounted = hashes(self.context, key.namespace, key.name, _sources(obj))
             objects = translate_mcp_server(obj, spec, self.context.options, mounted, release_replicas=release)
             verdicts += [
@@ -105,7 +104,8 @@ class MCPServerReconciler:
                 self._resolved(obj, key.namespace),
             ]
             rest = self.idle.rest(obj, spec.scale_to_zero, wanted)
-            objects = await scaling.let_go(self.context, obj, rollout.steered(self.context, obj, objects), decider, wanted)
+            objects = rollout.steered(self.context, obj, objects)
+            objects = await scaling.let_go(self.context, obj, objects, decider, wanted)
             if release:
                 await self.idle.put(obj, rest)
             else:
