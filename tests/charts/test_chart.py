@@ -134,3 +134,22 @@ def test_sqlite_means_one_controller_and_postgresql_two() -> None:
     database = {"database": {"secretName": "db"}}
     assert [replicas({}), replicas(database), replicas(database | {"controller": {"replicas": 4}})] == [1, 2, 4]
     assert replicas({"controller": {"replicas": 0}}) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "peers"),
+    [
+        ({}, [{"podSelector": {}}]),
+        ({"monitoring": {"serviceMonitor": {"enabled": True}}}, [{"namespaceSelector": {}}]),
+        (
+            {"networkPolicy": {"metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]}},
+            [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+        ),
+    ],
+)
+def test_health_and_metrics_are_open_to_whom_the_values_name(given: dict[str, Any], peers: list[Any]) -> None:
+    """Never to everybody: probes come from the node, which NetworkPolicies do not stop."""
+    policies = {d["metadata"]["name"]: d["spec"] for d in rendered(given) if d["kind"] == "NetworkPolicy"}
+    for name, port in (("quarterdeck-controller", 8080), ("quarterdeck", 15020)):
+        rules = [r for r in policies[name]["ingress"] if port in {p["port"] for p in r["ports"]}]
+        assert [rule.get("from") for rule in rules] == [peers]
