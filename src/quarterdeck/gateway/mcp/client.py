@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
+from os import getpid
+from secrets import token_hex
 from typing import Any, cast
 
 import msgspec
@@ -27,6 +29,8 @@ _MODERN_KEYS = frozenset(
     {protocol.META_VERSION, protocol.META_CLIENT_CAPABILITIES, protocol.META_CLIENT_INFO, protocol.META_LOG_LEVEL}
 )
 _ids = count(1)
+_process = f"{getpid()}-{token_hex(4)}"
+"""Part of our request ids: several processes may speak in one upstream session, where answers go by these ids."""
 
 
 class Link(Struct):
@@ -174,7 +178,7 @@ async def close(route: McpRoute, lane: Lane, link: Link) -> None:
 
 
 async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params: Any) -> tuple[Raw, str]:
-    body = jsonrpc.request(f"qd-{next(_ids)}", method, params)
+    body = jsonrpc.request(f"qd-{_process}-{next(_ids)}", method, params)
     response = await post(route, lane, link, method, body)
     answer = await _answer(response)
     if answer is None or (answer.error is None and answer.result is UNSET):
