@@ -88,7 +88,7 @@ async def test_a_held_call_is_taken_up_through_any_process(pair: tuple[Rig, Rig]
         assert answer["result"]["content"][0]["text"] == "5 accept"
 
 
-async def test_the_get_stream_is_the_owners(pair: tuple[Rig, Rig]) -> None:
+async def test_the_get_stream_is_the_owners(pair: tuple[Rig, Rig], one: Upstream) -> None:
     client = Client(*pair)
     await client.initialize()
     stream = messages(await client.post(None, "GET"))
@@ -101,7 +101,7 @@ async def test_the_get_stream_is_the_owners(pair: tuple[Rig, Rig]) -> None:
             assert (await client.post({"jsonrpc": "2.0", "id": 1, "method": method})).status == 404
 
 
-async def test_requests_at_the_same_time_are_answered_by_all(pair: tuple[Rig, Rig], one: Upstream) -> None:
+async def test_requests_at_the_same_time_are_answered_by_all(pair: tuple[Rig, Rig]) -> None:
     client = Client(*pair)
     await client.initialize()
     stream = await client.post(None, "GET")
