@@ -5,7 +5,6 @@ FEATURES = (
     "GatewayAddressEmpty",
     "GatewayFrontendClientCertificateValidation",
     "GatewayHTTPListenerIsolation",
-    "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayInfrastructure",
     "GatewayPort8080",
     "HTTPRoute",
