@@ -81,7 +81,8 @@ def test_filtered_lists_keep_what_they_do_not_look_at(extra: dict[str, Any], nam
     kept = set(data.draw(st.lists(st.sampled_from(names)) if names else st.just([])))
     tools = [{"name": n, "inputSchema": {"type": "object"}, "x": extra} for n in names]
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {**extra, "tools": tools}}).encode()
-    result = json.loads(lists.filter_message(body, "tools", lambda item: lists.name_of(item) in kept, private=False))["result"]
+    shown = lists.filter_message(body, "tools", lambda item: lists.name_of(item) in kept, private=False)
+    result = json.loads(shown)["result"]
     assert result == {**extra, "tools": [t for t in tools if t["name"] in kept]}
 
 
