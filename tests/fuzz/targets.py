@@ -163,7 +163,7 @@ def message(data: bytes) -> None:
 def answer(data: bytes) -> None:
     """A server's list, filtered."""
     try:
-        kept = lists.filter_message(data, "tools", lambda name: name.startswith("a"), private=True)
+        kept = lists.filter_message(data, "tools", lambda item: lists.name_of(item).startswith("a"), private=True)
     except msgspec.DecodeError:
         return
     if kept is not data:
