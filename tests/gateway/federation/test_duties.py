@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from quarterdeck.gateway.policy.authorizer import Decision
 from quarterdeck.mcptypes import protocol
 
 from ..conftest import Rig
@@ -67,8 +68,10 @@ async def test_server_requests_are_relayed_with_ids_that_lead_back(both: Rig, on
 
 async def test_modern_backend_input_required_is_passed_through_for_modern_clients(mixed: Rig) -> None:
     asked = (await ask(mixed, "tools/call", ELICITATION, name="new_ask", arguments={}))["result"]
-    assert asked["resultType"] == "input_required"
+    assert asked["resultType"] == "input_required" and asked["requestState"] != "s1", "it is sealed"
     again = {"inputResponses": {"sure": {"action": "accept"}}, "requestState": asked["requestState"]}
+    forged = await ask(mixed, "tools/call", ELICITATION, name="new_ask", arguments={}, **again | {"requestState": "s1"})
+    assert forged["error"]["code"] == protocol.INVALID_PARAMS
     answer = await ask(mixed, "tools/call", ELICITATION, name="new_ask", arguments={}, **again)
     assert answer["result"]["content"][0]["text"] == "accept s1"
 
@@ -405,3 +408,22 @@ async def test_prefix_mode_of_one_target(bare: Rig, one: Upstream, prefix: str, 
     await client.initialize()
     assert [t["name"] for t in (await client.call("tools/list"))["result"]["tools"]] == [name]
     assert (await client.call("tools/call", name=name, arguments={}))["result"]
+
+
+async def test_the_gateway_can_end_what_is_open(mixed: Rig, one: Upstream, new: Upstream) -> None:
+    client = Client(mixed)
+    await client.initialize()
+    stream = messages(await client.post(None, "GET"))
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "new_hang", "arguments": {}}}
+    waiting = asyncio.ensure_future(client.post(body))
+    listen, headers = modern("subscriptions/listen", notifications={"toolsListChanged": True})
+    subscription = messages(await mixed.request("/mcp", listen, headers=headers, listener="front"))
+    await anext(subscription)
+    await until(lambda: new.holding and one.streams)
+    ended: Any = Decision("deny", "revoked/user/x", "revoked")
+    mixed.gateway.upstreams.end(lambda opened: ended)
+    async with asyncio.timeout(5):
+        assert b'"error"' in await (await waiting).read()
+        assert [message async for message in stream] == []
+        assert [message async for message in subscription] == []
+        await new.cancelled.wait()

@@ -19,6 +19,7 @@ from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import LATEST_LEGACY, jsonrpc, protocol
 from quarterdeck.wire.client import Response
 
+from ..call import Call
 from . import client
 from .client import Link, SessionExpired
 from .route import Lane, McpRoute
@@ -133,6 +134,20 @@ class Flight:
             for event in later:
                 self.put(event)
         return found
+
+
+class Running:
+    """A call that a conversation carries, for whoever may end what is open."""
+
+    def __init__(self, call: Call, flight: Flight) -> None:
+        self.call = call
+        self.principal = call.principal
+        self.target = ("mcp", call.server)
+        self._flight = flight
+
+    def give_up(self, error: UpstreamError) -> None:
+        """The gateway ends the call; its client is told why."""
+        self._flight.put(Event("end", error=error))
 
 
 class Conversation:

@@ -50,9 +50,9 @@ class McpEndpoint:
         self.peers = Peers(sealer, self._answers)
         self.peers.handle = self.handle
         shared = Conversations()
-        self._oldest = OldestClients(sealer, self.peers, self._answers, self.handle)
+        self._oldest = OldestClients(upstreams, sealer, self.peers, self._answers, self.handle)
         self._older = OlderServers(upstreams, observer, sealer, self.peers, shared)
-        self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, self.run)
+        self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, sealer, self.run)
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
         pinned = Pinned(self._answers, self._after_pins)
         self.stages: tuple[Callable[[McpCall], bool], ...] = (

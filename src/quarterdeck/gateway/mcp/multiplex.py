@@ -66,7 +66,7 @@ class Multiplexer:
         self._answers = Answers(observer)
         self._sessions = ClientSessions()
         self._legs = Legs(eras)
-        self._talk = Talk(self._answers)
+        self._talk = Talk(self._answers, upstreams)
         self._search = Search()
         self._tasks: set[asyncio.Task[None]] = set()
 

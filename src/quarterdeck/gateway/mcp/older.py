@@ -29,7 +29,7 @@ from . import client, naming
 from .answers import EVENTS, GONE, JSON, Answers, departure, event, first, sight
 from .call import McpCall, text_of
 from .client import RpcError
-from .conversation import Conversation, Event, Flight
+from .conversation import Conversation, Event, Flight, Running
 from .peers import Peers
 from .relay import answer_error
 from .session import Session, SessionSealer
@@ -186,6 +186,8 @@ class OlderServers:
         given: dict[str, Raw] | None = None,
     ) -> None:
         """Pass on what the server says until it has answered, or asks what the client has not answered yet."""
+        running = Running(call, flight)
+        self._upstreams.held.add(running)
         try:
             await self._pass_on(call, conversation, flight, envelope, binding, given or {})
         except asyncio.CancelledError:  # the connection is gone
@@ -195,6 +197,8 @@ class OlderServers:
         except BaseException:
             conversation.end(flight)
             raise
+        finally:
+            self._upstreams.held.discard(running)
 
     async def _pass_on(
         self,

@@ -12,11 +12,13 @@ from os import urandom
 from typing import Any, cast
 from urllib.parse import parse_qs
 
+from quarterdeck.errors import UpstreamError
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.wire import sse
 from quarterdeck.wire.http import Disconnected, Exchange, Header
 
 from ..policy.principal import Principal
+from ..upstream import Upstreams
 from .answers import EVENTS, KEEP_ALIVE, Answers, departure, first
 from .call import McpCall, Problem
 from .groups import McpGroup
@@ -120,10 +122,16 @@ class Stream:
         self.exchange = exchange
         self.group = group
         self.principal = principal
+        self.target = ("", "")
         self.session = b""
         """``Mcp-Session-Id`` of what is behind."""
         self.carried: set[Carried] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+
+    def give_up(self, error: UpstreamError) -> None:
+        """The gateway ends the stream."""
+        del error
+        self.exchange.abort()
 
     def learn(self, headers: list[Header] | tuple[Header, ...]) -> None:
         for name, value in headers:
@@ -140,7 +148,10 @@ class Stream:
 class OldestClients:
     """Serves ``…/sse``. ``handle`` serves what the requests of these clients become."""
 
-    def __init__(self, sealer: SessionSealer, peers: Peers, answers: Answers, handle: Handle) -> None:
+    def __init__(
+        self, upstreams: Upstreams, sealer: SessionSealer, peers: Peers, answers: Answers, handle: Handle
+    ) -> None:
+        self._upstreams = upstreams
         self._sealer = sealer
         self._peers = peers
         self._answers = answers
@@ -172,6 +183,7 @@ class OldestClients:
         key = urandom(16).hex()
         stream = self._streams[key] = Stream(exchange, group, principal)
         token = self._sealer.seal(Session(key, owner=self._peers.owner), _binding(group, principal)).decode()
+        self._upstreams.held.add(stream)
         gone = departure(exchange)
         exchange.start(200, EVENTS)
         try:
@@ -184,6 +196,7 @@ class OldestClients:
         except Disconnected:
             pass
         finally:
+            self._upstreams.held.discard(stream)
             del self._streams[key]
             self._close(stream)
             self._answers.finish(call, "ok", 200)

@@ -19,7 +19,7 @@ from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protoc
 from ..upstream import Upstreams
 from . import client, merge, naming
 from .answers import Answers, sight
-from .call import McpCall, Problem, text_of
+from .call import McpCall, Problem, Transform, text_of
 from .client import Link, RpcError
 from .conversation import Conversation
 from .eras import Eras
@@ -27,6 +27,7 @@ from .groups import Member
 from .merge import Part
 from .newer import greeting_of
 from .search import Search
+from .session import SessionSealer
 from .shared import Conversations, Refused
 from .subscriptions import Source, Subscription
 
@@ -42,6 +43,7 @@ class StatelessMultiplexer:
         answers: Answers,
         eras: Eras,
         shared: Conversations,
+        sealer: SessionSealer,
         run: Callable[[McpCall], Later | None],
     ) -> None:
         self._upstreams = upstreams
@@ -49,6 +51,7 @@ class StatelessMultiplexer:
         self._eras = eras
         self._shared = shared
         self._run = run
+        self._sealer = sealer
         self._search = Search()
 
     def handle(self, call: McpCall) -> Later | None:
@@ -115,12 +118,37 @@ class StatelessMultiplexer:
         call.exposed, call.own = exposed, own
         if call.method in (protocol.TOOLS_CALL, protocol.PROMPTS_GET):
             call.tool = own
-        call.transform = naming.result_out(member, call.method, exposed, own)
+        call.transform = self._sealed(call, naming.result_out(member, call.method, exposed, own))
+        state = params.get("requestState")
+        if state is not None:
+            opened = self._sealer.open_bytes(text_of(state).encode(), _state_of(call))
+            if opened is not None:
+                params["requestState"] = opened.decode()
+            elif self._eras.modern(member.route):  # servers of the older era have states of the gateway's own
+                text = "requestState is not one that this request was given"
+                self._answers.error(call, protocol.INVALID_PARAMS, text)
+                return None
         # the request's id is the client's: a modern server sees nothing of other requests
         encoded = Raw(msgspec.json.encode(params))
         call.message = jsonrpc.Message("2.0", Raw(call.raw_id), call.method, encoded)
         call.body = jsonrpc.request(Raw(call.raw_id), call.method, encoded)
         return self._run(call)
+
+    def _sealed(self, call: McpCall, rename: Transform | None) -> Transform:
+        """A server's ``requestState`` comes back to that server from that caller only."""
+        binding = _state_of(call)
+
+        def change(body: bytes) -> bytes:
+            if b'"requestState"' in body:
+                top = lists.members(body)
+                result: dict[str, Any] = dict(lists.members(top.get("result", Raw(b"{}"))))
+                if "requestState" in result:
+                    state = text_of(result["requestState"]).encode()
+                    result["requestState"] = self._sealer.seal_bytes(state, binding).decode()
+                    body = msgspec.json.encode({**top, "result": result})
+            return rename(body) if rename is not None else body
+
+        return change
 
     # -- all servers
     async def _discover(self, call: McpCall, envelope: modern.Envelope) -> None:
@@ -227,3 +255,8 @@ class StatelessMultiplexer:
     def _allowed(self, call: McpCall, method: str) -> list[Member]:
         """The members that the caller may use, in their order."""
         return [member for member in call.group.members if call.judge(member, method).allow]
+
+
+def _state_of(call: McpCall) -> bytes:
+    """What a modern server's ``requestState`` is bound to."""
+    return call.group.binding(call.principal) + b"|modern|" + call.member.name.encode()

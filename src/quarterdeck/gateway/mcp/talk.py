@@ -12,10 +12,11 @@ from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import jsonrpc, lists
 from quarterdeck.wire.http import Disconnected
 
+from ..upstream import Upstreams
 from . import naming
 from .answers import EVENTS, GONE, KEEP_ALIVE, Answers, departure, event, first
 from .call import McpCall, text_of
-from .conversation import Conversation, Event, Flight
+from .conversation import Conversation, Event, Flight, Running
 from .sessions import Asked, ClientSession
 
 HOLD = 600.0
@@ -27,8 +28,9 @@ _CANCELLED = -32800
 class Talk:
     """Follows calls to their end."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, upstreams: Upstreams) -> None:
         self._answers = answers
+        self._upstreams = upstreams
 
     async def follow(
         self, call: McpCall, session: ClientSession, conversation: Conversation, params: dict[str, Any]
@@ -43,6 +45,8 @@ class Talk:
             self._answers.failed(call, error)
             return
         session.runs(call.raw_id, call.member, flight)
+        running = Running(call, flight)
+        self._upstreams.held.add(running)
         try:
             await self._pass_on(call, session, conversation, flight)
         except asyncio.CancelledError:
@@ -56,6 +60,7 @@ class Talk:
             await conversation.cancel(flight, "malformed")
             self._answers.failed(call, UpstreamError(f"sent what MCP does not know: {error}"))
         finally:
+            self._upstreams.held.discard(running)
             session.forget(flight)
             session.running.pop(call.raw_id, None)
 
