@@ -92,7 +92,8 @@ async def _install(plan: Plan, dry_run: bool, wait: bool, timeout: float) -> Non
             common = ["upgrade", "--install", "--namespace", plan.namespace, "--create-namespace", *flags]
             given = [*(f"--values={file}" for file in plan.files), *(f"--set={text}" for text in plan.sets)]
             if plan.definitions:
-                _run([helm, *common, DEFINITIONS, str(folder(DEFINITIONS)), *_where(plan)])
+                force = ["--force-conflicts"] if _applies(helm) else []
+                _run([helm, *common, *force, DEFINITIONS, str(folder(DEFINITIONS)), *_where(plan)])
             _run([helm, *common, RELEASE, str(folder(RELEASE)), *given, *_where(plan)])
             return
         manifests = rendered(plan)
@@ -162,6 +163,13 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, env=os.environ)
     if done.returncode:
         raise QuarterdeckError(f"{' '.join(command[:3])} … ended with exit code {done.returncode}")
+
+
+def _applies(helm: str) -> bool:
+    """Whether that helm writes by server-side apply (4 does): definitions that outlived an installation without helm
+    have fields of ours, which a newer chart has to be able to change."""
+    said = subprocess.run([helm, "version", "--template={{.Version}}"], capture_output=True, text=True).stdout
+    return not said.startswith(("v2.", "v3."))
 
 
 async def _inventory(client: KubeClient, plan: Plan) -> list[Object] | None:

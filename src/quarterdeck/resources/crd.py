@@ -83,7 +83,7 @@ def _core_type(key: str) -> dict[str, Any]:
         out: dict[str, Any] = {}
         kind = node.get("type")
         out["type"] = next((k for k in kind if k != "null"), "object") if isinstance(kind, list) else kind or "object"
-        if "properties" in node:
+        if node.get("properties"):
             out["properties"] = {name: convert(child) for name, child in node["properties"].items()}
         if isinstance(node.get("items"), dict):
             out["items"] = convert(node["items"])
@@ -137,7 +137,7 @@ def structural(model: type[Model], *, embed: bool = True) -> dict[str, Any]:
             out["x-kubernetes-preserve-unknown-fields"] = True
         if "type" in node:
             out["type"] = node["type"]
-        if "properties" in node:
+        if node.get("properties"):
             out["properties"] = {name: convert(child) for name, child in node["properties"].items()}
         if "items" in node:
             out["items"] = convert(node["items"])
