@@ -20,7 +20,8 @@ import yaml
 from quarterdeck.errors import ConfigError, NotFound, QuarterdeckError, TimedOut, UsageError
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.config import load_config
-from quarterdeck.kube.resource import CONFIG_MAP, DEPLOYMENT, SECRET, Object
+from quarterdeck.kube.resource import CONFIG_MAP, CRD, DEPLOYMENT, SECRET, Object
+from quarterdeck.resources.crd import PART_OF
 
 from .apply import Options, apply_all
 from .chart import Release, folder, load
@@ -33,6 +34,7 @@ RELEASE = "quarterdeck"
 DEFINITIONS = "quarterdeck-crds"
 INVENTORY = "quarterdeck-install"
 KEEP = "helm.sh/resource-policy"
+_RELEASE_NAME = "meta.helm.sh/release-name"
 _PAUSE = (0.1, 2.0)
 
 
@@ -92,7 +94,7 @@ async def _install(plan: Plan, dry_run: bool, wait: bool, timeout: float) -> Non
             common = ["upgrade", "--install", "--namespace", plan.namespace, "--create-namespace", *flags]
             given = [*(f"--values={file}" for file in plan.files), *(f"--set={text}" for text in plan.sets)]
             if plan.definitions:
-                force = ["--force-conflicts"] if _applies(helm) else []
+                force = [*(["--force-conflicts"] if _applies(helm) else []), *await _adoption(client, plan)]
                 _run([helm, *common, *force, DEFINITIONS, str(folder(DEFINITIONS)), *_where(plan)])
             _run([helm, *common, RELEASE, str(folder(RELEASE)), *given, *_where(plan)])
             return
@@ -163,6 +165,21 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, env=os.environ)
     if done.returncode:
         raise QuarterdeckError(f"{' '.join(command[:3])} … ended with exit code {done.returncode}")
+
+
+async def _adoption(client: KubeClient, plan: Plan) -> list[str]:
+    """Helm's flag to take over definitions that outlived an installation of ours without helm; none where another
+    release has any of them (``qd migrate kagent`` hands those over)."""
+    ours = {m.body["metadata"]["name"] for m in load(DEFINITIONS).render(Release(DEFINITIONS, plan.namespace))}
+    there = [crd["metadata"] for crd in (await client.list(CRD, metadata_only=True)).items]
+    there = [metadata for metadata in there if metadata["name"] in ours]
+    releases = {(metadata.get("annotations") or {}).get(_RELEASE_NAME) for metadata in there}
+    left = any(
+        PART_OF.items() <= (metadata.get("labels") or {}).items()
+        for metadata in there
+        if _RELEASE_NAME not in (metadata.get("annotations") or {})
+    )
+    return ["--take-ownership"] if left and releases <= {None, DEFINITIONS} else []
 
 
 def _applies(helm: str) -> bool:
