@@ -121,7 +121,12 @@ async def test_the_seeds_chapter_5(world: World) -> None:
         assert conditions(parent["conditions"]) == {
             "Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs"),
         }  # fmt: skip
-        policy = await world.client.get(k.TRAFFIC_POLICY, "github-rbac-policy", "mcp")
+
+        async def told() -> Object | None:
+            found = await world.client.get(k.TRAFFIC_POLICY, "github-rbac-policy", "mcp")
+            return found if "status" in found else None
+
+        policy = await world.eventually(told, "the policy has a status")
         assert conditions(policy["status"]["ancestors"][0]["conditions"])["Accepted"] == ("True", "Accepted")
         served = snapshot(config, "mcp/agentgateway")
         assert [server.name for server in served.mcp] == ["Backend.github-mcp-backend.mcp-target"]

@@ -17,9 +17,10 @@ OTHER = {
     "Agent", "Agents", "BYO", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig",
     "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service",
     "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "POST", "SSE",
+    "EndpointSlice", "Gateway", "GatewayClass", "Hostname", "IPAddress", "SupportedVersion",
     "TCP", "Opaque", "ReadWriteOnce", "Recreate", "ReplicaFailure", "ControllerOptions", "GatewayConfig",
     # values of conditions and Events
-    "True", "Unknown", "Normal", "Warning",
+    "True", "False", "None", "Unknown", "Normal", "Warning",
     # providers
     "Anthropic", "Gemini", "Ollama", "OpenAI", "Scripted",
     # phases of a canary, in status.rollout

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,16 @@ async def test_what_is_gone_from_the_file_ends(children: Children, pool: Pool) -
     assert not Path(placed.mcp[0].endpoints[0].host).exists()
 
 
-async def test_leftovers_of_dead_gateways_go(children: Children, tmp_path: Path) -> None:
-    gone = tmp_path / "children" / str(2**22 + 1)  # above the largest process id
-    gone.mkdir(parents=True)
-    children.place(snapshot(Child("Target/file/x", "/no/such/command")))
-    assert not gone.exists()
-    await children.stop()
-    assert list((tmp_path / "children").iterdir()) == []
+async def test_leftovers_of_dead_gateways_go() -> None:
+    with tempfile.TemporaryDirectory(prefix="qd-") as folder:  # a socket's path must be short
+        parent = Path(folder, "children")
+        gone = parent / str(2**22 + 1)  # above the largest process id
+        gone.mkdir(parents=True)
+        children = Children(parent, at_once)
+        children.place(snapshot(Child("Target/file/x", "/no/such/command")))
+        assert not gone.exists()
+        await children.stop()
+        assert list(parent.iterdir()) == []
 
 
 def test_environments() -> None:

@@ -8,8 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from quarterdeck.wire.client import Pool
 
@@ -34,6 +37,13 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's name: below longer ones the children's are elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="qd-") as folder:
+        yield Path(folder)
+
+
 def bridges(directory: Path) -> list[int]:
     """Processes whose command line names a file below ``directory``."""
     found: list[int] = []
@@ -48,8 +58,8 @@ def bridges(directory: Path) -> list[int]:
     return found
 
 
-async def test_sighup_reloads_and_children_end_with_a_killed_gateway(tmp_path: Path) -> None:
-    file, endpoints, data = tmp_path / "c.yaml", tmp_path / "e.json", tmp_path / "d"
+async def test_sighup_reloads_and_children_end_with_a_killed_gateway(tmp_path: Path, short: Path) -> None:
+    file, endpoints, data = tmp_path / "c.yaml", tmp_path / "e.json", short
     file.write_text(text("one"))
     flags = [f"--{name}=127.0.0.1:0" for name in ("admin", "stats", "ready")]
     process = subprocess.Popen(
