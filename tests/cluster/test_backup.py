@@ -71,7 +71,7 @@ def clusters() -> Generator[tuple[Plane, Plane]]:
         yield first, second
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 async def databases(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[tuple[str, str]]:
     """URLs of the old database and of a place for the new one."""
     if request.param == "sqlite":
@@ -197,7 +197,7 @@ async def wiped(admin: KubeClient) -> None:
     async def gone() -> bool:
         return not names & {item["metadata"]["name"] for item in (await admin.list(k.NAMESPACE)).items}
 
-    await until(gone)
+    await until(gone, 180)
     for document in crds():
         await admin.apply(k.CRD, document)
 
