@@ -5,9 +5,8 @@ BIN    := $(VENV)/bin
 UV     := 0.13.8
 STAMP  := $(VENV)/.ready
 NODE_STAMP := .cache/node/.ready
-# Most tests wait for processes, so there are more workers than cores; a file's tests stay together. In the order of
-# their folders: xdist would begin with the files of many short tests and end with the few that wait for a cluster.
-PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes, so there are more workers than cores; a file's tests stay together.
+PARALLEL := -n 3 --dist loadfile
 
 .PHONY: setup cluster demo test test-full lint bench lock clean
 .DEFAULT_GOAL := setup
