@@ -115,9 +115,15 @@ async def test_the_seeds_chapter_5(world: World) -> None:
             "Programmed": ("True", "Programmed"),
             "ResolvedRefs": ("True", "ResolvedRefs"),
         }
-        route = await world.client.get(k.HTTP_ROUTE, "github-mcp-route", "mcp")
-        (parent,) = route["status"]["parents"]
-        assert parent["controllerName"] == CONTROLLER
+
+        async def resolved() -> dict[str, Any] | None:
+            """What is said of the route, once its backend was seen, too."""
+            route = await world.client.get(k.HTTP_ROUTE, "github-mcp-route", "mcp")
+            (parent,) = route["status"]["parents"]
+            assert parent["controllerName"] == CONTROLLER
+            return parent if conditions(parent["conditions"])["ResolvedRefs"][0] == "True" else None
+
+        parent = await world.eventually(resolved, "the route's backend is found")
         assert conditions(parent["conditions"]) == {
             "Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs"),
         }  # fmt: skip
