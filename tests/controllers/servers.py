@@ -77,7 +77,7 @@ class World:
             return None
 
     async def condition(
-        self, res: Resource, namespace: str, name: str, kind: str, status: str, reason: str = ""
+        self, res: Resource, namespace: str, name: str, kind: str, status: str, reason: str = "", seconds: float = 30
     ) -> Object:
         """The condition once it has ``status`` (and ``reason``) for the newest generation."""
         seen: list[Any] = [None]
@@ -90,7 +90,7 @@ class World:
             return found if current and found.get("status") == status and reason in ("", found["reason"]) else None
 
         try:
-            return await self.eventually(read, kind)
+            return await self.eventually(read, kind, seconds)
         except AssertionError:
             raise AssertionError(f"{res.kind} {name}: no {kind}={status} {reason}; there are {seen[0]}") from None
 

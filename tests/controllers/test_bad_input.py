@@ -284,7 +284,8 @@ async def test_an_agent_and_a_server_of_one_name(world: World) -> None:
             owners |= {reference["kind"] for reference in found["metadata"]["ownerReferences"]}
         assert owners == {winner.kind}, "nothing was taken over"
         await world.client.delete(winner, "twin", team)
-        await world.condition(loser, team, "twin", "Programmed", "True")
+        # a real garbage collector looks for new definitions every 30 s only
+        await world.condition(loser, team, "twin", "Programmed", "True", seconds=90)
 
 
 async def _programmed(world: World, res: Resource, namespace: str, name: str) -> str:
