@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from quarterdeck.errors import ConfigError, QuarterdeckError
+from quarterdeck.processes import alive
 from quarterdeck.server.endpoints import Endpoints, read_endpoints
 
 RESTART_SECONDS = 10.0
@@ -42,20 +43,6 @@ def kubeconfig_path(directory: Path) -> Path:
         return directory / "kubeconfig"
     config = os.environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
     return Path(config) / "quarterdeck" / "kubeconfig"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return not os.path.isdir("/proc/self")  # without procfs the signal's answer stands
-    return stat[stat.rindex(b")") + 2 :][:1] not in (b"Z", b"X")  # killed, only not yet collected by its parent
 
 
 def supervisor_pid(directory: Path) -> int | None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from quarterdeck.errors import ConfigError, QuarterdeckError, TimedOut, UsageError
+from quarterdeck.processes import alive
 from quarterdeck.server.directory import close_to_others
 from quarterdeck.server.endpoints import Endpoints, endpoints_path
 
-from .home import NotRunning, alive, endpoints, home, kubeconfig_path, supervisor_pid
+from .home import NotRunning, endpoints, home, kubeconfig_path, supervisor_pid
 from .supervise import STOP_GRACE, Ports, Supervisor
 
 GATEWAY_TIMEOUT = 60.0

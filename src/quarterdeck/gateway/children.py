@@ -24,6 +24,7 @@ from time import monotonic
 
 import msgspec
 
+from quarterdeck import processes
 from quarterdeck.errors import StorageError
 from quarterdeck.snapshot import Child, Endpoint, Snapshot
 
@@ -191,17 +192,8 @@ class Children:
             running.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running.task
-        process = running.process
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                async with asyncio.timeout(_GRACE):
-                    await process.wait()
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        if running.process is not None:
+            await processes.end(running.process, _GRACE)
         running.listener.close()
         if not any(other.path == running.path for other in self._running.values()):
             running.path.unlink(missing_ok=True)
@@ -214,22 +206,12 @@ def _own_directory(parent: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix="qd-"))
     parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for old in parent.iterdir():
-        if old.name.isdigit() and not _alive(int(old.name)):
+        if old.name.isdigit() and not processes.alive(int(old.name)):
             shutil.rmtree(old, ignore_errors=True)
     own = parent / str(os.getpid())
     own.mkdir(mode=0o700, exist_ok=True)
     own.chmod(0o700)
     return own
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def child_environment(child: Child, environment: Mapping[str, str]) -> dict[str, str]:

@@ -16,9 +16,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from quarterdeck import processes
 from quarterdeck.snapshot.policies import Breaker
 
-from .memory import ACTIVE, BREAKER_WORDS, Memory, running
+from .memory import ACTIVE, BREAKER_WORDS, Memory
 
 Phase = Literal["closed", "open", "half-open"]
 Health = Literal["answered", "failed", "unknown"]
@@ -106,7 +107,7 @@ class Breakers:
         *,
         clock: Callable[[], float] = monotonic,
         calendar: Callable[[], float] = time,
-        alive: Callable[[int], bool] = running,
+        alive: Callable[[int], bool] = processes.alive,
         on_open: Callable[[str, str], None] | None = None,
     ) -> None:
         self._memory = memory

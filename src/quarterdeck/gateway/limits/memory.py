@@ -14,6 +14,7 @@ from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quarterdeck import processes
 from quarterdeck.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def shared(path: Path, alive: Callable[[int], bool] | None = None) -> Memory:
             f"limits file {path}: {error}; the workers of a gateway need one they may all write"
         ) from error
     try:
-        memory = _open(fd, path, alive or running)
+        memory = _open(fd, path, alive or processes.alive)
     except BaseException:
         os.close(fd)
         raise
@@ -177,17 +178,6 @@ def _open(fd: int, path: Path, alive: Callable[[int], bool]) -> Memory:
 
 def _in_use(header: memoryview, alive: Callable[[int], bool]) -> bool:
     return header[0] == _MAGIC and any(alive(pid) for pid in header[_AT_PIDS : _AT_PIDS + WORKERS] if pid)
-
-
-def running(pid: int) -> bool:
-    """Whether there is such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _begin(mapping: mmap) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .memory import WORKERS, WORKERS_SEEN, Memory, running
+from quarterdeck import processes
+
+from .memory import WORKERS, WORKERS_SEEN, Memory
 
 
 class Rooms:
     """``alive`` tells whether a worker's process runs: what a dead one held is given up when a room seems full."""
 
-    def __init__(self, memory: Memory, alive: Callable[[int], bool] = running) -> None:
+    def __init__(self, memory: Memory, alive: Callable[[int], bool] = processes.alive) -> None:
         self._memory = memory
         self._table = memory.rooms
         self._words = memory.words

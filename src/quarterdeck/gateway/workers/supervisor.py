@@ -18,6 +18,7 @@ from time import monotonic
 
 import msgspec
 
+from quarterdeck import processes
 from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
 from quarterdeck.telemetry import names
 from quarterdeck.telemetry.merge import Exposition, merged
@@ -202,18 +203,8 @@ class Supervisor:
             writer.close()
 
     async def _end(self, worker: Worker) -> None:
-        process = worker.process
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(_GRACE):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if worker.process is not None:
+            await processes.end(worker.process, _GRACE)
 
     # -- for operators
     async def _listen(self, name: str, handler: Handler, address: Address | None) -> None:

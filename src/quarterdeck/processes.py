@@ -1,0 +1,41 @@
+"""Processes of this machine: whether one lives, and how one of ours is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, whoever owns it; one that has ended and waits for its parent is gone."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return not os.path.isdir("/proc/self")  # without procfs the signal's answer stands
+    return stat[stat.rindex(b")") + 2 :][:1] not in (b"Z", b"X")
+
+
+async def end(process: Process, grace: float) -> None:
+    """SIGTERM, and SIGKILL when the process is still there after ``grace`` seconds. Returns when it is gone."""
+    import asyncio  # commands ask for `alive` only, and start faster without
+
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(grace):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
