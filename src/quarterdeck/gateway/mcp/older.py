@@ -26,7 +26,7 @@ from ..observe import Observer
 from ..policy.principal import Principal
 from ..upstream import Upstreams
 from . import client, naming
-from .answers import EVENTS, GONE, JSON, Answers, departure, event, first, sight
+from .answers import EVENTS, GONE, Answers, departure, event, first, sight
 from .call import McpCall, text_of
 from .client import RpcError
 from .conversation import Conversation, Event, Flight, Running
@@ -331,23 +331,13 @@ class OlderServers:
         body = jsonrpc.result_response(call.raw_id, result)
         if call.transform is not None and result.get("resultType") != "input_required":
             body = call.transform(body)
-        self._finish(call, 200, body)
+        self._answers.message(call, 200, body)
         self._observer.finish(call, outcome, 200)
 
     def _refuse(self, call: McpCall, code: int, text: str, data: object = None) -> None:
         status = modern.status_of(code)
-        self._finish(call, status, jsonrpc.error_response(call.raw_id, code, text, data))
+        self._answers.message(call, status, jsonrpc.error_response(call.raw_id, code, text, data))
         self._observer.finish(call, "error", status, text)
-
-    def _finish(self, call: McpCall, status: int, body: bytes) -> None:
-        exchange = call.exchange
-        if exchange.disconnected:
-            return
-        if exchange.started:
-            exchange.write(event(body))
-            exchange.finish()
-        else:
-            exchange.respond(status, body, [JSON])
 
     def _failed(self, call: McpCall, error: UpstreamError | TimedOut) -> None:
         if isinstance(error, RpcError):
@@ -356,7 +346,7 @@ class OlderServers:
         code = protocol.TIMED_OUT if isinstance(error, TimedOut) else protocol.UPSTREAM_FAILED
         text = f"MCP server {call.server} {error}; {call.route.remedy}"
         if call.exchange.started:
-            self._finish(call, 200, jsonrpc.error_response(call.raw_id, code, text))
+            self._answers.message(call, 200, jsonrpc.error_response(call.raw_id, code, text))
         else:
             answer_error(call, code, text)
         self._observer.finish(call, "error", 504 if isinstance(error, TimedOut) else 502, text)
