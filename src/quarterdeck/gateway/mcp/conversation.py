@@ -191,20 +191,26 @@ class Conversation:
     async def open(self) -> Link:
         """The session; made when there is none. Raises UpstreamError, TimedOut."""
         async with self.opening:
-            link = self.link
-            if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
-                return link
-            self.close()
-            opened, result = await client.initialize(
-                self.route, self.lane, self.capabilities, info=self.info, version=self.version, extra=self.extra
-            )
-            if memoryview(result).nbytes > _GREETING_BYTES:
-                raise UpstreamError(f"says more than {_GREETING_BYTES} bytes of itself")
-            self.greeting = msgspec.json.decode(result, type=Greeting)
-            self.link = opened
-            self.level, self.mirrored = "", None
-            self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
-            return self.link
+            return self._live() or await self._begin()
+
+    def _live(self) -> Link | None:
+        """The session; None when there is none, or the server is no longer to be reached where it was opened."""
+        link = self.link
+        return link if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None else None
+
+    async def _begin(self) -> Link:
+        """Make a session in place of any other. Raises UpstreamError, TimedOut."""
+        self.close()
+        opened, result = await client.initialize(
+            self.route, self.lane, self.capabilities, info=self.info, version=self.version, extra=self.extra
+        )
+        if memoryview(result).nbytes > _GREETING_BYTES:
+            raise UpstreamError(f"says more than {_GREETING_BYTES} bytes of itself")
+        self.greeting = msgspec.json.decode(result, type=Greeting)
+        self.link = opened
+        self.level, self.mirrored = "", None
+        self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
+        return self.link
 
     def renew(self, route: McpRoute, lane: Lane, extra: bytes) -> None:
         """Go on by the newest configuration, and as the newest call is to be seen."""

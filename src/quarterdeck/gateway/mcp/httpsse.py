@@ -31,33 +31,29 @@ class SseConversation(Conversation):
 
     _target = ""
 
-    async def open(self) -> Link:
-        async with self.opening:
-            link = self.link
-            if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
-                return link
+    async def _begin(self) -> Link:
+        self.close()
+        opened = Link(client.origin_of(self.route), SSE_VERSION, extra=self.extra)
+        told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._stream = asyncio.get_running_loop().create_task(self._receive_all(opened, told))
+        try:
+            async with asyncio.timeout(_OPEN):
+                self._target = _same_origin(self.route.path.decode(), await told)
+        except TimeoutError:
+            raise TimedOut(f"did not open its event stream within {_OPEN:g} s") from None
+        self.link = opened
+        params = {
+            "protocolVersion": SSE_VERSION,
+            "capabilities": self.capabilities,
+            "clientInfo": self.info or INFO,
+        }
+        try:
+            self.greeting = msgspec.json.decode(await self._asked(protocol.INITIALIZE, params), type=Greeting)
+            await self._post(jsonrpc.notification(protocol.INITIALIZED))
+        except BaseException:
             self.close()
-            opened = Link(client.origin_of(self.route), SSE_VERSION, extra=self.extra)
-            told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            self._stream = asyncio.get_running_loop().create_task(self._receive_all(opened, told))
-            try:
-                async with asyncio.timeout(_OPEN):
-                    self._target = _same_origin(self.route.path.decode(), await told)
-            except TimeoutError:
-                raise TimedOut(f"did not open its event stream within {_OPEN:g} s") from None
-            self.link = opened
-            params = {
-                "protocolVersion": SSE_VERSION,
-                "capabilities": self.capabilities,
-                "clientInfo": self.info or INFO,
-            }
-            try:
-                self.greeting = msgspec.json.decode(await self._asked(protocol.INITIALIZE, params), type=Greeting)
-                await self._post(jsonrpc.notification(protocol.INITIALIZED))
-            except BaseException:
-                self.close()
-                raise
-            return opened
+            raise
+        return opened
 
     async def ask(self, method: str, params: dict[str, Any] | None = None) -> Raw:
         await self.open()

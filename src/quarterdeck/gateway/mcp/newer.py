@@ -68,16 +68,12 @@ class NewerConversation(Conversation):
         self._watched: set[str] = set()
         self._subscription: asyncio.Task[None] | None = None
 
-    async def open(self) -> Link:
-        async with self.opening:
-            link = self.link
-            if link is not None and self.route.origin(link.origin[0], link.origin[1]) is not None:
-                return link
-            link = Link(client.origin_of(self.route), MODERN_VERSIONS[-1], meta=self._meta(), extra=self.extra)
-            result = await client.ask(self.route, self.lane, link, protocol.DISCOVER)
-            self.greeting = greeting_of(result)
-            self.link = link
-            return link
+    async def _begin(self) -> Link:
+        link = Link(client.origin_of(self.route), MODERN_VERSIONS[-1], meta=self._meta(), extra=self.extra)
+        result = await client.ask(self.route, self.lane, link, protocol.DISCOVER)
+        self.greeting = greeting_of(result)
+        self.link = link
+        return link
 
     def close(self) -> None:
         super().close()
