@@ -236,15 +236,16 @@ class Response:
             self._wake.clear()
             await self._wake.wait()
 
-    async def read(self) -> bytes:
-        """The whole body. Raises UpstreamError when it is larger than the limit given to ``request``."""
+    async def read(self, limit: int | None = None) -> bytes:
+        """The whole body. Raises UpstreamError when it has more bytes than ``limit``, or than the pool's."""
+        most = self._limit if limit is None else min(limit, self._limit)
         parts: list[bytes] = []
         size = 0
         async for chunk in self:
             size += len(chunk)
-            if size > self._limit:
+            if size > most:
                 self.close()
-                raise UpstreamError(f"the response is larger than {self._limit} bytes")
+                raise UpstreamError(f"answered with more than {most} bytes")
             parts.append(chunk)
         return b"".join(parts)
 

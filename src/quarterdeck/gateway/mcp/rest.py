@@ -109,15 +109,7 @@ class RestConversation(Conversation):
         response = await self.route.pool.request(
             request.method, origin, request.target, headers, request.body, timeout=self.route.server.timeout or None
         )
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in response:
-            size += len(chunk)
-            if size > RESPONSE_LIMIT:
-                response.close()
-                raise UpstreamError(f"answered with more than {RESPONSE_LIMIT} bytes")
-            parts.append(chunk)
-        text = b"".join(parts).decode("utf-8", "replace")
+        text = (await response.read(RESPONSE_LIMIT)).decode("utf-8", "replace")
         if response.status >= 500:
             raise UpstreamError(f"answered HTTP {response.status}: {text[:500]}")
         if response.status >= 400:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
-from quarterdeck.wire.client import Origin, Response
+from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Header
 
 from ..upstream import Upstreams
@@ -74,7 +74,7 @@ class Fetcher:
         try:
             async with asyncio.timeout(timeout):
                 response = await pool.request(method, origin, target, headers, body, timeout=timeout)
-                return Answer(response.status, response.headers, await _read(response, limit))
+                return Answer(response.status, response.headers, await response.read(limit))
         except TimeoutError:
             raise TimedOut(
                 f"{method} {parts.scheme}://{parts.netloc}{parts.path} took more than {timeout:g} s"
@@ -86,15 +86,3 @@ class Fetcher:
         if answer.status != 200:
             raise UpstreamError(f"GET {url} gave HTTP {answer.status}")
         return answer.body
-
-
-async def _read(response: Response, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response:
-        size += len(chunk)
-        if size > limit:
-            response.close()
-            raise UpstreamError(f"the answer is larger than {limit} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
