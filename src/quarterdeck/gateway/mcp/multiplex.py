@@ -20,8 +20,8 @@ from quarterdeck.mcptypes import LATEST_LEGACY, LEGACY_VERSIONS, jsonrpc, lists,
 
 from ..observe import Observer
 from ..upstream import Upstreams
-from . import ids, merge, naming, sessions
-from .answers import Answers, sight
+from . import ids, listing, merge, naming, sessions
+from .answers import Answers
 from .call import SSE_VERSION, McpCall, Problem, text_of
 from .client import INFO, RpcError
 from .eras import Eras
@@ -31,7 +31,7 @@ from .merge import Part
 from .merged import MergedStream
 from .muxrelay import MuxRelay
 from .peers import Peers
-from .search import Search
+from .search import ListOne, Search
 from .session import Session, SessionSealer
 from .sessions import ClientSession, ClientSessions, Greeted
 from .talk import Talk
@@ -247,12 +247,8 @@ class Multiplexer:
 
     async def _look_for(self, call: McpCall, client: ClientSession) -> None:
         """Names without prefixes: who has it is found in the lists."""
-
-        def list_one(member: Member, method: str, key: str) -> Coroutine[Any, Any, Part]:
-            return self._list_one(call, client, member, method, key)
-
         try:
-            found = await self._search.owner(call, call.params, self._allowed(call), list_one)
+            found = await self._search.owner(call, call.params, self._allowed(call), self._lists(call, client))
         except Elsewhere:
             await self._pass_on(call)
             return
@@ -341,38 +337,20 @@ class Multiplexer:
 
     # -- lists and requests to all
     async def _list(self, call: McpCall, client: ClientSession, key: str) -> None:
-        start = merge.position(text_of(call.params.get("cursor")))
-        if start is None:
-            self._answers.error(call, protocol.INVALID_PARAMS, "invalid cursor")
-            return
         members = [member for member in self._allowed(call) if call.judge(member, call.method).allow]
         try:
-            parts = await asyncio.gather(*(self._list_one(call, client, m, call.method, key) for m in members))
+            result = await listing.together(call, self._answers, key, members, self._lists(call, client))
         except Elsewhere:
             await self._pass_on(call)
             return
-        problem = merge.failure(parts, fail_open=call.group.fail_open)
-        if problem:
-            self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
-            return
-        if not call.group.prefixed:
-            parts = merge.without_duplicates(key, parts)
-        self._answers.result(call, merge.listing(key, parts, start))
+        if result is not None:
+            self._answers.result(call, result)
 
-    async def _list_one(self, call: McpCall, client: ClientSession, member: Member, method: str, key: str) -> Part:
-        """One server's items under their new names, or why there are none."""
-        label = member.route.label
-        try:
-            found = await self._legs.list_all(call, client, member, method, key)
-            kept = [naming.item_out(member, key, item) for item in filter(sight(call, member, key), found)]
-            return Part(member.name, label, kept)
-        except RpcError as error:
-            # a server without prompts or resources is no failure
-            return Part(member.name, label, error="" if error.code == protocol.METHOD_NOT_FOUND else str(error))
-        except (UpstreamError, TimedOut) as error:
-            return Part(member.name, label, error=str(error))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return Part(member.name, label, error=f"sent a malformed list: {error}")
+    def _lists(self, call: McpCall, client: ClientSession) -> ListOne:
+        """How one member is asked for a list."""
+        return lambda member, method, key: listing.part(
+            call, member, key, self._legs.list_all(call, client, member, method, key)
+        )
 
     async def _to_all(self, call: McpCall, client: ClientSession) -> None:
         """``logging/setLevel``: every server that can log; one that fails does not fail the others."""

@@ -17,16 +17,16 @@ from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protocol
 
 from ..upstream import Upstreams
-from . import client, merge, naming
-from .answers import Answers, sight
+from . import client, listing, merge, naming
+from .answers import Answers
 from .call import McpCall, Problem, Transform, text_of
-from .client import Link, RpcError
+from .client import Link
 from .conversation import Conversation
 from .eras import Eras
 from .groups import Member
 from .merge import Part
 from .newer import greeting_of
-from .search import Search
+from .search import ListOne, Search
 from .session import SessionSealer
 from .shared import Conversations, Refused
 from .subscriptions import Source, Subscription
@@ -77,7 +77,7 @@ class StatelessMultiplexer:
         if method == "subscriptions/listen":
             return self._listen(call, envelope)
         if method in lists.LIST_KEYS:
-            return self._list(call, envelope, lists.LIST_KEYS[method], params)
+            return self._list(call, envelope, lists.LIST_KEYS[method])
         if naming.routed(method) and method not in modern.REMOVED:
             return self._by_name(call, envelope, params)
         call.method = "other"  # the caller's text must not become a metric label
@@ -100,11 +100,8 @@ class StatelessMultiplexer:
 
     async def _look_for(self, call: McpCall, envelope: modern.Envelope, params: dict[str, Raw]) -> None:
         """Names without prefixes: who has it is found in the lists."""
-
-        def list_one(member: Member, method: str, key: str) -> Coroutine[Any, Any, Part]:
-            return self._list_one(call, envelope, member, method, key)
-
-        found = await self._search.owner(call, params, self._allowed(call, call.method), list_one)
+        members = self._allowed(call, call.method)
+        found = await self._search.owner(call, params, members, self._lists(call, envelope))
         if isinstance(found, str):
             self._answers.unknown(call, found)
             return
@@ -179,28 +176,19 @@ class StatelessMultiplexer:
             return Part(member.name, label, error=f"sent what MCP does not know: {error}")
         return Part(member.name, label, greeting=greeting)
 
-    async def _list(self, call: McpCall, envelope: modern.Envelope, key: str, params: dict[str, Raw]) -> None:
-        start = merge.position(text_of(params.get("cursor")))
-        if start is None:
-            self._answers.error(call, protocol.INVALID_PARAMS, "invalid cursor")
-            return
+    async def _list(self, call: McpCall, envelope: modern.Envelope, key: str) -> None:
         members = self._allowed(call, call.method)
-        parts = await asyncio.gather(*(self._list_one(call, envelope, m, call.method, key) for m in members))
-        problem = merge.failure(parts, fail_open=call.group.fail_open)
-        if problem:
-            self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
-            return
-        if not call.group.prefixed:
-            parts = merge.without_duplicates(key, parts)
-        result = merge.listing(key, parts, start)
-        # a list of several servers, filtered for one caller, is that caller's only
-        meta = {protocol.META_SERVER_INFO: merge.INFO, **result.pop("_meta", {})}
-        private = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": meta}
-        self._answers.result(call, {**result, **private})
+        result = await listing.together(call, self._answers, key, members, self._lists(call, envelope))
+        if result is not None:
+            # a list of several servers, filtered for one caller, is that caller's only
+            meta = {protocol.META_SERVER_INFO: merge.INFO, **result.pop("_meta", {})}
+            private = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private", "_meta": meta}
+            self._answers.result(call, {**result, **private})
 
-    async def _list_one(self, call: McpCall, envelope: modern.Envelope, member: Member, method: str, key: str) -> Part:
-        label = member.route.label
-        try:
+    def _lists(self, call: McpCall, envelope: modern.Envelope) -> ListOne:
+        """How one member is asked for a list."""
+
+        async def items(member: Member, method: str, key: str) -> list[Raw]:
             source = await self._source(call, envelope, member)
 
             def ask(method: str, params: dict[str, Any] | None) -> Any:
@@ -208,16 +196,9 @@ class StatelessMultiplexer:
                     return source.ask(method, params)
                 return client.ask(member.route, member.route.lane(call.principal), source, method, params)
 
-            found = await client.list_all(ask, method, key)
-            kept = [naming.item_out(member, key, item) for item in filter(sight(call, member, key), found)]
-            return Part(member.name, label, kept)
-        except RpcError as error:
-            # a server without prompts or resources is no failure
-            return Part(member.name, label, error="" if error.code == protocol.METHOD_NOT_FOUND else str(error))
-        except (UpstreamError, TimedOut, Refused) as error:
-            return Part(member.name, label, error=str(error))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return Part(member.name, label, error=f"sent a malformed list: {error}")
+            return await client.list_all(ask, method, key)
+
+        return lambda member, method, key: listing.part(call, member, key, items(member, method, key))
 
     async def _listen(self, call: McpCall, envelope: modern.Envelope) -> None:
         members = [m for m in self._allowed(call, "subscriptions/listen") if m.route.reachable]
