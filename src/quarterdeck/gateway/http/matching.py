@@ -74,6 +74,7 @@ class _Wanted:
 
 
 _Condition = Callable[[_Wanted], bool]
+_Given = Callable[[_Wanted], str | None]
 
 
 class _Rule(Generic[R]):
@@ -85,8 +86,8 @@ class _Rule(Generic[R]):
         self.found = Found(route, prefix)
         self.method = match.method.upper()
         self.conditions: tuple[_Condition, ...] = (
-            *(_header(test, where) for test in match.headers),
-            *(_parameter(test, where) for test in match.query),
+            *(_condition(test, where, _header(test.name)) for test in match.headers),
+            *(_condition(test, where, _parameter(test.name)) for test in match.query),
         )
         self.rank = (not self.method, -len(match.headers), -len(match.query), route.route.order)
 
@@ -191,28 +192,24 @@ def _insert(rules: list[_Rule[R]], rule: _Rule[R]) -> None:
     rules.sort(key=lambda entry: entry.rank)
 
 
-def _header(test: TextMatch, where: str) -> _Condition:
-    name = test.name.lower().encode("latin-1")
+def _header(name: str) -> _Given:
+    key = name.lower().encode("latin-1")
+    return lambda wanted: wanted.header(key)
+
+
+def _parameter(name: str) -> _Given:
+    return lambda wanted: wanted.query(name)
+
+
+def _condition(test: TextMatch, where: str, given: _Given) -> _Condition:
+    """``given``: the text that the test is about."""
     value = test.value
     if not test.regex:
-        return lambda wanted: wanted.header(name) == value
+        return lambda wanted: given(wanted) == value
     matches = whole(value, where)
 
     def condition(wanted: _Wanted) -> bool:
-        given = wanted.header(name)
-        return given is not None and matches(given)
-
-    return condition
-
-
-def _parameter(test: TextMatch, where: str) -> _Condition:
-    name, value = test.name, test.value
-    if not test.regex:
-        return lambda wanted: wanted.query(name) == value
-    matches = whole(value, where)
-
-    def condition(wanted: _Wanted) -> bool:
-        given = wanted.query(name)
-        return given is not None and matches(given)
+        text = given(wanted)
+        return text is not None and matches(text)
 
     return condition
