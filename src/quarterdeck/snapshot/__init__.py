@@ -17,15 +17,9 @@ from .pins import Mode, ServerPins
 from .redaction import redacted as redacted
 from .revocations import Revocation
 from .routing import Child, Listener
+from .routing import Endpoint as Endpoint
 
 SCHEMA = 1
-
-
-class Endpoint(Struct, frozen=True, omit_defaults=True):
-    """One address an upstream answers at."""
-
-    host: str
-    port: int
 
 
 class HeaderValue(Struct, frozen=True, omit_defaults=True):

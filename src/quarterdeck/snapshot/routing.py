@@ -9,8 +9,8 @@ from msgspec import Struct
 from .policies import Policies
 
 
-class Address(Struct, frozen=True, omit_defaults=True):
-    """Host name or IP address, and port."""
+class Endpoint(Struct, frozen=True, omit_defaults=True):
+    """Host name or IP address, and port, that an upstream answers at."""
 
     host: str
     port: int
@@ -57,7 +57,7 @@ class HttpBackend(Struct, frozen=True, omit_defaults=True):
     """A plain HTTP service. ``addresses`` empty: nothing runs there now (503)."""
 
     name: str
-    addresses: tuple[Address, ...] = ()
+    addresses: tuple[Endpoint, ...] = ()
     tls: Tls | None = None
     host: str = ""
     """Host header where the rewrite asks for the backend's own."""

@@ -123,7 +123,7 @@ def test_no_secret_of_a_snapshot_is_shown() -> None:
         ),
     )
     tls = r.Tls(certificate=PUBLIC, key=SECRET)
-    backend = r.HttpBackend("b", (r.Address("h", 1),), tls)
+    backend = r.HttpBackend("b", (r.Endpoint("h", 1),), tls)
     route = r.Route("a", policies=everything, backends=(r.RouteBackend(http=backend, policies=everything),),
                     mirrors=(r.Mirror(backend),))  # fmt: skip
     child = r.Child(

@@ -139,7 +139,7 @@ async def test_a_plain_backend_gets_what_the_rules_make_of_the_request(bare: Rig
             ),
             credential=BackendCredential("key", "k3y", location=Location("header", "x-key", "")),
         )
-        backend = r.RouteBackend(http=r.HttpBackend("svc", (r.Address("127.0.0.1", port),)), policies=policies)
+        backend = r.RouteBackend(http=r.HttpBackend("svc", (r.Endpoint("127.0.0.1", port),)), policies=policies)
         await serve(bare, r.Route("default/r", policies=policies, backends=(backend,)))
         good = await bare.request("/api/x?y=1", method="GET", listener="web", headers=bearer())
         assert good.status == 200 and field(good, b"x-code") == "200"
@@ -160,7 +160,9 @@ async def test_rules_that_do_not_compile_close_their_route_only(bare: Rig) -> No
     broken = Policies(open=True, authorization=rules(("deny", "request.pth == 'x'")))
     one = r.Route("default/a", matches=(r.Match(r.PathMatch("prefix", "/a")),), policies=broken)
     async with Peer(lambda e: (200, [], b"ok")) as peer:
-        backend = r.RouteBackend(http=r.HttpBackend("svc", (r.Address("127.0.0.1", int(peer.url.rpartition(":")[2])),)))
+        backend = r.RouteBackend(
+            http=r.HttpBackend("svc", (r.Endpoint("127.0.0.1", int(peer.url.rpartition(":")[2])),))
+        )
         await serve(
             bare, one, r.Route("default/b", matches=(r.Match(r.PathMatch("prefix", "/b")),), backends=(backend,))
         )

@@ -51,7 +51,7 @@ class Service:
         return self.reply(exchange)
 
     def backend(self, **more: Any) -> r.HttpBackend:
-        return r.HttpBackend(self.name, (r.Address("127.0.0.1", self.port),), **more)
+        return r.HttpBackend(self.name, (r.Endpoint("127.0.0.1", self.port),), **more)
 
     def to(self, **more: Any) -> r.RouteBackend:
         return r.RouteBackend(http=self.backend(), **more)

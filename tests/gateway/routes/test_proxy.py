@@ -125,7 +125,7 @@ async def test_no_backend_at_all_is_500(front: Front, start: Any) -> None:
 async def test_another_address_is_tried_when_nobody_answers(front: Front, start: Any) -> None:
     gone, svc = await start(), await start()
     await gone.server.stop(0)
-    backend = r.HttpBackend("two", (r.Address("127.0.0.1", gone.port), r.Address("127.0.0.1", svc.port)))
+    backend = r.HttpBackend("two", (r.Endpoint("127.0.0.1", gone.port), r.Endpoint("127.0.0.1", svc.port)))
     await front.serve(front.listener(route(r.RouteBackend(http=backend))))
     assert [(await front.ask(method="POST", body=b"x")).status for _ in range(4)] == [200] * 4
 

@@ -20,7 +20,7 @@ from quarterdeck.snapshot.policies import (
     Retry,
     Rewrite,
 )
-from quarterdeck.snapshot.routing import Address, Match, PathMatch, Route, TextMatch
+from quarterdeck.snapshot.routing import Endpoint, Match, PathMatch, Route, TextMatch
 
 from .objects import GATEWAY, ROUTE, SERVICE, compiled, only, verdict
 
@@ -117,7 +117,7 @@ def test_weights_addresses_and_filters_of_backends() -> None:
     )  # fmt: skip
     first, second = found.backends
     assert (first.weight, second.weight) == (9, 0)
-    assert first.http is not None and first.http.addresses == (Address("10.1.0.4", 8080),)
+    assert first.http is not None and first.http.addresses == (Endpoint("10.1.0.4", 8080),)
     assert first.policies.request_headers == HeaderModifier(set=(("v", "1"),))
     assert second.policies.request_headers is None
 

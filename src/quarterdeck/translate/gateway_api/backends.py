@@ -23,7 +23,7 @@ from quarterdeck.resources.kgateway.common import McpStaticTarget
 from quarterdeck.resources.kgateway.common import McpTarget as WantedTarget
 from quarterdeck.snapshot import McpServer
 from quarterdeck.snapshot.policies import Policies
-from quarterdeck.snapshot.routing import Address, HttpBackend, McpBackend, McpTarget, Tls
+from quarterdeck.snapshot.routing import Endpoint, HttpBackend, McpBackend, McpTarget, Tls
 from quarterdeck.translate.resolve import resolve
 from quarterdeck.translate.service import service_endpoint
 from quarterdeck.translate.snapshot import is_mcp_service
@@ -136,7 +136,7 @@ class Backends:
             return Destination(problem=Problem("UnsupportedProtocol", text))
         backend = HttpBackend(
             f"{home}/{ref.name}",
-            tuple(Address(e.host, e.port) for e in self._world.endpoints.endpoints(home, ref.name, number)),
+            self._world.endpoints.endpoints(home, ref.name, number),
             tls=rules.tls,
             host=f"{ref.name}.{home}.svc.cluster.local",
         )
@@ -214,7 +214,7 @@ class Backends:
             host = spec.static.host
             found = HttpBackend(
                 f"{namespace}/{name}",
-                tuple(self._addresses(namespace, host, spec.static.port)),
+                self._addresses(namespace, host, spec.static.port),
                 tls=_named(rules.tls, host),
                 host=host,
             )
@@ -222,10 +222,9 @@ class Backends:
         wanted = next((word for word in ("ai", "a2a", "aws") if getattr(spec, word) is not None), "this kind")
         return Destination(problem=_unserved("AgentgatewayBackend", obj, wanted))
 
-    def _addresses(self, namespace: str, host: str, port: int) -> list[Address]:
+    def _addresses(self, namespace: str, host: str, port: int) -> tuple[Endpoint, ...]:
         """Raises ConfigError, RefNotPermitted."""
-        found = resolve(f"http://{_bracketed(host)}:{port}", self._world.endpoints, namespace)
-        return [Address(endpoint.host, endpoint.port) for endpoint in found.endpoints]
+        return resolve(f"http://{_bracketed(host)}:{port}", self._world.endpoints, namespace).endpoints
 
     def _mcp(self, kind: str, obj: Object, targets: Sequence[WantedTarget], rules: Rules) -> McpBackend:
         """Raises ConfigError, RefNotPermitted."""

@@ -151,7 +151,7 @@ class Routes:
         default = 443 if secure is not None else 80
         shown = f"[{at.host}]" if ":" in at.host else at.host
         host = shown if at.port == default else f"{shown}:{at.port}"
-        return r.HttpBackend(name, (r.Address(at.host, at.port),), secure, host)
+        return r.HttpBackend(name, (r.Endpoint(at.host, at.port),), secure, host)
 
     def _group(
         self, path: Path_, model: now.McpBackend, place: Place, rules: Policies, tls: BackendTls | None
