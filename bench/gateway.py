@@ -16,8 +16,7 @@ from . import gateway_peers as peers
 from . import gotools
 from .gateway_rig import Rig, governed_calls, rig
 from .gateway_rig import Wire as Wire
-from .gotools import Figures
-from .measure import Row, child, children, rss
+from .measure import Figures, Row, child, children, rss
 
 PASS, GOVERNED, OTHER = 2.7, 3.85, 4.6
 """How many times the Go upstream's CPU per request a call may cost."""

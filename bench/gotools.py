@@ -10,24 +10,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from .measure import children, cpu
+from .measure import Figures, children, cpu
 
 SOURCE = Path(__file__).parent / "golang"
 NO_GO = "not run: no Go toolchain (go) on this machine"
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run gave. ``cpu`` is microseconds of the measured processes per call; latencies are milliseconds."""
-
-    calls: int
-    rate: float
-    p50: float
-    p99: float
-    cpu: float
 
 
 def binary() -> Path | None:

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import Any
 
-from .measure import cpu
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a run gave. ``cpu`` is microseconds of the measured process per call; latencies are milliseconds."""
-
-    calls: int
-    rate: float
-    p50: float
-    p99: float
-    cpu: float
+from .measure import Figures, cpu
 
 
 class Client(asyncio.Protocol):

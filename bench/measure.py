@@ -32,6 +32,17 @@ class Row:
         return None if self.target is None else self.value <= self.target
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run gave. ``cpu`` is microseconds of the measured processes per call; latencies are milliseconds."""
+
+    calls: int
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
+
+
 def cpu(pid: int) -> float:
     """Seconds of CPU (user and system) a process has used; 10 ms steps, so measure at least half a second."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
