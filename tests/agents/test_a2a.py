@@ -53,7 +53,7 @@ BAD_MESSAGE = {"messageId": "m", "role": "ROLE_USER", "parts": []}
         ("GetTask", {}, "1.0", -32602, "id"),
         ("GetTask", {"id": "x", "historyLength": -1}, "1.0", -32602, "historyLength"),
         ("CancelTask", {"id": "gone"}, "1.0", -32001, "gone"),
-        ("SubscribeToTask", {"id": "gone"}, "1.0", -32004, "gone"),
+        ("SubscribeToTask", {"id": "gone"}, "1.0", -32001, "gone"),
         ("message/send", {}, "1.0", -32601, "SendMessage"),
         ("SendMessage", {}, "0.3", -32601, "message/send"),
         ("SendMessage", {}, "2.0", -32009, "2.0"),

@@ -75,46 +75,67 @@ class Runs:
         self.heartbeat = Heartbeat(state, self._replica, lambda: list(self._active))
 
     async def start(self, message: Json, user: str) -> Active:
-        """Begin to work on a user's message. Raises TaskNotFound for a taskId that is not there."""
-        if "taskId" in message:
-            known = await self.get(message["taskId"])
-            if known["status"]["state"] in types.TERMINAL:
-                raise types.UnsupportedOperation(f"task {known['id']} is finished; send the message without a taskId")
-            raise types.UnsupportedOperation(f"task {known['id']} is being worked on; wait for it or cancel it")
-        task = types.new_task(message)
+        """Begin to work on a user's message, or go on with the task it names, if that waits for one.
+
+        Raises TaskNotFound for a taskId that is not there, UnsupportedOperation for one that takes no message now.
+        """
+        task = await self._continued(message, user) if "taskId" in message else types.new_task(message)
         task["metadata"][REPLICA] = self._replica
         active = Active(task, user)
-        await self._state.save_task(user, task)
         self._active[task["id"]] = active
+        try:
+            await self._state.save_task(user, task)
+        except BaseException:
+            self._active.pop(task["id"], None)
+            raise
         active.worker = asyncio.get_running_loop().create_task(self._work(active, message), name=f"task-{task['id']}")
         return active
 
-    async def get(self, task_id: str) -> Json:
-        """The task as it is now. Raises TaskNotFound."""
+    async def _continued(self, message: Json, user: str) -> Json:
+        """The interrupted task that a message answers, with the message in its history."""
+        task = await self.get(message["taskId"], user)
+        if message.get("contextId", task["contextId"]) != task["contextId"]:
+            raise types.InvalidParams(f"message.contextId: task {task['id']} belongs to context {task['contextId']}")
+        if task["status"]["state"] in types.TERMINAL:
+            raise types.UnsupportedOperation(f"task {task['id']} is finished; send the message without a taskId")
+        if task["id"] in self._active or task["status"]["state"] not in types.INTERRUPTED:
+            raise types.UnsupportedOperation(f"task {task['id']} is being worked on; wait for it or cancel it")
+        message["contextId"] = task["contextId"]
+        asked = task["status"].get("message")
+        task.setdefault("history", []).extend([asked, message] if asked else [message])
+        task.setdefault("metadata", {})
+        task.setdefault("artifacts", [])
+        task["status"] = types.status(types.SUBMITTED)
+        return task
+
+    async def get(self, task_id: str, user: str) -> Json:
+        """The user's task as it is now. Raises TaskNotFound, for another user's task, too."""
         active = self._active.get(task_id)
-        if active is not None:
-            return active.task
-        found = await self._state.task(task_id)
+        found = active.task if active is not None and active.user == user else None
+        if active is None:
+            found = await self._state.task(task_id, user)
         if found is None:
             raise types.TaskNotFound(f"task {task_id!r} is not known here")
         return found
 
-    async def cancel(self, task_id: str) -> Json:
+    async def cancel(self, task_id: str, user: str) -> Json:
         """Raises TaskNotFound, TaskNotCancelable."""
+        task = await self.get(task_id, user)
         active = self._active.get(task_id)
-        if active is None or active.worker is None:
-            task = await self.get(task_id)
+        if active is not None and active.worker is not None:
+            active.worker.cancel()
+            await active.finished.wait()
+            return active.task
+        if task["status"]["state"] not in types.INTERRUPTED:
             raise types.TaskNotCancelable(f"task {task_id!r} cannot be canceled: it is {task['status']['state']}")
-        active.worker.cancel()
-        await active.finished.wait()
-        return active.task
+        task["status"] = types.status(types.CANCELED)
+        await self._state.save_task(user, task)
+        return task
 
-    def active(self, task_id: str) -> Active:
-        """Raises UnsupportedOperation when the task is not being worked on here."""
+    def active(self, task_id: str, user: str) -> Active | None:
+        """The user's task if it is being worked on here."""
         found = self._active.get(task_id)
-        if found is None:
-            raise types.UnsupportedOperation(f"task {task_id!r} is not being worked on; get it instead")
-        return found
+        return found if found is not None and found.user == user else None
 
     async def drain(self, seconds: float) -> None:
         """Wait until no task is worked on any more, at most so long."""

@@ -62,8 +62,9 @@ class ControlPlaneState:
     async def save_task(self, user: str, task: dict[str, Any]) -> None:
         await self._call("POST", "/api/tasks", user, task)
 
-    async def task(self, task_id: str) -> dict[str, Any] | None:
-        return await self._call("GET", f"/api/tasks/{quote(task_id, safe='')}", "", missing_ok=True)
+    async def task(self, task_id: str, user: str = "") -> dict[str, Any] | None:
+        """A task of this agent; with ``user``, only if it is that user's."""
+        return await self._call("GET", f"/api/tasks/{quote(task_id, safe='')}", user, missing_ok=True)
 
     async def unfinished_tasks(self) -> list[UnfinishedTask]:
         """All tasks of this agent that a replica works on, or worked on when it died; of every user."""

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from quarterdeck import __version__
-from quarterdeck.errors import BadRequest, QuarterdeckError
+from quarterdeck.errors import BadRequest, NotFound, QuarterdeckError
 
 from .database import Database, Row, TaskRow
 from .http import Answer, Call, Route, Router, route
@@ -148,8 +148,11 @@ class KagentApi:
         return Answer(envelope(None, "tasks touched"))
 
     async def get_task(self, call: Call) -> Answer:
-        agent, _ = await self._who(call)
+        """With ``X-User-ID``, a task of that user only."""
+        agent, user = await self._who(call)
         row = await self._database.task(agent, call.parameters["id"])
+        if call.header(b"x-user-id") and row["user_id"] != user:
+            raise NotFound(f"task {row['id']!r} of agent {agent} does not exist", name=str(row["id"]))
         return Answer(envelope(json.loads(row["data"])))
 
     async def delete_task(self, call: Call) -> Answer:

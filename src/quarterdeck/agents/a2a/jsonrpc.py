@@ -115,7 +115,10 @@ class Operations:
         if request.operation == "stream":
             active = await self._runs.start(_message(request), request.user)
         else:
-            active = self._runs.active(_task_id(request))
+            active = self._runs.active(_task_id(request), request.user)
+            if active is None:
+                task = await self._runs.get(_task_id(request), request.user)
+                raise types.UnsupportedOperation(f"task {task['id']} is not being worked on; get it instead")
         return self._events(request, active)
 
     async def _events(self, request: Request, active: Active) -> AsyncGenerator[bytes]:
@@ -132,10 +135,10 @@ class Operations:
 
     async def _get(self, request: Request) -> Json:
         length = _history_length(request.params)
-        return types.trimmed(await self._runs.get(_task_id(request)), length)
+        return types.trimmed(await self._runs.get(_task_id(request), request.user), length)
 
     async def _cancel(self, request: Request) -> Json:
-        return await self._runs.cancel(_task_id(request))
+        return await self._runs.cancel(_task_id(request), request.user)
 
 
 def _message(request: Request) -> Json:
