@@ -167,89 +167,77 @@ class PromptCaching(Model):
     cache_message_offset: int = 0
 
 
-class AiPolicyOct(Model):
+class _AiPolicy(Model):
+    """What both generations have."""
+
+    defaults: Json | None = None
+    overrides: Json | None = None
+    prompts: Prompts | None = None
+    model_aliases: dict[str, str] = {}
+
+
+class AiPolicyOct(_AiPolicy):
     prompt_guard: PromptGuardOct | None = None
-    defaults: Json | None = None
-    overrides: Json | None = None
-    prompts: Prompts | None = None
-    model_aliases: dict[str, str] = {}
 
 
-class AiPolicy(Model):
+class AiPolicy(_AiPolicy):
     prompt_guard: PromptGuard | None = None
-    defaults: Json | None = None
-    overrides: Json | None = None
-    prompts: Prompts | None = None
-    model_aliases: dict[str, str] = {}
     transformations: dict[str, str] | None = None
     final_transformations: dict[str, str] | None = None
     prompt_caching: PromptCaching | None = None
     routes: dict[str, str] = {}
 
 
+class _AiTargetOct(AiPolicyOct):
+    """Where a model is reached, and its policies beside that."""
+
+    host_override: str | None = None
+    path_override: str | None = None
+    tokenize: bool = False
+    routes: dict[str, str] = {}
+    backend_tls: BackendTls | None = field(name="backendTLS", default=None)
+    backend_auth: BackendAuth | None = None
+
+
 class ProviderGroupOct(Model):
     providers: list[AiProviderOct]
 
 
-class AiProviderOct(Model):
+class AiProviderOct(_AiTargetOct, kw_only=True):
     name: str
     provider: Provider
-    host_override: str | None = None
-    path_override: str | None = None
-    tokenize: bool = False
-    routes: dict[str, str] = {}
-    backend_tls: BackendTls | None = field(name="backendTLS", default=None)
-    backend_auth: BackendAuth | None = None
-    prompt_guard: PromptGuardOct | None = None
-    defaults: Json | None = None
-    overrides: Json | None = None
-    prompts: Prompts | None = None
-    model_aliases: dict[str, str] = {}
 
 
-class AiBackendOct(Model):
+class AiBackendOct(_AiTargetOct):
     """One provider inline, or ``groups`` in the order of priority."""
 
     name: str | None = None
     provider: Provider | None = None
-    host_override: str | None = None
-    path_override: str | None = None
-    tokenize: bool = False
-    routes: dict[str, str] = {}
-    backend_tls: BackendTls | None = field(name="backendTLS", default=None)
-    backend_auth: BackendAuth | None = None
-    prompt_guard: PromptGuardOct | None = None
-    defaults: Json | None = None
-    overrides: Json | None = None
-    prompts: Prompts | None = None
-    model_aliases: dict[str, str] = {}
     groups: list[ProviderGroupOct] | None = None
 
 
-class AiProvider(Model):
-    name: str
-    provider: Provider
+class _AiTarget(Model):
     host_override: str | None = None
     path_override: str | None = None
     path_prefix: str | None = None
     tokenize: bool = False
     policies: Json | None = None
+
+
+class AiProvider(_AiTarget, kw_only=True):
+    name: str
+    provider: Provider
 
 
 class ProviderGroup(Model):
     providers: list[AiProvider]
 
 
-class AiBackend(Model):
+class AiBackend(_AiTarget):
     """One provider inline, or ``groups`` in the order of priority."""
 
     name: str | None = None
     provider: Provider | None = None
-    host_override: str | None = None
-    path_override: str | None = None
-    path_prefix: str | None = None
-    tokenize: bool = False
-    policies: Json | None = None
     groups: list[ProviderGroup] | None = None
 
 
