@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import ConfigError
+from quarterdeck.malformed import MALFORMED
 
 
 class Listen(Struct, frozen=True):
@@ -45,5 +46,5 @@ def load(path: str) -> BridgeConfig:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error

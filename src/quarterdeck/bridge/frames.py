@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import protocol
 from quarterdeck.mcptypes.jsonrpc import Message
 
@@ -40,7 +41,7 @@ def meta_member(params: Raw | UnsetType, key: str) -> Raw | None:
     try:
         meta = _members.decode(params).get("_meta")
         return _members.decode(meta).get(key) if meta is not None else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None
 
 
@@ -59,7 +60,7 @@ def member(params: Raw | UnsetType, key: str) -> Raw | None:
         return None
     try:
         return _members.decode(params).get(key)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None
 
 
@@ -76,5 +77,5 @@ def request_version(message: Message) -> str | None:
         return None
     try:
         return msgspec.json.decode(raw, type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return None

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from quarterdeck.errors import ConfigError, Conflict, Forbidden, NotFound, QuarterdeckError, UpstreamError, UsageError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.wire.client import Origin, Pool
 from quarterdeck.wire.http import Header
 
@@ -53,7 +54,7 @@ async def _ask(url: str, method: str, path: str, body: Any, headers: list[Header
         pool.close()
     try:
         answer = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise UpstreamError(f"{url}{path} answered HTTP {response.status} with something that is no JSON") from error
     if response.status >= 300:
         problem = answer.get("error")

@@ -14,6 +14,7 @@ from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.conditions import get_condition
 from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.model_provider_config import ModelProviderConfigSpec
 from quarterdeck.translate.resolve import resolve
@@ -141,7 +142,7 @@ def _names(body: bytes, url: str) -> list[str]:
     """Model names of an OpenAI-style or Ollama answer, sorted. Raises UpstreamError."""
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise UpstreamError(f"GET {url}: the answer is not JSON") from error
     entries = (answer.get("data") or answer.get("models") or []) if isinstance(answer, dict) else []
     names = {str(entry.get("id") or entry.get("name") or "") for entry in entries if isinstance(entry, dict)}

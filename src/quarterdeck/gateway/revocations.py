@@ -15,6 +15,7 @@ from time import time
 import msgspec
 
 from quarterdeck.errors import BadRequest, NotFound, QuarterdeckError, StorageError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.snapshot.revocations import Revocation, wanted
 from quarterdeck.wire.http import Exchange
 
@@ -150,7 +151,7 @@ def handler(revocations: Revocations, clock: Callable[[], float] = time) -> Call
 def _body(exchange: Exchange) -> dict[str, object]:
     try:
         return msgspec.json.decode(exchange.body, type=dict[str, object])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise BadRequest(f"the body must be a JSON object: {error}") from error
 
 
@@ -175,7 +176,7 @@ def _load(path: Path) -> tuple[Revocation, ...]:
         return ()
     except OSError as error:
         raise StorageError(f"cannot read the revocations in {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise StorageError(
             f"{path} is damaged ({error}): who is revoked is not known; repair it, or remove it to allow all again"
         ) from error

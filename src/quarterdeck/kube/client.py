@@ -27,6 +27,7 @@ from aiohttp.payload import BytesPayload
 from quarterdeck import errors
 from quarterdeck.kube.config import ClientConfig, CredentialSource, ExecPlugin, load_config, ssl_context
 from quarterdeck.kube.resource import Object, Resource
+from quarterdeck.malformed import MALFORMED
 
 __all__ = ["ClientConfig", "ExecPlugin", "KubeClient", "ObjectList", "WatchEvent", "load_config"]
 
@@ -462,7 +463,7 @@ async def _problem(response: aiohttp.ClientResponse, method: str, path: str) -> 
     if "json" in response.content_type:
         try:
             body = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except MALFORMED:
             body = None
     if isinstance(body, dict) and body.get("kind") == "Status":
         problem = errors.api_error_from_status(body)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.malformed import MALFORMED
 
 from . import protocol
 
@@ -74,7 +75,7 @@ def read(data: bytes) -> Message | None:
     """A message from a server, request, notification or response; None when the bytes are no JSON-RPC."""
     try:
         message = _message.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return None
     return None if message.id is UNSET and not message.method else message
 
@@ -83,7 +84,7 @@ def id_of(body: bytes) -> bytes:
     """The raw id of a message that is refused whatever else it says; empty when there is none to be read."""
     try:
         found = _message.decode(body).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return b""
     return b"" if found is UNSET else bytes(found)
 
@@ -97,7 +98,7 @@ def parse(body: bytes) -> Message:
     except msgspec.ValidationError as error:
         text = "JSON-RPC batches are not supported" if body.lstrip()[:1] == b"[" else f"not a JSON-RPC message: {error}"
         raise FramingError(text) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise FramingError(f"the body is not valid JSON: {error}", protocol.PARSE_ERROR) from None
     if message.jsonrpc != "2.0":
         raise FramingError('"jsonrpc" must be "2.0"')
@@ -120,7 +121,7 @@ def mirror_params(message: Message) -> MirrorParams:
     """Raises FramingError when name or uri is not a string."""
     try:
         return _mirror.decode(message.params if message.params is not UNSET else b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise FramingError(f"invalid params of {message.method}: {error}", protocol.INVALID_PARAMS) from None
 
 
@@ -133,7 +134,7 @@ def call_params(message: Message) -> CallParams:
     """The params of a call by name. Raises FramingError when there is no string ``name``."""
     try:
         return _call.decode(message.params if message.params is not UNSET else b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise FramingError(f"invalid params of {message.method}: {error}", protocol.INVALID_PARAMS) from None
 
 
@@ -177,7 +178,7 @@ def probe(body: bytes) -> ResponseProbe | None:
     """How a response went; None when the bytes are no JSON-RPC response."""
     try:
         return _response.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except MALFORMED:
         return None
 
 

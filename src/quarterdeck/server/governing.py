@@ -12,6 +12,7 @@ import msgspec
 from quarterdeck.controllers.discovery import list_tools
 from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Conflict, NotFound, QuarterdeckError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.snapshot import McpServer
 from quarterdeck.snapshot.approvals import compared
 from quarterdeck.snapshot.pins import Approved, definition, digest
@@ -65,7 +66,7 @@ class GovernanceApi:
         )
         try:
             point = msgspec.json.decode(call.exchange.body, type=Checkpoint)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             raise BadRequest(f"the body is no checkpoint: {error}") from error
         await self._governance.keep(gateway, point)
         return Answer({"kept": point.seq})

@@ -11,6 +11,7 @@ import msgspec
 from quarterdeck import __version__
 from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, QuarterdeckError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.snapshot.activity import Report
 from quarterdeck.wire.http import Disconnected
 
@@ -110,7 +111,7 @@ class ManagementApi:
         gateway, _ = await self._gateway(call)
         try:
             report = msgspec.json.decode(call.exchange.body, type=Report)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             raise BadRequest(f"the body is no report: {error}") from error
         if len(report.counted) + len(report.used) > _REPORT_LIMIT:
             raise BadRequest(f"a report has at most {_REPORT_LIMIT} entries")

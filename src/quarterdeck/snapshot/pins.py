@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import ConfigError, StorageError
+from quarterdeck.malformed import MALFORMED
 
 Mode = Literal["", "off", "warn", "enforce"]
 """Empty: ``enforce`` where something was approved, else ``off``."""
@@ -87,7 +88,7 @@ def read_lock(path: Path) -> Lock:
         return Lock()
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"{path} is no lock file of tools: {error}; approve the tools again") from error
 
 

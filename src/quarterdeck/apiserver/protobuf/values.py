@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from quarterdeck.apiserver.protobuf.wire import LENGTH, Malformed, RawField, Reader, varint
+from quarterdeck.malformed import MALFORMED
 
 Value = tuple[Any, bool]
 
@@ -115,7 +116,7 @@ def _raw(data: memoryview, reader: Reader) -> Value:
         return None, False
     try:
         return msgspec.json.decode(text.span()), True
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise Malformed(f"the embedded JSON cannot be read: {error}") from error
 
 

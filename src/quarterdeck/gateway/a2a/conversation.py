@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from quarterdeck.malformed import MALFORMED
+
 _TASK_PATH = re.compile(r"/tasks/([^/:?]+)")
 _CONTEXT = re.compile(rb'"contextId"\s*:\s*"([^"\\]{1,256})"')
 _TASK = re.compile(rb'"taskId"\s*:\s*"([^"\\]{1,256})"')
@@ -46,7 +48,7 @@ def conversations(body: bytes, target: str) -> tuple[str, ...]:
     if body:
         try:
             request = _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except MALFORMED:
             request = _Request()  # its own agent tells the client what is wrong
         message = request.message or (request.params.message if request.params is not None else None)
         if message is not None:

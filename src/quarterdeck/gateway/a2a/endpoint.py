@@ -7,6 +7,7 @@ from itertools import count
 import msgspec
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.snapshot import Agent, Endpoint
 from quarterdeck.wire.client import Origin
@@ -198,7 +199,7 @@ class A2aRelay(Relay):
         if self._card_url:
             try:
                 card = rewrite(self._card, self._card_url.rstrip("/"))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except MALFORMED as error:
                 self.failed(UpstreamError(f"its card is not JSON: {error}"))
                 return
             self.exchange.respond(200, card, [_JSON, (b"cache-control", b"private, max-age=60")])

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from quarterdeck.malformed import MALFORMED
+
 SECRET_KEYS = (
     "*password*", "*passwd*", "*secret*", "*token*", "*api?key*", "*apikey*", "*credential*", "*private?key*",
     "authorization", "cookie", "set-cookie",
@@ -38,7 +40,7 @@ class Redaction:
         """What the record holds of a call's arguments (JSON)."""
         try:
             clean = self._clean(msgspec.json.decode(arguments), (), self._pointers)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except MALFORMED:
             return Raw(b'"<no JSON>"')
         encoded = msgspec.json.encode(clean)
         return Raw(encoded if len(encoded) <= _LIMIT else b'"<%d bytes>"' % len(encoded))

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import lists, protocol
 from quarterdeck.snapshot.policies import Retry
 
@@ -52,7 +53,7 @@ class Hints:
         """One tool of a list, as the server sent it. What cannot be read is not repeatable."""
         try:
             tool = _tools.decode(item)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except MALFORMED:
             return
         hints = tool.annotations
         if tool.name in self._repeatable or len(self._repeatable) < _TOOLS:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.wire.http import Exchange, Header
 
 from ..call import Call
@@ -68,7 +69,7 @@ class LlmEndpoint:
     def _invoke(self, call: Call, table: Table, alias: str) -> None:
         try:
             asked = _asked.decode(call.exchange.body).model
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             self._refuse(call, 400, f"the body is not a request: {error}", "invalid_request_error")
             return
         route = table.models.get(alias or asked) if alias or "/" in asked else table.default_model

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from quarterdeck.malformed import MALFORMED
+
 TAIL = 8 * 1024
 """Bytes kept of the end of an answer: the usage of OpenAI's format comes last."""
 
@@ -31,7 +33,7 @@ def find_usage(tail: bytes) -> Usage | None:
             continue
         try:
             return _usage.decode(tail[start:end])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except MALFORMED:
             continue
     return None
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from quarterdeck import __version__
 from quarterdeck.errors import UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, jsonrpc, protocol
 from quarterdeck.mcptypes.headers import encode_value
 from quarterdeck.wire.client import Origin, Response
@@ -268,7 +269,7 @@ async def _answer(response: Response) -> _Answer | None:
 def _decode(data: bytes) -> _Answer | None:
     try:
         return msgspec.json.decode(data, type=_Answer)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return None
 
 

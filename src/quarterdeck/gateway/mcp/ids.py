@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, UnsetType
 
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc
 
 _REQUEST = "qd."
@@ -59,7 +60,7 @@ def error_text(error: Any) -> str:
     """What a client says when it does not answer a question."""
     try:
         found = msgspec.json.decode(error, type=jsonrpc.ErrorObject) if isinstance(error, Raw) else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         found = None
     return (found.message if found is not None else "") or "the client refused"
 
@@ -69,7 +70,7 @@ def _text(ident: object) -> str:
         return ""
     try:
         value = msgspec.json.decode(ident)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return ""
     return value if isinstance(value, str) else ""
 
@@ -77,6 +78,6 @@ def _text(ident: object) -> str:
 def _is_json(data: bytes) -> bool:
     try:
         msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         return False
     return True

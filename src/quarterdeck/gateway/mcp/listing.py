@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import protocol
 
 from . import merge, naming
@@ -48,6 +48,6 @@ async def part(call: McpCall, member: Member, key: str, items: Awaitable[Sequenc
         return Part(member.name, label, error="" if error.code == protocol.METHOD_NOT_FOUND else str(error))
     except (UpstreamError, TimedOut, Refused) as error:
         return Part(member.name, label, error=str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         return Part(member.name, label, error=f"sent a malformed list: {error}")
     return Part(member.name, label, kept)

@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc
 from quarterdeck.wire import sse
 from quarterdeck.wire.http import Disconnected
@@ -167,7 +166,7 @@ class MergedStream:
     def _take_one(self, member: Member, data: bytes) -> None:
         try:
             self._put(outgoing(member, data))
-        except (UpstreamError, msgspec.DecodeError, UnicodeDecodeError):
+        except (UpstreamError, *MALFORMED):
             return  # what is no MCP is nothing to pass on
 
     def _listen(self, member: Member, conversation: Conversation) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import LATEST_LEGACY, LEGACY_VERSIONS, jsonrpc, lists, protocol
 
 from ..observe import Observer
@@ -206,7 +207,7 @@ class Multiplexer:
             greeting = await self._legs.open(call, client, member)
         except (UpstreamError, TimedOut) as error:
             return Part(member.name, label, error=str(error))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             return Part(member.name, label, error=f"sent what MCP does not know: {error}")
         return Part(member.name, label, greeting=greeting)
 
@@ -292,7 +293,7 @@ class Multiplexer:
         except (UpstreamError, TimedOut) as error:
             self._answers.failed(call, error)
             return
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             self._answers.failed(call, UpstreamError(f"sent what MCP does not know: {error}"))
             return
         if conversation is not None:

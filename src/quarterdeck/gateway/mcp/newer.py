@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, jsonrpc, lists, modern, protocol
 
 from . import client, naming
@@ -137,7 +138,7 @@ class NewerConversation(Conversation):
             flight.put(Event("end", error=UpstreamError(f"asked its client more than {_ROUNDS} times")))
         except (UpstreamError, TimedOut) as error:
             flight.put(Event("end", error=error))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             flight.put(Event("end", error=UpstreamError(f"sent what MCP does not know: {error}")))
         finally:
             self._flights.pop(flight.id, None)

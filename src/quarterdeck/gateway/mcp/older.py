@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protocol
 from quarterdeck.wire.http import Disconnected
 
@@ -120,7 +121,7 @@ class OlderServers:
                 await self._request(call, conversation, envelope)
         except (UpstreamError, TimedOut) as error:
             self._failed(call, error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             self._failed(call, UpstreamError(f"sent what MCP does not know: {error}"))
 
     # -- calls

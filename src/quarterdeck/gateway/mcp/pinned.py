@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import NotFound, QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import protocol
 from quarterdeck.wire.http import Exchange
 
@@ -88,7 +89,7 @@ class Pinned:
 async def _seen(pins: Pins, route: McpRoute, lane: Lane, extra: bytes) -> None:
     try:
         pins.seen(await definitions(route, lane, extra))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MALFORMED as error:
         raise UpstreamError(f"sent a malformed list of tools: {error}") from error
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.wire import sse
 from quarterdeck.wire.http import Exchange, Header
@@ -163,7 +162,7 @@ class McpRelay(Relay):
         if self.transform is not None:
             try:
                 body = self.transform(body)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except MALFORMED as error:
                 self.failed(UpstreamError(f"sent a malformed answer: {error}"))
                 return
         self._pass(status, body)
@@ -210,7 +209,7 @@ class McpRelay(Relay):
                 self._resumable = True  # 2025-11-25 (SEP-1699): the client may poll with Last-Event-ID
             try:
                 own = self.rewritten(event, answer=answer) if rewrites else b""
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except MALFORMED as error:
                 self._outcome = None
                 self.give_up(UpstreamError(f"sent a malformed answer: {error}"))
                 return
@@ -231,7 +230,7 @@ class McpRelay(Relay):
         return self.transform is not None
 
     def rewritten(self, event: sse.Event, *, answer: bool) -> bytes:
-        """An event's bytes for the client. Raises msgspec.DecodeError, UnicodeDecodeError, UpstreamError."""
+        """An event's bytes for the client. Raises MALFORMED, UpstreamError."""
         if answer and self.transform is not None:
             return sse.with_data(event, self.transform(event.data))
         return event.raw

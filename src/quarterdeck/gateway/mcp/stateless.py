@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protocol
 
 from ..upstream import Upstreams
@@ -64,7 +65,7 @@ class StatelessMultiplexer:
         try:
             envelope = modern.envelope(message)
             params = call.params
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             text = f"the request is not one of {MODERN_VERSIONS[-1]}: {error}"
             self._answers.error(call, protocol.INVALID_PARAMS, text)
             return None
@@ -172,7 +173,7 @@ class StatelessMultiplexer:
                 greeting = greeting_of(await client.ask(member.route, lane, source, protocol.DISCOVER))
         except (UpstreamError, TimedOut, Refused) as error:
             return Part(member.name, label, error=str(error))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             return Part(member.name, label, error=f"sent what MCP does not know: {error}")
         return Part(member.name, label, greeting=greeting)
 
@@ -204,7 +205,7 @@ class StatelessMultiplexer:
         members = [m for m in self._allowed(call, "subscriptions/listen") if m.route.reachable]
         try:
             subscription = Subscription(call, self._upstreams, self._answers)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             self._answers.error(call, protocol.INVALID_PARAMS, f"invalid params: {error}")
             return
         sources: list[tuple[Member, Source]] = []
@@ -214,7 +215,7 @@ class StatelessMultiplexer:
                 if isinstance(source, Conversation):
                     await source.open()
                 sources.append((member, source))
-            except (UpstreamError, TimedOut, Refused, msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (UpstreamError, TimedOut, Refused, *MALFORMED) as error:
                 if not call.group.fail_open:
                     text = f"MCP server {member.route.label} failed: {error}; {member.route.remedy}"
                     self._answers.error(call, protocol.UPSTREAM_FAILED, text)

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.wire.http import Disconnected
 
@@ -118,7 +119,7 @@ class Subscription:
         filter_: dict[str, Any] = dict.fromkeys(self._flags, True) | ({"resourceSubscriptions": uris} if uris else {})
         lane = member.route.lane(self._call.principal)
         while True:
-            with contextlib.suppress(UpstreamError, TimedOut, msgspec.DecodeError, UnicodeDecodeError):
+            with contextlib.suppress(UpstreamError, TimedOut, *MALFORMED):
                 async for message in newer.changes(member.route, lane, link, filter_):
                     tell(message)
             await asyncio.sleep(_RETRY)
@@ -129,7 +130,7 @@ class Subscription:
             return  # these notices say little; the queue holds many
         try:
             params = _object(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except MALFORMED:
             return
         flag = FLAGS.get(message.method)
         if flag is None:

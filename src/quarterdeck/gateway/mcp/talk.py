@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc, lists
 from quarterdeck.wire.http import Disconnected
 
@@ -56,7 +57,7 @@ class Talk:
         except (UpstreamError, TimedOut) as error:
             await conversation.cancel(flight, str(error))
             self._answers.failed(call, error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             await conversation.cancel(flight, "malformed")
             self._answers.failed(call, UpstreamError(f"sent what MCP does not know: {error}"))
         finally:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.snapshot.policies import McpAuthentication
 from quarterdeck.wire.http import Header
 
@@ -177,7 +178,7 @@ class WellKnown:
         body = await self._services.fetcher.get_json(self._provider.metadata_url)
         try:
             document = msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except MALFORMED as error:
             raise UpstreamError(f"{self._provider.metadata_url} is no JSON object: {error}") from error
         if not self._provider.is_issuer(document.get("issuer")):
             raise UpstreamError(f"{self._provider.metadata_url} is the metadata of another issuer")
@@ -190,7 +191,7 @@ class WellKnown:
         if self._mcp.client_id:
             try:
                 return self._document(registered(body, self._mcp.client_id), 201)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            except MALFORMED as error:
                 return self._refuse(400, f"invalid client metadata: {error}")
         try:
             url = self._provider.registration_url

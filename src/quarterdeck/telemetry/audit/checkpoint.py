@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Struct
 
 from quarterdeck.errors import ConfigError
+from quarterdeck.malformed import MALFORMED
 
 from .record import Position
 
@@ -71,7 +72,7 @@ def read(data: bytes, where: str) -> list[Checkpoint]:
     for number, line in enumerate(data.splitlines(), 1):
         try:
             found.append(msgspec.json.decode(line, type=Checkpoint))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             raise ConfigError(f"{where}, line {number}: no checkpoint: {error}") from error
     return found
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import StorageError
+from quarterdeck.malformed import MALFORMED
 
 _TAIL = 1024 * 1024
 """Bytes from the end in which the last line is looked for: arguments may be recorded."""
@@ -44,7 +45,7 @@ def last_line(path: Path, *, cut: bool = False) -> Link | None:
     line = complete[complete.rfind(b"\n", 0, -1) + 1 :]
     try:
         return msgspec.json.decode(line, type=Link)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise StorageError(
             f"the last line of {path} is no audit record ({error}); move the file away so that a new chain can start"
         ) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from quarterdeck.errors import StorageError
+from quarterdeck.malformed import MALFORMED
 
 from .checkpoint import Checkpoint, genuine
 from .record import GENESIS
@@ -90,7 +91,7 @@ class _Checker:
             return "the line is incomplete"
         try:
             link = msgspec.json.decode(line, type=Link)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             return f"not an audit record: {error}"
         head, mark, _ = line.rpartition(b',"hash":"')
         if not mark or hashlib.sha256(head).hexdigest() != link.hash:
