@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ import pytest
 from quarterdeck import snapshot as s
 
 from ..conftest import Rig, snapshot, token
-from .upstream import serving
+from .upstream import Upstream, serving
 
 PATH = "/mcp/kagent/peer"
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "arguments": {}}}
@@ -34,6 +36,25 @@ def is_unavailable(answer: dict[str, Any]) -> bool:
     result = answer.get("result", {})
     said = "".join(part["text"] for part in result.get("content", ()))
     return result.get("isError") is True and said.startswith("tool unavailable")
+
+
+@asynccontextmanager
+async def opened(rig: Rig) -> AsyncIterator[Upstream]:
+    """A server that has failed so often that it is not asked any more."""
+    async with serving("500") as upstream:
+        served(rig, upstream.port)
+        for _ in range(3):
+            await call(rig)
+        yield upstream
+
+
+async def probing(rig: Rig, upstream: Upstream) -> asyncio.Future[dict[str, Any]]:
+    """The call that tries whether the server is well again, while the server works on it."""
+    advance(rig, 30.0)
+    upstream.modes = ["hang"]
+    probe = asyncio.ensure_future(call(rig))
+    await upstream.waiting.wait()
+    return probe
 
 
 def advance(rig: Rig, seconds: float) -> None:
@@ -100,14 +121,8 @@ async def test_what_the_client_cancelled_or_the_gateway_denied_is_no_failure(bar
 
 
 async def test_after_thirty_seconds_one_call_tries_and_closes_it(bare: Rig) -> None:
-    async with serving("500") as upstream:
-        served(bare, upstream.port)
-        for _ in range(3):
-            await call(bare)
-        advance(bare, 30.0)
-        upstream.modes = ["hang"]
-        probe = asyncio.ensure_future(call(bare))
-        await upstream.waiting.wait()
+    async with opened(bare) as upstream:
+        probe = await probing(bare, upstream)
         assert all(is_unavailable(answer) for answer in await asyncio.gather(*(call(bare) for _ in range(4))))
         assert upstream.calls == 4
         upstream.modes = ["ok"]
@@ -118,14 +133,8 @@ async def test_after_thirty_seconds_one_call_tries_and_closes_it(bare: Rig) -> N
 
 
 async def test_a_probe_whose_client_leaves_lets_another_try(bare: Rig) -> None:
-    async with serving("500") as upstream:
-        served(bare, upstream.port)
-        for _ in range(3):
-            await call(bare)
-        advance(bare, 30.0)
-        upstream.modes = ["hang"]
-        probe = asyncio.ensure_future(call(bare))
-        await upstream.waiting.wait()
+    async with opened(bare) as upstream:
+        probe = await probing(bare, upstream)
         probe.cancel()
         while bare.gateway.upstreams.in_flight:
             await asyncio.sleep(0.01)
@@ -147,10 +156,7 @@ async def test_the_aggregated_endpoint_shares_the_breakers(bare: Rig) -> None:
 
 
 async def test_clients_of_2026_get_a_result_of_their_era(bare: Rig) -> None:
-    async with serving("500") as upstream:
-        served(bare, upstream.port)
-        for _ in range(3):
-            await call(bare)
+    async with opened(bare):
         version = "2026-07-28"
         meta = {
             "io.modelcontextprotocol/protocolVersion": version,
@@ -190,19 +196,13 @@ async def test_operators_see_it_in_metrics_and_reset_it(bare: Rig) -> None:
 
 
 async def test_a_new_configuration_closes_nothing(bare: Rig) -> None:
-    async with serving("500") as upstream:
-        served(bare, upstream.port)
-        for _ in range(3):
-            await call(bare)
+    async with opened(bare) as upstream:
         served(bare, upstream.port)
         assert is_unavailable(await call(bare))
 
 
 async def test_a_defect_of_ours_in_the_probe_lets_another_try(bare: Rig) -> None:
-    async with serving("500") as upstream:
-        served(bare, upstream.port)
-        for _ in range(3):
-            await call(bare)
+    async with opened(bare) as upstream:
         advance(bare, 30.0)
         sent, broken = bare.gateway.upstreams.send, Exception("a defect")
 
