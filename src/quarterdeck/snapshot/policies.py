@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from .sign_in import AuthMethod
+
 Mode = Literal["strict", "optional", "permissive"]
 """strict: a valid credential is required. optional: none, or a valid one. permissive: invalid ones count as none."""
 
@@ -229,6 +231,9 @@ class OAuthClient(Struct, frozen=True, omit_defaults=True):
     grant: Literal["token_exchange", "jwt_bearer"] = "token_exchange"
     """How a user's token is presented: RFC 8693, or as the assertion of RFC 7523."""
     subject_token_type: str = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+    auth_method: AuthMethod = ""
+    private_key: str = ""
+    """PEM, for ``auth_method`` ``private_key_jwt`` (RFC 7523)."""
     assertion: OAuthClient | None = None
     """Whom the user's token is first exchanged with for what is presented here (cross-app access: an ID-JAG)."""
 

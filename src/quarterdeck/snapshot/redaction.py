@@ -19,7 +19,8 @@ SECRETS: Final[dict[str, frozenset[str]]] = {
     "Certificate": frozenset({"key"}),
     "Identities": frozenset({"local_token_hashes"}),
     "McpAuthentication": frozenset({"client_secret"}),
-    "OAuthClient": frozenset({"client_secret"}),
+    "OAuthClient": frozenset({"client_secret", "private_key"}),
+    "SignIn": frozenset({"client_secret", "private_key"}),
     "Tls": frozenset({"key"}),
 }
 """Struct → fields that are replaced as a whole. A hash of a key lets one guess the key."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
-from quarterdeck.wire.client import Origin
+from quarterdeck.wire.client import Origin, Pool
 from quarterdeck.wire.http import Header
 
 from ..upstream import Upstreams
@@ -68,7 +68,7 @@ class Fetcher:
         parts = parse_url(url, "request")
         origin = origin_of(parts)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        pool = self._upstreams.pool(where=parts.netloc)
+        pool = self._pool(parts.netloc)
         if not any(name == b"host" for name, _ in headers):
             headers = [(b"host", parts.netloc.encode()), *headers]
         try:
@@ -79,6 +79,9 @@ class Fetcher:
             raise TimedOut(
                 f"{method} {parts.scheme}://{parts.netloc}{parts.path} took more than {timeout:g} s"
             ) from None
+
+    def _pool(self, where: str) -> Pool:
+        return self._upstreams.pool(where=where)
 
     async def get_json(self, url: str, *, timeout: float = 5.0) -> bytes:
         """The body of a 200 answer. Raises UpstreamError for any other."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
-
-import msgspec
 
 from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
 from quarterdeck.snapshot.policies import BackendCredential, OAuthClient
 from quarterdeck.wire.http import Header
 
+from ..oauth.token_endpoint import GRANT_ASSERTION, GRANT_EXCHANGE, Client, Token, ask
 from .admission import Admission
 from .fetch import Fetcher, parse_url
 from .refusal import Refusal
@@ -23,23 +20,9 @@ from .refusal import Refusal
 if TYPE_CHECKING:
     from .services import Services
 
-_GRANT_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-_GRANT_ASSERTION = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ENTRIES = 8192
-_DEFAULT_LIFE = 300.0
 _MARGIN = 30.0  # seconds before its end that a token is no longer shown
 _BAD = (b"\r", b"\n", b"\0")
-
-
-class _Token(msgspec.Struct):
-    access_token: str = ""
-    token_type: str = "Bearer"  # noqa: S105
-    expires_in: float = _DEFAULT_LIFE
-
-
-class _Problem(msgspec.Struct):
-    error: str = ""
-    error_description: str = ""
 
 
 class Outbound:
@@ -146,29 +129,10 @@ class Tokens:
             self._kept.popitem(last=False)
         return value
 
-    async def _granted(self, client: OAuthClient, form: list[tuple[str, str]]) -> _Token:
+    async def _granted(self, client: OAuthClient, form: list[tuple[str, str]]) -> Token:
         """The answer of a token endpoint. Raises UpstreamError, TimedOut."""
-        headers: list[Header] = [
-            (b"content-type", b"application/x-www-form-urlencoded"),
-            (b"accept", b"application/json"),
-        ]
-        if client.client_secret:
-            pair = f"{quote(client.client_id, safe='')}:{quote(client.client_secret, safe='')}".encode()
-            headers.append((b"authorization", b"Basic " + b64encode(pair)))
-        elif client.client_id:
-            form = [*form, ("client_id", client.client_id)]
-        answer = await self._fetcher.request("POST", client.token_url, headers, urlencode(form).encode())
-        try:
-            if answer.status != 200:
-                problem = msgspec.json.decode(answer.body, type=_Problem)
-                text = f"{problem.error} {problem.error_description}".strip()
-                raise UpstreamError(f"{client.token_url} gave HTTP {answer.status}: {text[:200]}")
-            token = msgspec.json.decode(answer.body, type=_Token)
-        except (ValueError, msgspec.DecodeError, RecursionError) as error:
-            raise UpstreamError(f"{client.token_url} gave HTTP {answer.status} and no token: {error}") from error
-        if not token.access_token or not token.access_token.isascii() or not token.access_token.isprintable():
-            raise UpstreamError(f"{client.token_url} gave no usable token")
-        return token
+        shown = Client(client.client_id, client.client_secret, client.auth_method, client.private_key)
+        return await ask(self._fetcher, client.token_url, form, shown, clock=self._clock)
 
 
 def _presented(client: OAuthClient, subject: str) -> list[tuple[str, str]]:
@@ -176,14 +140,14 @@ def _presented(client: OAuthClient, subject: str) -> list[tuple[str, str]]:
     if not subject:
         return [("grant_type", "client_credentials"), *_wanted(client)]
     if client.grant == "jwt_bearer":
-        return [("grant_type", _GRANT_ASSERTION), ("assertion", subject), *_wanted(client)]
+        return [("grant_type", GRANT_ASSERTION), ("assertion", subject), *_wanted(client)]
     return _exchange(client, subject)
 
 
 def _exchange(client: OAuthClient, subject: str) -> list[tuple[str, str]]:
     """RFC 8693 §2.1."""
     form = [
-        ("grant_type", _GRANT_EXCHANGE),
+        ("grant_type", GRANT_EXCHANGE),
         ("subject_token", subject),
         ("subject_token_type", client.subject_token_type),
     ]

@@ -1,0 +1,31 @@
+"""MCP servers at which every user signs in for herself (``auth: oauth``)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+AuthMethod = Literal["", "none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
+
+
+class SignIn(Struct, frozen=True, omit_defaults=True):
+    """How the gateway is a client of what protects the server. Nothing is needed: it finds out and registers."""
+
+    url: str
+    """The server's MCP endpoint, as clients without a gateway know it: the resource that tokens are for."""
+    client_id: str = ""
+    """Given: a client that somebody registered before."""
+    client_secret: str = ""
+    private_key: str = ""
+    """PEM, for ``private_key_jwt``."""
+    auth_method: AuthMethod = ""
+    """Towards the token endpoint; empty: what the authorization server prefers of what fits."""
+    issuer: str = ""
+    """Whom ``client_id`` is registered with; the server must name it. Empty: any authorization server it names."""
+    scopes: tuple[str, ...] = ()
+    """Asked for in place of those that the server's metadata lists; what a challenge names comes before both."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Hosts of metadata and authorization servers that may have private addresses, or plain http."""
+    label: str = ""
+    """What people call the server; empty: its name."""
