@@ -17,7 +17,7 @@ import httptools
 
 from quarterdeck.errors import TimedOut, UpstreamError
 
-from .http import Header
+from .seen import Head, Header, Seen
 
 Origin = tuple[str, int, bool]
 """host, port, TLS; a host starting with ``/`` is a unix socket path."""
@@ -60,6 +60,8 @@ class ClientConnection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[Header] = []
+        self._body_bytes = 0
+        self._lasting = False  # whether the head just parsed may be remembered
         self._got_bytes = False
         self._head_only = False
         self._upgrade = False
@@ -105,9 +107,15 @@ class ClientConnection(asyncio.Protocol):
         if self._sink is None:
             self.transport.abort()  # bytes nobody asked for: the peer is not in step
             return
+        fresh = not (self._got_bytes or self._head_only or self._upgrade)
         self._got_bytes = True
+        if fresh and self._known(data, self._sink):
+            return
         try:
             self._parser.feed_data(data)
+            if fresh and self._lasting:
+                head = Head(self._headers, status=self._parser.get_status_code())
+                self.pool.seen.keep(data, self._body_bytes, head)
         except httptools.HttpParserUpgrade as upgrade:
             sink = self._sink
             if self._upgrade and self._parser.get_status_code() == 101:
@@ -147,6 +155,8 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._headers = []
         self._header_bytes = 0
+        self._body_bytes = 0
+        self._lasting = False
         self._until_eof = False
         if self._sink is None:  # a second response to one request: the peer is not in step
             self.closed = True
@@ -174,6 +184,7 @@ class ClientConnection(asyncio.Protocol):
                 sink.on_end()
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         if self._sink is not None:
             self._sink.on_body(body)
 
@@ -184,12 +195,33 @@ class ClientConnection(asyncio.Protocol):
         if self._paused:
             self.resume()
         if self._parser.should_keep_alive() and not self.closed:
+            self._lasting = not self._until_eof
             self.pool.release(self)
         else:
             self.closed = True
             self.transport.close()
         if sink is not None:
             sink.on_end()
+
+    def _known(self, data: bytes, sink: Sink) -> bool:
+        """Take a whole response whose head was seen before."""
+        at = data.find(b"\r\n\r\n")
+        found = self.pool.seen.find(data, at) if at > 0 else None
+        if found is None:
+            return False
+        sized, trace = found
+        if len(data) - at - 4 != sized.length:
+            return False
+        sink.on_head(sized.head.status, [*sized.headers, (b"traceparent", trace)] if trace else sized.headers)
+        if sized.length and self._sink is sink:
+            sink.on_body(data[at + 4 :])
+        if self._sink is sink:  # it may have given up in the middle
+            self._sink = None
+            if self._paused:
+                self.resume()
+            self.pool.release(self)
+            sink.on_end()
+        return True
 
     def _fail(self, message: str) -> None:
         sink, self._sink = self._sink, None
@@ -325,6 +357,7 @@ class Pool:
         self._connect_timeout = connect_timeout
         self._body_limit = body_limit
         self._idle: dict[Origin, list[ClientConnection]] = {}
+        self.seen = Seen()
 
     def idle(self, origin: Origin) -> ClientConnection | None:
         """An idle connection, taken out of the pool, or None: then :meth:`connect`."""

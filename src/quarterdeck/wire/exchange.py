@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from .limits import Disconnected, Flow
+from .seen import Head
 from .status import STATUS_LINES
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Exchange:
 
     __slots__ = (
         "_bodiless", "_chunked", "_connection", "_edits", "_ends", "_on_disconnect", "admission", "body", "context",
-        "finished", "flow", "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
+        "finished", "flow", "head", "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,8 @@ class Exchange:
         self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
         self.route: Any = None  # free for the handler chain: where the request was routed to
         self.admission: Any = None  # free for the handler chain: what is known of the caller while rules are applied
+        self.head: Head | None = None
+        """What is remembered of requests with this very head; None when it was seen for the first time."""
         self.flow: Flow | None = None  # paused while the client reads slower than we write
 
     def header(self, name: bytes) -> bytes | None:
