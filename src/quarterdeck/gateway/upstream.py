@@ -199,10 +199,10 @@ class Upstreams:
         if pool is None:
             context = client_context(insecure=insecure, ca_pem=ca_pem, certificate=certificate, key=key, where=where)
             name = authority.rpartition(":")[0] if authority.rpartition(":")[2].isdigit() else authority
-            pool = self._pools[settings] = Pool(tls=context, server_hostname=name or None, refuse=self._refuse)
+            pool = self._pools[settings] = Pool(tls=context, server_hostname=name or None, refuse=self.refuse)
         return pool
 
-    def _refuse(self, host: str, address: str, port: int) -> str:
+    def refuse(self, host: str, address: str, port: int) -> str:
         """Where no resource may lead the gateway, whatever name its URL has."""
         ip = plain(address)
         if (str(ip), port) in self.own or (ip.is_loopback and ("0.0.0.0", port) in self.own):  # noqa: S104 - compared
