@@ -94,6 +94,7 @@ class Gateway:
         mcp = McpEndpoint(self.upstreams, self._observer, sealer, ToolLimits(self.limits, self._observer))
         mcp.peers.find = lambda key: self._router.table.groups.get(key)
         self.peers = mcp.peers
+        self.approvals = mcp.approvals
         llm = LlmEndpoint(self.upstreams, self._observer)
         a2a = A2aEndpoint(self.upstreams, self._observer, self.services)
         self._router = Router(
@@ -106,7 +107,7 @@ class Gateway:
         )
         http = HttpEndpoint(self.upstreams, self._observer, self.registry, self.services)
         self.listeners = Ports(
-            Frontend(self._observer, http, mcp.handle, llm, a2a),
+            Frontend(self._observer, http, mcp, llm, a2a),
             self._server,
             self.upstreams.own,
             options.bind,
@@ -155,6 +156,8 @@ class Gateway:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
         plane = self._control_plane
+        if plane is not None:
+            self.approvals.ask = plane.ask
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         self._tasks.append(asyncio.get_running_loop().create_task(self._keys.follow()))
         await self.peers.start(options.peers, _log.warning)
@@ -199,10 +202,14 @@ class Gateway:
         table.authorizer.revocations = self.revocations
         self._pins.apply(snapshot, table.targets.values())
         self._router.table = table
+        for server in self._servers:
+            server.forget()
         self.listeners.apply(table)
         if self._started:
             self._write_endpoints()
         self.upstreams.closed = frozenset(snapshot.closed)
+        if snapshot.approvals and self._options.config is None and self.files is not None:
+            _log.warning("approvals are configured and need a control plane: these calls are refused here")
         self.version = snapshot.version
         self.waker.changed()
         agents = frozenset(snapshot.identities.pods.values())

@@ -17,14 +17,16 @@ from .a2a.endpoint import A2aEndpoint
 from .call import Call
 from .llm.endpoint import LlmEndpoint
 from .mcp.asleep import LIST_HOLD, needed
+from .mcp.call import McpCall
 from .mcp.endpoint import McpEndpoint
 from .observe import Observer
-from .policy.authentication import Unauthenticated
+from .policy.authentication import Unauthenticated, is_loopback
 from .policy.authorizer import Decision, Request
 from .policy.principal import Principal
 from .revocations import Revocations
 from .table import Table
 from .wake import RETRY_AFTER, Sleeper, Waker
+from .way import Way
 
 LOCAL = "local"
 WORKLOADS = "workloads"
@@ -84,26 +86,40 @@ class Router:
             self._observer.unavailable(exchange)
             return None
         table = self.table
+        head = exchange.head
+        if head is not None:
+            way: Way | None = head.memo
+            if way is not None and way.table is table and self._holds(way, exchange):
+                call = McpCall(exchange, way.group, way.principal)
+                call.way = way
+                return self._mcp.serve(call)
         path = exchange.raw_path
         principal = self._admit(exchange, table, path)
         if principal is None:
             return None
         if _unready(table, path):
             return self._hold(exchange, path, principal)
-        if table.asleep and path == b"/mcp" and exchange.method == "POST":
-            sleepers, listing = needed(table, exchange.body, principal)
+        if table.asleep and path.startswith(b"/mcp") and exchange.method == "POST":
+            group = table.groups["mcp"] if path == b"/mcp" else table.virtual.get(path)
+            sleepers, listing = needed(group, exchange.body, principal) if group is not None else ([], False)
             if sleepers:
-                return self._hold_aggregated(exchange, sleepers, listing, principal)
+                return self._hold_aggregated(exchange, path, sleepers, listing, principal)
         return self._dispatch(exchange, table, path, principal)
 
+    def _holds(self, way: Way, exchange: Exchange) -> bool:
+        """Whether a request with a known head comes from the same caller; one without a token is known by address."""
+        if self.revocations is not None and self.revocations.active:
+            return False
+        return way.holds() and (not way.principal.anonymous or exchange.peer is None or is_loopback(exchange.peer[0]))
+
     async def _hold_aggregated(
-        self, exchange: Exchange, sleepers: list[Sleeper], listing: bool, principal: Principal
+        self, exchange: Exchange, path: bytes, sleepers: list[Sleeper], listing: bool, principal: Principal
     ) -> None:
-        """Wake the servers that a request on ``/mcp`` needs; one that does not start is told as any that is down."""
+        """Wake those of several servers that a request needs; one that does not start is told as any that is down."""
         if self._waker is not None:
             most = LIST_HOLD if listing else inf
             await asyncio.gather(*(self._waker.ready(sleeper, most) for sleeper in sleepers))
-        rest = self._dispatch(exchange, self.table, b"/mcp", principal)
+        rest = self._dispatch(exchange, self.table, path, principal)
         if rest is not None:
             await rest
 
@@ -139,6 +155,10 @@ class Router:
     ) -> Coroutine[Any, Any, None] | None:
         route = table.mcp.get(path)
         if route is not None:
+            head = exchange.head
+            if head is not None and route.server.endpoints:
+                holds = table.authenticator.holding(exchange.context.get(b"authorization"))
+                head.memo = Way(table, route.group, principal, holds)
             return self._mcp.handle(exchange, route.group, principal)
         if path == b"/mcp":
             return self._mcp.handle(exchange, table.groups["mcp"], principal)
@@ -146,13 +166,17 @@ class Router:
             self._llm.handle(exchange, table, principal)
         elif path.startswith(b"/a2a/"):
             self._a2a.handle(exchange, table, principal)
+        elif path in table.virtual:
+            group = table.virtual[path]
+            exchange.route = group.ref
+            return self._mcp.handle(exchange, group, principal)
         else:
             self._refuse(exchange, 404, f"{exchange.path} is not served here; see /mcp, /llm and /a2a", principal)
         return None
 
     def _admit(self, exchange: Exchange, table: Table, path: bytes) -> Principal | None:
         """The caller, or None after a refusal was answered."""
-        headers = exchange.context = dict(exchange.headers)
+        headers = exchange.context = exchange.context or dict(exchange.headers)
         host = headers.get(b"host", b"")
         origin = headers.get(b"origin")
         if len(headers) != len(exchange.headers):

@@ -121,6 +121,10 @@ class Server:
         for connection in list(self.connections):
             connection.transport.abort()
 
+    def forget(self) -> None:
+        """What is remembered of heads holds no longer."""
+        self.seen = Seen()
+
     def date_line(self) -> bytes:
         now = self.clock()
         if now >= self._date[0]:

@@ -6,6 +6,7 @@ from quarterdeck.telemetry import names
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Header
 
+from ..call import Call
 from ..observe import Observer
 from ..policy.refusal import Refusal
 from ..policy.services import Services
@@ -73,7 +74,7 @@ class HttpEndpoint:
         relay = HttpRelay(self._upstreams, call, self._observer, destination, target, request, retries)
         relay.send(origin)
 
-    def refuse(self, call: HttpCall, refusal: Refusal) -> None:
+    def refuse(self, call: Call, refusal: Refusal) -> None:
         """Answer instead of a backend, and record it."""
         self._observer.begin(call)
         headers, body = refusal.content()

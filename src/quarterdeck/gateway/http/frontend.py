@@ -10,11 +10,14 @@ from urllib.parse import urlsplit
 from quarterdeck.wire.http import Exchange, Header
 
 from ..a2a.endpoint import A2aEndpoint
+from ..call import Call
 from ..llm.endpoint import LlmEndpoint
+from ..mcp.call import McpCall
+from ..mcp.endpoint import McpEndpoint
 from ..observe import Observer
 from ..policy.authorizer import Decision
-from ..policy.principal import Principal
 from ..policy.refusal import Refusal
+from ..way import Routed, Way
 from .call import HttpCall
 from .endpoint import HttpEndpoint
 from .headers import Edit, host_of
@@ -25,11 +28,9 @@ from .paths import parse as parse_path
 from .route import Destination, HttpRoute, RouteChain
 
 if TYPE_CHECKING:
-    from ..mcp.groups import McpGroup
     from ..table import Table
 
 Later = Coroutine[Any, Any, None] | None
-ServeMcp = Callable[[Exchange, "McpGroup", Principal], Later]
 _NO_ROUTE = "no route of this listener takes the request; check host name, path, method and headers"
 
 
@@ -37,7 +38,7 @@ class Frontend:
     """The handler of all ports of a snapshot. One per process; what it serves comes with each request."""
 
     def __init__(
-        self, observer: Observer, http: HttpEndpoint, mcp: ServeMcp, llm: LlmEndpoint, a2a: A2aEndpoint
+        self, observer: Observer, http: HttpEndpoint, mcp: McpEndpoint, llm: LlmEndpoint, a2a: A2aEndpoint
     ) -> None:
         self._observer = observer
         self._http = http
@@ -50,7 +51,14 @@ class Frontend:
         if self._observer.audit.blocked:
             self._observer.unavailable(exchange)
             return None
-        headers: dict[bytes, bytes] = dict(exchange.headers)
+        head = exchange.head
+        if head is not None:
+            way: Way | None = head.memo
+            if way is not None and way.table is table and self._holds(way, port, exchange):
+                return self._follow(exchange, way)
+            headers = dict(exchange.context)
+        else:
+            headers = dict(exchange.headers)
         exchange.context = headers
         problem, host, path = _read(exchange, headers)
         call = HttpCall(exchange, host, path, port.scheme)
@@ -70,6 +78,47 @@ class Frontend:
         if listener.chain is None:
             return self._find(call, listener, table)
         return self._admit(call, listener.chain, lambda: self._find(call, listener, table))
+
+    # -- ways known
+    def _holds(self, way: Way, port: Port, exchange: Exchange) -> bool:
+        revocations, routed = way.table.authorizer.revocations, way.routed
+        if routed is None or (revocations is not None and revocations.active) or not way.holds():
+            return False
+        return not port.secure or routed.listener.shook_hands(exchange)
+
+    def _follow(self, exchange: Exchange, way: Way) -> Later:
+        """Serve a request that others with the same head went before."""
+        routed = way.routed
+        assert routed is not None
+        destination = routed.destination
+        exchange.route = destination.route.ref
+        exchange.target = routed.target
+        call = McpCall(exchange, way.group, way.principal)
+        call.way = way
+        if len(exchange.body) > destination.policies.max_body:
+            return self._stop(call, destination, _too_large(destination))
+        refusal = destination.chain.admit_known(call, routed.known)
+        if refusal is not None:
+            return self._stop(call, destination, refusal)
+        return self._mcp.serve(call)
+
+    def _stop(self, call: McpCall, destination: Destination, refusal: Refusal) -> None:
+        call.server, call.method = destination.name, call.exchange.method
+        self._refuse(call, refusal)
+
+    def _remember(self, call: HttpCall, listener: HttpListener, destination: Destination, table: Table) -> None:
+        """Let others with the same head go the way of this request, where nothing else decides it."""
+        exchange, group, policies = call.exchange, destination.group, destination.route.route.policies
+        head = exchange.head
+        if head is None or group is None or listener.chain is not None or not destination.route.sole:
+            return
+        own_answer = policies.redirect is not None or policies.direct_response is not None
+        if own_answer or destination.response_headers is not None or not head.target.startswith(b"/"):
+            return
+        known = destination.chain.known(call)
+        if known is not None:
+            way = head.memo = Way(table, group, call.principal, known.holds)
+            way.routed = Routed(listener, destination, known, exchange.target)
 
     # -- steps
     def _find(self, call: HttpCall, listener: HttpListener, table: Table) -> Later:
@@ -91,9 +140,10 @@ class Frontend:
         call.kind = destination.kind
         call.server = destination.name
         if len(exchange.body) > destination.policies.max_body:
-            text = f"request body is larger than {destination.policies.max_body} bytes"
-            return self._refuse(call, Refusal(413, text, outcome="error"))
-        return self._admit(call, destination.chain, lambda: self._serve(call, destination, found.prefix, table))
+            return self._refuse(call, _too_large(destination))
+        return self._admit(
+            call, destination.chain, lambda: self._serve(call, listener, destination, found.prefix, table)
+        )
 
     def _admit(self, call: HttpCall, chain: RouteChain, go_on: Callable[[], Later]) -> Later:
         if chain.edits_response:
@@ -127,7 +177,9 @@ class Frontend:
             return self._refuse(call, Refusal(500, text, outcome="error"))
         return None
 
-    def _serve(self, call: HttpCall, destination: Destination, prefix: int, table: Table) -> Later:
+    def _serve(
+        self, call: HttpCall, listener: HttpListener, destination: Destination, prefix: int, table: Table
+    ) -> Later:
         exchange = call.exchange
         if destination.error:
             return self._refuse(call, Refusal(500, destination.error, outcome="error"))
@@ -138,7 +190,8 @@ class Frontend:
         if destination.http is not None:
             self._http.forward(call, destination, destination.http, prefix)
         elif destination.group is not None:
-            return self._mcp(exchange, destination.group, call.principal)
+            self._remember(call, listener, destination, table)
+            return self._mcp.handle(exchange, destination.group, call.principal)
         elif destination.agent:
             rest = call.path.after(prefix) or b"/"
             target = _target(rest, call.path).decode("latin-1")
@@ -177,10 +230,14 @@ class Frontend:
 
         return answer
 
-    def _refuse(self, call: HttpCall, refusal: Refusal) -> None:
+    def _refuse(self, call: Call, refusal: Refusal) -> None:
         if refusal.rule and call.decision is None:
             call.decision = Decision("deny" if refusal.outcome == "denied" else "allow", refusal.rule, refusal.message)
         self._http.refuse(call, refusal)
+
+
+def _too_large(destination: Destination) -> Refusal:
+    return Refusal(413, f"request body is larger than {destination.policies.max_body} bytes", outcome="error")
 
 
 def _answers(edit: Edit) -> Callable[[int, list[Header]], list[Header]]:

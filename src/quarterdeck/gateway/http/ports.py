@@ -97,6 +97,7 @@ class Ports:
                         self.problems[name] = f"cannot listen on {where}: {error.strerror or error}"
                     continue
             opened.server.limits = listener_limits(port.max_body)
+            opened.server.forget()
         for name, problem in self.problems.items():
             if before.get(name) != problem:
                 _log.error("listener %s is not served: %s", name, problem)

@@ -14,6 +14,7 @@ from quarterdeck.wire.client import Origin, Pool
 from quarterdeck.wire.http import Header
 
 from ..call import Call
+from ..policy.admission import Known
 from ..policy.refusal import Refusal
 from ..split import Splitter
 from ..upstream import Upstreams
@@ -37,6 +38,8 @@ class RouteChain(Protocol):
     @property
     def well_known(self) -> Callable[[Call, Any, str], Refusal | Coroutine[Any, Any, Refusal]] | None: ...
     def admit(self, call: Call) -> Refusal | Coroutine[Any, Any, Refusal | None] | None: ...
+    def known(self, call: Call) -> Known | None: ...
+    def admit_known(self, call: Call, known: Known) -> Refusal | None: ...
     def outgoing(self, call: Call, headers: list[Header]) -> list[Header]: ...
     def outgoing_target(self, call: Call, target: bytes) -> bytes: ...
     def request_body(self, call: Call, body: bytes) -> bytes: ...
@@ -182,6 +185,11 @@ class HttpRoute:
 
     def dealt_by(self, splitter: Splitter | None) -> None:
         self._splitter = splitter
+
+    @property
+    def sole(self) -> bool:
+        """Whether all of its requests go to one backend."""
+        return self._only is not None
 
     def choose(self, headers: Mapping[bytes, bytes]) -> Destination | None:
         """The backend whose turn it is, by weight alone; None when no backend has any."""

@@ -21,6 +21,7 @@ from .route import Lane, McpRoute
 from .session import Session
 
 if TYPE_CHECKING:
+    from ..way import Way
     from .sessions import ClientSession
 
 Transform = Callable[[bytes], bytes]
@@ -28,6 +29,8 @@ Transform = Callable[[bytes], bytes]
 
 NAMED = {protocol.TOOLS_CALL: "name", protocol.PROMPTS_GET: "name", protocol.RESOURCES_READ: "uri"}
 """Methods of which 2026-07-28 mirrors a member of the params into ``Mcp-Name``."""
+_ABOUT = {**NAMED, "resources/subscribe": "uri", "resources/unsubscribe": "uri"}
+"""Methods that are decided on by what they name."""
 SSE_VERSION = "2024-11-05"
 _VERSIONS = frozenset(v.encode() for v in SUPPORTED_VERSIONS) | {SSE_VERSION.encode()}
 
@@ -46,8 +49,24 @@ class McpCall(Call):
     """A call to a group. ``member``, ``route`` and ``lane`` are set once it is known which server it is for."""
 
     __slots__ = (
-        "body", "client", "exposed", "group", "lane", "later", "member", "message", "modern", "origin", "own",
-        "route", "session", "target", "transform", "version",
+        "approved",
+        "asked",
+        "body",
+        "client",
+        "group",
+        "lane",
+        "later",
+        "member",
+        "message",
+        "modern",
+        "origin",
+        "own",
+        "route",
+        "session",
+        "target",
+        "transform",
+        "version",
+        "way",
     )  # fmt: skip
 
     route: McpRoute
@@ -67,17 +86,21 @@ class McpCall(Call):
         """The upstream's session."""
         self.client: ClientSession | None = None
         """The client's own, where several upstream sessions are behind one."""
-        self.exposed = ""
-        """What the client calls the tool, prompt or resource."""
+        self.asked: bytes | Raw | None = None
+        """The client's arguments, where those that the server gets are others."""
         self.own = ""
         """What its server calls the prompt or resource; a tool's is :attr:`tool`."""
         self.target = ""
         """Name of the member."""
+        self.approved: Decision | None = None
+        """By what approval of people it is sent, where it needs one."""
         self.transform: Transform | None = None
         """Makes names of the server's answer the client's."""
         self.origin: Origin | None = None
         self.later: Coroutine[Any, Any, None] | None = None
         """What goes on with the call when a stage has to wait."""
+        self.way: Way | None = None
+        """What others with the same head have found out."""
         if group.single is not None:
             self.choose(group.single)
 
@@ -97,11 +120,23 @@ class McpCall(Call):
 
     def judge(self, member: Member, method: str, name: str = "", exposed: str = "") -> Decision:
         """What the caller may do on a server: grants first, then the rules of the target."""
+        way, chain = self.way, member.chain
+        if way is None or method != protocol.TOOLS_CALL or (chain is not None and not chain.by_head):
+            return self._judge(member, method, name, exposed)
+        decision = way.decided(member, name, exposed)
+        if decision is None:
+            decision = self._judge(member, method, name, exposed)
+            way.remember(member, name, exposed, decision)
+        self.target = member.name
+        return decision
+
+    def _judge(self, member: Member, method: str, name: str, exposed: str) -> Decision:
         decision = member.route.lane(self.principal).decide(method, name if method == protocol.TOOLS_CALL else "")
-        if member.chain is None or not decision.allow:
+        if member.chain is None or decision.verdict == "deny":
             return decision
         self.target = member.name
-        return member.chain.decide(self, method, name, exposed or name)
+        chained = member.chain.decide(self, method, name, exposed or name)
+        return decision if chained.allow and not decision.allow else chained
 
     def added(self, member: Member) -> bytes:
         """Header lines that the rules of a target add to requests: credentials, computed headers."""
@@ -144,9 +179,10 @@ def _read_message(call: McpCall) -> Problem | None:
         call.method = message.method
         if message.method == protocol.TOOLS_CALL:
             _read_tool_call(call, message)
-        elif message.method in NAMED:
+        elif message.method in _ABOUT:
             call.own = mirrored(message)
-            call.body = call.body if jsonrpc.unambiguous(call.body, b'"method"') else jsonrpc.canonical(call.body)
+            if not jsonrpc.unambiguous(call.body, b'"method"', b'"params"', b'"%b"' % _ABOUT[message.method].encode()):
+                call.body = jsonrpc.canonical(call.body)
         elif not jsonrpc.unambiguous(call.body, b'"method"'):
             # an answer too: a server that ignores letter case would read "Method" in it as a call
             call.body = jsonrpc.canonical(call.body)
@@ -180,7 +216,7 @@ def _check_modern(call: McpCall, message: jsonrpc.Message) -> Problem | None:
 def mirrored(message: jsonrpc.Message) -> str:
     """What ``Mcp-Name`` says. Raises FramingError when it is no string."""
     params = jsonrpc.mirror_params(message)
-    return params.uri if message.method == protocol.RESOURCES_READ else params.name
+    return params.uri if message.method.startswith("resources/") else params.name
 
 
 def text_of(raw: Raw | None) -> str:

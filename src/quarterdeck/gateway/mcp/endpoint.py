@@ -21,6 +21,7 @@ from ..policy.principal import Principal
 from ..policy.refusal import Refusal
 from ..upstream import Upstreams
 from .answers import Answers, filters, sight
+from .approvals import Approvals
 from .call import McpCall, Problem, Transform, read
 from .eras import Eras
 from .groups import McpGroup
@@ -55,10 +56,13 @@ class McpEndpoint:
         self._stateless = StatelessMultiplexer(upstreams, self._answers, self._eras, shared, sealer, self.run)
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
         pinned = Pinned(self._answers, self._after_pins)
+        self.approvals = Approvals(self._answers, sealer, self._after_approvals)
         self.stages: tuple[Callable[[McpCall], bool], ...] = (
-            self._authorize, pinned.keep, limits.keep, self._same_era, self._locate, self._forward,
+            self._authorize, pinned.keep, limits.keep, self.approvals.keep, self._same_era, self._locate,
+            self._forward,
         )  # fmt: skip
         self._unpinned = self.stages[2:]
+        self._approved = self.stages[4:]
 
     def handle(self, exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
         """Answer one request of any method; a coroutine when something must be awaited."""
@@ -66,7 +70,11 @@ class McpEndpoint:
             self._limits.fill(group)
         if group.sse and b"/sse" in exchange.target and self._oldest.takes(exchange):
             return self._oldest.serve(exchange, group, principal)
-        call = McpCall(exchange, group, principal)
+        return self.serve(McpCall(exchange, group, principal))
+
+    def serve(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
+        """Answer a call of which only the caller and the group are known yet."""
+        group = call.group
         self._observer.begin(call)
         problem = read(call)
         if problem is not None:
@@ -92,6 +100,13 @@ class McpEndpoint:
                 return call.later
         return None
 
+    def _after_approvals(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
+        """Go on with a call that the control plane was asked about."""
+        for stage in self._approved:
+            if not stage(call):
+                return call.later
+        return None
+
     # -- stages
     def _passes(self, call: McpCall) -> bool:
         """Whether a call to a group of one server may go there as it is; opens the client's session."""
@@ -112,9 +127,14 @@ class McpEndpoint:
         name = call.tool or call.own
         decision = call.decision = call.judge(call.member, call.method, name, call.exposed)
         chain = call.member.chain
-        if not decision.allow:
-            granted = chain is not None and call.lane.decide(call.method, call.tool).allow
-            if granted and name:  # rules of a route: what they deny does not exist for the caller
+        if call.approved is not None and decision.verdict != "deny":  # another attempt
+            call.decision = call.approved
+            return True
+        if decision.verdict == "deny" or (decision.verdict == "approval" and call.method != protocol.TOOLS_CALL):
+            granted = chain is not None and call.lane.decide(call.method, call.tool).verdict != "deny"
+            if (
+                granted and name and decision.verdict == "deny"
+            ):  # rules of a route: what they deny does not exist for the caller
                 self._answers.unknown(call, call.exposed or name)
             else:
                 self._answers.refused(call, decision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quarterdeck.wire.http import Exchange, Header
 
@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 
 _NONE: frozenset[bytes] = frozenset()
 _NO_NAMES: frozenset[str] = frozenset()
+
+
+class Known(NamedTuple):
+    """What an admission has found out by the request's head alone: true of the next with the same head.
+
+    ``holds()``: whether its credential is still good.
+    """
+
+    path: str | None
+    principal: Principal
+    token: bytes
+    wants_token: bool
+    drops: frozenset[bytes]
+    cookies: frozenset[str]
+    parameters: frozenset[str]
+    holds: Callable[[], bool]
 
 
 class Admission:
@@ -52,6 +68,24 @@ class Admission:
         """Headers that replace those of the request towards the backend."""
         self.meter: Callable[[int], None] | None = None
         """Told how many tokens of a model the answer used, where a limit counts them."""
+
+    @classmethod
+    def again(cls, call: Call, services: Services, known: Known) -> Admission:
+        """That of another request with the same head."""
+        admission = cls(call.exchange, call.headers, services)
+        admission.call = call
+        admission.admitted = True
+        (
+            admission.path, admission.principal, admission.token, admission.wants_token, admission.drops,
+            admission.cookies, admission.parameters, _,
+        ) = known  # fmt: skip
+        return admission
+
+    def known(self, holds: Callable[[], bool]) -> Known:
+        """What may be said of other requests with the same head."""
+        return Known(
+            self.path, self.principal, self.token, self.wants_token, self.drops, self.cookies, self.parameters, holds
+        )
 
     @property
     def client_address(self) -> str:

@@ -113,6 +113,14 @@ class Authenticator:
         self._cache[digest] = _Cached(principal, min(expires, now + _CACHE_SECONDS))
         return principal
 
+    def holding(self, authorization: bytes | None) -> Callable[[], bool]:
+        """Asked for other requests with the same header: whether the caller just found is still who sent it."""
+        if authorization is None:
+            return lambda: True
+        cached = self._cache.get(hashlib.sha256(authorization).digest())
+        until, clock = cached.until if cached is not None else 0.0, self._clock
+        return lambda: clock() < until
+
     def _verify(self, token: bytes, local: bool, now: float) -> tuple[Principal, float]:
         if local and self._local and hashlib.sha256(token).hexdigest() in self._local:
             return LOCAL_USER, now + _CACHE_SECONDS

@@ -16,7 +16,7 @@ from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.wire.http import Header
 
-from .admission import Admission
+from .admission import Admission, Known
 from .authentication import Authenticator
 from .authorizer import Decision
 from .identify import Identification
@@ -58,6 +58,7 @@ class Chain:
         self._cors: Any = None
         self._outbound: Any = None
         self._ext: Any = None
+        self._limit: Callable[[Any], Refusal | None] | None = None
         self._expressions: list[Any] = []
         self._steps: list[Step] = []
         self._identify = Identification(policies, services, where, authenticator, final=final)
@@ -83,6 +84,8 @@ class Chain:
             e.reads_body for e in self._expressions
         )
         """Whether the request's body must be there before it can be admitted."""
+        self.by_head = self._call_rules is None or all(e.by_head for e in self._call_rules.expressions)
+        """Whether :meth:`decide` says the same of all calls of a tool by requests with the same head."""
         self.has_rules = self._call_rules is not None or bool(self._tool_scopes)
         """Whether :meth:`decide` ever denies."""
 
@@ -109,7 +112,7 @@ class Chain:
             self._rules = Rules(policies.authorization, f"{self.where}/authorization", "the request is not allowed")
             self._expressions += self._rules.expressions
             self._steps.append(self._authorize)
-        limit = services.limits(policies, self.where) if services.limits is not None else None
+        limit = self._limit = services.limits(policies, self.where) if services.limits is not None else None
         if limit is not None:
             self._steps.append(partial(_limited, limit))
 
@@ -168,6 +171,20 @@ class Chain:
             at += 1
         call.principal = admission.principal
         return refusal
+
+    def known(self, call: Call) -> Known | None:
+        """What :meth:`admit`, having let a request in, may say of others with the same head; None: they ask anew."""
+        if self._ext is not None or self._rules is not None or self._outbound is not None or self.edits_response:
+            return None
+        admission = self._admission(call)
+        holds = self._identify.holding(admission)
+        return admission.known(holds) if holds is not None else None
+
+    def admit_known(self, call: Call, known: Known) -> Refusal | None:
+        """:meth:`admit` for another request with a head that was let in: only what is counted is asked again."""
+        call.principal = known.principal
+        call.exchange.admission = Admission.again(call, self._services, known)
+        return self._limit(call) if self._limit is not None else None
 
     def _admission(self, call: Call) -> Admission:
         exchange = call.exchange

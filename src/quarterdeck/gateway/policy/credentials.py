@@ -47,6 +47,13 @@ class Credential(Protocol):
         """Learn who calls. A refusal, or a coroutine of the outcome when something must be waited for."""
         ...
 
+    def holding(self, admission: Admission) -> Callable[[], bool] | None:
+        """Asked for other requests with the same head: whether this credential, just accepted, is still good.
+
+        None where that cannot be told by the head.
+        """
+        ...
+
 
 def add_principal(admission: Admission, found: Principal) -> None:
     """Note who was found; of several credentials the first names the caller, the others add what they know."""
@@ -107,6 +114,11 @@ class JwtCredential:
             return None
         return self._later(admission, token, found)
 
+    def holding(self, admission: Admission) -> Callable[[], bool] | None:
+        if not admission.token or self.place.kind == "expression":
+            return None
+        return self._verifier.holding(admission.token)
+
     async def _later(
         self, admission: Admission, token: bytes, verifying: Coroutine[Any, Any, Principal]
     ) -> Refusal | None:
@@ -153,6 +165,10 @@ class ApiKeyCredential:
             return None if self._mode == "permissive" else self._refused("the API key is not valid")
         add_principal(admission, found)
         return None
+
+    def holding(self, admission: Admission) -> Callable[[], bool] | None:
+        del admission
+        return None if self.place.kind == "expression" else lambda: True
 
     def _known(self, digest: str, given: bytes) -> Principal | None:
         metadata = self._keys.get(digest)
@@ -229,6 +245,10 @@ class BasicCredential:
     def _accepted(self, admission: Admission, principal: Principal) -> None:
         admission.basic_user = principal.username
         add_principal(admission, principal)
+
+    def holding(self, admission: Admission) -> Callable[[], bool] | None:
+        del admission
+        return None
 
     def _wrong(self) -> Refusal | None:
         return None if self._mode == "permissive" else self._refused("user name or password are wrong")

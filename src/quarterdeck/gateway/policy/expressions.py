@@ -15,6 +15,9 @@ from . import attributes
 
 _LIMITS = cel.Limits(steps=100_000)
 _BODY = frozenset({"body", "bodyPrefix"})
+_IMPURE = ("random", "uuid")
+_BY_HEAD = frozenset({"jwt", "apiKey", "basicAuth", "mcp", "proxy", "env"})
+_OF_HEAD = frozenset({"method", "host", "path", "pathAndQuery", "version", "headers"})
 
 EXPOSED = "exposedName"
 """Field beside ``name``: what clients call the tool."""
@@ -40,6 +43,16 @@ class Expression:
     @property
     def reads_token(self) -> bool:
         return any(not path or path == ("jwt",) or path[:2] == ("jwt", "rawToken") for path in self.references)
+
+    @property
+    def by_head(self) -> bool:
+        """Whether it gives the same for all calls of one name whose requests have the same head, on one route."""
+        if any(impure in self.source for impure in _IMPURE):
+            return False
+        return all(
+            path[:1] and (path[0] in _BY_HEAD or (path[0] == "request" and path[1:2] and path[1] in _OF_HEAD))
+            for path in self.references
+        )
 
     def _reads_body(self, root: str) -> bool:
         # request.headers["x"] is known as ("request", "headers"): a bare ("request",) means all of it

@@ -159,6 +159,15 @@ class Identification:
                 return Refusal(403, decision.reason, rule=decision.rule)
         return None
 
+    def holding(self, admission: Admission) -> Callable[[], bool] | None:
+        """Asked for other requests with the same head: whether their caller is still the one just found.
+
+        None where more than the head decides: callers known by their address or certificate, several credentials.
+        """
+        if len(self.methods) != 1 or admission.principal.anonymous:
+            return None
+        return self.methods[0].holding(admission)
+
     def _granted(self, admission: Admission) -> Refusal | None:
         from .jwt import scopes_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -106,6 +106,19 @@ class JwtVerifier:
                 return cached.principal
             del self._cache[digest]
         return self._verify(token, digest, now)
+
+    def holding(self, token: bytes) -> Callable[[], bool] | None:
+        """Asked again and again: whether what was found out about a token still holds. None: it is not remembered."""
+        found = self._cache.get(sha256(token).digest())
+        if found is None:
+            return None
+        clock, until, store, generation = self._clock, found.until, found.store, found.generation
+
+        def holds() -> bool:
+            now = clock()
+            return now < until and now < self._look_at and store.generation == generation
+
+        return holds
 
     def _look(self, now: float) -> None:
         for store in self._stores:

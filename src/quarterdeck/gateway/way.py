@@ -1,0 +1,60 @@
+"""The way of a request that others with the very same head went before: what it needs is known, and not asked again.
+
+Kept in :attr:`~quarterdeck.wire.seen.Head.memo`. It holds for one configuration, and only for what the head alone
+decides: a credential that is still good, the route, rules that read nothing else. What is counted or written down is
+so for each request as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .policy.authorizer import Decision
+from .policy.principal import Principal
+
+if TYPE_CHECKING:
+    from .http.listeners import HttpListener
+    from .http.route import Destination
+    from .mcp.groups import McpGroup, Member
+    from .policy.admission import Known
+    from .table import Table
+
+_DECISIONS = 256
+
+
+class Way:
+    """To a group of MCP servers, for one caller. ``holds()``: whether its credential is still good."""
+
+    __slots__ = ("_decisions", "group", "holds", "principal", "routed", "table")
+
+    def __init__(self, table: Table, group: McpGroup, principal: Principal, holds: Callable[[], bool]) -> None:
+        self.table = table
+        self.group = group
+        self.principal = principal
+        self.holds = holds
+        self.routed: Routed | None = None
+        """By which route; None on built-in paths."""
+        self._decisions: dict[tuple[Member, str, str], Decision] = {}
+
+    def decided(self, member: Member, tool: str, exposed: str) -> Decision | None:
+        """What was decided on calls of a tool; None when it has to be (again)."""
+        return self._decisions.get((member, tool, exposed))
+
+    def remember(self, member: Member, tool: str, exposed: str, decision: Decision) -> None:
+        """Keep a decision that caller, head and names alone have led to."""
+        if len(self._decisions) >= _DECISIONS:
+            self._decisions.clear()
+        self._decisions[member, tool, exposed] = decision
+
+
+class Routed:
+    """What a listener and a route found out. ``target``: path and query in the form that was matched."""
+
+    __slots__ = ("destination", "known", "listener", "target")
+
+    def __init__(self, listener: HttpListener, destination: Destination, known: Known, target: bytes) -> None:
+        self.listener = listener
+        self.destination = destination
+        self.known = known
+        self.target = target
