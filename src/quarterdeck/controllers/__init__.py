@@ -17,6 +17,7 @@ from quarterdeck.translate.resolve import is_workload
 
 from . import (
     agent,
+    approval_policy,
     environment,
     gateway_api_gateways,
     gateway_api_status,
@@ -82,6 +83,7 @@ def build(
     controllers.add(gate.guard(model_provider_config.controller(context)))
     controllers.add(gate.guard(remote_mcp_server.controller(context, discovery)))
     controllers.add(service.controller(context, discovery))
+    controllers.add(approval_policy.controller(context))
     if options.network_policies is not None and not options.watch_namespaces:
         controllers.add(environment.controller(context, options.network_policies))
     api: GatewayApi | None = None

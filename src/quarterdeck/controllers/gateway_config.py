@@ -45,6 +45,7 @@ _SOURCES: dict[str, Resource] = {
     "deployments": k.DEPLOYMENT,
     "replica_sets": k.REPLICA_SET,
     "namespaces": k.NAMESPACE,
+    "approval_policies": k.APPROVAL_POLICY,
 }
 _VALUES = (k.SECRET, k.CONFIG_MAP)
 _OURS = (k.AGENT, k.MODEL_CONFIG, k.MCP_SERVER, k.REMOTE_MCP_SERVER)

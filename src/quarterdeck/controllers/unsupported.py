@@ -33,10 +33,6 @@ TABLE: dict[str, tuple[Field, ...]] = {
         Field("declarative.shareTools", "there are no share links yet"),
         Field("declarative.memory", "agents have no long-term memory yet"),
         Field("declarative.context", "conversations are not compacted yet"),
-        Field(
-            "declarative.tools[].mcpServer.requireApproval",
-            "nobody can approve a call yet, so the gateway refuses calls of these tools",
-        ),
         Field("declarative.tools[].mcpServer.allowedHeaders", "agents do not pass on the user's headers yet"),
     ),
     "ModelConfig": (

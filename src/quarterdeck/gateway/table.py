@@ -11,6 +11,7 @@ from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.snapshot.routing import McpBackend
 
+from .consent import Consents
 from .http.listeners import Compiled, compile_listeners
 from .http.retry import Budgets
 from .http.route import Building, RouteChain
@@ -52,9 +53,11 @@ class Table:
         """By path: ``/mcp/{ns}/{name}`` is the MCPServer; others of that name are ``/mcp/{ns}/{kind}.{name}``."""
         self.targets: dict[str, McpRoute] = {}
         """By ``kind/namespace/name``: every server, those that only routes name included."""
+        consents = Consents(snapshot)
         for server in sorted(snapshot.mcp, key=lambda s: (s.namespace, s.name, _RANK[s.kind])):
             route = McpRoute(server, self.authorizer, upstreams)
             self.targets[f"{server.kind}/{server.namespace}/{server.name}"] = route
+            route.consent = consents.of(route)
             if server.kind == "Target":
                 continue
             self.servers.append(route)

@@ -79,6 +79,9 @@ MCP_SERVER = Resource("kagent.dev", "v1alpha1", "MCPServer", "mcpservers")
 TOOL_SERVER = Resource("kagent.dev", "v1alpha1", "ToolServer", "toolservers")
 MEMORY = Resource("kagent.dev", "v1alpha1", "Memory", "memories")
 
+APPROVAL_POLICY = Resource("quarterdeck.dev", "v1alpha1", "ApprovalPolicy", "approvalpolicies")
+APPROVAL = Resource("quarterdeck.dev", "v1alpha1", "Approval", "approvals")
+
 GATEWAY_CLASS = Resource("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", False)
 GATEWAY = Resource("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 HTTP_ROUTE = Resource("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")

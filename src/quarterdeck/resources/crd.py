@@ -15,7 +15,18 @@ from typing import Any
 
 import yaml
 
-from . import agent, mcp_server, memory, model_config, model_provider_config, remote_mcp_server, sandbox, tool_server
+from . import (
+    agent,
+    approval,
+    approval_policy,
+    mcp_server,
+    memory,
+    model_config,
+    model_provider_config,
+    remote_mcp_server,
+    sandbox,
+    tool_server,
+)
 from .base import Column, Kind, Model, Version
 from .gateway_api import upstream
 from .kgateway import agentgateway_backend, agentgateway_policy, backend, traffic_policy
@@ -30,6 +41,8 @@ KINDS: tuple[Kind, ...] = (
     memory.KIND,
     sandbox.SANDBOX_AGENT,
     sandbox.AGENT_HARNESS,
+    approval_policy.KIND,
+    approval.KIND,
 )
 GATEWAY_KINDS: tuple[Kind, ...] = (
     backend.KIND,

@@ -64,15 +64,19 @@ class Identity:
             raise Forbidden(f"{caller.name} is not the ServiceAccount {namespace}/{name} of that Gateway")
         return f"{namespace}/{name}", caller.pod
 
-    async def person(self, authorization: str, verb: str, resource: str) -> Caller:
-        """Somebody with a Kubernetes API token who may ``verb`` the ``quarterdeck.dev`` resource. Raises Forbidden."""
+    async def person(self, authorization: str, verb: str, resource: str, namespace: str = "") -> Caller:
+        """Somebody with a Kubernetes API token who may ``verb`` the ``quarterdeck.dev`` resource, everywhere when no
+        namespace is given. Raises Forbidden."""
         token = _bearer(authorization)
         attributes = {"group": "quarterdeck.dev", "resource": resource, "verb": verb}
-        key = (_digest(token), verb, resource)
+        if namespace:
+            attributes["namespace"] = namespace
+        key = (_digest(token), verb, f"{namespace}/{resource}")
         user, allowed = await _remembered(self._people, key, lambda: self._reviews.person(token, attributes))
         if not allowed:
             name = user["username"]
-            raise Forbidden(f'User "{name}" cannot {verb} resource "{resource}" in API group "quarterdeck.dev"')
+            where = f' in namespace "{namespace}"' if namespace else ""
+            raise Forbidden(f'User "{name}" cannot {verb} resource "{resource}" in API group "quarterdeck.dev"{where}')
         return Caller(user["username"], tuple(user.get("groups", ())), None)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from .consent import ApprovalRule
 from .pins import Mode, ServerPins
 from .redaction import redacted as redacted
 from .revocations import Revocation
@@ -196,6 +197,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     """Who may not take part; kept with the last good snapshot, so enforced without the control plane, too."""
     pins: tuple[ServerPins, ...] = ()
     """The approved tools."""
+    approvals: tuple[ApprovalRule, ...] = ()
+    """Which calls people must approve one by one."""
     closed: tuple[str, ...] = ()
     """Addresses of agents, MCP servers and models, Pods' and Services', that no DNS name of others may lead to."""
 

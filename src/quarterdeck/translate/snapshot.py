@@ -31,6 +31,7 @@ from quarterdeck.snapshot.pins import ANNOTATION, MODES, Mode
 
 from . import canary
 from .agent import PORT as AGENT_PORT
+from .approvals import approval_rule
 from .mcp_server import mcp_path
 from .model import SecretReader, gateway_model, tls_settings
 from .objects import duration
@@ -57,6 +58,7 @@ class World:
     deployments: Sequence[Object] = ()
     replica_sets: Sequence[Object] = ()
     namespaces: Sequence[Object] = ()
+    approval_policies: Sequence[Object] = ()
     revisions: Mapping[str, Object] = field(default_factory=dict[str, Object])
     """Specs kept in ControllerRevisions by name: those that Pods run while an Agent's own is on trial."""
     identities: Identities = field(default_factory=Identities)
@@ -99,6 +101,7 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
         agents=tuple(sorted(agents, key=lambda a: (a.namespace, a.name))),
         policies=tuple(sorted((p for p in policies if p is not None), key=lambda p: (p.namespace, p.name))),
         identities=_identities(world),
+        approvals=tuple(sorted(map(approval_rule, world.approval_policies), key=lambda rule: rule.name)),
         closed=tuple(sorted({a for obj in (*world.services, *world.pods) for a in closed_addresses(obj)})),
     )
 

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from quarterdeck.errors import ConfigError, QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.errors import ConfigError, Denied, QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.snapshot import Snapshot, decode
 from quarterdeck.wire.client import Origin, Pool
 from quarterdeck.wire.http import Header
@@ -158,6 +159,23 @@ class ControlPlane:
             text = answer[:300].decode("utf-8", "replace")
             raise UpstreamError(f"POST {path} gave HTTP {response.status}: {text}")
 
+    async def ask(self, path: str, body: bytes) -> bytes:
+        """``POST /v1/{path}``; any replica answers. Raises Denied for 403, other QuarterdeckErrors for what fails."""
+        headers = [*self._headers(), (b"content-type", b"application/json")]
+        target = f"{self._path.partition('/v1/')[0]}/v1/{path}"
+        try:
+            response = await self._pool.request("POST", self._origin, target, headers, body, timeout=10.0)
+            answer = await response.read()
+        except TimeoutError as error:
+            raise TimedOut(f"the control plane gave no answer to POST /v1/{path}") from error
+        if response.status >= 300:
+            try:
+                text = msgspec.json.decode(answer, type=_Failure).error.message
+            except MALFORMED:
+                text = answer[:300].decode("utf-8", "replace")
+            raise (Denied if response.status == 403 else UpstreamError)(text or f"HTTP {response.status}")
+        return answer
+
     def _headers(self) -> list[Header]:
         if self._token_file is None:
             return []
@@ -170,3 +188,11 @@ class ControlPlane:
 
 class _Version(msgspec.Struct):
     version: str = ""
+
+
+class _Message(msgspec.Struct):
+    message: str = ""
+
+
+class _Failure(msgspec.Struct):
+    error: _Message

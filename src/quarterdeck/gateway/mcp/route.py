@@ -14,6 +14,7 @@ from ..policy.principal import Principal
 from ..upstream import Upstreams
 
 if TYPE_CHECKING:
+    from ..consent import Consent
     from ..pins import Pins
     from .groups import McpGroup
     from .openapi import Operation
@@ -92,6 +93,8 @@ class McpRoute:
         self.reachable = bool(server.endpoints)
         self.operations: dict[str, Operation] | None = None
         """Of an API: its tools, compiled when they are first needed."""
+        self.consent: Consent | None = None
+        """Which of its calls people must approve; None: none but those that grants say."""
         self.pins: Pins | None = None
         """What was approved of its tools; None: no tool is held to anything."""
         self.group: McpGroup = None  # type: ignore[assignment]  # set when the table is compiled
