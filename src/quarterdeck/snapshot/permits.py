@@ -1,8 +1,8 @@
-"""Permits: the control plane's signed word that a step of a run may be carried out, shown to the gateway with the call.
+"""Permits: the control plane's signed word that a step of a run may be carried out, shown to the gateway with it.
 
-The control plane signs one when it has written the intent of a tool call (Ed25519, RFC 8032); the gateway has the public
-keys in its snapshot. A permit binds the agent, the run, its step and fence, the tool and the arguments' hash, for
-:data:`LIFETIME` seconds.
+The control plane signs one when it has written the intent of a tool call (Ed25519, RFC 8032); the gateway has the
+public keys in its snapshot. A permit binds the agent, the run, its step and fence, the tool and the arguments' hash,
+for :data:`LIFETIME` seconds.
 """
 
 from __future__ import annotations

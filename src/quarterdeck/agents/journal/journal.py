@@ -1,0 +1,115 @@
+"""The journal of one run as the replica that holds it writes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Protocol
+
+from quarterdeck.errors import UpstreamError
+from quarterdeck.snapshot.runs import Event
+
+from .client import Draft, Written
+from .fold import Story
+from .pause import Fenced, Unwritten
+
+
+class Store(Protocol):
+    """Where events go."""
+
+    async def append(self, run: str, fence: int, drafts: Sequence[Draft]) -> Written: ...
+    async def events(self, run: str, after: int = 0) -> tuple[object, list[Event]]: ...
+
+
+class Journal:
+    """``story`` is what is written so far; ``told`` is called with each event that we write.
+
+    Writes keep their order. What was deferred is written with the next append, in one transaction: it may be lost with
+    the process, so only what can be found out again is deferred.
+    """
+
+    def __init__(
+        self, store: Store, run: str, fence: int, events: Sequence[Event] = (), *, clock: Callable[[], float] = time
+    ) -> None:
+        self.run = run
+        self.fence = fence
+        self.story = Story(events)
+        self.permits: dict[int, str] = {}
+        self.lost = False
+        self.told: Callable[[Event], None] = lambda event: None
+        self.canceled: Callable[[], None] = lambda: None
+        self._store = store
+        self._clock = clock
+        self._deferred: list[Draft] = []
+        self._order = asyncio.Lock()
+
+    def defer(self, kind: str, step: int, data: dict[str, object]) -> None:
+        self._deferred.append(Draft(kind, step, data))
+
+    async def append(self, *drafts: Draft) -> None:
+        """Write, after what was deferred. Raises Fenced, Unwritten."""
+        async with self._order:
+            batch = [*self._deferred, *drafts]
+            if not batch:
+                return
+            if self.lost:
+                raise Fenced(f"run {self.run} is another replica's")
+            self._deferred = []
+            written, canceled = await self._whole(batch)
+            at = self._clock()
+            self.permits |= written.permits
+            for number, draft in enumerate(batch, written.first):
+                guarded = {"guarded": True} if draft.step in written.permits and draft.kind == "tool.intent" else {}
+                event = Event(number, draft.kind, draft.step, at, self.fence, draft.data | guarded)
+                self.story.add(event)
+                self.told(event)
+        if canceled is not None:
+            raise canceled
+        if written.cancel:
+            self.canceled()
+
+    async def _whole(self, batch: list[Draft]) -> tuple[Written, asyncio.CancelledError | None]:
+        """What became of a write, and whether we were cancelled meanwhile: what is on its way is waited for."""
+        writing = asyncio.ensure_future(self._store.append(self.run, self.fence, batch))
+        canceled: asyncio.CancelledError | None = None
+        try:
+            while True:
+                try:
+                    return await asyncio.shield(writing), canceled
+                except asyncio.CancelledError as error:
+                    if writing.cancelled():
+                        raise
+                    canceled = error
+        except Fenced:
+            self.lost = True
+            raise
+        except UpstreamError as error:
+            raise Unwritten(str(error)) from error
+
+    async def started(self, step: int) -> bool:
+        """Whether the gateway has let the last call of a step pass; asks the control plane."""
+        _, events = await self._store.events(self.run, self.story.seq)
+        for event in events:
+            if event.kind in ("tool.started", "cancel"):
+                self.story.add(event)
+        return self.story.step(step).phase == "started"
+
+
+class Memory:
+    """A journal nobody else reads: for a host without a control plane to write to."""
+
+    def __init__(self) -> None:
+        self._seq = 1
+
+    async def append(self, run: str, fence: int, drafts: Sequence[Draft]) -> Written:
+        del run, fence
+        first, self._seq = self._seq, self._seq + len(drafts)
+        return Written(first, {}, False)
+
+    async def events(self, run: str, after: int = 0) -> tuple[object, list[Event]]:
+        del run, after
+        return None, []
+
+
+__all__ = ["Draft", "Fenced", "Journal", "Memory", "Unwritten"]

@@ -1,0 +1,215 @@
+"""Steps of a run: each is found in the journal, or written there before and after it is made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import time
+from typing import Any
+
+from quarterdeck.mcptypes.canonical import arguments_hash
+
+from ..model import Message, Reply, ToolCall
+from ..tool import Context, Outcome, Tool
+from ..toolbox import Uncertain, carry_out
+from .fold import UNKNOWN, Ask, Decision, Do, Fail, OnUnknown, Settle, Stay, Use, decide
+from .journal import Draft, Journal
+from .limits import Budget, Loops, Used, check
+from .pause import Pause, Paused, RunFailed
+
+_ATTEMPTS = 5
+_AGAIN = 1.0
+"""Attempts at a call that breaks off and may be repeated; the pauses between them grow by so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an agent's configuration says about its runs. ``repeat`` names tools that may be called twice."""
+
+    budget: Budget = field(default_factory=lambda: Budget.model_validate({}))
+    on_unknown: OnUnknown = "Ask"
+    repeat: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Planned:
+    """One tool call of an answer, and what the journal says to do about it."""
+
+    step: int
+    call: ToolCall
+    tool: Tool | None
+    decision: Decision
+    hash: str = ""
+
+
+class Steps:
+    """Makes the steps of one run."""
+
+    def __init__(self, journal: Journal, rules: Rules, context: Context, *, clock: Callable[[], float] = time) -> None:
+        self._journal = journal
+        self._rules = rules
+        self._context = context
+        self._clock = clock
+        self._loops = Loops()
+        for known in journal.story.steps.values():
+            if known.phase == "done" and known.result.get("hash"):
+                self._loops.note(known.result["name"], known.result["hash"], str(known.result["message"]["content"]))
+
+    async def model(self, step: int, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        """A model call; asking twice does no harm. Raises what ``ask`` raises, BudgetExceeded, Fenced."""
+        known = decide(self._journal.story.step(step), repeatable=True)
+        if isinstance(known, Use):
+            return reply_of(known.result)
+        self._check(steps=1)
+        await self._journal.append(Draft("model.intent", step, {}))
+        reply = await ask()
+        self._journal.defer("model.result", step, result_of(reply))
+        if not reply.calls:
+            await self._journal.append()
+        return reply
+
+    async def tools(self, first: int, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> list[Message]:
+        """The calls of one answer, side by side: the steps from ``first``. Results in the order asked.
+
+        Raises Paused when one of them waits for somebody, RunFailed, Fenced.
+        """
+        planned = [self._plan(first + i, call, tools) for i, call in enumerate(calls)]
+        failed = next((p.decision for p in planned if isinstance(p.decision, Fail)), None)
+        if failed is not None:
+            raise RunFailed(UNKNOWN, failed.text)
+        new = [p for p in planned if isinstance(p.decision, Do)]
+        self._check(steps=len(new), tool_calls=len(new))
+        await self._journal.append(*(self._intent(p) for p in new))
+        made = await asyncio.gather(*(self._make(p, tools) for p in planned), return_exceptions=True)
+        for outcome in made:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Pause):
+                raise outcome
+        for plan, outcome in zip(planned, made, strict=True):
+            if isinstance(outcome, Pause):
+                await self._pause(plan.step, outcome)
+        messages = [message for message in made if isinstance(message, dict)]
+        for plan, message in zip(planned, messages, strict=True):
+            if not isinstance(plan.decision, Use):
+                self._loops.saw(plan.call.name, plan.hash, str(message.get("content")))
+        return messages
+
+    def _plan(self, step: int, call: ToolCall, tools: Mapping[str, Tool]) -> _Planned:
+        tool = tools.get(call.name)
+        repeatable = call.name in self._rules.repeat or (tool is not None and tool.repeatable)
+        decision = decide(self._journal.story.step(step), repeatable=repeatable, on_unknown=self._rules.on_unknown)
+        try:
+            digest = arguments_hash(call.arguments)
+        except ValueError as error:
+            call, digest = replace(call, problem=f"the arguments cannot be sent: {error}"), ""
+        return _Planned(step, call, tool, decision, digest)
+
+    def _intent(self, plan: _Planned) -> Draft:
+        call, tool = plan.call, plan.tool
+        known = self._journal.story.step(plan.step)
+        attempt = known.attempts + 1 if known.fence == self._journal.fence else 1
+        data: dict[str, Any] = {
+            "id": call.id, "name": call.name, "arguments": call.arguments, "hash": plan.hash, "attempt": attempt,
+        }  # fmt: skip
+        if tool is not None and tool.server and not call.problem:
+            data |= {"tool": tool.upstream, "server": tool.server}
+        return Draft("tool.intent", plan.step, data)
+
+    async def _make(self, plan: _Planned, tools: Mapping[str, Tool]) -> Message:
+        """The message with the call's result. Raises Pause."""
+        decision = plan.decision
+        if isinstance(decision, Use):
+            return decision.result["message"]
+        if isinstance(decision, Stay):
+            raise Paused
+        if isinstance(decision, Ask):
+            raise unknown(plan.step, plan.call)
+        if isinstance(decision, Settle):
+            return await self._done(plan, Outcome(decision.text, failed=True), how="skipped")
+        assert isinstance(decision, Do)
+        return await self._done(plan, await self._carried_out(plan, tools, decision.answer))
+
+    async def _carried_out(self, plan: _Planned, tools: Mapping[str, Tool], answer: dict[str, Any] | None) -> Outcome:
+        for attempt in range(1, _ATTEMPTS + 1):
+            context = replace(
+                self._context, run=self._journal.run, step=plan.step, permit=self._journal.permits.get(plan.step, ""),
+                answer=answer,
+            )  # fmt: skip
+            try:
+                return await carry_out(plan.call, dict(tools), context)
+            except Uncertain as error:
+                outcome = await self._cleared_up(plan, error, last=attempt == _ATTEMPTS)
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep(_AGAIN * attempt)
+            answer = self._journal.story.step(plan.step).answer
+            await self._journal.append(self._intent(plan))
+        raise AssertionError("the last attempt gives an outcome")
+
+    async def _cleared_up(self, plan: _Planned, error: Uncertain, *, last: bool) -> Outcome | None:
+        """What to make of a call that broke off; None: make it again. Raises Pause, RunFailed."""
+        failed = Outcome(f"Error: {error}", failed=True)
+        story = self._journal.story
+        if not story.step(plan.step).guarded:
+            return failed  # told as it is where nobody marks the start
+        if not await self._journal.started(plan.step):
+            return failed if last or error.answered else None  # not carried out; the gateway may be back soon
+        repeatable = plan.call.name in self._rules.repeat or (plan.tool is not None and plan.tool.repeatable)
+        decision = decide(story.step(plan.step), repeatable=repeatable, on_unknown=self._rules.on_unknown)
+        if isinstance(decision, Ask):
+            raise unknown(plan.step, plan.call)
+        if isinstance(decision, Settle):
+            return Outcome(decision.text, failed=True)
+        if isinstance(decision, Fail):
+            raise RunFailed(UNKNOWN, decision.text)
+        return failed if last else None
+
+    async def _done(self, plan: _Planned, outcome: Outcome, how: str = "") -> Message:
+        message: Message = {"role": "tool", "tool_call_id": plan.call.id, "content": outcome.text}
+        data: dict[str, Any] = {
+            "id": plan.call.id, "name": plan.call.name, "hash": plan.hash, "failed": outcome.failed,
+            "message": message,
+        }  # fmt: skip
+        await self._journal.append(Draft("tool.result", plan.step, data | ({"how": how} if how else {})))
+        return message
+
+    async def _pause(self, step: int, pause: Pause) -> None:
+        data = {"reason": pause.reason, "question": pause.question, "parts": pause.parts}
+        await self._journal.append(Draft("waiting", step, data))
+        raise Paused
+
+    def _check(self, *, steps: int = 0, tool_calls: int = 0) -> None:
+        if steps == 0:
+            return
+        story = self._journal.story
+        made = sum(step.phase != "new" for step in story.steps.values())
+        seconds = self._clock() - story.began if story.began else 0.0
+        used = Used(made, story.tool_calls, story.usage, seconds)
+        check(self._rules.budget, used, steps=steps, tool_calls=tool_calls)
+
+
+def unknown(step: int, call: ToolCall) -> Pause:
+    """Ask the user about a call of which nobody knows whether it was carried out."""
+    text = (
+        f"I was interrupted while I called {call.name}. Whether the call was carried out is not known, and the tool "
+        "does not say that calling it twice does no harm. Shall I repeat the call, skip it, or fail? "
+        'Answer "repeat", "skip" or "fail".'
+    )
+    question = {"call": {"id": call.id, "name": call.name, "arguments": call.arguments}, "step": step}
+    data = {"reason": UNKNOWN, "tool": call.name, "args": call.arguments, "choices": ["repeat", "skip", "fail"]}
+    return Pause(UNKNOWN, question, [{"text": text}, {"data": data}])
+
+
+def result_of(reply: Reply) -> dict[str, Any]:
+    """A model's answer as the journal keeps it."""
+    calls = [{"id": c.id, "name": c.name, "arguments": c.arguments, "problem": c.problem} for c in reply.calls]
+    return {"message": reply.message(), "usage": reply.usage, "calls": calls}
+
+
+def reply_of(result: Mapping[str, Any]) -> Reply:
+    message = result["message"]
+    calls = [ToolCall(c["id"], c["name"], c["arguments"], c.get("problem", "")) for c in result["calls"]]
+    return Reply(message.get("content") or "", calls, dict(result.get("usage") or {}))
+
+
+__all__ = ["Rules", "Steps", "reply_of", "result_of", "unknown"]

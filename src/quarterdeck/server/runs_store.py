@@ -1,0 +1,465 @@
+"""The journal in the control plane's database: append-only events of runs, and who may write them.
+
+A run is leased by one replica of its agent under a fence, a number that grows with each lease. Whoever writes with an
+older fence is refused, so a replica that slept past its lease changes nothing any more. Whether a lease has lapsed is
+told by how long *this* process has seen no sign of life, by its monotonic clock: neither a jump of the wall clock nor
+a restart of the control plane takes a run from a replica that works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from secrets import token_bytes
+from time import monotonic, time
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from quarterdeck.errors import BadRequest, Conflict, NotFound
+from quarterdeck.snapshot.permits import LIFETIME, Permit, Signer
+from quarterdeck.snapshot.runs import FINAL, OPEN, WRITTEN_BY_HOST, Event
+
+from .database import Database, Row, now, sessions
+from .database import events as session_events
+from .runs_tables import run_events, run_keys, runs
+
+LEASE = 10.0
+"""Seconds without a sign of life after which a run is given to another replica."""
+MOST_EVENTS = 200
+EVENT_LIMIT = 4 * 1024 * 1024
+"""Events in one write, and the bytes of one."""
+MESSAGE = "quarterdeck.dev/message"
+_SEEN = 100_000
+
+
+class Stale(Conflict):
+    """The writer does not hold the run (any more)."""
+
+    reason = "StaleFence"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to begin. ``replica`` is who wants to work on it; empty: whoever comes first."""
+
+    agent: str
+    user: str
+    session: str
+    task: str
+    message: dict[str, Any]
+    source: str = "chat"
+    replica: str = ""
+    origin: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event to append."""
+
+    kind: str
+    step: int = 0
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of an append: number of the first event, permits by step, and whether the run shall end."""
+
+    first: int
+    permits: dict[int, str]
+    cancel: bool
+
+
+class RunStore:
+    """Reads and writes. ``guarded`` says whether the gateways hold an agent to its permits."""
+
+    def __init__(
+        self,
+        database: Database,
+        guarded: Callable[[str], bool] = lambda agent: False,
+        *,
+        clock: Callable[[], float] = time,
+        monotonic: Callable[[], float] = monotonic,
+    ) -> None:
+        self._database = database
+        self._guarded = guarded
+        self._clock = clock
+        self._monotonic = monotonic
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}
+        self._changes: dict[str, asyncio.Event] = {}
+        self._signer: Signer | None = None
+
+    async def open(self) -> str:
+        """Read the key that permits are signed with, made once for all replicas; gives its public part."""
+        signer, private = Signer.new()
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(run_keys).values(id=1, private=private.hex()))
+        except IntegrityError:
+            found = await self._database.rows(select(run_keys.c.private))
+            signer = Signer(bytes.fromhex(found[0]["private"]))
+        self._signer = signer
+        return signer.public
+
+    # -- reading
+    async def run(self, ident: str, agent: str | None = None) -> Row:
+        """By its id or its task's; only of ``agent``, if given. Raises NotFound."""
+        query = select(runs).where(or_(runs.c.id == ident, runs.c.task_id == ident))
+        rows = await self._database.rows(query)
+        found = next((row for row in rows if agent in (None, row["agent"])), None)
+        if found is None:
+            raise NotFound(f"run {ident!r} does not exist; see: qd run list", name=ident)
+        return found
+
+    async def events(self, row: Row, after: int = 0, limit: int = 0) -> list[Event]:
+        query = select(run_events).where(and_(run_events.c.run == row["number"], run_events.c.seq > after))
+        query = query.order_by(run_events.c.seq)
+        return [_event(found) for found in await self._database.rows(query.limit(limit) if limit else query)]
+
+    async def select(
+        self, *, agent: str = "", user: str = "", session: str = "", states: Sequence[str] = (), limit: int = 100
+    ) -> list[Row]:
+        """The newest runs that fit, newest first."""
+        query = select(runs).order_by(runs.c.number.desc()).limit(limit)
+        for column, value in ((runs.c.agent, agent), (runs.c.user_id, user), (runs.c.session_id, session)):
+            if value:
+                query = query.where(column == value)
+        return await self._database.rows(query.where(runs.c.state.in_(states)) if states else query)
+
+    # -- a replica's work
+    async def create(self, new: NewRun, kept: Sequence[Draft] = ()) -> tuple[Row, bool]:
+        """Begin a run; whether ``new.replica`` holds it. It does not while an earlier one of the session goes on.
+
+        ``kept``: what is taken over from another run.
+        """
+        at = self._clock()
+        text = _text(new.message)
+        row: Row = {
+            "id": uuid7(at), "agent": new.agent, "user_id": new.user, "session_id": new.session, "task_id": new.task,
+            "source": new.source, "state": "pending", "reason": "", "holder": "", "fence": 0, "beat": 0, "seq": 0,
+            "cancel": 0, "summary": msgspec.json.encode({"text": text}).decode(), "created_at": at, "updated_at": at,
+        }  # fmt: skip
+        data = {"message": new.message, "task": new.task, "session": new.session, "source": new.source}
+        drafts = [Draft("created", 0, data | ({"origin": new.origin} if new.origin else {})), *kept]
+        await self._database.create_session(new.agent, new.user, new.session, None, new.source)
+        async with self._database.write() as connection:
+            if new.replica and await _next_in_session(connection, row, None):
+                row |= {"state": "running", "holder": new.replica, "fence": 1}
+                drafts.append(Draft("leased", 0, {"replica": new.replica}))
+            made = await connection.execute(insert(runs).values(**row))
+            row["number"] = made.inserted_primary_key[0]  # type: ignore[index]  # an insert of one row has one
+            await self._write(connection, row, "create", drafts)
+        self._tell(row)
+        return row, row["state"] == "running"
+
+    async def append(self, agent: str, ident: str, fence: int, batch: str, drafts: Sequence[Draft]) -> Written:
+        """Write events in one transaction; the same batch again is written once.
+
+        Raises Stale when somebody else holds the run, BadRequest for what an agent may not write.
+        """
+        _check(drafts)
+        row = await self.run(ident, agent)
+        known = await self._batch(row, batch)
+        if known:
+            return Written(known[0].seq, self._permits(row, known), bool(row["cancel"]))
+        try:
+            async with self._database.write() as connection:
+                row = await _locked(connection, row)
+                if row["fence"] != fence or not row["holder"]:
+                    now_is = f"it is {row['state']}, its fence {row['fence']}"
+                    raise Stale(f"run {row['id']} is not held under fence {fence}: {now_is}")
+                written = await self._write(connection, row, batch, self._guard(row, drafts))
+        except IntegrityError:  # the first attempt of this batch was committed just now
+            written = await self._batch(row, batch)
+            if not written:
+                raise
+        self._tell(row)
+        return Written(written[0].seq, self._permits(row, written), bool(row["cancel"]))
+
+    async def start(self, ident: str, step: int, fence: int, attempt: int, gateway: str) -> None:
+        """A gateway is about to forward the call of a step: once per intent. Raises Stale, NotFound."""
+        row = await self.run(ident)
+        batch = f"start/{step}/{fence}/{attempt}"
+        try:
+            async with self._database.write() as connection:
+                row = await _locked(connection, row)
+                if row["fence"] != fence or not row["holder"] or row["cancel"]:
+                    why = "it is being canceled" if row["cancel"] else f"another replica has it, fence {row['fence']}"
+                    raise Stale(f"step {step} of run {row['id']} may not start under fence {fence}: {why}")
+                if not await _intended(connection, row, step, attempt):
+                    raise Stale(f"step {step} of run {row['id']} has no open intent number {attempt}")
+                draft = Draft("tool.started", step, {"gateway": gateway, "attempt": attempt})
+                await self._write(connection, row, batch, [draft])
+        except IntegrityError:
+            raise Stale(f"step {step} of run {row['id']} was started already") from None
+        self._tell(row)
+
+    async def beat(self, agent: str, replica: str, held: dict[str, int]) -> tuple[list[str], list[str]]:
+        """A replica is alive. Gives the runs that it holds no longer, and those it shall end."""
+        if not held:
+            return [], []
+        rows = await self._database.rows(select(runs).where(and_(runs.c.agent == agent, runs.c.id.in_(held))))
+        mine = [row for row in rows if row["holder"] == replica and row["fence"] == held[row["id"]]]
+        if mine:
+            where = and_(runs.c.number.in_([row["number"] for row in mine]), runs.c.holder == replica)
+            async with self._database.write() as connection:
+                await connection.execute(update(runs).where(where).values(beat=runs.c.beat + 1))
+        kept = {row["id"] for row in mine}
+        return [ident for ident in held if ident not in kept], [row["id"] for row in mine if row["cancel"]]
+
+    async def release(self, agent: str, ident: str, fence: int) -> None:
+        """Let a run go that was not finished: anybody may take it at once."""
+        row = await self.run(ident, agent)
+        where = and_(runs.c.number == row["number"], runs.c.fence == fence, runs.c.state == "running")
+        async with self._database.write() as connection:
+            await connection.execute(update(runs).where(where).values(holder="", state="pending"))
+        self._tell(row)
+
+    async def claim(self, agent: str, replica: str, most: int, only: str = "") -> list[tuple[Row, list[Event]]]:
+        """Lease runs that nobody works on to a replica: oldest first, one per session."""
+        where = and_(runs.c.agent == agent, runs.c.state.in_(OPEN))
+        rows = await self._database.rows(select(runs).where(where).order_by(runs.c.number))
+        if len(self._seen) > _SEEN:
+            self._seen.clear()
+        taken: list[tuple[Row, list[Event]]] = []
+        for row in rows:
+            free = row["holder"] == "" or self._lapsed(row, replica)
+            if free and len(taken) < most and only in ("", row["id"], row["task_id"]):
+                leased = await self._lease(row, replica)
+                if leased is not None:
+                    taken.append((leased, await self.events(leased)))
+        return taken
+
+    # -- from outside
+    async def answer(self, ident: str, step: int, data: dict[str, Any], by: str) -> Row:
+        """What a run waits for at a step; it goes on. Raises Conflict when it does not wait there."""
+        return await self._reopen(await self.run(ident), Draft("answer", step, {**data, "by": by}), step)
+
+    async def cancel(self, ident: str, by: str, agent: str | None = None) -> Row:
+        """End a run: who works on it learns it; one that nobody works on is ended by the next replica."""
+        row = await self.run(ident, agent)
+        if row["state"] in FINAL:
+            raise Conflict(f"run {row['id']} is {row['state']} already")
+        draft = Draft("cancel", 0, {"by": by})
+        async with self._database.write() as connection:
+            row = await _locked(connection, row)
+            if row["state"] in FINAL:
+                raise Conflict(f"run {row['id']} is {row['state']} already")
+            row["cancel"] = 1
+            row["state"] = "pending" if row["state"] == "waiting" else row["state"]
+            await self._write(connection, row, f"cancel/{row['seq']}", [draft])
+        self._tell(row)
+        return row
+
+    def changed(self, key: str) -> asyncio.Event:
+        """Set when something is written of a run (its id), or may be taken of an agent (its name)."""
+        return self._changes.setdefault(key, asyncio.Event())
+
+    # -- inside
+    async def _reopen(self, row: Row, draft: Draft, step: int) -> Row:
+        asked = [e for e in await self.events(row) if e.kind == "waiting"]
+        async with self._database.write() as connection:
+            row = await _locked(connection, row)
+            if row["state"] != "waiting" or not asked or asked[-1].step != step:
+                at = f"step {asked[-1].step}" if row["state"] == "waiting" and asked else "nothing"
+                raise Conflict(
+                    f"run {row['id']} waits for {at} (it is {row['state']}), not for an answer to step {step}"
+                )
+            row["state"] = "pending"
+            await self._write(connection, row, f"answer/{row['seq']}", [draft])
+        self._tell(row)
+        return row
+
+    async def _lease(self, row: Row, replica: str) -> Row | None:
+        old = and_(
+            runs.c.number == row["number"], runs.c.fence == row["fence"], runs.c.holder == row["holder"],
+            runs.c.beat == row["beat"], runs.c.state.in_(OPEN),
+        )  # fmt: skip
+        async with self._database.write() as connection:
+            if not await _next_in_session(connection, row, row["number"]):
+                return None
+            values = {"fence": row["fence"] + 1, "holder": replica, "state": "running"}
+            done = await connection.execute(update(runs).where(old).values(**values))
+            if done.rowcount == 0:
+                return None
+            leased = await _locked(connection, row)
+            await self._write(
+                connection, leased, f"lease/{leased['fence']}", [Draft("leased", 0, {"replica": replica})]
+            )
+        return leased
+
+    def _lapsed(self, row: Row, replica: str) -> bool:
+        """Whether its holder is gone: an earlier process of the same Pod, or one that was silent for long enough."""
+        pod = row["holder"].partition("/")[0]
+        if pod == replica.partition("/")[0] and row["holder"] != replica:
+            return True
+        sign = (row["fence"], row["beat"])
+        seen, since = self._seen.get(row["id"], ((0, 0), 0.0))
+        if seen != sign:
+            self._seen[row["id"]] = (sign, self._monotonic())
+            return False
+        return self._monotonic() - since >= LEASE
+
+    async def _batch(self, row: Row, batch: str) -> list[Event]:
+        where = and_(run_events.c.run == row["number"], run_events.c.batch == batch)
+        query = select(run_events).where(where).order_by(run_events.c.position)
+        return [_event(found) for found in await self._database.rows(query)]
+
+    def _guard(self, row: Row, drafts: Sequence[Draft]) -> list[Draft]:
+        """Mark the intents of calls that the gateway will let pass with a permit only."""
+        if not self._guarded(row["agent"]):
+            return list(drafts)
+        return [
+            Draft(d.kind, d.step, d.data | {"guarded": True}) if d.kind == "tool.intent" and d.data.get("server") else d
+            for d in drafts
+        ]
+
+    async def _write(self, connection: AsyncConnection, row: Row, batch: str, drafts: Sequence[Draft]) -> list[Event]:
+        """Append to a run whose row is locked, and bring the row up to date."""
+        at = self._clock()
+        first = row["seq"] + 1
+        written = [Event(first + i, d.kind, d.step, at, row["fence"], d.data) for i, d in enumerate(drafts)]
+        texts = [msgspec.json.encode(event.data).decode() for event in written]
+        if any(len(text) > EVENT_LIMIT for text in texts):
+            raise BadRequest(f"an event of run {row['id']} is larger than {EVENT_LIMIT} bytes")
+        values = [
+            {"run": row["number"], "seq": e.seq, "batch": batch, "position": i, "kind": e.kind, "step": e.step,
+             "at": at, "fence": e.fence, "data": text}
+            for i, (e, text) in enumerate(zip(written, texts, strict=True))
+        ]  # fmt: skip
+        await connection.execute(insert(run_events), values)
+        said = [e for e in written if "message" in e.data and e.kind in ("created", "model.result", "tool.result")]
+        if said:
+            await connection.execute(insert(session_events), [_mirrored(row, e) for e in said])
+        row |= _after(row, written, at)
+        changed = {key: row[key] for key in ("state", "reason", "holder", "beat", "seq", "cancel", "summary")}
+        await connection.execute(
+            update(runs).where(runs.c.number == row["number"]).values(**changed, updated_at=row["updated_at"])
+        )
+        return written
+
+    def _permits(self, row: Row, written: Sequence[Event]) -> dict[int, str]:
+        signer = self._signer
+        if signer is None:
+            return {}
+        expires = self._clock() + LIFETIME
+        return {
+            e.step: signer.sign(
+                Permit(
+                    row["id"], e.step, e.fence, int(e.data.get("attempt", 1)), row["agent"],
+                    str(e.data.get("tool", "")), str(e.data.get("hash", "")), expires,
+                )
+            )
+            for e in written
+            if e.kind == "tool.intent" and e.data.get("guarded")
+        }  # fmt: skip
+
+    def _tell(self, row: Row) -> None:
+        keys = [row["id"]]
+        if not row["holder"]:
+            keys.append(row["agent"])
+        for key in keys:
+            event = self._changes.pop(key, None)
+            if event is not None:
+                event.set()
+
+
+def _check(drafts: Sequence[Draft]) -> None:
+    if not 0 < len(drafts) <= MOST_EVENTS:
+        raise BadRequest(f"events: must hold 1 to {MOST_EVENTS} events")
+    wrong = next((d.kind for d in drafts if d.kind not in WRITTEN_BY_HOST), None)
+    if wrong is not None:
+        raise BadRequest(f"events: an agent may not write {wrong!r}")
+
+
+def _after(row: Row, written: Sequence[Event], at: float) -> Row:
+    """The row of a run after these events."""
+    summary: dict[str, Any] = msgspec.json.decode(row["summary"])
+    changed: Row = {"seq": written[-1].seq, "beat": row["beat"] + 1, "updated_at": at}
+    for event in written:
+        summary["steps"] = max(summary.get("steps", 0), event.step)
+        if event.kind == "tool.result":
+            summary["toolCalls"] = summary.get("toolCalls", 0) + 1
+        elif event.kind == "model.result":
+            used: dict[str, int] = summary.setdefault("usage", {})
+            for name, value in (event.data.get("usage") or {}).items():
+                used[name] = used.get(name, 0) + int(value)
+        elif event.kind == "waiting":
+            changed |= {"state": "waiting", "holder": "", "reason": str(event.data.get("reason", ""))[:64]}
+        elif event.kind == "final":
+            state = str(event.data.get("state", ""))
+            if state not in FINAL:
+                raise BadRequest(f"final: state {state!r} is none of {', '.join(sorted(FINAL))}")
+            changed |= {"state": state, "holder": "", "reason": str(event.data.get("reason", ""))[:64]}
+        elif event.kind == "answer":
+            changed["reason"] = ""
+    return changed | {"summary": msgspec.json.encode(summary).decode()}
+
+
+def _mirrored(row: Row, event: Event) -> Row:
+    """A message as the conversation of the session keeps it (``/api/sessions``)."""
+    message = event.data["message"]
+    if event.kind == "created":
+        message = {"role": "user", "content": _text(message)}
+    return {
+        "id": f"{row['id']}/{event.seq}", "session_id": row["session_id"], "agent": row["agent"],
+        "user_id": row["user_id"], "created_at": now(),
+        "data": msgspec.json.encode({"kind": MESSAGE, "message": message}).decode(),
+    }  # fmt: skip
+
+
+def _text(message: dict[str, Any]) -> str:
+    """What an A2A message says, data parts as JSON."""
+    parts: list[dict[str, Any]] = message.get("parts") or []
+    return "\n".join(
+        str(part["text"]) if "text" in part else msgspec.json.encode(part.get("data")).decode() for part in parts
+    )
+
+
+async def _locked(connection: AsyncConnection, row: Row) -> Row:
+    """The row as it is now, kept from others until the transaction ends."""
+    query = select(runs).where(runs.c.number == row["number"]).with_for_update()
+    return dict((await connection.execute(query)).mappings().one())
+
+
+async def _next_in_session(connection: AsyncConnection, row: Row, number: int | None) -> bool:
+    """Whether no earlier run of the session is open: two messages to one conversation are worked on in turn."""
+    ours = and_(
+        sessions.c.agent == row["agent"], sessions.c.user_id == row["user_id"], sessions.c.id == row["session_id"]
+    )
+    await connection.execute(select(sessions.c.id).where(ours).with_for_update())  # others wait until we have decided
+    where = and_(
+        runs.c.agent == row["agent"], runs.c.session_id == row["session_id"], runs.c.user_id == row["user_id"],
+        runs.c.state.in_(OPEN),
+    )  # fmt: skip
+    if number is not None:
+        where = and_(where, runs.c.number < number)
+    found = await connection.execute(select(func.count()).select_from(runs).where(where))
+    return int(found.scalar_one()) == 0
+
+
+async def _intended(connection: AsyncConnection, row: Row, step: int, attempt: int) -> bool:
+    """Whether the last thing that is known of a step is the intent of that number under the run's fence."""
+    where = and_(run_events.c.run == row["number"], run_events.c.step == step)
+    query = select(run_events.c.kind, run_events.c.fence, run_events.c.data).where(where)
+    last = (await connection.execute(query.order_by(run_events.c.seq.desc()).limit(1))).mappings().first()
+    if last is None or last["kind"] not in ("tool.intent", "tool.started") or last["fence"] != row["fence"]:
+        return False
+    return int(msgspec.json.decode(last["data"]).get("attempt", 0)) == attempt
+
+
+def _event(row: Row) -> Event:
+    return Event(row["seq"], row["kind"], row["step"], row["at"], row["fence"], msgspec.json.decode(row["data"]))
+
+
+def uuid7(now: float) -> str:
+    """A UUID of version 7 (RFC 9562 §5.7): ids sort by when they were made."""
+    value = int(now * 1000) << 80 | int.from_bytes(token_bytes(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return str(UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
