@@ -9,22 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
+from fixtures.tck_agent.stack import control_plane
+from quarterdeck.agents.a2a.card import AgentCard
+from quarterdeck.agents.a2a.core import Core
+from quarterdeck.agents.a2a.store import A2aState
 from quarterdeck.agents.app import build
 from quarterdeck.agents.config import AgentConfig
 from quarterdeck.agents.model import ChatModel
-from quarterdeck.agents.runs import Runs
-from quarterdeck.agents.state import ControlPlaneState
+from quarterdeck.agents.runs import Runs, watch
 from quarterdeck.agents.toolbox import Toolbox
-from quarterdeck.server.database import Database
-from quarterdeck.server.identity import Identity
-from quarterdeck.server.kagent import KagentApi
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Header, Server
 
@@ -112,14 +113,6 @@ def tools_url() -> Iterator[str]:
     process.wait(10)
 
 
-class _Caller:
-    """Every caller is the agent kagent/a: tokens are tested elsewhere."""
-
-    async def agent(self, authorization: str) -> str:
-        del authorization
-        return "kagent/a"
-
-
 @dataclass
 class Agent:
     """A running host. ``http`` speaks to it."""
@@ -163,9 +156,8 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
     async def headers() -> list[Header]:
         return []
 
-    database = await Database.open(str(tmp_path / "server.db"))
-    kagent = Server(KagentApi(database, cast(Identity, _Caller())).router().handle)
-    _, state_port = await kagent.listen("127.0.0.1", 0)
+    plane = AsyncExitStack()
+    state_url = (await plane.enter_async_context(control_plane(tmp_path / "server.db"))).url
     pool = Pool()
     started: list[tuple[Agent, Server]] = []
 
@@ -183,9 +175,10 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         )
         toolbox = Toolbox(pool, config, headers)
         model = ChatModel(pool, config.model, headers)
-        runs = Runs(config, model, toolbox, ControlPlaneState(pool, f"http://127.0.0.1:{state_port}", headers))
-
-        transport = httpx.ASGITransport(app=build({"name": "a", "capabilities": {}, "skills": []}, runs))
+        state = A2aState(pool, state_url, headers)
+        runs = Runs(config, model, toolbox, state)
+        card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[])
+        transport = httpx.ASGITransport(app=build(Core(runs, state, card, watch)))
         agent = Agent(double, runs, httpx.AsyncClient(transport=transport, base_url="http://agent"), toolbox)
         started.append((agent, provider))
         return agent
@@ -196,5 +189,4 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         await agent.http.aclose()
         await provider.stop(0)
     pool.close()
-    await kagent.stop(0)
-    await database.close()
+    await plane.aclose()

@@ -19,12 +19,14 @@ import uvicorn
 from quarterdeck.errors import ConfigError, QuarterdeckError
 from quarterdeck.wire.client import Pool
 
+from .a2a.card import AgentCard, tool_skills
+from .a2a.core import Core
+from .a2a.store import A2aState
 from .app import build
 from .config import load
 from .credentials import WorkloadToken
 from .model import ChatModel
-from .runs import Runs
-from .state import ControlPlaneState
+from .runs import Runs, watch
 from .toolbox import Toolbox
 
 log = logging.getLogger("quarterdeck.agents")
@@ -49,9 +51,10 @@ async def serve(host: str, port: int, directory: Path, drain: float) -> None:
     pool, token = Pool(), WorkloadToken()
     toolbox = Toolbox(pool, config, token.headers)
     model = ChatModel(pool, config.model, token.headers)
-    runs = Runs(config, model, toolbox, ControlPlaneState(pool, control_plane, token.headers))
+    state = A2aState(pool, control_plane, token.headers)
+    runs = Runs(config, model, toolbox, state)
 
-    app = build(card, runs)
+    app = build(Core(runs, state, AgentCard(card, extended=tool_skills(config), signer=state.sign), watch))
     name = os.environ.get("KAGENT_NAME", "agent")
     log.info("%s listens on %s:%d, model %s", name, host, port, config.model.model)
     settings = uvicorn.Config(

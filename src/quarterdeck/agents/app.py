@@ -1,65 +1,140 @@
-"""The agent's HTTP surface: A2A at ``/``, its card, health and readiness."""
+"""The agent's HTTP surface: A2A at ``/`` (JSON-RPC) and below (HTTP+JSON), its card, health and readiness."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
+from quarterdeck.a2atypes import CARD_PATHS, MEDIA_TYPE, cards, errors, operations
 from quarterdeck.errors import QuarterdeckError
 
-from .a2a import jsonrpc, v03
+from .a2a import jsonrpc, rest
+from .a2a.core import Caller, Core
 from .credentials import trace_parent
-from .runs import Runs, watch
 
 BODY_LIMIT = 4 * 1024 * 1024
 DEFAULT_USER = "admin@kagent.dev"
+PRINCIPAL = "x-quarterdeck-principal"
+_CARD_AGE = "public, max-age=60"
+_STREAM = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
+_JSON_TYPES = ("application/json", MEDIA_TYPE)
+
+Identify = Callable[[Request], Caller]
 
 
-def build(card: dict[str, Any], runs: Runs) -> FastAPI:
+def gateway_caller(request: Request) -> Caller:
+    """Who the gateway says it is: only it can reach the agent's Pod."""
+    principal = request.headers.get(PRINCIPAL, "")
+    user = request.headers.get("x-user-id") or DEFAULT_USER
+    return Caller(user, bool(principal) and not principal.startswith("anonymous"))
+
+
+def build(core: Core, identify: Identify = gateway_caller) -> FastAPI:
     """The application. It is ready as soon as it listens: a tool server that is down costs its tools, not the agent."""
-    app = FastAPI(title=str(card.get("name", "agent")), openapi_url=None, docs_url=None, redoc_url=None)
-    operations = jsonrpc.Operations(runs, watch)
-
-    async def rpc(request: Request) -> Response:
-        body = await _body(request)
-        if body is None:
-            return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
-        user = request.headers.get("x-user-id") or DEFAULT_USER
-        trace_parent.set(request.headers.get("traceparent", ""))
-        try:
-            parsed = jsonrpc.parse(body, request.headers.get("a2a-version", ""), user)
-            if parsed.operation in ("stream", "subscribe"):
-                return StreamingResponse(_sse(await operations.stream(parsed)), headers=_STREAM_HEADERS)
-            answer = await operations.unary(parsed)
-        except QuarterdeckError as error:
-            answer = jsonrpc.failure(jsonrpc.request_id(body), error)
-        return Response(answer, media_type="application/json")
-
-    async def agent_card(request: Request) -> Response:
-        body = json.dumps(v03.card_v1(card, str(request.base_url))).encode()
-        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-        headers = {"etag": etag, "cache-control": "public, max-age=60"}
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers=headers)
-        return Response(body, media_type="application/json", headers=headers)
-
-    async def health() -> Response:
-        return Response("ok\n", media_type="text/plain")
-
-    app.add_api_route("/", rpc, methods=["POST"])
-    for path in ("/.well-known/agent-card.json", "/.well-known/agent.json"):
-        app.add_api_route(path, agent_card, methods=["GET"])
-    app.add_api_route("/health", health, methods=["GET"])
-    app.add_api_route("/ready", health, methods=["GET"])
+    app = FastAPI(title=core.card.name, openapi_url=None, docs_url=None, redoc_url=None)
+    door = _Door(core, identify)
+    app.add_api_route("/", door.rpc, methods=["POST"])
+    for path in CARD_PATHS:
+        app.add_api_route(path, door.agent_card, methods=["GET"])
+    for path in ("/health", "/ready"):
+        app.add_api_route(path, _health, methods=["GET"])
+    app.add_api_route("/{path:path}", door.http_json, methods=["GET", "POST", "PUT", "DELETE"])
     return app
 
 
-_STREAM_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
+async def _health() -> Response:
+    return Response("ok\n", media_type="text/plain")
+
+
+class _Door:
+    """Both bindings on HTTP."""
+
+    def __init__(self, core: Core, identify: Identify) -> None:
+        self._core = core
+        self._identify = identify
+
+    async def rpc(self, request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
+        trace_parent.set(request.headers.get("traceparent", ""))
+        try:
+            _check_type(request)
+            version = request.headers.get("a2a-version", "") or request.query_params.get("A2A-Version", "")
+            ident, call = jsonrpc.parse(body, version, self._identify(request), _extensions(request))
+            headers = _activated(self._core.activated(call))
+            if call.operation in operations.STREAMS:
+                events = await jsonrpc.events(self._core, ident, call)
+                return StreamingResponse(_sse(events), headers=_STREAM | headers)
+            if call.operation == operations.EXTENDED_CARD:
+                call.params["base"] = str(request.base_url)
+            return Response(await jsonrpc.answer(self._core, ident, call), headers=headers, media_type=_JSON_TYPES[0])
+        except QuarterdeckError as error:
+            status = 401 if isinstance(error, errors.Unauthenticated) else 200
+            answer = jsonrpc.failure(jsonrpc.request_id(body), error)
+            return Response(answer, status, headers=_challenge(status), media_type=_JSON_TYPES[0])
+
+    async def http_json(self, request: Request) -> Response:
+        body = await _body(request)
+        if body is None:
+            return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
+        trace_parent.set(request.headers.get("traceparent", ""))
+        path = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0] or request.url.path
+        query = parse_qsl(request.url.query, keep_blank_values=True)
+        try:
+            if body:
+                _check_type(request)
+            version = request.headers.get("a2a-version", "")
+            call = rest.parse(request.method, path, query, body, version, self._identify(request), _extensions(request))
+            headers = _activated(self._core.activated(call))
+            if call.operation in operations.STREAMS:
+                return StreamingResponse(_sse(await rest.events(self._core, call)), headers=_STREAM | headers)
+            if call.operation == operations.EXTENDED_CARD:
+                call.params["base"] = str(request.base_url)
+            answer = await rest.answer(self._core, call)
+            return Response(answer, headers=headers, media_type=_answer_type(request, call.version))
+        except QuarterdeckError as error:
+            status, answer = rest.failure(error)
+            return Response(answer, status, headers=_challenge(status), media_type=_JSON_TYPES[0])
+
+    async def agent_card(self, request: Request) -> Response:
+        body = cards.encoded(await self._core.card.public(str(request.base_url)))
+        tag = cards.etag(body)
+        headers = {"etag": tag, "cache-control": _CARD_AGE, "vary": "host"}
+        if cards.matches(request.headers.get("if-none-match"), tag):
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type=_JSON_TYPES[0], headers=headers)
+
+
+def _check_type(request: Request) -> None:
+    """A body that says it is no JSON is not taken for it; one that says nothing is. Raises ContentTypeNotSupported."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given and given not in _JSON_TYPES:
+        message = f"Content-Type {given[:100]} is not taken; send {' or '.join(_JSON_TYPES)}"
+        raise errors.ContentTypeNotSupported(message, contentType=given[:100])
+
+
+def _answer_type(request: Request, version: str) -> str:
+    """``application/a2a+json``, but for readers of 0.3 and those that ask for plain JSON only."""
+    accept = request.headers.get("accept", "*/*")
+    plain = version == "0.3" or (_JSON_TYPES[0] in accept and MEDIA_TYPE not in accept and "*/*" not in accept)
+    return _JSON_TYPES[0] if plain else MEDIA_TYPE
+
+
+def _extensions(request: Request) -> tuple[str, ...]:
+    given = [*request.headers.getlist("a2a-extensions"), *request.headers.getlist("x-a2a-extensions")]
+    return tuple(uri.strip() for line in given for uri in line.split(",") if uri.strip())[:100]
+
+
+def _activated(uris: tuple[str, ...]) -> dict[str, str]:
+    return {"a2a-extensions": ", ".join(uris)} if uris else {}
+
+
+def _challenge(status: int) -> dict[str, str]:
+    return {"www-authenticate": 'Bearer realm="quarterdeck"'} if status == 401 else {}
 
 
 async def _body(request: Request) -> bytes | None:

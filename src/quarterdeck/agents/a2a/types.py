@@ -1,17 +1,40 @@
-"""A2A 1.0 objects as JSON data (specification/a2a.proto in its JSON form), and the errors of specification 5.4."""
+"""A2A 1.0 objects as JSON data (specification/a2a.proto in its JSON form), and checks of what clients send."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Final
+from fnmatch import fnmatchcase
+from typing import Any, Final
 from uuid import uuid4
 
-from quarterdeck.errors import QuarterdeckError
+from quarterdeck.a2atypes import VERSIONS, Json
+from quarterdeck.a2atypes.errors import (
+    A2AError,
+    ContentTypeNotSupported,
+    InvalidParams,
+    InvalidRequest,
+    MethodNotFound,
+    ParseError,
+    PushNotSupported,
+    TaskNotCancelable,
+    TaskNotFound,
+    UnsupportedOperation,
+    VersionNotSupported,
+)
 from quarterdeck.snapshot.conversation import VARIABLE, new_id
 
-Json = dict[str, Any]
+__all__ = [
+    "AUTH_REQUIRED", "CANCELED", "COMPLETED", "FAILED", "INPUT_REQUIRED", "INTERRUPTED", "REJECTED", "STATES",
+    "SUBMITTED", "TERMINAL", "VERSIONS", "WORKING", "A2AError", "ContentTypeNotSupported", "InvalidParams",
+    "InvalidRequest", "Json", "MethodNotFound", "ParseError", "PushNotSupported", "TaskNotCancelable", "TaskNotFound",
+    "UnsupportedOperation", "VersionNotSupported", "agent_message", "check_message", "new_task", "now", "status",
+    "text_of", "text_part", "trimmed",
+]  # fmt: skip
 
 SUBMITTED: Final = "TASK_STATE_SUBMITTED"
 WORKING: Final = "TASK_STATE_WORKING"
@@ -23,58 +46,10 @@ INPUT_REQUIRED: Final = "TASK_STATE_INPUT_REQUIRED"
 AUTH_REQUIRED: Final = "TASK_STATE_AUTH_REQUIRED"
 INTERRUPTED: Final = frozenset({INPUT_REQUIRED, AUTH_REQUIRED})
 TERMINAL: Final = frozenset({COMPLETED, FAILED, CANCELED, REJECTED})
-VERSIONS: Final = ("1.0", "0.3")
+STATES: Final = frozenset({SUBMITTED, WORKING}) | INTERRUPTED | TERMINAL
 _PART_KINDS = ("text", "raw", "url", "data")
-
-
-class A2AError(QuarterdeckError):
-    """An A2A error; subclasses carry the code of specification 5.4."""
-
-    code: ClassVar[int] = -32603
-    http_status = 400
-
-
-class ParseError(A2AError):
-    code = -32700
-
-
-class InvalidRequest(A2AError):
-    code = -32600
-
-
-class MethodNotFound(A2AError):
-    code = -32601
-
-
-class InvalidParams(A2AError):
-    code = -32602
-
-
-class TaskNotFound(A2AError):
-    code = -32001
-    http_status = 404
-
-
-class TaskNotCancelable(A2AError):
-    code = -32002
-    http_status = 409
-
-
-class PushNotSupported(A2AError):
-    code = -32003
-
-
-class UnsupportedOperation(A2AError):
-    code = -32004
-
-
-class ContentTypeNotSupported(A2AError):
-    code = -32005
-    http_status = 415
-
-
-class VersionNotSupported(A2AError):
-    code = -32009
+_MEDIA = {"text": "text/plain", "data": "application/json", "raw": "application/octet-stream", "url": "*/*"}
+DEFAULT_MODES: Final = ("text/plain", "application/json")
 
 
 def now() -> str:
@@ -112,8 +87,11 @@ def new_task(message: Json) -> Json:
     }
 
 
-def check_message(value: Any) -> Json:
-    """A user's message of version 1.0. Raises InvalidParams naming the member."""
+def check_message(value: Any, modes: Sequence[str] = DEFAULT_MODES) -> Json:
+    """A user's message of version 1.0. ``modes``: media types the agent takes.
+
+    Raises InvalidParams naming the member, ContentTypeNotSupported.
+    """
     if not isinstance(value, dict):
         raise InvalidParams("message: is missing")
     if not isinstance(value.get("messageId"), str) or not value["messageId"]:
@@ -124,25 +102,60 @@ def check_message(value: Any) -> Json:
     if not isinstance(parts, list) or not parts:
         raise InvalidParams("message.parts: must hold at least one part")
     for index, part in enumerate(parts):
-        if not isinstance(part, dict) or sum(kind in part for kind in _PART_KINDS) != 1:
-            raise InvalidParams(f"message.parts[{index}]: must hold exactly one of text, raw, url, data")
-        if "text" not in part and "data" not in part:
-            raise ContentTypeNotSupported(f"message.parts[{index}]: this agent takes text and data, not files")
+        _check_part(f"message.parts[{index}]", part, modes)
     for name in ("taskId", "contextId"):
         if name in value and (not isinstance(value[name], str) or len(value[name]) > 255):
             raise InvalidParams(f"message.{name}: must be a string of at most 255 characters")
         if value.get(name) == "":
             del value[name]
+    for name, kind in (("metadata", dict), ("extensions", list), ("referenceTaskIds", list)):
+        if name in value and not isinstance(value[name], kind):
+            raise InvalidParams(f"message.{name}: must be {'an object' if kind is dict else 'a list'}")
     return value
+
+
+def _check_part(path: str, part: Any, modes: Sequence[str]) -> None:
+    kinds = [kind for kind in _PART_KINDS if kind in part] if isinstance(part, dict) else []
+    if len(kinds) != 1:
+        raise InvalidParams(f"{path}: must hold exactly one of text, raw, url, data")
+    kind = kinds[0]
+    if kind != "data" and not isinstance(part[kind], str):
+        raise InvalidParams(f"{path}.{kind}: must be a string")
+    if kind == "raw":
+        try:
+            base64.b64decode(part["raw"], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise InvalidParams(f"{path}.raw: must be base64") from error
+    media = str(part.get("mediaType") or _MEDIA[kind]).partition(";")[0].strip().lower()
+    if kind == "url" or not _taken(media, modes):
+        shown = f"a file at a URL ({media})" if kind == "url" else media
+        taken = ", ".join(modes)
+        raise ContentTypeNotSupported(f"{path}: this agent takes {taken}, not {shown}", mediaType=media)
+
+
+def _taken(media: str, modes: Sequence[str]) -> bool:
+    """An agent of plain text reads every text."""
+    return any(fnmatchcase(media, "text/*" if mode == "text/plain" else mode) for mode in modes)
 
 
 def text_of(message: Json) -> str:
     """The text a message says; data parts as JSON."""
-    return "\n".join(str(part["text"]) if "text" in part else json.dumps(part["data"]) for part in message["parts"])
+    return "\n".join(_text(part) for part in message["parts"])
+
+
+def _text(part: Json) -> str:
+    if "text" in part:
+        return str(part["text"])
+    if "data" in part:
+        return json.dumps(part["data"])
+    if "raw" in part:
+        return base64.b64decode(part["raw"]).decode("utf-8", "replace")
+    return str(part.get("url", ""))
 
 
 def trimmed(task: Json, history_length: int | None) -> Json:
-    """The task with at most that many newest history messages (None: all)."""
+    """The task with at most that many newest history messages (None: all; 0: no history member)."""
     if history_length is None:
         return task
-    return task | {"history": task["history"][-history_length:] if history_length > 0 else []}
+    rest = {k: v for k, v in task.items() if k != "history"}
+    return rest | {"history": (task.get("history") or [])[-history_length:]} if history_length else rest
