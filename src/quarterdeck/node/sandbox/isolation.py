@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -133,12 +134,13 @@ class Sandbox:
 
     def gives_uids(self, directory: Path) -> bool:
         """Whether containers can have uids of their own on the machine, found by trying: the node must be root, and
-        where no namespaces show a container its files, any uid must be able to walk to ``directory``."""
+        where no namespaces show a container its files, any uid must be able to walk to ``directory`` and our code."""
         if os.getuid() != 0:
             return False
-        inner = [base_python(), "-I", "-S", "-c", "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"]
+        code = "import os, sys; sys.exit(not all(os.access(path, os.X_OK) for path in sys.argv[1:]))"
+        inner = [base_python(), "-I", "-S", "-c", code]
         spec: dict[str, Any] = {"env": {"PATH": "/usr/bin:/bin"}, "cwd": "/", "uid": _PROBE_UID, "gid": _PROBE_UID}
-        spec["argv"] = [*inner, str(directory)]
+        spec["argv"] = [*inner, str(directory), *readable()]
         if self.level == "bwrap" and self._bwrap:
             stage = _Stage(staged=True)
             argv = [stage.program(self._bwrap), "--unshare-user", "--unshare-pid", "--uid", "0", "--gid", "0"]
@@ -210,19 +212,23 @@ class Sandbox:
         argv += ["--seccomp", "@seccomp"] if filtered else []
         argv += ["--unshare-net"] if own_network else []
         argv += ["--json-status-fd", str(request.status_fd)] if request.status_fd is not None else []
-        root, opened = _root(request.image_root, stage, [mount.target for mount in request.mounts])
+        targets = [mount.target for mount in request.mounts]
+        ours = [path for path in readable() if not _under_system(path)]
+        root, opened = _root(request.image_root, stage, [*targets, *ours])
         argv += root
-        own = "--ro-bind" if request.read_only else "--bind"
-        argv += ["--proc", "/proc", *_kernel(), "--dev", "/dev", own, stage.source(str(request.tmp)), "/tmp"]  # noqa: S108
-        for path in readable():
-            if not _under_system(path):
-                argv += ["--ro-bind", stage.source(path), path]
-        argv += ["--dir", "/home", own, stage.source(str(request.home)), HOME]
+        argv += ["--proc", "/proc", *_kernel(), "--dev", "/dev", "--dir", "/home"]
+        for source, target in (request.tmp, "/tmp"), (request.home, HOME):  # noqa: S108 - the Pod's own
+            argv += ["--bind", stage.source(str(source)), target]
+            if request.read_only and not _within(target, targets):
+                opened.append(target)
+        late = [path for path in ours if _within(path, targets) and path not in targets]
+        argv += _shown([path for path in ours if path not in late], stage)
         if own_network and request.egress:
             # The folder, not the socket: a restarted node makes a new one.
             argv += ["--ro-bind", stage.source(str(Path(request.egress).parent)), _NET]
         for mount in request.mounts:
             argv += ["--ro-bind" if mount.read_only else "--bind", stage.source(mount.source), mount.target]
+        argv += _shown(late, stage)
         argv += [word for path in opened for word in ("--remount-ro", path)]
         # What is left of the root is the image's, and of root: writable for nobody else.
         argv += ["--remount-ro", "/"] if request.read_only or request.uid != 0 else []
@@ -236,7 +242,7 @@ class Sandbox:
         return argv + request.argv
 
     def _plain(self, request: Request) -> dict[str, Any]:
-        moves = {m.target: m.source for m in request.mounts}
+        moves = {path: path for path in readable()} | {m.target: m.source for m in request.mounts}
         if request.image_root is not None:
             moves |= {f"/{p.name}": str(p) for p in request.image_root.iterdir() if f"/{p.name}" not in _SYSTEM}
         env = {k: rewrite(v, moves) for k, v in request.env.items()}
@@ -297,7 +303,7 @@ def _home(request: Request, usual: str) -> str:
     """The Pod's own HOME where that leads to something of its own, else the one the node made."""
     wanted = request.env.get("HOME", "")
     targets = ["/tmp", *(mount.target for mount in request.mounts)]  # noqa: S108 - the Pod's own
-    return wanted if any(wanted == t or wanted.startswith(t + "/") for t in targets) else usual
+    return wanted if _within(wanted, targets) else usual
 
 
 def readable() -> list[str]:
@@ -307,8 +313,17 @@ def readable() -> list[str]:
     return sorted(paths)
 
 
+def _shown(paths: Sequence[str], stage: _Stage) -> list[str]:
+    return [word for path in paths for word in ("--ro-bind", stage.source(path), path)]
+
+
+def _within(path: str, folders: Sequence[str]) -> bool:
+    """Whether the path is one of the folders, or below one."""
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
 def _under_system(path: str) -> bool:
-    return any(path == base or path.startswith(base + "/") for base in _SYSTEM)
+    return _within(path, _SYSTEM)
 
 
 def _kernel() -> list[str]:
@@ -349,7 +364,8 @@ def _root(image: Path | None, stage: _Stage, targets: Sequence[str]) -> tuple[li
         target = os.path.realpath("/etc/resolv.conf")
         argv += ["--ro-bind", target, target] if Path(target).exists() else []
     for entry in sorted(image.iterdir()) if image is not None else ():
-        if f"/{entry.name}" not in _SYSTEM and entry.is_dir() and not entry.is_symlink():
+        own = entry.name in ("proc", "dev", "tmp")
+        if not own and f"/{entry.name}" not in _SYSTEM and entry.is_dir() and not entry.is_symlink():
             argv += _bound(entry, f"/{entry.name}", stage, targets, opened)
     return argv, opened
 
@@ -371,16 +387,10 @@ def _bound(source: Path, target: str, stage: _Stage, targets: Sequence[str], ope
 
 
 def rewrite(text: str, moves: Mapping[str, str]) -> str:
-    """Replace container paths by the machine's where they begin a path (start of text, after ``=``, ``:`` or ``,``)."""
-    for target, source in sorted(moves.items(), key=lambda pair: -len(pair[0])):
-        prefix = target.rstrip("/")
-        position = text.find(prefix)
-        while prefix and position >= 0:
-            before = text[position - 1 : position]
-            after = text[position + len(prefix) : position + len(prefix) + 1]
-            if before in ("", "=", ":", ",", '"', "'") and after in ("", "/", ":", ",", '"', "'"):
-                text = text[:position] + source + text[position + len(prefix) :]
-                position = text.find(prefix, position + len(source))
-            else:
-                position = text.find(prefix, position + len(prefix))
-    return text
+    """Replace container paths by the machine's where they begin a path (start of text, after ``=``, ``:`` or ``,``);
+    the longest that fits counts."""
+    found = {target.rstrip("/"): source for target, source in moves.items() if target.rstrip("/")}
+    if not found:
+        return text
+    longest = "|".join(re.escape(target) for target in sorted(found, key=len, reverse=True))
+    return re.sub(f"""(?<![^=:,"'])(?:{longest})(?![^/:,"'])""", lambda match: found[match[0]], text)

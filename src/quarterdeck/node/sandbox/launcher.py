@@ -163,11 +163,12 @@ def main() -> None:
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     try:
         _limit(spec)
+        if spec.get("stage") or "join" in spec:
+            for name in ("fcntl", "termios", "landlock"):  # while the machine's file system is in view
+                __import__(name)
         if spec.get("stage"):
             _stage(spec["stage"])
         if "join" in spec:
-            for name in ("fcntl", "termios", "landlock"):  # while our file system is in view
-                __import__(name)
             import join  # pyright: ignore[reportMissingImports]
 
             if join.enter(spec["join"], lambda: _become(spec)):
