@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support.platform import FREE_PORTS, Platform, embedded, eventually, processes_of
 
-from .test_quiet import changes, pids, pods, versions
+from .test_quiet import changes, pids, pods, quiet, versions
 
 PORTS = {
     "kubernetes": "kubernetes",
@@ -22,6 +22,7 @@ PORTS = {
 
 
 def test_a_second_start_on_one_home_is_refused(seed: Platform) -> None:
+    eventually(lambda: not quiet(seed, 1), "the platform settles", 60)
     before, address = versions(seed), seed.endpoints()
     ran = seed.qd("up", *FREE_PORTS, ok=False)
     assert ran.code == 1 and "already runs" in ran.text and str(seed.home) in ran.text, ran.text
