@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarterdeck.errors import UsageError
 
 from .audit.options import AuditOptions, add_flags, from_flags, path_of
-from .config.standalone import FileOptions, file_options, load
+from .config.standalone import FileOptions, Settings, file_options, load
 from .workers.share import Share
 
 Address = tuple[str, int]
@@ -69,8 +70,10 @@ def address(text: str) -> Address | None:
 
 
 def parse(arguments: list[str]) -> Options:
-    """Flags win over ``QUARTERDECK_*`` variables. Raises UsageError."""
-    parser = argparse.ArgumentParser(prog="python -m quarterdeck.gateway", description="The Quarterdeck gateway.")
+    """Flags win over ``QUARTERDECK_*`` variables, those over what the file says. Raises UsageError, ConfigError."""
+    parser = argparse.ArgumentParser(
+        prog="python -m quarterdeck.gateway", description="The Quarterdeck gateway.", allow_abbrev=False
+    )
     pod_ip = os.environ.get("POD_IP", "127.0.0.1")
 
     def flag(name: str, default: str, text: str) -> None:
@@ -110,13 +113,15 @@ def parse(arguments: list[str]) -> Options:
     given = parser.parse_args(arguments)
     if [bool(given.control_plane), bool(given.config), bool(given.file or given.inline)].count(True) != 1:
         raise UsageError("give one of --control-plane URL, --config FILE and --file FILE")
-    file = None
+    file, settings = None, Settings()
     if given.file or given.inline:
         file = file_options(_path(given.file), given.inline, given.compat, allow_anonymous=given.allow_anonymous)
+        settings = load(file).settings
+        _use(given, settings.flags, arguments)
     data_dir = Path(given.data_dir)
     audit_file: str = given.audit_file
     audit = path_of({"": str(data_dir / "audit.jsonl"), "off": os.devnull}.get(audit_file, audit_file))
-    options = Options(
+    return Options(
         local=address(given.local),
         workloads=address(given.workloads),
         stats=address(given.stats),
@@ -140,20 +145,18 @@ def parse(arguments: list[str]) -> Options:
         workers=_workers(given.workers),
         share=Share.parse(given.worker),
         file=file,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
     )
-    return options if file is None else _with_settings(options, file, arguments)
 
 
-def _with_settings(options: Options, file: FileOptions, arguments: list[str]) -> Options:
-    """What the file says about the process, where neither a flag nor a variable does. Raises ConfigError."""
-    settings = load(file).settings
-    changes: dict[str, Address | None] = {}
-    for name, text in (("admin", settings.admin), ("stats", settings.stats), ("ready", settings.ready)):
+def _use(given: argparse.Namespace, flags: Mapping[str, str], arguments: list[str]) -> None:
+    """What a file says about the process, where neither a flag nor a variable does."""
+    for name, text in flags.items():
         flag = f"--{name}"
-        given = any(word == flag or word.startswith(f"{flag}=") for word in arguments)
-        if text and not given and f"QUARTERDECK_GATEWAY_{name.upper()}" not in os.environ:
-            changes[name] = address(text)
-    return replace(options, **changes, log_level=settings.log_level, log_format=settings.log_format)  # type: ignore[arg-type]  # names as above
+        named = any(word == flag or word.startswith(f"{flag}=") for word in arguments)
+        if not named and "QUARTERDECK_GATEWAY_" + name.replace("-", "_").upper() not in os.environ:
+            setattr(given, name.replace("-", "_"), text)
 
 
 def _workers(text: str) -> int:

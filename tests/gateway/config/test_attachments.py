@@ -78,7 +78,7 @@ def test_targets_of_october(reader: Reader, target: str, wanted: dict[str, int])
         ("gateway: {gatewayName: default, gatewayNamespace: default}", {**ONE, **TWO}),
         ("gateway: {gatewayName: bind/3000, listenerName: web, port: 3000}", {**ONE, **TWO}),
         ("route: {name: one, namespace: default}", ONE),
-        ("route: {name: one, ruleName: r1}", ONE),
+        ("route: {name: one, ruleName: r1, kind: HTTPRoute}", ONE),
         ("backend: {backend: {name: default/two/backend0, namespace: ''}}", {"default/two/b": 7}),
         ("backend: {backend: {name: default/one/backend0, section: b}}", {}),
     ],
@@ -95,11 +95,12 @@ def test_targets_of_today(reader: Reader, target: str, wanted: dict[str, int]) -
 
 def test_gateway_policies_of_october(reader: Reader) -> None:
     text = (
-        FILE % ""
-        + "gatewayPolicies: [{name: p, target: {listener: web}, policy: {transformations: {request: {remove: [a]}}}}]"
+        FILE % "" + "gatewayPolicies: [{name: p, target: {listener: web}, policy: "
+        "{jwtAuth: {issuer: i, jwks: {url: 'https://i/keys'}}, transformations: {request: {remove: [a]}}}}]"
     )
     (listener,) = reader.snapshot(text, "oct").listeners
     assert listener.policies.transformation is not None
+    assert listener.policies.jwt is not None and listener.policies.jwt.providers[0].issuer == "i"
     assert all(route.policies.transformation is None for route in listener.routes)
 
 
@@ -107,6 +108,16 @@ def test_the_gateway_phase_of_today(reader: Reader) -> None:
     entry = "policies: [{name: p, phase: gateway, target: {gateway: {gatewayName: default}}, policy: {csrf: {}}}]"
     (listener,) = reader.snapshot(FILE % "" + entry).listeners
     assert listener.policies.csrf is not None and all(route.policies.csrf is None for route in listener.routes)
+
+
+def test_policies_of_other_kinds_of_routes_fit_nothing(reader: Reader) -> None:
+    for target in (
+        "route: {name: one, kind: GRPCRoute}",
+        "gateway: {gatewayName: default, gatewayNamespace: other}",
+        "backend: {backend: {name: default/two/backend0, namespace: other}}",
+    ):
+        entry = f"policies: [{{name: p, target: {{{target}}}, policy: {{csrf: {{}}}}}}]"
+        assert "nothing in this file has that name" in reader.errors(FILE % "" + entry)
 
 
 def test_what_stands_at_the_route_wins(reader: Reader) -> None:

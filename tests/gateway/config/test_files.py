@@ -127,6 +127,20 @@ async def test_a_bad_file_changes_nothing_and_is_told_everywhere(
     assert msgspec.json.decode(dump)["quarterdeck"]["source"]["state"] == "serving"
 
 
+async def test_settings_of_the_process_that_change_are_told(serve: Callable[..., Any]) -> None:
+    rig = await serve(answering("one"))
+    rig.file.write_text(answering("two") + "config: {adminAddr: 'localhost:1'}\naudit: {onFailure: drop}\n")
+    assert rig.gateway.files.reload() is True
+    assert await rig.get() == (200, "two"), "the rest is served"
+    _, dump = await rig.get("/config_dump", "admin")
+    told = msgspec.json.decode(dump)["quarterdeck"]["source"]["warnings"]
+    assert any("in effect from the next start on: config.adminAddr, audit" in one for one in told)
+    rig.file.write_text(answering("three"))
+    assert rig.gateway.files.reload() is True
+    _, dump = await rig.get("/config_dump", "admin")
+    assert "next start" not in dump
+
+
 async def test_rules_that_do_not_compile_are_a_bad_file(serve: Callable[..., Any]) -> None:
     rig = await serve(answering("one"))
     rules = "    - policies: {directResponse: {status: 200}, authorization: {rules: ['request.nothing == 1']}}\n"

@@ -123,3 +123,37 @@ def test_routes_without_authentication_are_closed_in_both(reader: Reader) -> Non
         assert not route.policies.open and not route.backends[0].policies.open
         route = reader.load(text, compat, allow_anonymous=True).snapshot.listeners[0].routes[0]  # type: ignore[arg-type]
         assert route.policies.open and route.backends[0].policies.open
+
+
+def test_layouts_of_both_generations(reader: Reader) -> None:
+    old = in_a_route("backends: [{host: 'b:80'}]")
+    new = "gateways: {default: {port: 2}}\nroutes: [{backends: [{host: 'c:80'}]}]\n"
+    assert [one.name for one in reader.snapshot(old, "oct").listeners] == ["bind/3000/listener0"]
+    assert [one.name for one in reader.snapshot(old + new).listeners] == ["bind/3000/listener0", "default/default"]
+    assert "routes: unknown field" in reader.errors(old + new, "oct")
+
+
+def test_require_is_understood_in_both(reader: Reader) -> None:
+    text = in_a_route("policies: {authorization: {rules: [require: 'request.path == \"/\"']}}\nbackends: [{host: b}]")
+    for compat in ("oct", "now"):
+        (found,) = reader.snapshot(text, compat).listeners[0].routes[0].policies.authorization  # type: ignore[arg-type]
+        assert [rule.effect for rule in found.rules] == ["require"]
+
+
+def test_modes_of_multiplexing(reader: Reader) -> None:
+    body = "backends: [{mcp: {targets: [{name: a, stdio: {cmd: x}}], %s}}]"
+    for field in ("prefixMode: never", "failureMode: failOpen"):
+        assert reader.load(in_a_route(body % field), "").title == "agentgateway, today"
+    assert "expected one of conditional, always" in reader.errors(in_a_route(body % "prefixMode: never"), "oct")
+    assert "failureMode: unknown field" in reader.errors(in_a_route(body % "failureMode: failOpen"), "oct")
+    old = reader.route(body % "prefixMode: always", "oct").backends[0].mcp
+    assert old is not None and not old.fail_open
+
+
+def test_fields_of_providers_are_read_where_each_generation_has_them(reader: Reader) -> None:
+    old = "{name: a, provider: {openAI: {}}, backendTLS: {}, routes: {/v1: completions}}"
+    new = "{name: a, provider: {openAI: {}}, policies: {backendTLS: {}, ai: {routes: {/v1: completions}}}}"
+    for ai, compat in ((old, "oct"), (new, "now")):
+        found = reader.errors(in_a_route(f"backends: [{{ai: {ai}}}]"), compat)  # type: ignore[arg-type]
+        assert "ai: not served: models are not served from a file yet" in found and "unknown field" not in found
+    assert "unknown field" in reader.errors(in_a_route(f"backends: [{{ai: {old}}}]"))

@@ -45,7 +45,7 @@ def read(tmp_path: Path, text: str, name: str = "mcp.json", **options: bool) -> 
     return load(FileOptions(path, **options), {"API_KEY": "s3cret", "HOME": "/home/me"}, tmp_path)
 
 
-def test_servers(tmp_path: Path) -> None:
+def test_servers_of_a_desktop(tmp_path: Path) -> None:
     found = read(tmp_path, DESKTOP)
     assert found.title == "a client's mcp.json"
     assert found.snapshot.children == (Child("Target/file/time", "uvx", ("mcp-server-time",), (("TZ", "UTC"),)),)
@@ -55,6 +55,31 @@ def test_servers(tmp_path: Path) -> None:
         ["/mcp", "/sse"], ["/mcp/time"],
     ]  # fmt: skip
     assert found.warnings == (f"{tmp_path}/mcp.json:6: globalShortcut: unknown, and left alone",)
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ('"type": "http", "url": "http://h/mcp"', ("h", "STREAMABLE_HTTP")),
+        ('"transport": "sse", "url": "http://h/sse"', ("h", "SSE")),
+        ('"transportType": "streamable-http", "serverUrl": "http://h"', ("h", "STREAMABLE_HTTP")),
+        ('"httpUrl": "http://h", "headers": {"X-Key": "1"}', ("h", "STREAMABLE_HTTP")),
+        ('"command": "c", "args": ["x"], "env": {"A": 1}, "cwd": "/srv", "enabled": true', ("/srv", "")),
+        ('"command": "c", "enabled": false', None),
+        ('"command": "c", "disabled": true', None),
+    ],
+)
+def test_servers(tmp_path: Path, body: str, wanted: tuple[str, str] | None) -> None:
+    text = f'{{"mcpServers": {{"a": {{{body}}}, "b": {{"command": "b"}}}}}}'
+    found = read(tmp_path, text).snapshot
+    if wanted is None:
+        assert [server.name for server in found.mcp] == ["b"]
+    elif wanted[1]:
+        assert (found.mcp[0].endpoints[0].host, found.mcp[0].protocol) == wanted
+        assert [header.name for header in found.mcp[0].headers] == (["X-Key"] if "headers" in body else [])
+    else:
+        child = found.children[0]
+        assert (child.args, child.env, child.cwd) == (("x",), (("A", "1"),), wanted[0])
 
 
 def test_shapes(tmp_path: Path) -> None:

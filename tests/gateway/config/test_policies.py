@@ -133,6 +133,8 @@ def test_jwt(reader: Reader) -> None:
     reader.file("jwks.json", JWKS)
     one = reader.policies("jwtAuth: {issuer: me, audiences: [a, b], jwks: {file: jwks.json}}").jwt
     assert one == s.Jwt((s.JwtProvider("me", ("a", "b"), PARSED),), mode="optional")
+    elsewhere = reader.policies("jwtAuth: {issuer: me, jwks: {file: jwks.json}, location: {cookie: {name: t}}}").jwt
+    assert elsewhere is not None and elsewhere.location == s.Location("cookie", "t", "")
     several = reader.policies(
         f"""
         jwtAuth:
@@ -183,6 +185,15 @@ def test_locations(reader: Reader, text: str, wanted: s.Location) -> None:
     assert found is not None and found.location == wanted
 
 
+PROVIDERS = [
+    ("auth0", "https://t.auth0.com/", "https://t.auth0.com/.well-known/jwks.json"),
+    ("okta", "https://t.okta.com/oauth2/d", "https://t.okta.com/oauth2/d/v1/keys"),
+    ("descope", "https://api.descope.com/v1/apps/agentic/P/S", "https://api.descope.com/P/.well-known/jwks.json"),
+    ("authentik", "https://a/application/o/s/", "https://a/application/o/s/jwks/"),
+    ("entra", "https://login.microsoftonline.com/T/v2.0", "https://login.microsoftonline.com/T/discovery/v2.0/keys"),
+]
+
+
 def test_mcp_authentication(reader: Reader) -> None:
     found = reader.policies(
         """
@@ -220,6 +231,14 @@ def test_mcp_authentication(reader: Reader) -> None:
     assert derived.mcp_authentication is not None
     assert derived.mcp_authentication.jwt.providers[0].jwks_url == "https://i/.well-known/jwks.json"
     assert derived.mcp_authentication.jwt.mode == "optional"
+    strict = "jwtValidationOptions: {requiredClaims: [exp, sub]}, authorizationLocation: {header: {name: X-T}}"
+    found = reader.policies(f"mcpAuthentication: {{issuer: 'https://i/', audiences: [a], {strict}}}").mcp_authentication
+    assert found is not None and found.jwt.location == s.Location("header", "x-t", "")
+    assert found.jwt.providers[0].required_claims == ("exp", "sub")
+    for provider, issuer, keys in PROVIDERS:
+        text = f"mcpAuthentication: {{issuer: '{issuer}', audiences: [a], clientId: c, provider: {{{provider}: {{}}}}}}"
+        found = reader.policies(text).mcp_authentication
+        assert found is not None and found.provider == provider and found.jwt.providers[0].jwks_url == keys
 
 
 def test_providers_must_be_one_and_fit_their_issuer(reader: Reader) -> None:
@@ -236,6 +255,8 @@ def test_api_keys(reader: Reader) -> None:
     assert found == s.ApiKeys(
         (s.ApiKey(hashlib.sha256(b"k1").hexdigest(), {"user": "ann"}), s.ApiKey(digest)), mode="strict"
     )
+    named = reader.policies("apiKey: {keys: [{key: k}], location: {header: {name: X-Key}}}").api_keys
+    assert named is not None and named.location == s.Location("header", "x-key", "") and named.mode == "optional"
     assert "sha256: and 64 hexadecimal digits" in reader.refusal("apiKey: {keys: [{keyHash: 'md5:00'}]}")
     assert "give exactly one of key, keyHash" in reader.refusal("apiKey: {keys: [{}]}")
 
@@ -340,7 +361,9 @@ def test_backend_auth(reader: Reader) -> None:
     assert reader.policies("backendAuth: {key: abc}", "oct").credential == s.BackendCredential("key", "abc")
     found = reader.policies("backendAuth: {key: {value: abc, location: {header: {name: X-Key}}}}").credential
     assert found == s.BackendCredential("key", "abc", location=s.Location("header", "x-key", ""))
-    assert "give exactly one of key, passthrough" in reader.refusal("backendAuth: {}")
+    assert "give exactly one of key, passthrough, oauthTokenExchange, crossAppAccess" in reader.refusal(
+        "backendAuth: {}"
+    )
     assert "give exactly one of value, file" in reader.refusal("backendAuth: {key: {}}")
 
 
@@ -349,11 +372,60 @@ def test_token_exchange(reader: Reader) -> None:
         """
         backendAuth:
           oauthTokenExchange: {host: 'sts:443', path: /token, audiences: [api], scopes: [read], resources: [r],
-                               requestedTokenType: t, clientAuth: {clientId: me, clientSecret: s}}
+                               requestedTokenType: t, clientAuth: {clientId: me, clientSecret: s},
+                               authorizationLocation: {header: {name: X-Backend}}}
         """
     ).credential
     assert found is not None and found.kind == "token_exchange"
+    assert found.location == s.Location("header", "x-backend", "")
     assert found.oauth == s.OAuthClient("https://sts:443/token", "me", "s", ("read",), ("api",), ("r",), "t")
+
+
+def test_clients_of_token_endpoints(reader: Reader) -> None:
+    reader.file("key.pem", "KEY")
+    client = "clientAuth: {clientId: me, %s}"
+    text = f"backendAuth: {{oauthTokenExchange: {{host: 'https://idp', path: /t, grantType: jwtBearer, {client}}}}}"
+    for given, wanted in (
+        ("clientSecret: s, method: clientSecretPost", {"client_secret": "s", "auth_method": "client_secret_post"}),
+        ("clientSecret: s, method: clientSecretBasic", {"client_secret": "s", "auth_method": "client_secret_basic"}),
+        (
+            "signingKey: {file: key.pem}, method: privateKeyJwt, alg: ES256",
+            {"private_key": "KEY", "auth_method": "private_key_jwt"},
+        ),
+    ):
+        found = reader.policies(text % given).credential
+        assert found is not None
+        assert found.oauth == s.OAuthClient("https://idp/t", "me", grant="jwt_bearer", **wanted)
+    assert "privateKeyJwt goes with signingKey" in reader.refusal(text % "clientSecret: s, method: privateKeyJwt")
+    assert "privateKeyJwt goes with signingKey" in reader.refusal(text % "signingKey: k")
+    assert "clientSecret: is required for clientSecretPost" in reader.refusal(text % "method: clientSecretPost")
+
+
+def test_cross_app_access(reader: Reader) -> None:
+    found = reader.policies(
+        """
+        backendAuth:
+          crossAppAccess:
+            identityProvider: {host: 'idp:443', path: /token, clientAuth: {clientId: a, clientSecret: s1}}
+            resourceAuthorizationServer: {host: 'http://as:8080', clientAuth: {clientId: b, clientSecret: s2}}
+            audience: https://as/
+            resources: [https://api/]
+            scopes: [read, write]
+            accessTokenScopes: [read]
+        """
+    ).credential
+    first = s.OAuthClient(
+        "https://idp:443/token", "a", "s1", ("read", "write"), ("https://as/",), ("https://api/",),
+        requested_token_type="urn:ietf:params:oauth:token-type:id-jag",
+        subject_token_type="urn:ietf:params:oauth:token-type:id_token",
+    )  # fmt: skip
+    second = s.OAuthClient("http://as:8080/", "b", "s2", ("read",), grant="jwt_bearer", assertion=first)
+    assert found == s.BackendCredential("token_exchange", oauth=second)
+    bare = "{clientAuth: {clientId: a}}"
+    both = f"identityProvider: {bare}, resourceAuthorizationServer: {bare}"
+    told = reader.refusal(f"backendAuth: {{crossAppAccess: {{audience: '', {both}}}}}")
+    assert "identityProvider.host: is required" in told and "resourceAuthorizationServer.host: is required" in told
+    assert "audience: is empty" in told
 
 
 def test_backend_tls(reader: Reader) -> None:
@@ -381,12 +453,20 @@ def test_backend_policies(reader: Reader) -> None:
             backendAuth: {key: k}
             authorization: {rules: [request.method == "GET"]}
             backendTLS: {insecure: true}
+            mcpAuthorization: {rules: ['mcp.tool.name == "a"']}
+            requestRedirect: {status: 308, scheme: https}
+            health: {eviction: {consecutiveFailures: 7}}
+            extAuthz: {host: 'a:1', protocol: {http: {}}}
         """
     )
     found = route.backends[0].policies
     assert found.request_headers == s.HeaderModifier(set=(("a", "1"), ("b", "2"))) and found.timeout == 5.0
     assert found.credential is not None and found.authorization and found.transformation is not None
     assert found.response_headers == s.HeaderModifier(remove=("c",))
+    assert found.mcp_authorization and found.redirect == s.Redirect(scheme="https", status=308)
+    assert found.breaker == s.Breaker(7) and found.ext_auth == s.ExtAuth(
+        "http://a:1", forward_headers=("authorization",)
+    )
     assert route.policies.credential is None
     backend = route.backends[0].http
     assert backend is not None and backend.tls is not None and backend.tls.insecure
@@ -412,6 +492,36 @@ def test_routes_are_closed_unless_anonymous_is_allowed(reader: Reader) -> None:
     assert reader.policies("cors: {}", allow_anonymous=True).open
 
 
+PROOFS = {
+    "requestHeaderModifier": test_header_modifiers,
+    "responseHeaderModifier": test_header_modifiers,
+    "requestRedirect": test_redirect,
+    "urlRewrite": test_rewrite,
+    "requestMirror": test_mirror,
+    "directResponse": test_direct_response,
+    "cors": test_cors,
+    "mcpAuthorization": test_authorization,
+    "authorization": test_authorization,
+    "mcpAuthentication": test_mcp_authentication,
+    "backendTLS": test_backend_tls,
+    "backendAuth": test_backend_auth,
+    "localRateLimit": test_rate_limit,
+    "jwtAuth": test_jwt,
+    "basicAuth": test_basic_auth,
+    "apiKey": test_api_keys,
+    "extAuthz": test_ext_authz,
+    "transformations": test_transformations,
+    "csrf": test_csrf,
+    "timeout": test_timeout_and_retry,
+    "retry": test_timeout_and_retry,
+    "buffer": test_buffer,
+    "concurrency": test_concurrency,
+    "health": test_health,
+    "http": test_http_settings,
+}
+"""Which test says what becomes of a policy's own fields, wherever the policy stands."""
+
+
 @pytest.mark.parametrize(
     "model", [policies.RoutePolicies, policies.BackendPolicies, policies.TargetPolicies, policies.GatewayPolicies,
               oct.RoutePolicies, oct.GatewayPolicies]
@@ -420,4 +530,4 @@ def test_every_policy_reaches_the_snapshot(model: Any) -> None:
     """A policy that is called enforced has somebody who translates it."""
     for field in fields_of(model).values():
         if isinstance(field.cls, Enforced):
-            assert field.attribute in HANDLED, field.name
+            assert field.attribute in HANDLED and field.name in PROOFS, field.name

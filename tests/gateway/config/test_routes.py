@@ -82,6 +82,10 @@ def test_listeners(reader: Reader) -> None:
             ("bind/3000/listener1", 3000, "", "HTTP", "0.0.0.0"),
             ("bind/3001/listener0", 3001, "", "HTTP", "0.0.0.0"),
         ]
+    reader.snapshot("binds: [{port: 1, listeners: [{gatewayName: gw, routes: []}]}]", "oct")
+    reader.snapshot("binds: [{port: 1, tunnelProtocol: direct, listeners: [{routes: []}]}]")
+    tunnel = "binds: [{port: 1, tunnelProtocol: hboneGateway, listeners: [{routes: []}]}]"
+    assert "tunnelProtocol: expected one of direct" in reader.errors(tunnel)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +189,10 @@ def test_mcp_targets(reader: Reader, target: str, wanted: tuple[str, int, str, b
         assert found.endpoints == (Endpoint(host, port),) and (found.path, found.tls) == (path, tls)
         assert found.protocol == protocol and (found.kind, found.namespace) == ("Target", "file")
 
+    text = in_a_route("backends: [{mcp: {targets: [{name: t, mcp: {backend: api, path: /m}}]}}]")
+    named = server(reader.snapshot(text + "backends: [{name: api, host: 'h:82'}]\n"), "t")
+    assert (named.endpoints, named.path) == ((Endpoint("h", 82),), "/m")
+
 
 @pytest.mark.parametrize(
     ("target", "problem"),
@@ -241,6 +249,10 @@ def test_openapi_targets(reader: Reader) -> None:
     assert both.endpoints == (Endpoint("h", 81),) and both.path == "/v1"
     text = in_a_route("backends: [{mcp: {targets: [{name: t, openapi: {host: 'h:1', schema: 'swagger: 2'}}]}}]")
     assert "is not an OpenAPI 3 document" in reader.errors(text)
+    named = "{name: t, openapi: {backend: api, path: /v2, schema: {file: api.yaml}}}"
+    text = in_a_route(f"backends: [{{mcp: {{targets: [{named}]}}}}]") + "backends: [{name: api, host: 'h:82'}]\n"
+    found = server(reader.snapshot(text), "t")
+    assert (found.endpoints, found.path) == ((Endpoint("h", 82),), "/v2")
 
 
 def test_target_policies(reader: Reader) -> None:
@@ -258,6 +270,8 @@ def test_target_policies(reader: Reader) -> None:
                 requestHeaderModifier: {set: {a: b}}
                 mcpAuthorization: {rules: ['mcp.tool.name == "b"']}
                 backendTLS: {root: ca.pem, hostname: inner}
+                transformations: {request: {set: {x-tool: mcp.tool.name}}}
+                http: {requestTimeout: 7s}
         """
     )
     group = route.backends[0].mcp
@@ -265,6 +279,7 @@ def test_target_policies(reader: Reader) -> None:
     found = group.targets[0].policies
     assert found.credential is not None and found.credential.value == "k" and found.request_headers is not None
     assert [one.where for one in found.mcp_authorization] == ["route/default/route0", "target/t"]
+    assert found.transformation is not None and found.backend_timeout == 7.0
 
 
 def test_tls_of_a_target_is_its_servers(reader: Reader) -> None:
@@ -340,6 +355,24 @@ def test_gateways(reader: Reader) -> None:
     assert "no gateway 'egde'; there are default, edge" in reader.errors(
         text.replace("gateways: edge,", "gateways: egde,")
     )
+    everything = """
+    gateways:
+      default:
+        port: 8080
+        protocol: HTTP
+        cors: {allowOrigins: [x]}
+        jwtAuth: {issuer: i, jwks: {url: 'https://i/keys'}}
+        apiKey: {keys: [{key: k}]}
+        basicAuth: {htpasswd: 'a:{SHA}x'}
+        authorization: {rules: ['request.path == "/"']}
+        extAuthz: {host: 'a:1', protocol: {http: {}}}
+        transformations: {request: {remove: [a]}}
+    routes: [{backends: [{host: 'b:80'}]}]
+    """
+    (listener,) = reader.snapshot(everything).listeners
+    rules = listener.policies
+    assert None not in (rules.cors, rules.jwt, rules.api_keys, rules.basic, rules.ext_auth, rules.transformation)
+    assert rules.authorization and listener.protocol == "HTTP"
     assert "none is called default" in reader.errors("gateways: {x: {port: 1}}\nroutes: [{backends: [{host: 'b:80'}]}]")
 
 
@@ -353,11 +386,14 @@ def test_listener_policies(reader: Reader) -> None:
         - {name: a, authorization: {rules: ['request.path == "/"']}}
     binds:
     - port: 1
-      listeners: [{policies: {basicAuth: {htpasswd: 'a:b'}, cors: {allowOrigins: [x]}}, routes: []}]
+      listeners: [{policies: {basicAuth: {htpasswd: 'a:b'}, cors: {allowOrigins: [x]},
+                             jwtAuth: {issuer: i, jwks: {url: 'https://i'}}, extAuthz: {host: a, protocol: {http: {}}},
+                             transformations: {request: {remove: [a]}}}, routes: []}]
     """
     first, second = reader.snapshot(text, allow_anonymous=True).listeners
     assert first.policies.basic is not None and first.policies.cors is not None
     assert second.policies.api_keys is not None and second.policies.authorization[0].where == "listener/default/a"
+    assert None not in (first.policies.jwt, first.policies.transformation, first.policies.ext_auth)
     assert not first.policies.open, "it belongs to routes"
 
 
@@ -366,6 +402,7 @@ def test_simple_mcp(reader: Reader) -> None:
     mcp:
       port: 3300
       prefixMode: always
+      statefulMode: stateless
       failureMode: failOpen
       targets: [{name: a, stdio: {cmd: x}}, {name: b, mcp: {host: 'http://h/mcp'}}]
       policies: {cors: {allowOrigins: [x]}}
@@ -376,7 +413,7 @@ def test_simple_mcp(reader: Reader) -> None:
     assert route.name == "default/mcp" and route.policies.cors is not None
     assert [match.path for match in route.matches] == [r.PathMatch("exact", "/mcp"), r.PathMatch("exact", "/sse")]
     group = route.backends[0].mcp
-    assert group is not None and (group.prefix, group.fail_open) == ("always", True)
+    assert group is not None and (group.prefix, group.fail_open, group.stateful) == ("always", True, False)
     assert [target.name for target in group.targets] == ["a", "b"]
     assert reader.snapshot("mcp: {targets: [{name: a, stdio: {cmd: x}}]}").listeners[0].port == 3000
     joined = "gateways: {default: {port: 8080}}\nmcp: {targets: [{name: a, stdio: {cmd: x}}]}"

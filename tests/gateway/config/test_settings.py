@@ -10,6 +10,7 @@ import pytest
 
 from quarterdeck.errors import QuarterdeckError, UsageError
 from quarterdeck.gateway import logs
+from quarterdeck.gateway.audit.options import AuditOptions
 from quarterdeck.gateway.options import parse
 
 from .conftest import Reader
@@ -42,6 +43,70 @@ def test_flags_and_variables_win_over_the_file(tmp_path: Path, monkeypatch: pyte
     assert options.file is not None and options.file.path == file
 
 
+AUDIT = """
+audit:
+  file: records.jsonl
+  rotate: {size: 100Mi, keep: 3}
+  onFailure: drop
+  arguments: record
+  redact: [/card/number, "*pin*"]
+  anchor: https://worm.example.org/anchor
+  otlp: http://collector:4318/v1/logs
+  http: https://siem.example.org/in
+  queue: 500
+"""
+
+
+@pytest.mark.parametrize("compat", ["oct", "now"])
+def test_audit(reader: Reader, tmp_path: Path, compat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = reader.file("c.yaml", BIND + AUDIT)
+    arguments = [f"--file={file}", f"--data-dir={tmp_path}", f"--compat={compat}"]
+    options = parse(arguments)
+    assert options.audit_file == Path("records.jsonl")
+    assert options.audit == AuditOptions(
+        on_failure="drop",
+        rotate=100 * 2**20,
+        keep=3,
+        arguments=True,
+        redact=("/card/number", "*pin*"),
+        anchor="https://worm.example.org/anchor",
+        otlp="http://collector:4318/v1/logs",
+        http="https://siem.example.org/in",
+        queue=500,
+    )
+    monkeypatch.setenv("QUARTERDECK_GATEWAY_AUDIT_ON_FAILURE", "block")
+    options = parse([*arguments, "--audit-queue", "7"])
+    assert (options.audit.on_failure, options.audit.queue) == ("block", 7), "variables and flags win"
+    file.write_text(BIND + "audit: {}")
+    options = parse(arguments)
+    assert (options.audit_file, options.audit) == (tmp_path / "audit.jsonl", AuditOptions()), "as without the section"
+    file.write_text(BIND + "audit: {file: '-'}")
+    assert parse(arguments).audit_file is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("rotate: {size: big}", "audit.rotate.size: must be a size such as 100Mi"),
+        ("rotate: {keep: 3}", "audit.rotate: size is required"),
+        ("rotate: {size: 1Mi, keep: -1}", "audit.rotate.keep: must not be negative"),
+        ("file: '-', rotate: {size: 1Mi}", "audit.rotate: there is no file to rotate"),
+        ("file: 'https://x/y'", "audit.file: is a path, - or off; URLs go into otlp or http"),
+        ("file: /", "audit.file: '/' must name a file"),
+        ("otlp: collector:4318", "audit.otlp: must be an http(s) URL"),
+        ("http: ''", "audit.http: is empty; leave it out, or say where"),
+        ("anchor: 's3://bucket'", "audit.anchor: 's3://bucket' must name a file or an http(s) URL"),
+        ("queue: 0", "audit.queue: must be at least 1"),
+        ("redact: ['a,b']", "audit.redact[0]: write one JSON pointer"),
+        ("onFailure: stop", "audit.onFailure: expected one of block, drop, found 'stop'"),
+        ("arguments: all", "audit.arguments: expected one of hash, record, found 'all'"),
+        ("sink: x", "audit.sink: unknown field; known here: anchor, arguments, file"),
+    ],
+)
+def test_audit_that_cannot_be(reader: Reader, body: str, told: str) -> None:
+    assert f"<inline>:2: {told}" in reader.errors(BIND + f"audit: {{{body}}}")
+
+
 def test_one_source_is_enough(reader: Reader) -> None:
     with pytest.raises(UsageError, match="one of --control-plane URL, --config FILE and --file FILE"):
         parse(["--file=x", "--config=y"])
@@ -57,6 +122,7 @@ def test_max_buffer_size(reader: Reader) -> None:
     for found in (old, new):
         route = found.listeners[0].routes[0]
         assert route.policies.max_body == route.backends[0].policies.max_body == 1000
+    assert reader.snapshot(BIND).listeners[0].routes[0].policies.max_body == 4 * 2**20
 
 
 def test_frontend_tls(reader: Reader) -> None:

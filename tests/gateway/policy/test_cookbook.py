@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
-import yaml
 
-from quarterdeck import snapshot as s
-from quarterdeck.gateway.config.standalone import FileOptions, load
-
-from ..conftest import Rig
-from .rig import KEY, jwks, token
+from .cookbook import Kitchen
 
 DOCS = Path(__file__).parents[3] / "docs/gateway.md"
-FOREVER = 4_000_000_000
+USES = (
+    "Tools by user and group", "The token lists its tools", "Keys of teams", "So many calls for each user",
+    "One expensive tool", "So many requests at a time", "A server that fails", "Repeat what may be repeated",
+    "A web page as client", "Client certificates", "An authorizer of your own", "Headers made of claims", "A canary",
+    "Approved tools only", "Records to a collector", "Lock somebody out",
+    "More scopes for some tools, asked for when they are called", "A token for the backend",
+)  # fmt: skip
+"""What people come for: these recipes stay."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     title: str
-    policies: Any
+    text: str
     rows: list[tuple[str, str, str]]
 
 
@@ -39,101 +39,29 @@ def recipes() -> list[Recipe]:
         rows = [
             tuple(c.strip() for c in line.strip("|").split("|")) for line in part.splitlines() if line.startswith("| ")
         ]
-        found.append(Recipe(part.splitlines()[0], yaml.safe_load(code.group(1)), rows[1:]))  # type: ignore[arg-type]
+        found.append(Recipe(part.splitlines()[0], code.group(1), rows[1:]))  # type: ignore[arg-type]
     return found
 
 
 RECIPES = recipes()
 
 
-def snapshot(recipe: Recipe, port: int, directory: Path) -> s.Snapshot:
-    """The recipe's policies on a route in front of the demo server, through the loader of files."""
-    (directory / "jwks.json").write_bytes(msgspec.json.encode(jwks(KEY)))
-    config = {
-        "binds": [
-            {
-                "port": 3000,
-                "listeners": [
-                    {
-                        "name": "web",
-                        "routes": [
-                            {
-                                "matches": [{"path": {"pathPrefix": "/mcp"}}],
-                                "policies": recipe.policies,
-                                "backends": [
-                                    {
-                                        "mcp": {
-                                            "targets": [
-                                                {"name": "demo", "mcp": {"host": f"http://127.0.0.1:{port}/mcp"}}
-                                            ]
-                                        }
-                                    }
-                                ],
-                            }
-                        ],
-                    }
-                ],
-            }
-        ]
-    }
-    loaded = load(FileOptions(inline=yaml.safe_dump(config), compat="now"), {}, directory).snapshot
-    listeners = tuple(
-        msgspec.structs.replace(each, name="web", port=0, address="127.0.0.1") for each in loaded.listeners
-    )
-    return msgspec.structs.replace(loaded, version="v1", listeners=listeners)
-
-
-def headers_of(caller: str) -> dict[str, str]:
-    kind, *rest = caller.split()
-    headers = {"accept": "application/json, text/event-stream"}
-    if kind == "nobody":
-        return headers
-    if kind == "key":
-        return {**headers, "x-api-key": rest[0]}
-    if kind == "password":
-        return {**headers, "authorization": "Basic " + base64.b64encode(rest[0].encode()).decode()}
-    if kind == "page":
-        return {**headers, "origin": rest[0], "access-control-request-method": "POST"}
-    claims: dict[str, Any] = dict(pair.split("=") for pair in rest)
-    if "groups" in claims:
-        claims["groups"] = claims["groups"].split("+")
-    if "scope" in claims:
-        claims["scope"] = claims["scope"].replace("+", " ")
-    return {**headers, "authorization": f"Bearer {token(sub=kind, exp=FOREVER, **claims)}"}
-
-
-async def answer(rig: Rig, caller: str, does: str) -> str:
-    headers = headers_of(caller)
-    verb, *rest = does.split()
-    if verb not in ("lists", "calls"):
-        body = {"jsonrpc": "2.0", "id": 1, "method": "ping"} if verb == "POST" else None
-        response = await rig.request(rest[0], body, method=verb, listener="web", headers=headers)
-        await response.read()
-        return str(response.status)
-    headers["mcp-session-id"] = await rig.initialize("/mcp", listener="web", headers=headers)
-    if verb == "lists":
-        told = await rig.rpc("/mcp", "tools/list", listener="web", headers=headers)
-        return ", ".join(sorted(tool["name"] for tool in told["result"]["tools"]))
-    arguments = {"a": 1, "b": 2} if rest[0] == "add" else {"text": "x"}
-    params = {"name": rest[0], "arguments": arguments}
-    told = await rig.rpc("/mcp", "tools/call", params, listener="web", headers=headers)
-    if "error" not in told:
-        return "result"
-    if told["error"]["code"] == 403:
-        return "403"
-    assert told["error"] == {"code": -32602, "message": f"Unknown tool: {rest[0]}"}
-    return "unknown tool"
+@pytest.fixture
+async def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kitchen]:
+    monkeypatch.chdir(tmp_path)
+    made = Kitchen(tmp_path)
+    yield made
+    await made.stop()
 
 
 def test_there_is_a_cookbook() -> None:
-    assert len(RECIPES) >= 7 and all(recipe.rows for recipe in RECIPES)
+    assert all(recipe.rows for recipe in RECIPES)
+    assert set(USES) - {recipe.title for recipe in RECIPES} == set()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.title)
-async def test_recipe(bare: Rig, peer: int, tmp_path: Path, recipe: Recipe) -> None:
-    bare.gateway.use(snapshot(recipe, peer, tmp_path))
-    await bare.gateway.listeners.settled()
+async def test_recipe(kitchen: Kitchen, recipe: Recipe) -> None:
+    await kitchen.serve(recipe.text)
     for caller, does, expected in recipe.rows:
-        if caller.startswith("-"):
-            continue
-        assert await answer(bare, caller, does) == expected, (caller, does)
+        if not caller.startswith("-"):
+            assert await kitchen.does(caller, does) == expected, (caller, does)

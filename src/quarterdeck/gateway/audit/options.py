@@ -75,11 +75,11 @@ def from_flags(given: Namespace) -> AuditOptions:
         arguments=given.audit_arguments == "record",
         redact=tuple(part.strip() for part in given.audit_redact.split(",") if part.strip()),
         anchor=given.audit_anchor,
-        otlp=_url(given.audit_otlp, "--audit-otlp"),
-        http=_url(given.audit_http, "--audit-http"),
+        otlp=url(given.audit_otlp, "--audit-otlp"),
+        http=url(given.audit_http, "--audit-http"),
         queue=max(1, int(_number(given.audit_queue, "--audit-queue"))),
         access_log=given.access_log,
-        trace=_url(given.trace_otlp, "--trace-otlp"),
+        trace=url(given.trace_otlp, "--trace-otlp"),
         sample=_number(given.trace_sample, "--trace-sample"),
     )
 
@@ -102,7 +102,8 @@ def path_of(text: str) -> Path | None:
     return None if text == "-" else Path(text)
 
 
-def _url(text: str, flag: str) -> str:
+def url(text: str, flag: str) -> str:
+    """Empty, or an http(s) URL. Raises UsageError."""
     if text and (not is_url(text) or not urlsplit(text).hostname):
         raise UsageError(f"{flag}={text}: must be an http(s) URL")
     return text

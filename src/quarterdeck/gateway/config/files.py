@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,12 +14,18 @@ from quarterdeck.errors import QuarterdeckError
 from quarterdeck.snapshot import Snapshot, decode, encode
 
 from ..children import Children
-from .standalone import FileOptions, Loaded
+from .standalone import FileOptions, Loaded, Settings
 from .validate import validated
 
 _log = logging.getLogger("quarterdeck.gateway.config")
 POLL = 1.0
 """Seconds between looks at the file."""
+
+_WRITTEN = {
+    "admin": "config.adminAddr", "stats": "config.statsAddr", "ready": "config.readinessAddr",
+    "log_level": "config.logging.level", "log_format": "config.logging.format", "audit": "audit",
+}  # fmt: skip
+"""Where a file says what."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -33,6 +40,7 @@ class FileSource:
         self._stamp: Stamp = ()
         self._files: frozenset[Path] = frozenset()
         self.loaded: Loaded | None = None
+        self._settings: Settings | None = None
         self.since = ""
         """When :attr:`loaded` came into use, RFC 3339."""
         self.error = ""
@@ -75,7 +83,7 @@ class FileSource:
         return True
 
     def _serve(self) -> Loaded:
-        loaded = validated(self._options)
+        loaded = self._noted(validated(self._options))
         snapshot = self._children.place(decode(encode(loaded.snapshot)))
         self._use(snapshot)
         self._children.keep(snapshot.children)
@@ -87,6 +95,17 @@ class FileSource:
             _log.warning("%s", warning)
         _log.info("serving %s (%s), version %s", loaded.name, loaded.title, snapshot.version)
         return loaded
+
+    def _noted(self, loaded: Loaded) -> Loaded:
+        """With a warning where settings of the process changed: they are those it was started with."""
+        if self._settings is None:
+            self._settings = loaded.settings
+        before, after = asdict(self._settings), asdict(loaded.settings)
+        changed = [_WRITTEN[name] for name in before if before[name] != after[name]]
+        if not changed:
+            return loaded
+        told = f"{loaded.name}: changed, and in effect from the next start on: {', '.join(changed)}"
+        return replace(loaded, warnings=(*loaded.warnings, told))
 
     def _look(self) -> Stamp:
         """What tells that a file was written: size, time and place on the disk."""

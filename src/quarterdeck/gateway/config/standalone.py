@@ -44,6 +44,14 @@ class Settings:
     ready: str = ""
     log_level: str = ""
     log_format: str = ""
+    audit: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Flag (``audit-otlp``) → what it is given."""
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """What stands for flags of the process that are not given."""
+        addresses = {"admin": self.admin, "stats": self.stats, "ready": self.ready}
+        return {flag: text for flag, text in {**addresses, **self.audit}.items() if text}
 
 
 @dataclass(frozen=True, slots=True)

@@ -364,6 +364,8 @@ class _Closed(Chain):
 def mcp_chain(policies: Policies, services: Services, where: str) -> Chain | None:
     """The rules of one target of an MCP backend; None when it has none that concern a target."""
     scopes = policies.mcp_authentication is not None and policies.mcp_authentication.tool_scopes
-    if policies.mcp_authorization or scopes or policies.credential is not None or policies.transformation is not None:
+    told = policies.ext_auth is not None and policies.ext_auth.copy_headers  # the authorizer's headers go on, too
+    changes = policies.credential is not None or policies.transformation is not None or told
+    if policies.mcp_authorization or scopes or changes:
         return chain_for(policies, services, where=where)
     return None

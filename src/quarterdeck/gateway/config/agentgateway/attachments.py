@@ -12,6 +12,9 @@ from . import now
 from .context import Context
 from .rules import policies
 
+_NAMESPACE = (None, "", "default")
+"""Where the gateways and backends of a file are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -70,6 +73,7 @@ class Structured:
             return (
                 level == "listener"
                 and gateway.gateway_name in place.gateways
+                and gateway.gateway_namespace in _NAMESPACE
                 and gateway.listener_name in (None, place.listener)
                 and gateway.port in (None, place.port)
             )
@@ -77,11 +81,12 @@ class Structured:
             route = model.route
             return (
                 level == "route"
+                and route.kind in (None, "HTTPRoute")
                 and place.route == f"{route.namespace or 'default'}/{route.name}"
                 and route.rule_name in (None, place.rule)
             )
         named = model.backend.backend if model.backend is not None else None
-        if named is None or level != ("target" if named.section else "backend"):
+        if named is None or named.namespace not in _NAMESPACE or level != ("target" if named.section else "backend"):
             return False
         same = place.backend == named.name or place.backend.endswith(f"/{named.name}")
         return same and named.section in (None, place.target)

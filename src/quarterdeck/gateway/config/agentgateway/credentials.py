@@ -7,10 +7,28 @@ from typing import Any
 import msgspec
 
 from quarterdeck.snapshot import policies as s
+from quarterdeck.snapshot.sign_in import AuthMethod
 
 from ..document import Path_
 from .context import Context
-from .shared import BackendAuth, ExpressionLocation, KeySource, LocationModel, TokenExchange
+from .shared import (
+    BackendAuth,
+    ClientAuth,
+    CrossAppAccess,
+    ExpressionLocation,
+    KeySource,
+    LocationModel,
+    TokenEndpoint,
+    TokenExchange,
+)
+
+_METHODS: dict[str, AuthMethod] = {
+    "clientSecretBasic": "client_secret_basic",
+    "clientSecretPost": "client_secret_post",
+    "privateKeyJwt": "private_key_jwt",
+}
+_ID_JAG = "urn:ietf:params:oauth:token-type:id-jag"
+_ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the name of a type
 
 
 def location(context: Context, path: Path_, model: LocationModel | None) -> s.Location:
@@ -66,13 +84,20 @@ def backend(context: Context, path: Path_, model: BackendAuth) -> s.BackendCrede
     """What a backend is shown; None after an error."""
     kind = context.one_of(
         path,
-        {"key": model.key, "passthrough": model.passthrough, "oauthTokenExchange": model.oauth_token_exchange},
+        {
+            "key": model.key,
+            "passthrough": model.passthrough,
+            "oauthTokenExchange": model.oauth_token_exchange,
+            "crossAppAccess": model.cross_app_access,
+        },
     )
     if kind == "passthrough" and model.passthrough is not None:
         where = location(context, (*path, "passthrough", "location"), model.passthrough.location or model.location)
         return s.BackendCredential("passthrough", location=where)
     if kind == "oauthTokenExchange" and model.oauth_token_exchange is not None:
         return _exchange(context, (*path, "oauthTokenExchange"), model.oauth_token_exchange)
+    if kind == "crossAppAccess" and model.cross_app_access is not None:
+        return _cross_app(context, (*path, "crossAppAccess"), model.cross_app_access)
     key = model.key
     if key is None:
         return None
@@ -86,21 +111,72 @@ def backend(context: Context, path: Path_, model: BackendAuth) -> s.BackendCrede
 
 
 def _exchange(context: Context, path: Path_, model: TokenExchange) -> s.BackendCredential | None:
+    url = _endpoint(context, path, model)
+    if url is None:
+        return None
+    oauth = s.OAuthClient(
+        url,
+        scopes=tuple(model.scopes),
+        audiences=tuple(model.audiences),
+        resources=tuple(model.resources),
+        requested_token_type=model.requested_token_type or "",
+        grant="jwt_bearer" if model.grant_type == "jwtBearer" else "token_exchange",
+        **_client(context, (*path, "clientAuth"), model.client_auth),
+    )
+    where = location(context, (*path, "authorizationLocation"), model.authorization_location)
+    return s.BackendCredential("token_exchange", location=where, oauth=oauth)
+
+
+def _cross_app(context: Context, path: Path_, model: CrossAppAccess) -> s.BackendCredential | None:
+    """ID-JAG: the scopes are asked of both, audience and resources of the identity provider."""
+    first, second = (*path, "identityProvider"), (*path, "resourceAuthorizationServer")
+    urls = (
+        _endpoint(context, first, model.identity_provider),
+        _endpoint(context, second, model.resource_authorization_server),
+    )
+    if not model.audience:
+        context.error((*path, "audience"), "is empty; name the resource's authorization server")
+    if urls[0] is None or urls[1] is None:
+        return None
+    assertion = s.OAuthClient(
+        urls[0],
+        scopes=tuple(model.scopes),
+        audiences=(model.audience,),
+        resources=tuple(model.resources),
+        requested_token_type=_ID_JAG,
+        subject_token_type=_ID_TOKEN,
+        **_client(context, (*first, "clientAuth"), model.identity_provider.client_auth),
+    )
+    oauth = s.OAuthClient(
+        urls[1],
+        scopes=tuple(model.scopes if model.access_token_scopes is None else model.access_token_scopes),
+        grant="jwt_bearer",
+        assertion=assertion,
+        **_client(context, (*second, "clientAuth"), model.resource_authorization_server.client_auth),
+    )
+    return s.BackendCredential("token_exchange", oauth=oauth)
+
+
+def _endpoint(context: Context, path: Path_, model: TokenExchange | TokenEndpoint) -> str | None:
+    """URL of a token endpoint; None after an error."""
     if not model.host:
         context.error((*path, "host"), "is required: the token endpoint's address")
         return None
     base = model.host
     if "://" not in base:
         base = f"{'https' if base.endswith(':443') else 'http'}://{base}"
-    client = model.client_auth
-    oauth = s.OAuthClient(
-        base.rstrip("/") + "/" + model.path.lstrip("/"),
-        client.client_id if client is not None else "",
-        (client.client_secret or "") if client is not None else "",
-        tuple(model.scopes),
-        tuple(model.audiences),
-        tuple(model.resources),
-        model.requested_token_type or "",
-    )
-    where = location(context, (*path, "authorizationLocation"), model.authorization_location)
-    return s.BackendCredential("token_exchange", location=where, oauth=oauth)
+    return base.rstrip("/") + "/" + model.path.lstrip("/")
+
+
+def _client(context: Context, path: Path_, model: ClientAuth | None) -> dict[str, Any]:
+    """What an OAuthClient says of itself."""
+    if model is None:
+        return {}
+    if model.method == "privateKeyJwt" or model.signing_key is not None:
+        if model.signing_key is None or model.client_secret is not None or model.method != "privateKeyJwt":
+            context.error(path, "method: privateKeyJwt goes with signingKey, the others with clientSecret")
+        return {"client_id": model.client_id, "auth_method": "private_key_jwt", "private_key": model.signing_key or ""}
+    if model.method is not None and model.client_secret is None:
+        context.error((*path, "clientSecret"), f"is required for {model.method}")
+    method = _METHODS[model.method] if model.method is not None else ""
+    return {"client_id": model.client_id, "client_secret": model.client_secret or "", "auth_method": method}

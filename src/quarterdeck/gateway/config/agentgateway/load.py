@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from ..document import Document, Path_, Problem, Report
 from ..standalone import FileOptions, Loaded, Settings
 from . import now, oct
 from .attachments import Attachments, Named, Structured
+from .auditing import flags as audit_flags
 from .context import Context
 from .listeners import Listeners
 from .routes import Routes
@@ -54,7 +55,7 @@ def load(text: str, options: FileOptions, environment: Mapping[str, str], base: 
     root = attempt.root
     assert root is not None
     snapshot = _translate(context, root, attempt.old)
-    settings = _settings(context, root)
+    settings = replace(_settings(context, root), audit=audit_flags(context, root.audit))
     report.check()
     warnings = sorted(set(report.warnings), key=lambda problem: (problem.line, problem.path, problem.message))
     title = TITLES[attempt.generation] if told else "agentgateway, of either generation"
@@ -153,7 +154,7 @@ def _settings(context: Context, root: now.Root) -> Settings:
             context.error((*where, "maxVersion"), "TLS 1.3 cannot be switched off; remove it")
     if config is None:
         return Settings()
-    addresses: dict[str, str] = {}
+    addresses = {"admin": "", "stats": "", "ready": ""}
     for name, written, text in (
         ("admin", "adminAddr", config.admin_addr),
         ("stats", "statsAddr", config.stats_addr),
@@ -163,9 +164,9 @@ def _settings(context: Context, root: now.Root) -> Settings:
             addresses[name] = _address(context, ("config", written), text)
     logging = config.logging
     if logging is None:
-        return Settings(**addresses)
+        return Settings(*addresses.values())
     level = logging.level if isinstance(logging.level, str) else ",".join(logging.level or [])
-    return Settings(**addresses, log_level=level, log_format=logging.format or "")
+    return Settings(*addresses.values(), log_level=level, log_format=logging.format or "")
 
 
 def _address(context: Context, path: Path_, text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import field
 
 from ..fields import Duration, Enforced, File, Harmless, Model, Refused, Secret
+from .auditing import Audit
 from .llm import LLM, AiBackend, Llm
 from .oct import DYNAMIC, TCP, TcpRoute
 from .policies import (
@@ -183,7 +184,10 @@ class RouteTarget(Model):
     name: str
     namespace: str | None = None
     rule_name: str | None = None
-    kind: str | None = None
+    kind: Annotated[
+        Literal["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"] | None,
+        Enforced("test_attachments.py::test_policies_of_other_kinds_of_routes_fit_nothing"),
+    ] = None
 
 
 class BackendName(Model):
@@ -220,7 +224,9 @@ class TargetedPolicy(Model):
     name: str | ResourceName
     target: PolicyTarget
     policy: RoutePolicies
-    phase: Literal["route", "gateway"] = "route"
+    phase: Annotated[Literal["route", "gateway"], Enforced("test_attachments.py::test_the_gateway_phase_of_today")] = (
+        "route"
+    )
 
 
 class HttpFrontend(Model):
@@ -251,7 +257,7 @@ class TlsFrontend(Model):
 class FrontendPolicies(Model):
     proof: ClassVar[str] = "test_settings.py::test_max_buffer_size"
     http: HttpFrontend | None = None
-    tls: TlsFrontend | None = None
+    tls: Annotated[TlsFrontend | None, Enforced("test_settings.py::test_frontend_tls")] = None
     tcp: Annotated[dict[str, Any] | None, SOCKETS] = None
     network_authorization: Annotated[
         RuleSet | None, Refused("write the rules (source.address) as authorization of the gateway or route")
@@ -319,3 +325,5 @@ class Root(Model):
     binds: Annotated[list[Bind], Enforced("test_routes.py::test_listeners")] = []
     workloads: Annotated[list[dict[str, Any]], SERVICE] = []
     services: Annotated[list[dict[str, Any]], SERVICE] = []
+    audit: Annotated[Audit | None, Enforced("test_settings.py::test_audit")] = None
+    """Ours."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import field
 
 from ..fields import Duration, Enforced, File, Harmless, Model, Refused
+from .auditing import Audit
 from .llm import LLM, AiBackendOct, AiPolicyOct
 from .shared import (
     GRPC,
@@ -268,3 +269,5 @@ class Root(Model):
     ] = []
     workloads: Annotated[list[dict[str, Any]], SERVICE] = []
     services: Annotated[list[dict[str, Any]], SERVICE] = []
+    audit: Annotated[Audit | None, Enforced("test_settings.py::test_audit")] = None
+    """Ours."""

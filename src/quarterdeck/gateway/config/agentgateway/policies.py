@@ -145,7 +145,7 @@ class ExtAuthz(Model):
     proof: ClassVar[str] = "test_policies.py::test_ext_authz"
     service: Annotated[ServiceRef | None, SERVICE] = None
     host: str | None = None
-    backend: str | None = None
+    backend: Annotated[str | None, Refused("name the authorizer's address with host")] = None
     policies: Annotated[dict[str, Any] | None, BACKEND_TLS] = None
     protocol: AuthzProtocol | None = None
     failure_mode: Literal["allow", "deny"] | DenyWithStatus = "deny"

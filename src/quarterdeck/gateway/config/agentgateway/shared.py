@@ -272,9 +272,16 @@ class KeyFile(Model):
 
 
 class ClientAuth(Model):
-    proof: ClassVar[str] = "test_policies.py::test_token_exchange"
+    """With a secret, or the ``signingKey`` (PEM) of ``privateKeyJwt``."""
+
+    proof: ClassVar[str] = "test_policies.py::test_clients_of_token_endpoints"
     client_id: str
     client_secret: Secret | None = None
+    method: Literal["clientSecretBasic", "clientSecretPost", "privateKeyJwt"] | None = None
+    signing_key: Secret | None = None
+    alg: Annotated[str | None, Harmless("the algorithm is the key's own")] = None
+    kid: Annotated[str | None, Refused("assertions carry no key id; remove it")] = None
+    assertion_audience: Annotated[str | None, Refused("assertions are for the token endpoint's URL; remove it")] = None
 
 
 class TokenExchange(Model):
@@ -286,9 +293,9 @@ class TokenExchange(Model):
     backend: Annotated[str | None, Refused("name the token endpoint's address with host")] = None
     policies: Annotated[dict[str, Any] | None, Refused("write host as https://…")] = None
     path: str = "/"
-    grant_type: Annotated[Literal["tokenExchange"], Enforced("test_fields.py::test_values_that_are_not_served")] = (
-        "tokenExchange"
-    )
+    grant_type: Annotated[
+        Literal["tokenExchange", "jwtBearer"], Enforced("test_policies.py::test_clients_of_token_endpoints")
+    ] = "tokenExchange"
     subject_token: Annotated[dict[str, Any] | None, Refused("the caller's own token is exchanged; remove it")] = None
     actor_token: Annotated[dict[str, Any] | None, Refused("no actor is named; remove it")] = None
     audiences: list[str] = []
@@ -298,6 +305,30 @@ class TokenExchange(Model):
     client_auth: ClientAuth | None = None
     additional_params: Annotated[dict[str, str] | None, Refused("only RFC 8693's parameters are sent")] = None
     authorization_location: LocationModel | None = None
+    cache: Annotated[dict[str, Any] | None, Harmless("tokens are kept as long as they are valid")] = None
+
+
+class TokenEndpoint(Model):
+    proof: ClassVar[str] = "test_policies.py::test_cross_app_access"
+    client_auth: ClientAuth
+    host: str | None = None
+    service: Annotated[ServiceRef | None, SERVICE] = None
+    backend: Annotated[str | None, Refused("name the token endpoint's address with host")] = None
+    policies: Annotated[dict[str, Any] | None, Refused("write host as https://…")] = None
+    path: str = "/"
+
+
+class CrossAppAccess(Model):
+    """The caller's identity token for an ID-JAG at the identity provider, that for a token of the resource."""
+
+    proof: ClassVar[str] = "test_policies.py::test_cross_app_access"
+    identity_provider: TokenEndpoint
+    resource_authorization_server: TokenEndpoint
+    audience: str
+    resources: list[str] = []
+    scopes: list[str] = []
+    subject_token: Annotated[dict[str, Any] | None, Refused("the caller's own token is exchanged; remove it")] = None
+    access_token_scopes: list[str] | None = None
     cache: Annotated[dict[str, Any] | None, Harmless("tokens are kept as long as they are valid")] = None
 
 
@@ -318,9 +349,7 @@ class BackendAuth(Model):
     copilot: Annotated[Empty | None, Refused("GitHub Copilot's credentials come with the LLM gateway")] = None
     jwt_sign: Annotated[dict[str, Any] | None, Refused("tokens are not signed here; use a key")] = None
     oauth_token_exchange: TokenExchange | None = None
-    cross_app_access: Annotated[
-        dict[str, Any] | None, Refused("token exchange is not done here; use passthrough or a key")
-    ] = None
+    cross_app_access: CrossAppAccess | None = None
 
 
 class RateLimitModel(Model):
@@ -493,7 +522,7 @@ class RawConfig(Model):
     connection_min_termination_deadline: Annotated[Duration | None, Harmless("a drained gateway ends at once")] = None
     worker_threads: Annotated[str | int | None, Harmless("processes are set by QUARTERDECK_GATEWAY_WORKERS")] = None
     tracing: Annotated[Tracing | None, Harmless("spans are sent to QUARTERDECK_GATEWAY_TRACE_OTLP")] = None
-    logging: Logging | None = None
+    logging: Annotated[Logging | None, Enforced("test_settings.py::test_logging")] = None
     metrics: Annotated[Metrics | None, Harmless("series have agentgateway's labels")] = None
     backend: Annotated[BackendSettings | None, SOCKETS] = None
     hbone: Annotated[Hbone | None, NO_MESH] = None

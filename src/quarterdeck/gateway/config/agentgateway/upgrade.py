@@ -19,6 +19,7 @@ def upgrade(old: oct.Root) -> now.Root:
         config=None if old.config is None else _as(now.Config, old.config),
         binds=[now.Bind(port=bind.port, listeners=[_listener(one) for one in bind.listeners]) for bind in old.binds],
         frontend_policies=None if http is None else now.FrontendPolicies(http=http),
+        audit=old.audit,
     )
 
 
