@@ -162,11 +162,12 @@ def _settings(context: Context, root: now.Root) -> Settings:
     ):
         if text is not None:
             addresses[name] = _address(context, ("config", written), text)
+    settings = Settings(addresses["admin"], addresses["stats"], addresses["ready"])
     logging = config.logging
     if logging is None:
-        return Settings(*addresses.values())
+        return settings
     level = logging.level if isinstance(logging.level, str) else ",".join(logging.level or [])
-    return Settings(*addresses.values(), log_level=level, log_format=logging.format or "")
+    return replace(settings, log_level=level, log_format=logging.format or "")
 
 
 def _address(context: Context, path: Path_, text: str) -> str:
