@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,9 +43,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 
+from .a2a_tables import a2a_tables
+from .approvals_tables import approvals_tables
 from .governance_tables import governance_tables
+from .runs_tables import runs_tables
 
-VERSION = 3
+VERSION = 5
 _MIGRATION_LOCK = 0x7164_6462
 
 _meta = MetaData()
@@ -84,6 +87,7 @@ tasks = Table(
     Column("data", Text, nullable=False),
     Column("updated_at", String(32), nullable=False),
     Column("state", String(32), index=True),
+    Column("status_at", String(32)),
 )
 
 Row = dict[str, Any]
@@ -100,6 +104,12 @@ class TaskRow:
     protocol_version: str
     state: str
     data: str
+    status_at: str = ""
+    """When the status was reported: ISO 8601, UTC, milliseconds."""
+
+
+Record = Callable[[AsyncConnection, str, str, str], Awaitable[bool]]
+"""Told of a task in the transaction that saves it, before it is saved: agent, id, data; whether others are to look."""
 
 
 def now() -> str:
@@ -113,6 +123,9 @@ class Database:
         self._engine = engine
         sqlite = engine.dialect.name == "sqlite"
         self._writer: AbstractAsyncContextManager[None] = asyncio.Lock() if sqlite else nullcontext()
+        self.record: Record | None = None
+        self.queued = asyncio.Event()
+        """Set when :attr:`record` queued something."""
 
     @classmethod
     async def open(cls, url: str) -> Database:
@@ -235,18 +248,21 @@ class Database:
         """Save a task, new or not. ``unchanged_since``: only if its ``updated_at`` still is this; raises Conflict."""
         values: Row = {
             "session_id": task.session, "protocol_version": task.protocol_version, "data": task.data,
-            "state": task.state, "updated_at": now(),
+            "state": task.state, "updated_at": now(), "status_at": task.status_at or now()[:23] + "Z",
         }  # fmt: skip
         where = and_(tasks.c.agent == task.agent, tasks.c.id == task.id)
         if unchanged_since is not None:
             where = and_(where, tasks.c.updated_at == unchanged_since)
         async with self.write() as connection:
+            told = await self.record(connection, task.agent, task.id, task.data) if self.record is not None else False
             done = await connection.execute(update(tasks).where(where).values(**values))
             if done.rowcount == 0 and unchanged_since is not None:
                 raise Conflict(f"task {task.id!r} of agent {task.agent} has changed since {unchanged_since}")
             if done.rowcount == 0:
                 values |= {"id": task.id, "agent": task.agent, "user_id": task.user}
                 await connection.execute(insert(tasks).values(**values))
+        if told:
+            self.queued.set()
 
     async def touch_tasks(self, agent: str, ids: list[str]) -> None:
         """Renew ``updated_at`` of an agent's tasks; unknown ids are passed over."""
@@ -343,13 +359,20 @@ def _migrate(connection: Connection) -> None:
             f"{_named(connection.engine)} has schema {found} of a newer Quarterdeck, this release knows {VERSION}; "
             "run the newer release again"
         )
+    approvals_tables.create_all(connection)
     if found is None:
         _meta.create_all(connection)
         governance_tables.create_all(connection)
+        a2a_tables.create_all(connection)
+        runs_tables.create_all(connection)
         connection.execute(insert(schema_version).values(version=VERSION))
         return
     if found < 2:  # tasks of before have no state: their replicas are gone and nobody asks for them by it
         connection.execute(DDL("ALTER TABLE tasks ADD COLUMN state VARCHAR(32)"))
         connection.execute(DDL("CREATE INDEX ix_tasks_state ON tasks (state)"))
+    if found < 5:
+        connection.execute(DDL("ALTER TABLE tasks ADD COLUMN status_at VARCHAR(32)"))
     governance_tables.create_all(connection)
+    a2a_tables.create_all(connection)
+    runs_tables.create_all(connection)
     connection.execute(update(schema_version).values(version=VERSION))

@@ -8,6 +8,8 @@ rows only, whatever ``X-User-Id`` or ``agent_ref`` it sends.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -32,12 +34,15 @@ def failure(error: QuarterdeckError) -> dict[str, Any]:
 class KagentApi:
     """Sessions, events and tasks of agents."""
 
-    def __init__(self, database: Database, identity: Identity) -> None:
+    def __init__(self, database: Database, identity: Identity, more: Sequence[Route] = ()) -> None:
+        """``more``: routes of others on the same port."""
+        self._more = more
         self._database = database
         self._identity = identity
 
-    def router(self) -> Router:
-        return Router(self._routes(), failure)
+    def router(self, more: Sequence[Route] = ()) -> Router:
+        """``more``: further routes that :meth:`who` may serve."""
+        return Router([*self._routes(), *more], failure)
 
     def _routes(self) -> list[Route]:
         return [
@@ -57,6 +62,7 @@ class KagentApi:
             route("POST", "/api/tasks/heartbeat", self.touch_tasks),
             route("GET", "/api/tasks/{id}", self.get_task),
             route("DELETE", "/api/tasks/{id}", self.delete_task),
+            *self._more,
         ]
 
     async def health(self, call: Call) -> Answer:
@@ -68,29 +74,29 @@ class KagentApi:
         return Answer(envelope({"version": __version__}))
 
     async def me(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         return Answer(envelope({"user_id": user, "agent": agent}))
 
     async def create_session(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         body = call.body()
         name, source = call.text(body, "name"), call.text(body, "source")
         row = await self._database.create_session(agent, user, call.text(body, "id"), name, source)
         return Answer(envelope(_session(row), "session created"), 201)
 
     async def list_sessions(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         rows = await self._database.list_sessions(agent, user)
         return Answer(envelope([_session(row) for row in rows]))
 
     async def list_agent_sessions(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         asked = f"{call.parameters['namespace']}/{call.parameters['name']}"
         rows = await self._database.list_sessions(agent, user) if asked == agent else []
         return Answer(envelope([_session(row) for row in rows]))
 
     async def get_session(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         row = await self._database.session(agent, user, call.parameters["id"])
         limit = _integer(call.query.get("limit", "-1"), "limit")
         ascending = call.query.get("order", "desc") == "asc"
@@ -98,17 +104,17 @@ class KagentApi:
         return Answer(envelope({"session": _session(row), "events": [_event(e) for e in found]}))
 
     async def delete_session(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         await self._database.delete_session(agent, user, call.parameters["id"])
         return Answer(envelope(None, "session deleted"))
 
     async def session_tasks(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         rows = await self._database.list_tasks(agent, user, call.parameters["id"])
         return Answer(envelope([json.loads(row["data"]) for row in rows]))
 
     async def append_event(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         body = call.body()
         data = body.get("data")
         if data is None:
@@ -119,18 +125,19 @@ class KagentApi:
         return Answer(envelope(_event(row), "event added"), 201)
 
     async def save_task(self, call: Call) -> Answer:
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         body = call.body()
         task_id = call.text(body, "id", required=True)
         session_id = call.text(body, "contextId") or call.text(body, "context_id") or ""
         version = "0.3" if body.get("kind") == "task" else "1.0"
-        row = TaskRow(agent, user, str(task_id), session_id, version, _state(body), json.dumps(body))
+        data, moment = json.dumps(body), _status_at(body)
+        row = TaskRow(agent, user, str(task_id), session_id, version, _state(body), data, moment)
         await self._database.save_task(row, unchanged_since=call.query.get("unchanged_since"))
         return Answer(envelope(body, "task saved"), 201)
 
     async def list_tasks(self, call: Call) -> Answer:
         """``?state=submitted,working``: an agent's tasks in these states, of every user. Ours, not kagent's."""
-        agent, _ = await self._who(call)
+        agent, _ = await self.who(call)
         states = [state for state in call.query.get("state", "").split(",") if state]
         if not states:
             raise BadRequest("state: is missing; name one or more task states, e.g. ?state=submitted,working")
@@ -140,7 +147,7 @@ class KagentApi:
 
     async def touch_tasks(self, call: Call) -> Answer:
         """``{"ids": [...]}``: the caller still works on these tasks. Ours, not kagent's."""
-        agent, _ = await self._who(call)
+        agent, _ = await self.who(call)
         ids = call.body().get("ids")
         if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
             raise BadRequest("ids: must be a list of task ids")
@@ -149,18 +156,18 @@ class KagentApi:
 
     async def get_task(self, call: Call) -> Answer:
         """With ``X-User-ID``, a task of that user only."""
-        agent, user = await self._who(call)
+        agent, user = await self.who(call)
         row = await self._database.task(agent, call.parameters["id"])
         if call.header(b"x-user-id") and row["user_id"] != user:
             raise NotFound(f"task {row['id']!r} of agent {agent} does not exist", name=str(row["id"]))
         return Answer(envelope(json.loads(row["data"])))
 
     async def delete_task(self, call: Call) -> Answer:
-        agent, _ = await self._who(call)
+        agent, _ = await self.who(call)
         await self._database.delete_task(agent, call.parameters["id"])
         return Answer(envelope(None, "task deleted"))
 
-    async def _who(self, call: Call) -> tuple[str, str]:
+    async def who(self, call: Call) -> tuple[str, str]:
         """The verified agent, and the user it says it works for."""
         agent = await self._identity.agent(call.header(b"authorization"))
         user = call.header(b"x-user-id") or call.query.get("user_id") or DEFAULT_USER
@@ -181,6 +188,19 @@ def _state(task: dict[str, Any]) -> str:
     status = task.get("status")
     state = status.get("state") if isinstance(status, dict) else None
     return str(state or "unknown").removeprefix("TASK_STATE_").lower().replace("_", "-")[:32]
+
+
+def _status_at(task: dict[str, Any]) -> str:
+    """When the status was reported, in the one form that sorts; empty when it does not say."""
+    status = task.get("status")
+    try:
+        moment = datetime.fromisoformat(str(status["timestamp"])) if isinstance(status, dict) else None
+    except (KeyError, ValueError):
+        return ""
+    if moment is None:
+        return ""
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _session(row: Row) -> dict[str, Any]:
