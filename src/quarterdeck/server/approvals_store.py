@@ -41,7 +41,7 @@ class ApprovalStore:
         self._database = database
         self._rules = rules
         self._same = same
-        self._clock = clock
+        self.clock = clock
         self.changed: list[Changed] = []
 
     async def request(self, gateway: str, wanted: Wanted) -> Approval:
@@ -52,7 +52,7 @@ class ApprovalStore:
             if found is not None and set(wanted.rules) <= set(found.wanted.rules):
                 return found
             if found is not None:  # a policy came that it was not asked for
-                await self._write(found, _over(found, "Void", "another policy demands an approval now", self._clock()))
+                await self._write(found, _over(found, "Void", "another policy demands an approval now", self.clock()))
                 continue
             made = await self._create(gateway, wanted, slot)
             if made is not None:
@@ -63,7 +63,7 @@ class ApprovalStore:
     async def decide(self, approval: Approval, decision: Decision) -> Approval:
         """Take somebody's word. Raises Conflict when it is not open any more, Forbidden when it does not count."""
         for _ in range(_TRIES):
-            now = self._clock()
+            now = self.clock()
             if approval.state not in a.OPEN or approval.expires <= now:
                 state = approval.state if approval.state not in a.OPEN else "Expired"
                 raise Conflict(f"approval {approval.id} is {state}: {approval.message or 'nothing can be decided'}")
@@ -86,7 +86,7 @@ class ApprovalStore:
             wrong = a.differs(found.wanted, shown) or ("gateway" if found.gateway != gateway else "")
             if wrong:
                 raise Forbidden(f"approval {found.id} was given for another call: {wrong} differs")
-            now = self._clock()
+            now = self.clock()
             if found.state == "Consumed":
                 raise Forbidden(f"approval {found.id} was used already; an approval is good for one call")
             if found.state not in a.OPEN:
@@ -127,7 +127,7 @@ class ApprovalStore:
 
     async def sweep(self) -> list[Approval]:
         """Expire what is overdue and forget what is long over; gives the expired ones."""
-        now = self._clock()
+        now = self.clock()
         overdue = and_(approvals.c.state.in_(sorted(a.OPEN)), approvals.c.expires <= now)
         expired: list[Approval] = []
         for row in await self._database.rows(select(approvals).where(overdue).limit(_LISTED)):
@@ -148,7 +148,7 @@ class ApprovalStore:
         rows = await self._database.rows(select(approvals).where(approvals.c.slot == slot))
         if not rows:
             return None
-        found, now = _read(rows[0]), self._clock()
+        found, now = _read(rows[0]), self.clock()
         if found.expires > now:
             return found
         if found.state in a.OPEN:
@@ -163,7 +163,7 @@ class ApprovalStore:
         caller = wanted.agent or wanted.principal
         if await self._count(and_(approvals.c.agent == caller, approvals.c.state == "Pending")) >= _OPEN:
             raise Conflict(f"{caller} has {_OPEN} requests for approval open; have some decided first")
-        now = round(self._clock(), 3)
+        now = round(self.clock(), 3)
         rules = self._rules()
         unknown = [name for name in wanted.rules if rules(name) is None]
         if unknown:

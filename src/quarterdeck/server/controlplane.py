@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 from quarterdeck.apiserver.crd.conversion import InProcess
 from quarterdeck.apiserver.security import write_kubeconfig
+from quarterdeck.apiserver.security.pki import ADMIN_NAME
 from quarterdeck.apiserver.workloads import controllers as workload_controllers
 from quarterdeck.controllers import ControllerOptions, build
 from quarterdeck.controllers.bootstrap import (
@@ -44,6 +45,7 @@ from quarterdeck.resources.gateway_api.upstream import BUNDLE
 from quarterdeck.translate.gateway_api.workload import GatewayPods
 
 from . import default_model
+from .approvals_service import ApprovalOptions
 from .directory import close_to_others
 from .endpoints import Endpoints, write_endpoints
 from .metrics import PodMetrics
@@ -55,6 +57,8 @@ from .reviews import ApiReviews
 NODE_NAME = "local"
 TCP_RULES = 4
 """Landlock ABI that knows TCP ports."""
+LOCAL_PERSON = frozenset({ADMIN_NAME, "user@local", "anonymous@local"})
+"""Names of whoever is at this machine: with the kubeconfig, with the local token, without one."""
 _KINDS = {r.kind: r for r in (NAMESPACE, SERVICE_ACCOUNT, DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM)}
 
 
@@ -168,7 +172,9 @@ class ControlPlane:
         for entry in self._sets:
             await entry.start()
         database = self.options.database or str(self.options.home / "server.db")
-        rest = self._rest = await RestApis.open(database, ApiReviews(self._client("quarterdeck-server")), config)
+        approvals = ApprovalOptions(client, self.options.home / "audit" / "control-plane.jsonl", LOCAL_PERSON)
+        reviews = ApiReviews(self._client("quarterdeck-server"))
+        rest = self._rest = await RestApis.open(database, reviews, config, approvals)
         for name in ("api", "kagent"):
             await rest.listen(name, "127.0.0.1", ports[name], f"--{name}-port")
 

@@ -23,6 +23,7 @@ from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Server
 
+from .approvals_service import ApprovalOptions
 from .bootstrap import ensure_defaults, ensure_secrets, owners
 from .conversion import ConversionWebhook, WebhookOptions
 from .operator_options import OperatorOptions
@@ -70,7 +71,8 @@ class Operator:
         told = replace(options.controllers, local_token_hashes=(token_hash,))
         self._controllers, self._config = build(client, told)
         self._metrics(self._controllers, self._config)
-        rest = self._rest = await RestApis.open(options.database, self._reviews(plain, self._config), self._config)
+        reviews, approvals = self._reviews(plain, self._config), ApprovalOptions(plain)
+        rest = self._rest = await RestApis.open(options.database, reviews, self._config, approvals)
         if options.webhook is not None:
             await self._start_webhook(plain, options.webhook, owned_by, self._controllers.supervisor)
         await self._controllers.start(workers=False)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 from quarterdeck.controllers import GatewayConfig
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.wire.http import Exchange, Server
 
+from .a2a_api import A2aApi
+from .a2a_delivery import Client, Guard, Pusher
+from .a2a_queue import record
+from .approvals_service import ApprovalOptions, ApprovalService
 from .database import Database
 from .governance import Governance
 from .governing import GovernanceApi
@@ -17,6 +22,10 @@ from .identity import Identity
 from .kagent import KagentApi
 from .management import ManagementApi
 from .reviews import Reviews
+from .runs_again import Again
+from .runs_api import RunsApi
+from .runs_store import RunStore
+from .signing import SigningKey
 
 log = logging.getLogger(__name__)
 _GRACE = 1.0
@@ -26,8 +35,16 @@ _GRACE = 1.0
 class RestApis:
     """``open``, then :meth:`listen` for each API; ``stop`` ends the servers, ``close`` the database."""
 
-    def __init__(self, database: Database, reviews: Reviews, config: GatewayConfig) -> None:
+    def __init__(
+        self,
+        database: Database,
+        reviews: Reviews,
+        config: GatewayConfig,
+        key: SigningKey,
+        approvals: ApprovalOptions | None = None,
+    ) -> None:
         self.database = database
+        database.record = record
         self._servers: list[Server] = []
 
         def agent_of(uid: str) -> str | None:
@@ -37,24 +54,45 @@ class RestApis:
         self._governance = Governance(database)
         self._config = config
         self._following: asyncio.Task[None] | None = None
+        guard = Guard(os.environ.get("QUARTERDECK_PUSH_ALLOW", "").split(","))
+        a2a = A2aApi(database, identity, key, guard)
+        self._webhooks = Client(guard)
+        self._pusher = Pusher(database, key, self._webhooks.send)
+        self._pushing: asyncio.Task[None] | None = None
         governing = GovernanceApi(self._governance, identity, config).routes()
+        self.runs = RunStore(database, config.hosted)
+        runs = RunsApi(self.runs, Again(self.runs, database), identity, config.serves, shared=database.shared).routes()
+        self.approvals = ApprovalService(
+            database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs.answer
+        )
+        kagent = KagentApi(database, identity, [*runs, *self.approvals.agent_routes])
         self._routers = {
-            "api": ManagementApi(database, identity, config, governing).router(),
-            "kagent": KagentApi(database, identity).router(),
+            "api": ManagementApi(
+                database, identity, config, [*governing, *runs, *self.approvals.routes, *a2a.management_routes()]
+            ).router(),
+            "kagent": kagent.router(a2a.agent_routes(kagent.who)),
         }
 
     @classmethod
-    async def open(cls, url: str, reviews: Reviews, config: GatewayConfig) -> RestApis:
+    async def open(
+        cls, url: str, reviews: Reviews, config: GatewayConfig, approvals: ApprovalOptions | None = None
+    ) -> RestApis:
         """``url`` as for Database; ``reviews`` says how tokens are checked. Raises StorageError."""
-        apis = cls(await Database.open(url), reviews, config)
+        database = await Database.open(url)
+        apis = cls(database, reviews, config, await SigningKey.open(database), approvals)
         await apis.start()
         return apis
 
     async def start(self) -> None:
         """Before anybody listens: no gateway may be told for a moment that nobody is revoked."""
         await self._governance.publish(self._config)
+        await self._config.trust((await self.runs.open(),))
+        self.approvals.start()
         self._following = asyncio.create_task(
             Supervisor().keep("governance", lambda: self._governance.follow(self._config)), name="governance"
+        )
+        self._pushing = asyncio.create_task(
+            Supervisor().keep("push notifications", self._pusher.run), name="push notifications"
         )
 
     async def listen(self, name: str, host: str, port: int, flag: str) -> tuple[str, int]:
@@ -68,9 +106,12 @@ class RestApis:
         return bound
 
     async def stop(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        for task in (self._following, self._pushing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self.approvals.stop()
+        await self._webhooks.close()
         for server in self._servers:
             await server.stop(_GRACE)
         self._servers.clear()

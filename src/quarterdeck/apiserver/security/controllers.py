@@ -43,6 +43,8 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
     rules=(
         Rule(_READ, ("kagent.dev", "quarterdeck.dev"), ("*",)),
         Rule(("patch",), ("kagent.dev", "quarterdeck.dev"), ("*/status",)),
+        # copies of approvals
+        Rule((*_APPLY, "delete"), ("quarterdeck.dev",), ("approvals",)),
         # what an Agent, MCPServer or ModelConfig consists of; deleted by the garbage collector through its owner
         Rule((*_READ, *_APPLY), ("",), ("services", "secrets", "configmaps", "serviceaccounts")),
         Rule((*_READ, *_APPLY), ("apps",), ("deployments",)),
