@@ -64,7 +64,7 @@ async def test_a_call_that_cannot_be_carried_out_is_told_to_the_model(start: Any
 
 
 async def test_a_model_that_never_stops_is_ended_with_an_answer(start: Any) -> None:
-    agent = await start(call("pid"), max_steps=4)
+    agent = await start(*(call("count", {"steps": n}) for n in range(4)), max_steps=4)
     task = await agent.ask("loop")
     assert task["status"]["state"] == "TASK_STATE_COMPLETED"
     assert "4 steps" in answer_of(task)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quarterdeck.errors import ConfigError
+
+from .journal.limits import Budget
 
 
 class _Part(BaseModel):
@@ -51,6 +53,16 @@ class RemoteAgent(_Part):
     isolate_sessions: bool = False
 
 
+class RunsConfig(_Part):
+    """What holds for each run of the agent."""
+
+    budget: Budget = Budget.model_validate({})
+    on_unknown_outcome: Literal["Ask", "Repeat", "Skip", "Fail"] = "Ask"
+    """What happens to a tool call of which nobody knows whether it was carried out."""
+    repeat_tools: list[str] = []
+    """Tools that may be called twice though they do not say so themselves."""
+
+
 class AgentConfig(_Part):
     model: Model
     description: str = ""
@@ -61,6 +73,7 @@ class AgentConfig(_Part):
     stream: bool = False
     max_steps: int = Field(default=25, ge=1, le=200)
     """Model calls per user message; a model that never stops is ended here."""
+    runs: RunsConfig = RunsConfig()
     turn_timeout: float = Field(default=600.0, gt=0)
     """Seconds for one user message, tools and models included."""
 

@@ -1,8 +1,7 @@
-"""Tasks whose replica died: nobody works on them any more, so they are ended with a message that says so.
+"""The runs this replica holds are kept fresh, and those that nobody holds any more are taken over.
 
-A replica that works keeps its tasks fresh with heartbeats. A task left by an earlier process of this very Pod is ended
-at once; one of another Pod when no heartbeat was seen for :data:`SILENCE` seconds of our own monotonic clock, so that
-neither a jump of the wall clock nor different clocks on two machines end a task that is being worked on.
+Whether a lease has lapsed is the control plane's to say (``server/runs_store.py``): our own earlier process' at once,
+another Pod's after :data:`~quarterdeck.server.runs_store.LEASE` seconds without a sign of life.
 """
 
 from __future__ import annotations
@@ -11,21 +10,22 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 from uuid import uuid4
 
 from quarterdeck.errors import QuarterdeckError
 
-from .a2a import types
-from .state import ControlPlaneState, UnfinishedTask
+from .journal.client import Claimed, JournalClient
+from .journal.pause import Fenced
 
 log = logging.getLogger("quarterdeck.agents")
-REPLICA = "quarterdeck.dev/replica"
-"""Task metadata: ``pod/boot`` of the process that works on it."""
-BEAT = 10.0
-SILENCE = 3 * BEAT
-_TEXT = "the agent was interrupted while it worked on this task and the task was given up; send the message again"
+BEAT = 2.5
+"""Seconds between signs of life."""
+WAIT = 10.0
+"""Seconds the control plane lets us wait for a run to take over."""
+MOST = 20
+"""Runs taken over while so many are worked on."""
 
 
 def replica_name() -> str:
@@ -33,56 +33,69 @@ def replica_name() -> str:
     return f"{os.environ.get('HOSTNAME') or socket.gethostname()}/{uuid4().hex[:12]}"
 
 
-class Heartbeat:
-    """Keeps the tasks of this replica fresh and ends those of dead ones. ``active`` names the tasks worked on here."""
+class Lose(Protocol):
+    """Told that a run is not ours any more, or that it shall end."""
+
+    def __call__(self, run: str, *, canceled: bool) -> None: ...
+
+
+class Leases:
+    """``held`` gives the runs worked on here with their fences, ``take`` begins to work on one."""
 
     def __init__(
         self,
-        state: ControlPlaneState,
+        client: JournalClient | None,
         replica: str,
-        active: Callable[[], list[str]],
-        *,
-        clock: Callable[[], float] = monotonic,
+        held: Callable[[], dict[str, int]],
+        take: Callable[[Claimed], Awaitable[None]],
+        lose: Lose,
     ) -> None:
-        self._state = state
+        self._client = client
         self._replica = replica
-        self._active = active
-        self._clock = clock
-        self._seen: dict[str, tuple[str, float]] = {}
+        self._held = held
+        self._take = take
+        self._lose = lose
 
     async def run(self) -> None:
         """Until cancelled; a control plane that is away for a while only delays it."""
-        while True:
-            try:
-                await self.beat()
-            except QuarterdeckError as error:
-                log.warning("tasks could not be kept fresh: %s", error)
-            await asyncio.sleep(BEAT)
+        if self._client is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._forever(self.beat, BEAT))
+            group.create_task(self._forever(lambda: self.claim(WAIT), 0.0))
 
     async def beat(self) -> None:
-        """One heartbeat and one look at what others left. Raises UpstreamError."""
-        mine = self._active()
-        if mine:
-            await self._state.touch_tasks(mine)
-        unfinished = await self._state.unfinished_tasks()
-        seen: dict[str, tuple[str, float]] = {}
-        for found in unfinished:
-            stamp, since = self._seen.get(found.id, ("", self._clock()))
-            seen[found.id] = (found.updated_at, since if stamp == found.updated_at else self._clock())
-            if self._dead(found, self._clock() - seen[found.id][1]) and found.id not in self._active():
-                await self._end(found)
-        self._seen = seen
+        """One sign of life for what is held. Raises UpstreamError."""
+        held = self._held()
+        if not held or self._client is None:
+            return
+        answer = await self._client.claim(self._replica, held)
+        for run in answer.lost:
+            if run in self._held():
+                self._lose(run, canceled=False)
+        for run in answer.cancel:
+            self._lose(run, canceled=True)
 
-    def _dead(self, found: UnfinishedTask, silence: float) -> bool:
-        owner = str((found.task.get("metadata") or {}).get(REPLICA, ""))
-        if owner == self._replica:
-            return False
-        pod = owner.partition("/")[0]
-        return (bool(owner) and pod == self._replica.partition("/")[0]) or silence >= SILENCE
+    async def claim(self, wait: float = 0.0) -> int:
+        """One look for something to do; how much there was. Raises UpstreamError."""
+        assert self._client is not None
+        room = MOST - len(self._held())
+        if room <= 0:
+            await asyncio.sleep(BEAT)
+            return 0
+        answer = await self._client.claim(self._replica, {}, most=room, wait=wait)
+        for claimed in answer.claimed:
+            await self._take(claimed)
+        return len(answer.claimed)
 
-    async def _end(self, found: UnfinishedTask) -> None:
-        task = found.task
-        message = types.agent_message(found.id, str(task.get("contextId", "")), [types.text_part(_TEXT)])
-        task["status"] = types.status(types.FAILED, message)
-        if await self._state.replace_task(found):
-            log.warning("task %s was left unfinished by a replica that is gone; it is failed now", found.id)
+    async def _forever(self, look: Callable[[], Awaitable[object]], pause: float) -> None:
+        failures = 0
+        while True:
+            try:
+                await look()
+                failures = 0
+            except (QuarterdeckError, Fenced) as error:
+                failures += 1
+                if failures in (3, 100):  # a restart of the control plane is nothing to speak of
+                    log.warning("the control plane does not answer about runs: %s", error)
+            await asyncio.sleep(max(pause, BEAT) if failures else pause)

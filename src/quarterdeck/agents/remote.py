@@ -26,7 +26,9 @@ class RemoteAgentTool:
     """An agent behind the gateway."""
 
     def __init__(self, pool: Pool, agent: RemoteAgent, headers: HeaderSource) -> None:
-        self.name = agent.name
+        self.name = self.upstream = agent.name
+        self.server = ""
+        self.repeatable = False
         self.url = agent.url
         self.description = agent.description or f"Ask the agent {agent.name}."
         self.schema = _SCHEMA

@@ -1,119 +1,93 @@
-"""Tasks at work: one user message becomes one A2A task, run in the background and watched by any number of callers.
+"""Runs at work: one user message becomes one run, and one A2A task, worked on in the background.
 
 A caller that goes away does not end the task; ``CancelTask`` does, and the cancellation reaches the tool that is being
-called.
+called. What happens is written to the journal (:mod:`.journal`) first and told to callers then, so that another replica
+can go on at any point, and callers of any replica see the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from typing import Any
-from uuid import uuid4
 
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.snapshot.runs import Event
 
-from . import graph
+from . import answers, graph
 from .a2a import types
 from .a2a.types import Json
+from .active import Active, watch
 from .config import AgentConfig
-from .interrupted import REPLICA, Heartbeat, replica_name
-from .model import ChatModel, Message, ToolCall
+from .interrupted import Leases, replica_name
+from .journal.checkpoints import JournalSaver
+from .journal.client import Claimed, Gone, JournalClient
+from .journal.journal import Draft, Journal, Memory, Unwritten
+from .journal.limits import tokens
+from .journal.pause import Fenced, Paused, RunFailed
+from .journal.steps import Rules, Steps
+from .journal.told import UNAVAILABLE, task_of
+from .model import ChatModel, Message
 from .state import ControlPlaneState
-from .tool import Context, Outcome
+from .tool import Context
 from .toolbox import Toolbox
 
 log = logging.getLogger("quarterdeck.agents")
-_QUEUE = 10_000
-_DETAIL = 4000
-UNAVAILABLE = "unavailable"
-"""Metadata of a task and its updates: URL of a tool server that could not be asked, to the reason."""
-
-
-@dataclass(eq=False, slots=True)
-class Active:
-    """A task that is being worked on."""
-
-    task: Json
-    user: str
-    watchers: set[asyncio.Queue[Json | None]] = field(default_factory=set[asyncio.Queue["Json | None"]])
-    worker: asyncio.Task[None] | None = None
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def publish(self, event: Json) -> None:
-        """To every watcher; one that has fallen too far behind is let go."""
-        for queue in list(self.watchers):
-            try:
-                queue.put_nowait(event)
-            except asyncio.QueueFull:
-                self.watchers.discard(queue)
-
-    def set_status(self, state: str, message: Json | None = None, metadata: Json | None = None) -> None:
-        self.task["status"] = types.status(state, message)
-        update = {"taskId": self.task["id"], "contextId": self.task["contextId"], "status": self.task["status"]}
-        if metadata:
-            update["metadata"] = metadata
-        self.publish({"statusUpdate": update})
+__all__ = ["UNAVAILABLE", "Active", "Runs", "watch"]
 
 
 class Runs:
-    """All tasks of this replica."""
+    """All runs of this replica. Without a ``journal``, what is worked on ends with the process."""
 
-    def __init__(self, config: AgentConfig, model: ChatModel, toolbox: Toolbox, state: ControlPlaneState) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        model: ChatModel,
+        toolbox: Toolbox,
+        state: ControlPlaneState,
+        journal: JournalClient | None = None,
+        *,
+        replica: str = "",
+    ) -> None:
         self._config = config
         self._model = model
         self._toolbox = toolbox
         self._state = state
-        self._graph = graph.build()
+        self._client = journal
+        self._saver = JournalSaver()
+        self._graph = graph.build(self._saver)
         self._active: dict[str, Active] = {}
-        self._contexts: dict[str, asyncio.Lock] = {}
-        self._replica = replica_name()
+        self._replica = replica or replica_name()
         self._stopping = False
-        self.heartbeat = Heartbeat(state, self._replica, lambda: list(self._active))
+        self.heartbeat = Leases(journal, self._replica, self._held, self._take, self._lose)
 
     async def start(self, message: Json, user: str) -> Active:
         """Begin to work on a user's message, or go on with the task it names, if that waits for one.
 
         Raises TaskNotFound for a taskId that is not there, UnsupportedOperation for one that takes no message now.
         """
-        task = await self._continued(message, user) if "taskId" in message else types.new_task(message)
-        task["metadata"][REPLICA] = self._replica
+        if "taskId" in message:
+            return await self._continue(message, user)
+        task = types.new_task(message)
         active = Active(task, user)
         self._active[task["id"]] = active
         try:
-            await self._state.save_task(user, task)
+            await self._begin(active, message)
         except BaseException:
             self._active.pop(task["id"], None)
             raise
-        active.worker = asyncio.get_running_loop().create_task(self._work(active, message), name=f"task-{task['id']}")
         return active
 
-    async def _continued(self, message: Json, user: str) -> Json:
-        """The interrupted task that a message answers, with the message in its history."""
-        task = await self.get(message["taskId"], user)
-        if message.get("contextId", task["contextId"]) != task["contextId"]:
-            raise types.InvalidParams(f"message.contextId: task {task['id']} belongs to context {task['contextId']}")
-        if task["status"]["state"] in types.TERMINAL:
-            raise types.UnsupportedOperation(f"task {task['id']} is finished; send the message without a taskId")
-        if task["id"] in self._active or task["status"]["state"] not in types.INTERRUPTED:
-            raise types.UnsupportedOperation(f"task {task['id']} is being worked on; wait for it or cancel it")
-        message["contextId"] = task["contextId"]
-        asked = task["status"].get("message")
-        task.setdefault("history", []).extend([asked, message] if asked else [message])
-        task.setdefault("metadata", {})
-        task.setdefault("artifacts", [])
-        task["status"] = types.status(types.SUBMITTED)
-        return task
-
     async def get(self, task_id: str, user: str) -> Json:
-        """The user's task as it is now. Raises TaskNotFound, for another user's task, too."""
+        """The user's task as it is now, on whichever replica. Raises TaskNotFound, for another user's task, too."""
         active = self._active.get(task_id)
-        found = active.task if active is not None and active.user == user else None
-        if active is None:
+        if active is not None:
+            found = active.task if active.user == user else None
+        else:
             found = await self._state.task(task_id, user)
+            if found is not None and found["status"]["state"] not in types.TERMINAL:
+                found = await self._present(found)
         if found is None:
             raise types.TaskNotFound(f"task {task_id!r} is not known here")
         return found
@@ -121,30 +95,52 @@ class Runs:
     async def cancel(self, task_id: str, user: str) -> Json:
         """Raises TaskNotFound, TaskNotCancelable."""
         task = await self.get(task_id, user)
+        if task["status"]["state"] in types.TERMINAL:
+            raise types.TaskNotCancelable(f"task {task_id!r} cannot be canceled: it is {task['status']['state']}")
         active = self._active.get(task_id)
-        if active is not None and active.worker is not None:
+        if active is not None and active.journal is not None and active.worker is not None:
+            active.canceling = True
             active.worker.cancel()
             await active.finished.wait()
             return active.task
-        if task["status"]["state"] not in types.INTERRUPTED:
-            raise types.TaskNotCancelable(f"task {task_id!r} cannot be canceled: it is {task['status']['state']}")
-        task["status"] = types.status(types.CANCELED)
-        await self._state.save_task(user, task)
-        return task
+        if self._client is None:
+            task["status"] = types.status(types.CANCELED)
+            await self._state.save_task(user, task)
+            return task
+        with contextlib.suppress(Fenced):  # it has ended in this moment
+            await self._client.cancel(task_id)
+        async for _, update in self.events(task_id, user):
+            task = update.get("task", task)
+        return await self.get(task_id, user)
 
     def active(self, task_id: str, user: str) -> Active | None:
-        """The user's task if it is being worked on here."""
+        """The user's task if it is worked on or followed here."""
         found = self._active.get(task_id)
         return found if found is not None and found.user == user else None
 
+    async def events(self, task_id: str, user: str, after: int | None = None) -> AsyncGenerator[tuple[int, Json]]:
+        """Number and update, until the task is finished or waits; on any replica.
+
+        The task itself comes first, or with ``after`` what followed that event. Raises TaskNotFound.
+        """
+        active = self.active(task_id, user)
+        if active is None:
+            await self.get(task_id, user)
+            active = await self._followed(task_id, user)
+        if active is None:
+            yield 0, {"task": await self.get(task_id, user)}
+            return
+        async for entry in active.follow(after):
+            yield entry
+
     async def drain(self, seconds: float) -> None:
         """Wait until no task is worked on any more, at most so long."""
-        workers = [a.worker for a in self._active.values() if a.worker is not None]
+        workers = [a.worker for a in self._active.values() if a.worker is not None and a.journal is not None]
         if workers:
             await asyncio.wait(workers, timeout=seconds)
 
     async def stop(self) -> None:
-        """End what is left when the Pod ends."""
+        """Let go of what is left when the Pod ends: another replica, or the next process, goes on with it."""
         self._stopping = True
         workers = [a.worker for a in self._active.values() if a.worker is not None]
         for worker in workers:
@@ -152,73 +148,262 @@ class Runs:
         await asyncio.gather(*workers, return_exceptions=True)
         await self._toolbox.close()
 
-    async def _work(self, active: Active, message: Json) -> None:
+    # -- beginning
+    async def _begin(self, active: Active, message: Json) -> None:
         task = active.task
-        context = self._contexts.setdefault(task["contextId"], asyncio.Lock())
+        if self._client is None:
+            journal = Journal(Memory(), task["id"], 1)
+            await self._state.save_task(active.user, task)
+            self._work_on(active, journal)
+            return
+        run = await self._client.create(
+            {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
+             "replica": self._replica}
+        )  # fmt: skip
+        active.run, active.seq = run["id"], 1
+        created = Event(1, "created", 0, run["createdAt"], run["fence"], {"message": message})
+        if run["leased"]:
+            leased = Event(2, "leased", 0, run["createdAt"], run["fence"], {"replica": self._replica})
+            self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]))
+            active.apply(leased)
+        else:
+            active.worker = asyncio.create_task(self._follow(active), name=f"follow-{task['id']}")
+        await self._state.save_task(active.user, task)
+
+    async def _continue(self, message: Json, user: str) -> Active:
+        """Answer what a task waits for."""
+        task = await self.get(message["taskId"], user)
+        ident, state = task["id"], task["status"]["state"]
+        if message.get("contextId", task["contextId"]) != task["contextId"]:
+            raise types.InvalidParams(f"message.contextId: task {ident} belongs to context {task['contextId']}")
+        if state in types.TERMINAL:
+            raise types.UnsupportedOperation(f"task {ident} is finished; send the message without a taskId")
+        if ident in self._active or state not in types.INTERRUPTED:
+            raise types.UnsupportedOperation(f"task {ident} is being worked on; wait for it or cancel it")
+        message["contextId"] = task["contextId"]
+        if self._client is None:
+            return await self._again(task, message, user)
+        _, events = await self._client.events(ident)
+        waiting = next((event for event in reversed(events) if event.kind == "waiting"), None)
+        if waiting is None:
+            raise types.UnsupportedOperation(f"task {ident} waits for nothing that a message can answer")
+        data = answers.of(message, waiting.data)
         try:
-            async with context, asyncio.timeout(self._config.turn_timeout):
-                active.set_status(types.WORKING)
-                await self._state.save_task(active.user, task)
-                await self._turn(active, message)
-        except asyncio.CancelledError:
-            if self._stopping:
-                self._fail(active, "the agent was stopped while it worked on this task; send the message again")
+            await self._client.answer(ident, waiting.step, {**data, "message": message})
+        except Fenced:
+            raise types.UnsupportedOperation(f"task {ident} was answered by somebody else just now") from None
+        active = await self._followed(ident, user)
+        assert active is not None
+        found = await self._client.claim(self._replica, {}, most=1, only=ident)
+        for claimed in found.claimed:
+            await self._take(claimed)
+        return active
+
+    async def _again(self, task: Json, message: Json, user: str) -> Active:
+        """Without a journal: the same task once more, with what the user says now."""
+        asked = task["status"].get("message")
+        task.setdefault("history", []).extend([asked, message] if asked else [message])
+        task.setdefault("metadata", {})
+        task.setdefault("artifacts", [])
+        task["status"] = types.status(types.SUBMITTED)
+        active = self._active[task["id"]] = Active(task, user)
+        await self._state.save_task(user, task)
+        self._work_on(active, Journal(Memory(), task["id"], 1))
+        return active
+
+    async def _present(self, task: Json) -> Json:
+        """A task that goes on, or waits, as of its journal."""
+        if self._client is None:
+            return task
+        try:
+            _, events = await self._client.events(task["id"])
+        except Gone:
+            return task
+        return task_of(events)
+
+    async def _followed(self, task_id: str, user: str) -> Active | None:
+        """A task that another replica may be working on; None where there is no journal of it."""
+        if self._client is None:
+            return None
+        try:
+            run, events = await self._client.events(task_id)
+        except Gone:
+            return None
+        active = self._active.get(task_id)
+        if active is not None:
+            return active
+        active = Active(task_of(events[:1]), user, run["id"], seq=events[0].seq)
+        for event in events[1:]:
+            active.apply(event)
+        self._active[task_id] = active
+        active.worker = asyncio.create_task(self._follow(active), name=f"follow-{task_id}")
+        return active
+
+    # -- leases
+    def _held(self) -> dict[str, int]:
+        journals = [a.journal for a in self._active.values() if a.journal is not None]
+        return {journal.run: journal.fence for journal in journals if not journal.lost}
+
+    async def _take(self, claimed: Claimed) -> None:
+        """Go on with a run that is ours from now on."""
+        assert self._client is not None
+        run, events = claimed.run, claimed.events
+        active = self._active.get(run["task"])
+        if active is None:
+            active = self._active[run["task"]] = Active(task_of(events[:1]), run["user"], run["id"], seq=events[0].seq)
+        elif active.worker is not None and active.journal is None:
+            active.worker.cancel()
+            await asyncio.gather(active.worker, return_exceptions=True)
+        for event in events:
+            active.apply(event)
+        log.info("run %s is continued here, fence %d", run["id"], run["fence"])
+        self._work_on(active, Journal(self._client, run["id"], run["fence"], events))
+
+    def _lose(self, run: str, *, canceled: bool) -> None:
+        """The control plane says that a run is not ours any more, or that it shall end."""
+        for active in list(self._active.values()):
+            journal = active.journal
+            if journal is None or journal.run != run or active.worker is None:
+                continue
+            if canceled:
+                active.canceling = True
             else:
-                active.set_status(types.CANCELED)
+                journal.lost = True
+            active.worker.cancel()
+
+    async def _follow(self, active: Active) -> None:
+        """Learn from the journal what another replica does."""
+        assert self._client is not None
+        async for event in self._client.watch(active.task["id"], active.seq):
+            active.apply(event)
+        self._active.pop(active.task["id"], None)
+        active.end()
+
+    # -- working
+    def _work_on(self, active: Active, journal: Journal) -> None:
+        active.journal = journal
+        journal.told = active.apply
+        journal.canceled = lambda: self._lose(journal.run, canceled=True)
+        active.worker = asyncio.create_task(self._work(active, journal), name=f"run-{journal.run}")
+
+    async def _work(self, active: Active, journal: Journal) -> None:
+        task = active.task
+        try:
+            if journal.story.canceled_by:
+                active.canceling = True
+                raise asyncio.CancelledError
+            if task["status"]["state"] == types.SUBMITTED:
+                active.set_status(types.WORKING)
+            seconds = self._seconds(journal)
+            async with asyncio.timeout(seconds):
+                await self._turn(active, journal.story.created.get("message") or task["history"][0])
+        except Paused:
+            log.info("task %s waits for somebody", task["id"])
+        except Fenced as error:
+            log.warning("%s; it is left to who has it", error)
+            await self._leave(active)
+            return
+        except Unwritten as error:
+            log.error("run %s cannot be written down, it is left as it is: %s", journal.run, error)
+        except asyncio.CancelledError:
+            if not active.canceling:
+                await self._let_go(active, journal)
+                return
+            await self._final(journal, "canceled", "", "")
         except TimeoutError:
-            self._fail(active, f"no answer within {self._config.turn_timeout:g} s")
+            await self._late(journal)
+        except RunFailed as error:
+            await self._final(journal, "failed", error.reason, str(error))
         except QuarterdeckError as error:
-            self._fail(active, str(error))
+            await self._final(journal, "failed", error.reason, str(error))
         except Exception:
             log.exception("task %s failed", task["id"])
-            self._fail(active, "an internal error; the agent's log has the details")
-        finally:
-            await asyncio.shield(self._finish(active, context))
+            await self._final(journal, "failed", "internal", "an internal error; the agent's log has the details")
+        await asyncio.shield(self._finish(active))
 
     async def _turn(self, active: Active, message: Json) -> None:
-        task, session = active.task, active.task["contextId"]
-        history = _repaired(await self._state.conversation(active.user, session))
+        journal, task = active.journal, active.task
+        assert journal is not None
+        session = task["contextId"]
+        history = _repaired(await self._state.conversation(active.user, session, before=journal.run))
         asked: Message = {"role": "user", "content": types.text_of(message)}
-        await self._state.append(active.user, session, asked)
         tools = await self._toolbox.load()
         missing = self._toolbox.missing()
         if missing:
-            task["metadata"][UNAVAILABLE] = dict(self._toolbox.unavailable)
-            active.set_status(types.WORKING, metadata={UNAVAILABLE: task["metadata"][UNAVAILABLE]})
+            journal.defer("note", 0, {UNAVAILABLE: dict(self._toolbox.unavailable)})
         said = "\n\n".join(text for text in (self._config.instruction, missing) if text)
-        instruction = [{"role": "system", "content": said}] if said else []
-        turn = graph.Turn(
-            model=self._model,
-            tools=tools,
-            context=Context(active.user, session),
-            observer=_Observer(active, self._state, session),
-            max_steps=self._config.max_steps,
-            stream=self._config.stream,
-        )
-        answer = await graph.run(self._graph, turn, [*instruction, *history, asked])
-        artifact = {"artifactId": str(uuid4()), "name": "answer", "parts": [types.text_part(answer)]}
-        task["artifacts"].append(artifact)
-        update = {"taskId": task["id"], "contextId": session, "artifact": artifact, "append": False, "lastChunk": True}
-        active.publish({"artifactUpdate": update})
-        task["metadata"]["usage"] = turn.usage
-        active.set_status(types.COMPLETED)
+        before = [*([{"role": "system", "content": said}] if said else []), *history, asked]
 
-    def _fail(self, active: Active, text: str) -> None:
-        task = active.task
-        active.set_status(types.FAILED, types.agent_message(task["id"], task["contextId"], [types.text_part(text)]))
+        async def on_text(piece: str) -> None:
+            partial = types.agent_message(task["id"], session, [types.text_part(piece)])
+            active.set_status(types.WORKING, partial | {"metadata": {"quarterdeck.dev/partial": True}})
 
-    async def _finish(self, active: Active, context: asyncio.Lock) -> None:
+        steps = Steps(journal, _rules(self._config), Context(active.user, session))
+        turn = graph.Turn(self._model, tools, steps, self._config.max_steps, on_text if self._config.stream else None)
+        with self._saver.of(journal, before) as resume:
+            answer = await graph.run(self._graph, turn, before, journal.run, resume=resume)
+        await self._final(journal, "completed", "", answer)
+
+    async def _final(self, journal: Journal, state: str, reason: str, text: str) -> None:
+        """Write the end, if it can be written; a run that another replica has is its own."""
+        data = {"state": state, "reason": reason, "text": text, "usage": dict(journal.story.usage)}
         try:
-            await self._state.save_task(active.user, active.task)
-        except QuarterdeckError as error:
-            log.error("task %s: its result could not be kept: %s", active.task["id"], error)
-        log.info("task %s of context %s: %s", active.task["id"], active.task["contextId"], _outcome(active.task))
-        for queue in active.watchers:
-            queue.put_nowait(None)
-        active.finished.set()
+            await journal.append(Draft("final", 0, data))
+        except (Fenced, Unwritten) as error:
+            log.error("run %s: its end could not be written: %s", journal.run, error)
+
+    async def _late(self, journal: Journal) -> None:
+        wall = self._config.runs.budget.wall_time
+        if wall is not None and wall <= self._config.turn_timeout:
+            used = f"{len(journal.story.steps)} steps, {tokens(journal.story.usage)} tokens"
+            text = f"budget_exceeded: wallTime is limited to {wall:g}. Used: {used}"
+            await self._final(journal, "failed", "budget_exceeded", text)
+        else:
+            text = f"no answer within {self._config.turn_timeout:g} s"
+            await self._final(journal, "failed", "timeout", text)
+
+    def _seconds(self, journal: Journal) -> float:
+        """What is left for a run."""
+        budget, most = self._config.runs.budget, self._config.turn_timeout
+        return min(most, budget.left(journal.story.began)) if budget.wall_time is not None else most
+
+    async def _let_go(self, active: Active, journal: Journal) -> None:
+        """We end, or the lease is gone."""
+        if journal.lost:
+            await self._leave(active)
+            return
         self._active.pop(active.task["id"], None)
-        if not context.locked():
-            self._contexts.pop(active.task["contextId"], None)
+        if self._client is None:
+            await self._final(journal, "failed", "stopped", "the agent was stopped while it worked on this task")
+            await self._finish(active)
+            return
+        with contextlib.suppress(QuarterdeckError, Fenced):
+            await self._client.release(journal.run, journal.fence)
+        active.end()
+
+    async def _leave(self, active: Active) -> None:
+        """Another replica has the run: who watches here sees what it does there."""
+        active.journal = None
+        if self._stopping or self._client is None:
+            active.end()
+            return
+        active.worker = asyncio.create_task(self._follow(active), name=f"follow-{active.task['id']}")
+
+    async def _finish(self, active: Active) -> None:
+        task = active.task
+        try:
+            await self._state.save_task(active.user, task)
+        except QuarterdeckError as error:
+            log.error("task %s: its result could not be kept: %s", task["id"], error)
+        log.info("task %s of context %s: %s", task["id"], task["contextId"], _outcome(task))
+        self._active.pop(task["id"], None)
+        active.journal = None
+        active.end()
+
+
+def _rules(config: AgentConfig) -> Rules:
+    runs = config.runs
+    return Rules(runs.budget, runs.on_unknown_outcome, frozenset(runs.repeat_tools))
 
 
 def _outcome(task: Json) -> str:
@@ -232,56 +417,9 @@ def _is_call(part: Json) -> bool:
     return (part.get("metadata") or {}).get("kagent_type") == "function_call"
 
 
-async def watch(active: Active) -> AsyncGenerator[Json]:
-    """The task as it is, then each event until it is finished."""
-    queue: asyncio.Queue[Json | None] = asyncio.Queue(_QUEUE)
-    yield {"task": json.loads(json.dumps(active.task))}
-    if active.finished.is_set():
-        return
-    active.watchers.add(queue)
-    try:
-        while (event := await queue.get()) is not None:
-            yield event
-    finally:
-        active.watchers.discard(queue)
-
-
-class _Observer:
-    """Turns what happens in the graph into A2A events and kept messages."""
-
-    def __init__(self, active: Active, state: ControlPlaneState, session: str) -> None:
-        self._active = active
-        self._state = state
-        self._session = session
-
-    async def text(self, piece: str) -> None:
-        self._say([types.text_part(piece)], {"quarterdeck.dev/partial": True}, keep=False)
-
-    async def tool_started(self, call: ToolCall) -> None:
-        data = {"id": call.id, "name": call.name, "args": call.arguments}
-        self._say([{"data": data, "metadata": {"kagent_type": "function_call"}}], {})
-
-    async def tool_finished(self, call: ToolCall, outcome: Outcome) -> None:
-        response = {"result": outcome.text[:_DETAIL], "isError": outcome.failed}
-        data = {"id": call.id, "name": call.name, "response": response}
-        self._say([{"data": data, "metadata": {"kagent_type": "function_response"}}], {})
-
-    async def message(self, message: Message) -> None:
-        await self._state.append(self._active.user, self._session, message)
-
-    def _say(self, parts: list[Json], metadata: Json, *, keep: bool = True) -> None:
-        task = self._active.task
-        message = types.agent_message(task["id"], task["contextId"], parts)
-        if metadata:
-            message["metadata"] = metadata
-        if keep:
-            task["history"].append(message)
-        self._active.set_status(types.WORKING, message)
-
-
 def _repaired(history: list[Message]) -> list[Message]:
     """A conversation that models accept: a call whose result was lost (the Pod was killed) gets one that says so."""
-    answered: set[Any] = {m.get("tool_call_id") for m in history if m["role"] == "tool"}
+    answered = {m.get("tool_call_id") for m in history if m["role"] == "tool"}
     repaired: list[Message] = []
     for message in history:
         repaired.append(message)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
 
 from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.mcpclient import HeaderSource, split_url
@@ -24,16 +22,6 @@ _RETRIES = (0.2, 0.5, 1.0, 2.0, 4.0)
 _KIND = "quarterdeck.dev/message"
 
 
-@dataclass(frozen=True, slots=True)
-class UnfinishedTask:
-    """A task that is not at its end, with the stamp of its last save or heartbeat."""
-
-    id: str
-    user: str
-    updated_at: str
-    task: dict[str, Any]
-
-
 class ControlPlaneState:
     """Client of ``/api/sessions`` and ``/api/tasks``. ``url`` is ``KAGENT_URL``."""
 
@@ -43,21 +31,18 @@ class ControlPlaneState:
         self._base = base.rstrip("/")
         self._headers = headers
 
-    async def conversation(self, user: str, session: str) -> list[Message]:
-        """The messages of a session, oldest first; empty for a new one."""
+    async def conversation(self, user: str, session: str, *, before: str) -> list[Message]:
+        """The messages of a session until the run ``before`` began, oldest first; empty for a new one."""
         path = f"/api/sessions/{quote(session, safe='')}?limit=-1&order=asc"
         found = await self._call("GET", path, user, missing_ok=True)
         messages: list[Message] = []
         for event in (found or {}).get("events", []):
+            if str(event["id"]).startswith(f"{before}/"):
+                break
             data = json.loads(event["data"])
             if data.get("kind") == _KIND:
                 messages.append(data["message"])
         return messages
-
-    async def append(self, user: str, session: str, message: Message) -> None:
-        """Keep one message; safe to repeat."""
-        body = {"id": str(uuid4()), "data": json.dumps({"kind": _KIND, "message": message})}
-        await self._call("POST", f"/api/sessions/{quote(session, safe='')}/events", user, body)
 
     async def save_task(self, user: str, task: dict[str, Any]) -> None:
         await self._call("POST", "/api/tasks", user, task)
@@ -65,20 +50,6 @@ class ControlPlaneState:
     async def task(self, task_id: str, user: str = "") -> dict[str, Any] | None:
         """A task of this agent; with ``user``, only if it is that user's."""
         return await self._call("GET", f"/api/tasks/{quote(task_id, safe='')}", user, missing_ok=True)
-
-    async def unfinished_tasks(self) -> list[UnfinishedTask]:
-        """All tasks of this agent that a replica works on, or worked on when it died; of every user."""
-        found = await self._call("GET", "/api/tasks?state=submitted,working", "") or []
-        return [UnfinishedTask(f["task"]["id"], f["user_id"], f["updated_at"], f["task"]) for f in found]
-
-    async def touch_tasks(self, ids: list[str]) -> None:
-        """Say that these tasks are being worked on."""
-        await self._call("POST", "/api/tasks/heartbeat", "", {"ids": ids})
-
-    async def replace_task(self, found: UnfinishedTask) -> bool:
-        """Save the task unless it was saved or touched since it was read; whether it was saved."""
-        path = f"/api/tasks?unchanged_since={quote(found.updated_at, safe='')}"
-        return await self._call("POST", path, found.user, found.task, conflict_ok=True) is not None
 
     async def tasks(self, user: str, session: str) -> list[dict[str, Any]]:
         path = f"/api/sessions/{quote(session, safe='')}/tasks"
@@ -92,10 +63,9 @@ class ControlPlaneState:
         body: dict[str, Any] | None = None,
         *,
         missing_ok: bool = False,
-        conflict_ok: bool = False,
     ) -> Any:
         """One call, repeated while the control plane cannot be reached; None for what is ok. Raises UpstreamError."""
-        accepted = {404: missing_ok, 409: conflict_ok}
+        accepted = {404: missing_ok}
         last: QuarterdeckError | None = None
         for pause in (*_RETRIES, None):
             try:

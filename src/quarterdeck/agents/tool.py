@@ -8,10 +8,21 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Whose conversation a call belongs to."""
+    """Whose conversation a call belongs to, and which step of which run it is."""
 
     user: str
     session: str
+    run: str = ""
+    step: int = 0
+    permit: str = ""
+    """Shown to the gateway; empty where it wants none."""
+    answer: dict[str, Any] | None = None
+    """What somebody said when the call paused before (``agents.journal.Pause``)."""
+
+    @property
+    def key(self) -> str:
+        """The same for every attempt at this call: what a server may tell repetitions by."""
+        return f"{self.run}/{self.step}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,21 @@ class Tool(Protocol):
     name: str
     description: str
     schema: dict[str, Any]
+
+    @property
+    def upstream(self) -> str:
+        """What its server calls it."""
+        ...
+
+    @property
+    def server(self) -> str:
+        """``namespace/name`` of the MCP server behind the gateway that it is of; empty for any other tool."""
+        ...
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether calling it twice does no harm, as it says itself."""
+        ...
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
         """Raises QuarterdeckError; the model is told what it says."""

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from quarterdeck.errors import QuarterdeckError
-from quarterdeck.mcpclient import HeaderSource, McpClient
+from quarterdeck.errors import QuarterdeckError, UpstreamError
+from quarterdeck.mcpclient import HeaderSource, McpClient, RpcError
 from quarterdeck.mcpclient import Tool as ListedTool
+from quarterdeck.mcptypes import protocol
+from quarterdeck.snapshot import permits
 from quarterdeck.wire.client import Pool
 
 from .config import AgentConfig, HttpTool
@@ -41,10 +43,11 @@ class McpTool:
     schema: dict[str, Any]
     client: McpClient
     upstream: str
+    server: str = ""
+    repeatable: bool = False
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        del context
-        result = await self.client.call_tool(self.upstream, arguments)
+        result = await self.client.call_tool(self.upstream, arguments, meta=_meta(context))
         text, failed = _text(result), bool(result.get("isError"))
         # Chat completions have no error flag for tool results: every failure starts with the same word.
         return Outcome(f"Error: {text}" if failed and not text.startswith("Error") else text, failed)
@@ -55,6 +58,7 @@ class Server:
 
     def __init__(self, pool: Pool, entry: HttpTool, headers: HeaderSource) -> None:
         self.url = entry.params.url
+        self.name = _behind_gateway(entry.params.url)
         self.wanted = tuple(entry.tools)
         static = [(k.lower().encode(), v.encode()) for k, v in entry.params.headers.items()]
 
@@ -97,7 +101,9 @@ class Toolbox:
             else:
                 for tool in listed:
                     name = _unused(tool.name, server.url, found)
-                    found[name] = McpTool(name, tool.description, tool.schema, server.client, tool.name)
+                    found[name] = McpTool(
+                        name, tool.description, tool.schema, server.client, tool.name, server.name, _repeatable(tool)
+                    )
         for agent in self._agents:
             found[_unused(agent.name, agent.url, found)] = agent
         return found
@@ -114,8 +120,16 @@ class Toolbox:
         await asyncio.gather(*(server.client.close() for server in self._servers))
 
 
+class Uncertain(Exception):
+    """A call through the gateway broke off. ``answered``: the gateway is there, the server is not."""
+
+    def __init__(self, text: str, *, answered: bool) -> None:
+        super().__init__(text)
+        self.answered = answered
+
+
 async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) -> Outcome:
-    """Run one call; every failure becomes a result the model can read."""
+    """Run one call; every failure becomes a result the model can read, but for :class:`Uncertain`."""
     if call.problem:
         return Outcome(f"Error: {call.problem}", failed=True)
     tool = tools.get(call.name)
@@ -125,6 +139,10 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
         )
     try:
         outcome = await tool.call(call.arguments, context)
+    except UpstreamError as error:
+        if tool.server and (not isinstance(error, RpcError) or error.code == protocol.UPSTREAM_FAILED):
+            raise Uncertain(str(error), answered=isinstance(error, RpcError)) from error
+        return Outcome(f"Error: {error}", failed=True)
     except QuarterdeckError as error:
         return Outcome(f"Error: {error}", failed=True)
     if len(outcome.text) > RESULT_LIMIT:
@@ -150,8 +168,27 @@ def described(tools: dict[str, Tool]) -> list[dict[str, Any]]:
 
 def server_name(url: str) -> str:
     """``namespace/server`` of a server behind the gateway; any other URL as it is."""
+    return _behind_gateway(url) or url
+
+
+def _behind_gateway(url: str) -> str:
     _, gateway, name = url.partition("/mcp/")
-    return name if gateway and name else url
+    return name if gateway else ""
+
+
+def _repeatable(tool: ListedTool) -> bool:
+    hints = tool.raw.get("annotations")
+    return isinstance(hints, dict) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
+
+
+def _meta(context: Context) -> dict[str, Any]:
+    """Which step of which run a call is, and that it is permitted."""
+    if not context.run:
+        return {}
+    meta: dict[str, Any] = {
+        permits.META_RUN: context.run, permits.META_STEP: context.step, permits.META_KEY: context.key,
+    }  # fmt: skip
+    return meta | ({permits.META_PERMIT: context.permit} if context.permit else {})
 
 
 def _unused(name: str, url: str, taken: dict[str, Tool]) -> str:
