@@ -4,6 +4,9 @@
 - {"apiGroups": ["kagent.dev"], "resources": ["agents", "mcpservers", "modelconfigs", "modelproviderconfigs", "remotemcpservers"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/scale", "agents/status", "mcpservers/scale", "mcpservers/status", "modelconfigs/status", "modelproviderconfigs/status", "remotemcpservers/status"], "verbs": ["patch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies", "virtualservers"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies/status", "approvals/status", "virtualservers/status"], "verbs": ["patch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]}

@@ -27,6 +27,7 @@ from . import (
     pinning,
     remote_mcp_server,
     service,
+    virtual_server,
 )
 from .activity import Activity, Target
 from .canary import Contents
@@ -83,6 +84,7 @@ def build(
     controllers.add(gate.guard(model_provider_config.controller(context)))
     controllers.add(gate.guard(remote_mcp_server.controller(context, discovery)))
     controllers.add(service.controller(context, discovery))
+    controllers.add(virtual_server.controller(context, discovery))
     controllers.add(approval_policy.controller(context))
     if options.network_policies is not None and not options.watch_namespaces:
         controllers.add(environment.controller(context, options.network_policies))

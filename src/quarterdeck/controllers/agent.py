@@ -55,6 +55,7 @@ def controller(context: Context, contents: Contents, idle: Idle) -> Controller:
             (k.MODEL_CONFIG, users("ModelConfig")),
             (k.MCP_SERVER, users("MCPServer")),
             (k.REMOTE_MCP_SERVER, users("RemoteMCPServer")),
+            (k.VIRTUAL_SERVER, users("VirtualServer")),
             (k.SERVICE, users("Service")),
             (k.AGENT, users("Agent")),
             (k.SECRET, users("Secret")),

@@ -9,18 +9,21 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.resource import Object, Resource
 from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
 from quarterdeck.resources.conversion import agent_spec, model_spec
+from quarterdeck.snapshot.virtual import KIND as VIRTUAL
 from quarterdeck.translate import prompt
 from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolTarget
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
 from quarterdeck.translate.snapshot import models_of
 
+from . import virtual_server
 from .context import RESOLVED, Context, Verdict
 from .sources import Source, hashes, missing, sources_in_pod
 
 _TARGETS: dict[str, Resource] = {
     "MCPServer": k.MCP_SERVER,
     "RemoteMCPServer": k.REMOTE_MCP_SERVER,
+    "VirtualServer": k.VIRTUAL_SERVER,
     "Service": k.SERVICE,
     "Agent": k.AGENT,
 }
@@ -153,6 +156,10 @@ def _target(context: Context, namespace: str, tool: Tool) -> ToolTarget:
     for header in tool.headers_from or ():
         if values is not None:
             values.header(namespace, header)
+    if kind == VIRTUAL:
+        seconds = virtual_server.timeout(context, found)
+    else:
+        seconds = duration(str(spec.get("timeout") or "") if kind in ("MCPServer", "RemoteMCPServer") else "")
     sse = spec.get("sseReadTimeout")
     return ToolTarget(
         tool,
@@ -160,7 +167,7 @@ def _target(context: Context, namespace: str, tool: Tool) -> ToolTarget:
         target_namespace,
         name,
         str(spec.get("description") or ""),
-        duration(str(spec.get("timeout") or "") if kind in ("MCPServer", "RemoteMCPServer") else ""),
+        seconds,
         duration(sse) if sse else None,
         bool(spec.get("terminateOnClose", True)),
     )

@@ -40,16 +40,17 @@ class Found:
         """Of all tools, sorted."""
         return tuple(sorted(str(tool.get("name", "")) for tool in self.tools))
 
-    def listed(self) -> list[Object]:
+    def listed(self, *members: str) -> list[Object]:
         """As status.discoveredTools: sorted, and of a size that an object in etcd can carry.
 
-        Descriptions are cut first, then the list.
+        Descriptions are cut first, then the list. ``members`` are kept of each tool, too.
         """
         named = sorted(self.tools, key=lambda tool: str(tool.get("name", "")))
         tools: list[Object] = []
         for limit in _DESCRIPTION_LIMITS:
             tools = [
                 {"name": str(tool.get("name", "")), "description": str(tool.get("description") or "")[:limit]}
+                | {member: tool[member] for member in members}
                 for tool in named
             ]
             if _size(tools) <= _STATUS_LIMIT:
@@ -124,6 +125,11 @@ class Discovery:
         task = asyncio.create_task(self._ask(server, failures), name=f"discovery {'/'.join(slot)}")
         self._asking[slot] = (server, task)
         return None
+
+    def known(self, slot: Slot) -> list[Object] | None:
+        """The definitions that a server gave last; None when it has given none yet."""
+        known = self._known.get(slot)
+        return known.found.tools if known is not None and not known.found.error else None
 
     async def run(self) -> None:
         """Own the questions: they end when this is cancelled."""

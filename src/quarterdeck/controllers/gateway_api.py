@@ -117,6 +117,7 @@ class GatewayApi:
             secrets=self._secrets,
             labels=labels,
             servers={f"{s.kind}/{s.namespace}/{s.name}": s for s in base.mcp},
+            virtual={f"{v.namespace}/{v.name}": v for v in base.virtual},
             shared=bool(self.pods.shared),
             parsed=self._parsed,
         )

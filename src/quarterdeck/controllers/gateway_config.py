@@ -39,6 +39,7 @@ _SOURCES: dict[str, Resource] = {
     "model_configs": k.MODEL_CONFIG,
     "mcp_servers": k.MCP_SERVER,
     "remote_mcp_servers": k.REMOTE_MCP_SERVER,
+    "virtual_servers": k.VIRTUAL_SERVER,
     "services": k.SERVICE,
     "endpoint_slices": k.ENDPOINT_SLICE,
     "pods": k.POD,

@@ -60,6 +60,7 @@ WATCHED: tuple[Grant, ...] = (
     *_kind(k.MODEL_CONFIG, "models; Scripted ones run as a Pod"),
     *_kind(k.MODEL_PROVIDER_CONFIG, "model discovery", children=False),
     *_kind(k.REMOTE_MCP_SERVER, "tool discovery", children=False),
+    *_kind(k.VIRTUAL_SERVER, "virtual servers", children=False),
     *_kind(k.APPROVAL_POLICY, "which calls people approve", children=False),
     Grant(k.APPROVAL, (*FOLLOW, *APPLY, "delete"), "mirrors what is kept in the database", implied=True),
     Grant(k.APPROVAL, ("patch",), "what was said of the call", "status", implied=True),

@@ -11,9 +11,9 @@ from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
 from quarterdeck.snapshot import McpServer
 from quarterdeck.translate.resolve import service_name
-from quarterdeck.translate.service import service_endpoint
-from quarterdeck.translate.snapshot import is_mcp_service
+from quarterdeck.translate.service import is_mcp_service, service_endpoint
 
+from . import virtual_server
 from .context import Context
 from .discovery import DISABLED, Discovery
 
@@ -69,4 +69,5 @@ class ServiceReconciler:
             reference = "/".join(slot)
             for agent in self.context.set.informer(k.AGENT).by_index("references", reference):
                 self.context.set.enqueue("agent", k.key_of(agent))
+            virtual_server.look_again(self.context, slot)
         return Result(found.again_in)

@@ -41,8 +41,8 @@ class Call:
     """Filled in by the stages as they learn more. ``headers`` maps lower-case names to the last value."""
 
     __slots__ = (
-        "agent", "arguments", "arguments_hash", "attempts", "decision", "done", "exchange", "guard", "headers",
-        "health", "kind", "method", "principal", "probe", "raw_id", "server", "started", "tool", "trace_id",
+        "agent", "arguments", "arguments_hash", "attempts", "decision", "done", "exchange", "exposed", "guard",
+        "headers", "health", "kind", "method", "principal", "probe", "raw_id", "server", "started", "tool", "trace_id",
         "traceparent",
     )  # fmt: skip
 
@@ -54,6 +54,8 @@ class Call:
         self.principal = UNKNOWN
         self.method = ""
         self.tool = ""
+        self.exposed = ""
+        """What the client calls the tool, prompt or resource, where several servers are behind one path."""
         self.arguments: bytes | Raw | None = None
         """Of a tool, prompt or the like, as JSON: hashed for the record, or recorded, when the call is over."""
         self.arguments_hash = ""

@@ -143,6 +143,7 @@ class Observer:
             detail,
             getattr(route, "route", UNSET) if route is not None else UNSET,
             self._redaction.recorded(arguments) if self._redaction is not None and arguments is not None else UNSET,
+            call.exposed or UNSET,
         )
 
     def _tell(self, call: Call, outcome: Outcome, status: int, elapsed: float, detail: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot import Agent, Snapshot, Split
 from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Policies
@@ -18,6 +19,7 @@ from .http.route import Building, RouteChain
 from .llm.route import ModelRoute
 from .mcp.groups import McpGroup, aggregate, alone
 from .mcp.route import McpRoute
+from .mcp.virtual import VirtualGroup
 from .policy.authentication import Authenticator
 from .policy.authorizer import Authorizer
 from .split import Splits
@@ -73,6 +75,14 @@ class Table:
         """All MCP groups by the key that their sessions are bound to: built-in paths, MCP backends of routes."""
         for group in (*map(alone, self.servers), aggregate(self.servers, snapshot.default_namespace)):
             self.groups[group.key] = group
+        self.virtual: dict[bytes, VirtualGroup] = {}
+        """By path, as :attr:`mcp`; the short one is a server's of that name, where there is one."""
+        for virtual in snapshot.virtual:
+            path = f"/mcp/{virtual.namespace}/virtualserver.{virtual.name}"
+            group = VirtualGroup(path[1:], virtual, self.targets, self.authorizer)
+            self.virtual[path.encode()] = self.groups[group.key] = group
+            self.virtual[f"/mcp/{virtual.namespace}/{virtual.name}".encode()] = group
+        self._virtual = {f"{virtual.namespace}/{virtual.name}": virtual for virtual in snapshot.virtual}
         self._backends: dict[str, tuple[McpBackend, Policies]] = {}
         self._services = services
         self.listeners = Compiled()
@@ -110,7 +120,18 @@ class Table:
         self._backends[key] = (backend, rules)
         services = self._services
         assert services is not None
-        group = McpGroup(key, backend, self.targets, lambda policies: mcp_chain(policies, services, f"route/{key}"))
+
+        def chains(policies: Policies) -> Any:
+            return mcp_chain(policies, services, f"route/{key}")
+
+        if backend.virtual:
+            virtual = self._virtual.get(backend.virtual)
+            if virtual is None:
+                raise ConfigError(f"MCP backend {backend.name}: no virtual server {backend.virtual}")
+            group = VirtualGroup(key, virtual, self.targets, self.authorizer, chains, backend.targets)
+            group.stateful = backend.stateful
+        else:
+            group = McpGroup(key, backend, self.targets, chains)
         group.policies = rules
         self.groups[key] = group
         return group

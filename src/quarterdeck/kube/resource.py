@@ -79,6 +79,7 @@ MCP_SERVER = Resource("kagent.dev", "v1alpha1", "MCPServer", "mcpservers")
 TOOL_SERVER = Resource("kagent.dev", "v1alpha1", "ToolServer", "toolservers")
 MEMORY = Resource("kagent.dev", "v1alpha1", "Memory", "memories")
 
+VIRTUAL_SERVER = Resource("quarterdeck.dev", "v1alpha1", "VirtualServer", "virtualservers")
 APPROVAL_POLICY = Resource("quarterdeck.dev", "v1alpha1", "ApprovalPolicy", "approvalpolicies")
 APPROVAL = Resource("quarterdeck.dev", "v1alpha1", "Approval", "approvals")
 

@@ -26,6 +26,7 @@ from . import (
     remote_mcp_server,
     sandbox,
     tool_server,
+    virtual_server,
 )
 from .base import Column, Kind, Model, Version
 from .gateway_api import upstream
@@ -41,6 +42,7 @@ KINDS: tuple[Kind, ...] = (
     memory.KIND,
     sandbox.SANDBOX_AGENT,
     sandbox.AGENT_HARNESS,
+    virtual_server.KIND,
     approval_policy.KIND,
     approval.KIND,
 )

@@ -19,6 +19,7 @@ from .redaction import redacted as redacted
 from .revocations import Revocation
 from .routing import Child, Listener
 from .routing import Endpoint as Endpoint
+from .virtual import VirtualServer
 
 SCHEMA = 1
 
@@ -186,6 +187,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     default_namespace: str = "kagent"
     """Its servers' tools are listed as ``{server}_{tool}`` on ``/mcp``, others as ``{namespace}-{server}_{tool}``."""
     mcp: tuple[McpServer, ...] = ()
+    virtual: tuple[VirtualServer, ...] = ()
+    """Servers made of those in ``mcp``."""
     models: tuple[Model, ...] = ()
     agents: tuple[Agent, ...] = ()
     policies: tuple[AgentPolicy, ...] = ()

@@ -80,6 +80,9 @@ class McpBackend(Struct, frozen=True, omit_defaults=True):
     stateful: bool = True
     fail_open: bool = False
     """Whether a target that fails is left out of lists, instead of failing them."""
+    virtual: str = ""
+    """``namespace/name`` of one in :attr:`Snapshot.virtual`: ``targets`` only say the rules of the servers behind it,
+    and names and failures are its own matter."""
 
 
 class RouteBackend(Struct, frozen=True, omit_defaults=True):

@@ -18,6 +18,8 @@ _MCP_KINDS = {
     ("kagent.dev", ""): "MCPServer",
     ("", "RemoteMCPServer"): "RemoteMCPServer",
     ("kagent.dev", "RemoteMCPServer"): "RemoteMCPServer",
+    ("", "VirtualServer"): "VirtualServer",
+    ("quarterdeck.dev", "VirtualServer"): "VirtualServer",
     ("", "Service"): "Service",
     ("core", "Service"): "Service",
 }
@@ -47,7 +49,7 @@ def tool_target_keys(namespace: str, tool: Tool) -> list[Target]:
     if kind is None:
         raise ConfigError(
             f"tools: {server.api_group or ''}/{server.kind or ''} {server.name} is not a kind of MCP server; "
-            "use MCPServer or RemoteMCPServer of kagent.dev, or a core Service"
+            "use MCPServer or RemoteMCPServer of kagent.dev, VirtualServer of quarterdeck.dev, or a core Service"
         )
     return [(kind, server.namespace or namespace, server.name)]
 

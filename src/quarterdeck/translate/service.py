@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from quarterdeck.errors import ConfigError
 from quarterdeck.kube.resource import Object
 
+SERVICE_LABEL = "kagent.dev/mcp-service"
+
+
+def is_mcp_service(obj: Object) -> bool:
+    return (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) == "true"
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceEndpoint:

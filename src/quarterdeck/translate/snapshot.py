@@ -28,6 +28,8 @@ from quarterdeck.snapshot import (
     ToolGrant,
 )
 from quarterdeck.snapshot.pins import ANNOTATION, MODES, Mode
+from quarterdeck.snapshot.virtual import KIND as VIRTUAL
+from quarterdeck.snapshot.virtual import VirtualServer
 
 from . import canary
 from .agent import PORT as AGENT_PORT
@@ -38,9 +40,9 @@ from .objects import duration
 from .options import Options
 from .reference import Target, allowed, model_key, tool_target_key
 from .resolve import Services, closed_addresses, resolve
-from .service import service_endpoint
-
-SERVICE_LABEL = "kagent.dev/mcp-service"
+from .service import is_mcp_service, service_endpoint
+from .virtual import Servers
+from .virtual import resolve as resolve_virtual
 
 
 @dataclass(slots=True)
@@ -51,6 +53,7 @@ class World:
     model_configs: Sequence[Object] = ()
     mcp_servers: Sequence[Object] = ()
     remote_mcp_servers: Sequence[Object] = ()
+    virtual_servers: Sequence[Object] = ()
     services: Sequence[Object] = ()
     endpoint_slices: Sequence[Object] = ()
     values: Values = field(default_factory=lambda: Values.of((), ()))
@@ -72,12 +75,29 @@ class World:
     def __post_init__(self) -> None:
         self.models = frozenset(map(_key, self.model_configs))
         self.labels = {ns["metadata"]["name"]: ns["metadata"].get("labels") or {} for ns in self.namespaces}
-        kinds = (("Agent", self.agents), ("RemoteMCPServer", self.remote_mcp_servers), ("MCPServer", self.mcp_servers))
+        kinds = (
+            ("Agent", self.agents), ("RemoteMCPServer", self.remote_mcp_servers), ("MCPServer", self.mcp_servers),
+            (VIRTUAL, self.virtual_servers),
+        )  # fmt: skip
         self.targets = {(kind, *_key(obj)): obj for kind, objects in kinds for obj in objects}
 
     def has_server(self, target: Target) -> bool:
         """Whether a RemoteMCPServer or MCPServer exists."""
         return target in self.targets
+
+    def servers(self) -> Servers:
+        """What virtual servers are made of."""
+        services = {_key(obj): obj for obj in self.services}
+        kinds = {"MCPServer": self.mcp_servers, "RemoteMCPServer": self.remote_mcp_servers, "Service": self.services}
+
+        def get(kind: str, namespace: str, name: str) -> Object | None:
+            return services.get((namespace, name)) if kind == "Service" else self.targets.get((kind, namespace, name))
+
+        return Servers(
+            get,
+            lambda kind, namespace: [obj for obj in kinds[kind] if obj["metadata"]["namespace"] == namespace],
+            lambda target, source: _admits(*target, source, self),
+        )
 
 
 def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snapshot:
@@ -89,6 +109,7 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
         *(_remote(obj, services, values) for obj in world.remote_mcp_servers),
         *(_service(obj, services) for obj in world.services if is_mcp_service(obj)),
     ]
+    mcp = tuple(sorted((s for s in servers if s is not None), key=lambda s: (s.namespace, s.name, s.kind)))
     models = [_model(obj, services, values) for obj in world.model_configs]
     agents = [_agent(obj, services) for obj in world.agents]
     policies = [_served_policy(obj, world, values, options) for obj in world.agents]
@@ -96,7 +117,8 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
         gateway=gateway or options.gateway,
         replicas=replicas(world.deployments, gateway or options.gateway),
         default_namespace=options.default_namespace,
-        mcp=tuple(sorted((s for s in servers if s is not None), key=lambda s: (s.namespace, s.name, s.kind))),
+        mcp=mcp,
+        virtual=_virtual(world, mcp) if world.virtual_servers else (),
         models=tuple(sorted((m for m in models if m is not None), key=lambda m: (m.namespace, m.name))),
         agents=tuple(sorted(agents, key=lambda a: (a.namespace, a.name))),
         policies=tuple(sorted((p for p in policies if p is not None), key=lambda p: (p.namespace, p.name))),
@@ -111,10 +133,6 @@ def replicas(deployments: Sequence[Object], gateway: str) -> int:
     namespace, _, name = gateway.partition("/")
     found = next((obj for obj in deployments if _key(obj) == (namespace, name)), None)
     return max(int(found["spec"].get("replicas") or 1), 1) if found is not None else 1
-
-
-def is_mcp_service(obj: Object) -> bool:
-    return (obj["metadata"].get("labels") or {}).get(SERVICE_LABEL) == "true"
 
 
 Lookup = Callable[[str, str], Object | None]
@@ -260,6 +278,19 @@ def _service(obj: Object, services: Services) -> McpServer | None:
         endpoints=services.endpoints(namespace, name, found.port),
         pin=pin_mode(obj),
     )
+
+
+def _virtual(world: World, mcp: Sequence[McpServer]) -> tuple[VirtualServer, ...]:
+    """Those that can be served, with the servers that are."""
+    servers = world.servers()
+    known = {f"{s.kind}/{s.namespace}/{s.name}" for s in mcp}
+    found: list[VirtualServer] = []
+    for obj in sorted(world.virtual_servers, key=_key):
+        virtual = resolve_virtual(obj, servers).server
+        if virtual is not None:
+            there = tuple(server for server in virtual.servers if server.server in known)
+            found.append(msgspec.structs.replace(virtual, servers=there))
+    return tuple(found)
 
 
 def _model(obj: Object, services: Services, values: Values) -> Model | None:

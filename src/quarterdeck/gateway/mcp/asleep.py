@@ -1,4 +1,4 @@
-"""Which servers scaled to zero a request on the aggregated ``/mcp`` needs: one that it calls, or all it would list."""
+"""Which servers scaled to zero a request to several servers needs: one that it calls, or all it would list."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from msgspec import UNSET
 from quarterdeck.mcptypes import jsonrpc, lists, protocol
 
 from ..policy.principal import Principal
-from ..table import Table
 from ..wake import Sleeper
 from . import naming
+from .groups import McpGroup
 from .route import McpRoute
 
 LIST_HOLD = 10.0
 """Seconds a list waits for servers that start; then it says who is missing, as for any server that is down."""
 
 
-def needed(table: Table, body: bytes, principal: Principal) -> tuple[list[Sleeper], bool]:
+def needed(group: McpGroup, body: bytes, principal: Principal) -> tuple[list[Sleeper], bool]:
     """The sleepers that the caller may use, and whether the request is a list. What cannot be read needs nobody."""
     try:
         message = jsonrpc.parse(body)
@@ -25,18 +25,22 @@ def needed(table: Table, body: bytes, principal: Principal) -> tuple[list[Sleepe
     except (jsonrpc.FramingError, msgspec.DecodeError):
         return [], False
     if message.method in lists.LIST_KEYS:
-        listed = [route for route in table.asleep if route.server.prefixed and _may(route, principal, message.method)]
-        return [route.target for route in listed], True
+        routes = (member.route for member in group.members)
+        return [r.target for r in routes if _sleeps(r) and _may(r, principal, message.method)], True
     if not naming.routed(message.method):
         return [], False
     try:
-        found = naming.find(table.groups["mcp"], message.method, params)
+        found = naming.find(group, message.method, params)
     except msgspec.DecodeError:
         return [], False
-    if isinstance(found, str) or found[0].route not in table.asleep:
+    if isinstance(found, str) or not _sleeps(found[0].route):
         return [], False
     route = found[0].route
     return ([route.target], False) if _may(route, principal, message.method, found[2]) else ([], False)
+
+
+def _sleeps(route: McpRoute) -> bool:
+    return route.server.wake > 0 and not route.server.endpoints
 
 
 def _may(route: McpRoute, principal: Principal, method: str, name: str = "") -> bool:

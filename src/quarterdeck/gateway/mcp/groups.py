@@ -7,7 +7,7 @@ With prefixes a tool or prompt is ``{member}_{name}``, a resource or template ``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot.policies import Policies
@@ -15,6 +15,9 @@ from quarterdeck.snapshot.routing import McpBackend
 
 from ..policy.principal import Principal
 from .route import McpRoute
+
+if TYPE_CHECKING:
+    from .virtual import View
 
 Prefix = Literal["conditional", "always", "never"]
 _UI = "ui://"
@@ -92,16 +95,22 @@ class McpGroup:
     def _fill(self, key: str, name: str, members: Sequence[Member], prefix: Prefix) -> None:
         self.key = key
         self.name = name
+        self.edition = key
+        """The key, or what tells this configuration of the group from others: what is remembered of names is its."""
         self.stateful = True
         self.fail_open = False
         self.sse = True
         """Whether HTTP+SSE of 2024-11-05 is served at ``…/sse``."""
         self.policies = Policies()
         """The rules of its route."""
+        self.view: View | None = None
+        """What a virtual server shows of its members; None for all other groups."""
         self.limited = False
         """Whether the members' limits are there."""
         self.members = tuple(sorted(members, key=lambda member: member.name))
         self.prefixed = prefix == "always" or (prefix == "conditional" and len(members) != 1)
+        self.searched = not self.prefixed and len(self.members) != 1
+        """Whether a name does not tell whose it is, so that the members' lists have to."""
         self.single = self.members[0] if len(self.members) == 1 and not self.prefixed else None
         """The only member, when names pass through untouched."""
         self.by_name = {member.name: member for member in self.members}
@@ -122,6 +131,10 @@ class McpGroup:
 
     def name_in(self, name: str) -> tuple[Member, str] | None:
         """The member, and its own name, of a tool or prompt. Only where names have prefixes, or there is one member."""
+        return self._split(name, "_")
+
+    def tool_in(self, name: str) -> tuple[Member, str] | None:
+        """The same of a tool."""
         return self._split(name, "_")
 
     def owns(self, member: Member, name: str) -> bool:

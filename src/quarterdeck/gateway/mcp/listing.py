@@ -30,7 +30,9 @@ async def together(
     if start is None:
         answers.error(call, protocol.INVALID_PARAMS, "invalid cursor")
         return None
-    parts = await asyncio.gather(*(list_one(member, call.method, key) for member in members))
+    view = call.group.view
+    asked = members if view is None else [member for member in members if view.offers(member.name, key)]
+    parts = await asyncio.gather(*(list_one(member, call.method, key) for member in asked))
     problem = merge.failure(parts, fail_open=call.group.fail_open)
     if problem:
         answers.error(call, protocol.UPSTREAM_FAILED, problem)
@@ -42,7 +44,11 @@ async def part(call: McpCall, member: Member, key: str, items: Awaitable[Sequenc
     """What the caller may see of one server's ``items``, under their new names, or why there are none."""
     label = member.route.label
     try:
-        kept = [naming.item_out(member, key, item) for item in filter(sight(call, member, key), await items)]
+        found, view = await items, call.group.view
+        if view is not None:
+            kept = view.listed(call, member, key, found)
+        else:
+            kept = [naming.item_out(member, key, item) for item in filter(sight(call, member, key), found)]
     except RpcError as error:
         # a server without prompts or resources is no failure
         return Part(member.name, label, error="" if error.code == protocol.METHOD_NOT_FOUND else str(error))

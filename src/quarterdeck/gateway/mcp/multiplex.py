@@ -183,6 +183,8 @@ class Multiplexer:
             self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
             return
         result = merge.initialized(requested, parts, alone=call.group.single is not None)
+        if call.group.view is not None:
+            result = call.group.view.introduced(result)
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if call.group.stateful:
             self._sessions.add(client)
@@ -235,7 +237,7 @@ class Multiplexer:
     def _by_name(self, call: McpCall, client: ClientSession) -> Later | None:
         found = naming.find(call.group, call.method, call.params)
         if isinstance(found, str):
-            if call.group.prefixed or not found:
+            if not call.group.searched or not found:
                 self._answers.unknown(call, found)
                 return None
             return self._look_for(call, client)

@@ -41,7 +41,8 @@ def find(group: McpGroup, method: str, params: dict[str, Raw]) -> Found | str:
         exposed, found = text_of(params.get("taskId")), group.task_in(text_of(params.get("taskId")))
         member = "taskId"
     else:
-        exposed, found = text_of(params.get("name")), group.name_in(text_of(params.get("name")))
+        exposed = text_of(params.get("name"))
+        found = group.tool_in(exposed) if method == protocol.TOOLS_CALL else group.name_in(exposed)
         member = "name"
     if found is None:
         return exposed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quarterdeck.mcptypes import protocol
-from quarterdeck.snapshot import Endpoint, McpServer
+from quarterdeck.snapshot import McpServer
 from quarterdeck.wire.client import Origin, Pool
 
 from ..call import header_lines
@@ -35,11 +35,14 @@ class Lane:
 
     __slots__ = ("authorizer", "binding", "forward", "grant", "headers", "principal", "starts", "target")
 
-    def __init__(self, route: McpRoute, principal: Principal, authorizer: Authorizer) -> None:
+    def __init__(
+        self, route: McpRoute, principal: Principal, authorizer: Authorizer, target: Target | None = None
+    ) -> None:
+        """``target``: what has to be granted, where it is not the server itself."""
         self.principal = principal
-        self.target = route.target
+        self.target = target or route.target
         self.authorizer = authorizer
-        self.grant: Grant | None = authorizer.grant(principal, route.target)
+        self.grant: Grant | None = authorizer.grant(principal, self.target)
         self.binding = f"{'/'.join(route.target)}|{principal.id}".encode()
         self.forward: tuple[bytes, ...] = ()
         self.starts: dict[Start, bytes] = {}
@@ -105,16 +108,15 @@ class McpRoute:
         if lane is None:
             if len(self._lanes) >= _LANES:
                 self._lanes.clear()
-            lane = self._lanes[principal.id] = Lane(self, principal, self._authorizer)
+            lane = self._lanes[principal.id] = self.make_lane(principal)
         return lane
+
+    def make_lane(self, principal: Principal) -> Lane:
+        return Lane(self, principal, self._authorizer)
 
     def origin(self, host: str = "", port: int = 0) -> Origin | None:
         """The next address in turn, or the one a session lives at; None when there is none (any more)."""
         endpoints = self.server.endpoints
-        if not endpoints:
-            return None
-        if host:
-            return (host, port, self.server.tls) if Endpoint(host, port) in endpoints else None
         self._next = (self._next + 1) % len(endpoints)
         endpoint = endpoints[self._next]
         return endpoint.host, endpoint.port, self.server.tls

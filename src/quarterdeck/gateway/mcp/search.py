@@ -41,7 +41,7 @@ class Search:
     ) -> naming.Found | str:
         """The member that a request of a routed method is for; the name when it is nobody's."""
         kinds, name = _wanted(call.method, params)
-        key = (call.group.key, call.principal.id, kinds[0][0], name)
+        key = (call.group.edition, call.principal.id, kinds[0][0], name)
         known, until = self._known.get(key, ("", 0.0))
         if until < monotonic() or known not in call.group.by_name:
             known = await self._find(kinds, name, members, list_one)

@@ -93,7 +93,7 @@ class StatelessMultiplexer:
             self._answers.invalid(call, Problem(f"invalid params: {error}", protocol.INVALID_PARAMS))
             return None
         if isinstance(found, str):
-            if call.group.prefixed or not found:
+            if not call.group.searched or not found:
                 self._answers.unknown(call, found)
                 return None
             return self._look_for(call, envelope, params)
@@ -156,7 +156,8 @@ class StatelessMultiplexer:
         if problem:
             self._answers.error(call, protocol.UPSTREAM_FAILED, problem)
         else:
-            self._answers.result(call, merge.discovered(parts, alone=call.group.single is not None))
+            result = merge.discovered(parts, alone=call.group.single is not None)
+            self._answers.result(call, call.group.view.introduced(result) if call.group.view is not None else result)
 
     async def _greet(self, call: McpCall, envelope: modern.Envelope, member: Member) -> Part:
         label = member.route.label

@@ -37,7 +37,7 @@ class Record(Struct, rename="camel", gc=False):
     tool: str
     method: str
     arguments_hash: str
-    """SHA-256 of the arguments as they came; empty when there were none."""
+    """SHA-256 of the arguments as they came, or as a virtual server filled them in; empty when there were none."""
     decision: Literal["allow", "deny"]
     rule: str
     outcome: Outcome
@@ -50,6 +50,8 @@ class Record(Struct, rename="camel", gc=False):
     """``namespace/name`` of the route that led to the server; absent on the built-in paths."""
     arguments: Raw | UnsetType = UNSET
     """The arguments, redacted; only where the configuration asks for them."""
+    exposed: str | UnsetType = UNSET
+    """What the client called the tool, prompt or resource; absent where that is the server's own name for it."""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -34,6 +34,7 @@ _GROUPS = {
     "Service": {"", "core"},
     "MCPServer": {"kagent.dev", ""},
     "RemoteMCPServer": {"kagent.dev", ""},
+    "VirtualServer": {"quarterdeck.dev", ""},
 }
 _MOST = 16
 """Entries of a policy's status, as Gateway API limits them."""
@@ -131,7 +132,7 @@ class Index:
 
     def _speaks_mcp(self, point: Point) -> bool:
         kind, namespace, name, _ = point
-        if kind in ("MCPServer", "RemoteMCPServer"):
+        if kind in ("MCPServer", "RemoteMCPServer", "VirtualServer"):
             return True
         obj = self._objects.get((kind, namespace, name))
         if obj is None or kind not in ("Backend", "AgentgatewayBackend"):
@@ -156,6 +157,9 @@ class Index:
         for key in world.servers:
             kind, namespace, name = key.split("/", 2)
             found[kind, namespace, name] = {"metadata": {"namespace": namespace, "name": name}}
+        for key in world.virtual:
+            namespace, _, name = key.partition("/")
+            found["VirtualServer", namespace, name] = {"metadata": {"namespace": namespace, "name": name}}
         return found
 
     def _read(self) -> list[_Policy]:

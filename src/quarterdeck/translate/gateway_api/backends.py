@@ -24,9 +24,9 @@ from quarterdeck.resources.kgateway.common import McpTarget as WantedTarget
 from quarterdeck.snapshot import McpServer
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.snapshot.routing import Endpoint, HttpBackend, McpBackend, McpTarget, Tls
+from quarterdeck.snapshot.virtual import KIND as VIRTUAL
 from quarterdeck.translate.resolve import resolve
-from quarterdeck.translate.service import service_endpoint
-from quarterdeck.translate.snapshot import is_mcp_service
+from quarterdeck.translate.service import is_mcp_service, service_endpoint
 
 from .attach_policies import Index, Rules
 from .status import Name, Problem, Verdict, accepted, refused
@@ -34,6 +34,7 @@ from .world import GatewayWorld, key_of, not_permitted
 
 _SERVED = {("", "Service"), (KGATEWAY, "Backend"), (AGENTGATEWAY, "AgentgatewayBackend")}
 _KAGENT = {("kagent.dev", "MCPServer"), ("kagent.dev", "RemoteMCPServer")}
+_VIRTUAL = {("quarterdeck.dev", VIRTUAL)}
 _MCP_PROTOCOLS = ("kgateway.dev/mcp", "agentgateway.dev/mcp")
 _MCP_PATHS = ("agentgateway.dev/mcp-path", "kgateway.dev/mcp-path")
 _TARGET_NAME = "agentgateway.dev/mcp-target-name"
@@ -68,7 +69,7 @@ class Backends:
         """What a route of ``namespace`` means by ``ref``."""
         home = ref.namespace or namespace
         what = f"{ref.kind} {home}/{ref.name}"
-        if (ref.group, ref.kind) not in _SERVED | _KAGENT:
+        if (ref.group, ref.kind) not in _SERVED | _KAGENT | _VIRTUAL:
             return Destination(
                 problem=Problem("InvalidKind", f"{ref.group or 'core'}/{ref.kind} {ref.name} is no kind of backend")
             )
@@ -99,6 +100,8 @@ class Backends:
             return self._service(ref, home)
         if (ref.group, ref.kind) in _KAGENT:
             return self._kagent(ref, home)
+        if (ref.group, ref.kind) in _VIRTUAL:
+            return self._virtual(ref, home)
         obj = (self._kgateway if ref.kind == "Backend" else self._agentgateway).get((home, ref.name))
         if obj is None:
             return Destination(problem=Problem("BackendNotFound", f"{ref.kind} {home}/{ref.name} not found"))
@@ -177,6 +180,21 @@ class Backends:
         rules = self._index.of(ref.kind, home, ref.name)
         backend = McpBackend(f"{home}/{ref.name}", (McpTarget(ref.name, key),))
         return Destination(mcp=backend, rules=rules, problem=rules.problem(ref.kind, home, ref.name))
+
+    def _virtual(self, ref: BackendRef, home: str) -> Destination:
+        key = f"{home}/{ref.name}"
+        if key not in self._world.virtual:
+            text = f"{VIRTUAL} {key} not found, or its spec cannot be used as it is"
+            return Destination(problem=Problem("BackendNotFound", text))
+        rules = self._index.of(VIRTUAL, home, ref.name)
+        problem = rules.problem(VIRTUAL, home, ref.name)
+        targets: list[McpTarget] = []
+        for server in self._world.virtual[key].servers:  # the rules of each hold for it here, too
+            kind, namespace, name = server.server.split("/", 2)
+            own = self._index.of(kind, namespace, name)
+            problem = problem or own.problem(kind, namespace, name)
+            targets.append(McpTarget(server.name, server.server, own.policies))
+        return Destination(mcp=McpBackend(key, tuple(targets), virtual=key), rules=rules, problem=problem)
 
     # -- Backend and AgentgatewayBackend
 

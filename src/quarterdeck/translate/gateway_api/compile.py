@@ -11,6 +11,7 @@ from quarterdeck.errors import ConfigError
 from quarterdeck.resources.gateway_api.gateway import GatewaySpec
 from quarterdeck.snapshot import McpServer, Snapshot
 from quarterdeck.snapshot.routing import Listener
+from quarterdeck.snapshot.virtual import KIND as VIRTUAL
 
 from .attach_policies import Index
 from .backends import Backends
@@ -30,7 +31,7 @@ class Served:
     servers: tuple[McpServer, ...] = ()
     """Targets of its routes' backends."""
     used: frozenset[str] = frozenset()
-    """``kind/namespace/name`` of all MCP servers its routes lead to."""
+    """``kind/namespace/name`` of all MCP servers its routes lead to, virtual ones and those behind them."""
     ports: dict[int, int] = field(default_factory=dict[int, int])
     """Port of the Gateway to the one that is bound."""
 
@@ -163,11 +164,13 @@ def own_snapshot(
 ) -> Snapshot:
     """The snapshot of a gateway process of one Gateway: of the rest it learns only what its routes lead to."""
     used = [known[key] for key in sorted(part.used) if key in known]
+    virtual = tuple(each for each in base.virtual if f"{VIRTUAL}/{each.namespace}/{each.name}" in part.used)
     return msgspec.structs.replace(
         base,
         gateway=gateway,
         identities=msgspec.structs.replace(base.identities, local_token_hashes=(), anonymous_local=False),
         mcp=(*used, *part.servers),
+        virtual=virtual,
         models=(),
         agents=(),
         policies=(),

@@ -16,6 +16,7 @@ from quarterdeck.resources.gateway_api.route import Match as WantedMatch
 from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.snapshot.routing import Match, McpBackend, PathMatch, Route, RouteBackend, TextMatch
+from quarterdeck.snapshot.virtual import KIND as VIRTUAL
 
 from . import filters
 from .attach_policies import Index
@@ -217,7 +218,11 @@ class Routes:
 
 
 def _servers(backend: McpBackend | None) -> set[str]:
-    return {target.server for target in backend.targets} if backend is not None else set()
+    """All that are needed; of a virtual one itself, and those behind it."""
+    if backend is None:
+        return set()
+    virtual = {f"{VIRTUAL}/{backend.virtual}"} if backend.virtual else set[str]()
+    return {target.server for target in backend.targets} | virtual
 
 
 def _match(wanted: WantedMatch) -> Match | Problem:

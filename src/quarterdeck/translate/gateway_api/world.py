@@ -13,6 +13,7 @@ from quarterdeck.resources.base import Model, parse
 from quarterdeck.resources.gateway_api import AGENTGATEWAY_CLASS, CONTROLLER
 from quarterdeck.resources.gateway_api.grant import ReferenceGrantSpec
 from quarterdeck.snapshot import McpServer
+from quarterdeck.snapshot.virtual import VirtualServer
 from quarterdeck.translate.resolve import Services
 from quarterdeck.translate.snapshot import Values
 
@@ -47,6 +48,8 @@ class GatewayWorld:
     """Of the Namespaces, by name."""
     servers: Mapping[str, McpServer] = field(default_factory=dict[str, McpServer])
     """The MCP servers of the snapshot by ``kind/namespace/name``."""
+    virtual: Mapping[str, VirtualServer] = field(default_factory=dict[str, VirtualServer])
+    """Its virtual servers by ``namespace/name``."""
     shared: bool = False
     """Whether one gateway serves all Gateways, on ports that must differ."""
     parsed: dict[tuple[Any, ...], Any] = field(default_factory=dict[tuple[Any, ...], Any])
