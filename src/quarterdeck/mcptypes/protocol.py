@@ -63,6 +63,8 @@ INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
+URL_ELICITATION_REQUIRED: Final = -32042
+"""2025-11-25: the user has to open a URL first; its successor is a result that asks for input."""
 
 # -- error codes of ours, outside the range that JSON-RPC reserves; quarterdeck.errors holds the same numbers
 APPROVAL_REQUIRED: Final = 4001

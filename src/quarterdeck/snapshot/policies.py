@@ -234,6 +234,8 @@ class OAuthClient(Struct, frozen=True, omit_defaults=True):
     auth_method: AuthMethod = ""
     private_key: str = ""
     """PEM, for ``auth_method`` ``private_key_jwt`` (RFC 7523)."""
+    issuer: str = ""
+    """Whom assertions of the client are for; empty: the token endpoint."""
     assertion: OAuthClient | None = None
     """Whom the user's token is first exchanged with for what is presented here (cross-app access: an ID-JAG)."""
 

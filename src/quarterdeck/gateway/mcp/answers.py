@@ -111,7 +111,7 @@ class Answers:
     def failed(self, call: McpCall, error: UpstreamError | TimedOut) -> None:
         """The server did not answer, or answered with an error of its own."""
         if isinstance(error, RpcError):
-            self.error(call, error.code, str(error))
+            self.error(call, error.code, str(error), error.data)
             return
         late = isinstance(error, TimedOut)
         code, status = (protocol.TIMED_OUT, 504) if late else (protocol.UPSTREAM_FAILED, 502)

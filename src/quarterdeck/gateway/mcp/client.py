@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import count
 from os import getpid
@@ -16,14 +17,20 @@ from quarterdeck.errors import UpstreamError
 from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, jsonrpc, protocol
 from quarterdeck.mcptypes.headers import encode_value
+from quarterdeck.wire import sse
 from quarterdeck.wire.client import Origin, Response
 from quarterdeck.wire.http import Header
 from quarterdeck.wire.sse import SseParser
 
+from ..oauth.challenge import Challenge
+from ..oauth.challenge import read as read_challenge
 from .route import Lane, McpRoute
 
 INFO = {"name": "quarterdeck", "version": __version__}
 _PAGES = 100
+_REFUSAL_BYTES = 64 * 1024
+_RETRY = re.compile(rb"^retry: ?(\d{1,9})\r?$", re.MULTILINE)
+_LONGEST_WAIT = 60.0
 _LIST_BYTES = 16 * 1024 * 1024
 """Bounds of one list, over all its pages: a server's word must not fill the gateway's memory."""
 _MODERN_KEYS = frozenset(
@@ -73,17 +80,41 @@ class NoAnswer(UpstreamError):
         self.status = status
 
 
+class Unauthorized(NoAnswer):
+    """The upstream wants a credential, or a better one."""
+
+    def __init__(self, challenge: Challenge) -> None:
+        super().__init__(challenge.status)
+        self.args = (
+            f"wants {'more than it was shown' if challenge.steps_up else 'a credential'} (HTTP {self.status})",
+        )
+        self.challenge = challenge
+
+
 class RpcError(UpstreamError):
     """The upstream answered with a JSON-RPC error."""
 
-    def __init__(self, error: jsonrpc.ErrorObject) -> None:
+    def __init__(self, error: jsonrpc.ErrorObject, data: object = None) -> None:
         super().__init__(error.message or "an error without a message")
         self.code = error.code
+        self.data = data
+
+
+class _Error(jsonrpc.ErrorObject):
+    data: Any = None
 
 
 class _Answer(Struct):
     result: Raw | UnsetType = UNSET
-    error: jsonrpc.ErrorObject | None = None
+    error: _Error | None = None
+
+
+class Place(Struct):
+    """How far a stream of events was read, to go on there when it breaks (2025-11-25, resumability)."""
+
+    last: bytes = b""
+    wait: float = 1.0
+    """Seconds that the server wants a client to stay away (``retry``)."""
 
 
 class _Initialized(Struct, rename="camel"):
@@ -189,15 +220,21 @@ async def _exchange(route: McpRoute, lane: Lane, link: Link, method: str, params
     if answer.error is not None:
         if response.status == 404 and link.session and answer.error.code != protocol.METHOD_NOT_FOUND:
             raise SessionExpired("does not know the session any more")
-        raise RpcError(answer.error)
+        raise RpcError(answer.error, answer.error.data)
     session = (response.header(protocol.H_SESSION) or b"").decode("latin-1")
     return cast(Raw, answer.result), session  # checked above; pyright cannot narrow on UNSET
 
 
 async def speaks_modern(route: McpRoute, lane: Lane, extra: bytes = b"") -> bool:
     """Whether a server answers 2026-07-28. Raises UpstreamError, TimedOut when it answers nothing at all."""
+    link = Link(origin_of(route), MODERN_VERSIONS[-1], extra=extra)
     try:
-        await ask(route, lane, Link(origin_of(route), MODERN_VERSIONS[-1], extra=extra), protocol.DISCOVER)
+        try:
+            await ask(route, lane, link, protocol.DISCOVER)
+        except RpcError as error:
+            if error.code != protocol.UNSUPPORTED_VERSION or not _supports(error.data, link.version):
+                return False
+            await ask(route, lane, link, protocol.DISCOVER)  # it refused the version, and names it as one it supports
     except RpcError:
         return False
     except NoAnswer as error:
@@ -205,6 +242,11 @@ async def speaks_modern(route: McpRoute, lane: Lane, extra: bytes = b"") -> bool
             raise
         return False  # an HTTP refusal is what older servers say to a version they do not know
     return True
+
+
+def _supports(data: object, version: str) -> bool:
+    supported: object = cast(dict[str, object], data).get("supported") if isinstance(data, dict) else None
+    return isinstance(supported, list) and version in cast(list[object], supported)
 
 
 async def listen(route: McpRoute, lane: Lane, link: Link, last_event: bytes = b"") -> Response:
@@ -215,13 +257,18 @@ async def listen(route: McpRoute, lane: Lane, link: Link, last_event: bytes = b"
     return await route.pool.request("GET", link.origin, route.path.decode(), head, timeout=route.server.timeout or None)
 
 
-async def messages(response: Response) -> AsyncIterator[jsonrpc.Message]:
-    """The JSON-RPC messages of a response, JSON or SSE; anything else among them is left out."""
+async def messages(response: Response, place: Place | None = None) -> AsyncIterator[jsonrpc.Message]:
+    """The JSON-RPC messages of a response, JSON or SSE; anything else among them is left out.
+
+    ``place`` is kept up to date with the events read.
+    """
     content = (response.header(b"content-type") or b"").partition(b";")[0].strip().lower()
     if content == b"text/event-stream":
         parser = SseParser()
         async for chunk in response:
             for event in parser.feed(chunk):
+                if place is not None:
+                    _note(place, event)
                 message = jsonrpc.read(event.data)
                 if message is not None:
                     yield message
@@ -229,6 +276,13 @@ async def messages(response: Response) -> AsyncIterator[jsonrpc.Message]:
     message = jsonrpc.read(await response.read())
     if message is not None:
         yield message
+
+
+def _note(place: Place, event: sse.Event) -> None:
+    place.last = event.id or place.last
+    match = _RETRY.search(event.raw)
+    if match is not None:
+        place.wait = min(int(match[1]) / 1000, _LONGEST_WAIT)
 
 
 async def post(
@@ -241,14 +295,18 @@ async def post(
     name: str = "",
     extra: Sequence[Header] = (),
 ) -> Response:
-    """Send one message; the response head. ``name``: what a modern server wants mirrored."""
+    """Send one message; the response head. ``name``: what a modern server wants mirrored. Raises Unauthorized."""
     head = lines(lane.headers + (link.headers(method, name) if method != protocol.INITIALIZE else link.extra))
     head.extend(extra)
     head.append((b"content-type", b"application/json"))
     head.append((b"accept", b"application/json, text/event-stream"))
-    return await route.pool.request(
+    response = await route.pool.request(
         "POST", link.origin, route.path.decode(), head, body, timeout=route.server.timeout or None
     )
+    if response.status in (401, 403) and response.header(b"www-authenticate") is not None:
+        await response.read(_REFUSAL_BYTES)
+        raise Unauthorized(read_challenge(response.status, response.headers))
+    return response
 
 
 async def _answer(response: Response) -> _Answer | None:

@@ -8,6 +8,7 @@ client becomes an ``input_required`` result, and the retry that brings the answe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Literal
@@ -30,6 +31,10 @@ _QUEUE_BYTES = 1024 * 1024
 _GREETING_BYTES = 256 * 1024
 """Largest result of ``initialize``: it is kept."""
 
+_LISTENING = 0.2
+"""Seconds that the first call of a session waits for the GET stream."""
+_RESUMED = 100
+"""How often the stream of one call is taken up again."""
 _BURST = 0.05
 """Seconds to wait for further questions once the server has asked one: servers ask several things at a time."""
 
@@ -87,6 +92,14 @@ class Flight:
         self.over = False
         self._waiting = 0
         self._taken = asyncio.Event()
+
+    def key_of(self, question: jsonrpc.Message) -> str:
+        """The key that is in a question's id, as those have that the gateway makes: ``{flight}/{key}``."""
+        try:
+            ident: object = msgspec.json.decode(question.id) if isinstance(question.id, Raw) else ""
+        except msgspec.DecodeError:
+            return ""
+        return ident.removeprefix(f"{self.id}/") if isinstance(ident, str) and ident.startswith(f"{self.id}/") else ""
 
     @property
     def full(self) -> bool:
@@ -174,6 +187,8 @@ class Conversation:
         self.extra = b""
         """Header lines that the rules of the target add, of the newest call."""
         self.link: Link | None = None
+        self.stateless = False
+        """Whether its clients are of 2026-07-28: questions to them become ``input_required`` results."""
         self.greeting = Greeting()
         self.level = ""
         self.listeners: set[Callable[[jsonrpc.Message], None]] = set()
@@ -182,6 +197,8 @@ class Conversation:
         """Tool → arguments that travel as headers; None until the tools were listed."""
         self._flights: dict[str, Flight] = {}
         self._stream: asyncio.Task[None] | None = None
+        self._listening = asyncio.Event()
+        """Whether the server has answered to the GET stream: what it asks before that is lost."""
         self.opening = asyncio.Lock()
 
     @property
@@ -209,6 +226,7 @@ class Conversation:
         self.greeting = msgspec.json.decode(result, type=Greeting)
         self.link = opened
         self.level, self.mirrored = "", None
+        self._listening.clear()
         self._stream = asyncio.get_running_loop().create_task(self._listen(self.link))
         return self.link
 
@@ -248,6 +266,10 @@ class Conversation:
         flight = Flight(next(_ids))
         link = await self.open()
         body = jsonrpc.request(flight.id, method, params)
+        if not self._listening.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LISTENING):
+                    await self._listening.wait()
         response = await client.post(self.route, self.lane, link, method, body)
         if response.status == 404 and link.session:
             self.close()
@@ -290,24 +312,52 @@ class Conversation:
 
     # -- from the server
     async def _receive(self, flight: Flight, response: Response) -> None:
+        place = client.Place()
         try:
-            async for message in client.messages(response):
-                if not message.method:
-                    flight.put(Event("answer", message))
+            for _ in range(_RESUMED + 1):
+                if await self._read(flight, response, place):
                     return
-                self._about(flight, message)
-                await flight.room()
-            flight.put(Event("end", error=UpstreamError(f"ended before it answered (HTTP {response.status})")))
+                response = await self._resumed(response, place)
+            raise UpstreamError(f"ended the stream of one call more than {_RESUMED} times")
         except (UpstreamError, TimedOut) as error:
             flight.put(Event("end", error=error))
         finally:
             response.close()
             self._flights.pop(flight.id, None)
 
+    async def _read(self, flight: Flight, response: Response, place: client.Place) -> bool:
+        """Whether the stream brought the answer. Raises UpstreamError when it broke and cannot be taken up again."""
+        before = place.last
+        try:
+            async for message in client.messages(response, place):
+                if not message.method:
+                    flight.put(Event("answer", message))
+                    return True
+                self._about(flight, message)
+                await flight.room()
+        except UpstreamError:
+            if place.last == before:
+                raise
+        return False
+
+    async def _resumed(self, response: Response, place: client.Place) -> Response:
+        """The stream of a call taken up again where it ended: servers end them to be polled (SEP-1699)."""
+        response.close()
+        link = self.link
+        if not place.last or link is None:
+            raise UpstreamError(f"ended before it answered (HTTP {response.status})")
+        await asyncio.sleep(place.wait)
+        again = await client.listen(self.route, self.lane, link, place.last)
+        if again.status != 200:
+            again.close()
+            raise UpstreamError(f"ended before it answered, and does not go on (HTTP {again.status})")
+        return again
+
     async def _listen(self, link: Link) -> None:
         """The GET stream: questions and notifications that the server sends outside of calls. Servers may have none."""
         try:
             response = await client.listen(self.route, self.lane, link)
+            self._listening.set()
             if response.status != 200:
                 response.close()
                 return
@@ -315,9 +365,14 @@ class Conversation:
                 await self._unasked(message)
         except (UpstreamError, TimedOut):
             return  # the next session has another stream
+        finally:
+            self._listening.set()
 
     async def _unasked(self, message: jsonrpc.Message) -> None:
         """A message that came on no call's stream."""
+        if not message.method:
+            self._late(message)
+            return
         flight = self._meant(message)
         if message.method in CHANGES or flight is None:
             self._tell(message)
@@ -325,6 +380,15 @@ class Conversation:
             self._about(flight, message)
         elif message.id is not UNSET:
             await self.refuse(message, "the client does not keep up")
+
+    def _late(self, answer: jsonrpc.Message) -> None:
+        """The answer to a call, told where anything is told, as its own stream is gone."""
+        ident: object = msgspec.json.decode(answer.id) if isinstance(answer.id, Raw) else ""
+        flight = self._flights.pop(ident, None) if isinstance(ident, str) else None
+        if flight is not None:
+            flight.put(Event("answer", answer))
+            if flight.task is not None:
+                flight.task.cancel()
 
     def _meant(self, message: jsonrpc.Message) -> Flight | None:
         """The call a message is about: progress says so, for all else the youngest one is the best guess."""

@@ -67,6 +67,8 @@ class NewerConversation(Conversation):
     ) -> None:
         super().__init__(route, lane, capabilities, info=info, version=version)
         self._watched: set[str] = set()
+        self._dropped: set[str] = set()
+        """Tools that cannot be called as their annotations break the rules."""
         self._subscription: asyncio.Task[None] | None = None
 
     async def _begin(self) -> Link:
@@ -83,7 +85,8 @@ class NewerConversation(Conversation):
     async def ask(self, method: str, params: dict[str, Any] | None = None) -> Raw:
         link = await self.open()
         if method not in self.kept_here:
-            return await client.ask(self.route, self.lane, link, method, params)
+            result = await client.ask(self.route, self.lane, link, method, params)
+            return self._usable(result) if method == protocol.TOOLS_LIST else result
         if method == protocol.SET_LEVEL:
             self.level = _text(params, "level")
             link.meta = self._meta()
@@ -184,6 +187,19 @@ class NewerConversation(Conversation):
         await flight.answered.wait()
         return flight.given
 
+    def _usable(self, result: Raw) -> Raw:
+        """A page of tools without those whose ``x-mcp-header`` annotations break the rules: clients must drop them."""
+        if b"x-mcp-header" not in bytes(result):
+            return result
+        page: dict[str, Any] = dict(lists.members(result))
+        kept: list[Raw] = []
+        for tool in lists.items(page.get("tools", Raw(b"[]"))):
+            if modern.mirrored(msgspec.json.decode(tool).get("inputSchema")) is None:
+                self._dropped.add(lists.name_of(tool))
+            else:
+                kept.append(tool)
+        return Raw(msgspec.json.encode({**page, "tools": kept}))
+
     async def _params_as_headers(self, tool: str, params: dict[str, Any]) -> list[tuple[bytes, bytes]]:
         """Arguments that the tool wants mirrored into ``Mcp-Param-*`` headers."""
         if self.mirrored is None:
@@ -194,6 +210,8 @@ class NewerConversation(Conversation):
                 (lists.name_of(item), modern.mirrored(msgspec.json.decode(item).get("inputSchema"))) for item in tools
             )
             self.mirrored = {name: mapping for name, mapping in found if mapping}
+        if tool in self._dropped:
+            raise RpcError(jsonrpc.ErrorObject(protocol.INVALID_PARAMS, f"Unknown tool: {tool}"))
         mapping = self.mirrored.get(tool)
         arguments = params.get("arguments")
         if not mapping or not isinstance(arguments, Raw):

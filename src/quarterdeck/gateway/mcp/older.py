@@ -158,7 +158,7 @@ class OlderServers:
         binding: bytes,
     ) -> None:
         self._expire()
-        session = self._sealer.open(state.encode(), _state_of(call))
+        session = self._sealer.open(state.encode(), state_of(call))
         if session is not None and session.owner != self._peers.owner:
             await self._peers.pass_on(call, session.owner)
             return
@@ -254,7 +254,7 @@ class OlderServers:
                 continue
             params = lists.members(message.params) if isinstance(message.params, Raw) else {}
             meta = _object(params.get("_meta"))
-            key = str(meta.get(_INPUT_KEY) or f"{capability}-{len(requests) + 1}")
+            key = str(meta.get(_INPUT_KEY) or flight.key_of(message) or f"{capability}-{len(requests) + 1}")
             requests[key] = {"method": message.method, "params": params}
             flight.asked[key] = message
         return requests
@@ -278,7 +278,7 @@ class OlderServers:
 
     def _ask(self, call: McpCall, held: Held, key: str = "") -> None:
         key = key or next(k for k, v in self._held.items() if v is held)
-        state = self._sealer.seal(Session(key, owner=self._peers.owner), _state_of(call)).decode()
+        state = self._sealer.seal(Session(key, owner=self._peers.owner), state_of(call)).decode()
         self._respond(call, {"resultType": "input_required", "inputRequests": held.requests, "requestState": state})
 
     def _expire(self) -> None:
@@ -342,7 +342,7 @@ class OlderServers:
 
     def _failed(self, call: McpCall, error: UpstreamError | TimedOut) -> None:
         if isinstance(error, RpcError):
-            self._refuse(call, error.code, str(error))
+            self._refuse(call, error.code, str(error), error.data)
             return
         code = protocol.TIMED_OUT if isinstance(error, TimedOut) else protocol.UPSTREAM_FAILED
         text = f"MCP server {call.server} {error}; {call.route.remedy}"
@@ -396,8 +396,8 @@ def _discovered(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def _state_of(call: McpCall) -> bytes:
-    """What a ``requestState`` is bound to."""
+def state_of(call: McpCall) -> bytes:
+    """What the ``requestState`` of a call held here is bound to."""
     return call.group.binding(call.principal) + b"|state|" + call.member.name.encode()
 
 

@@ -50,15 +50,15 @@ class Protected:
         ``before``: scopes of the grant that turned out too small. Raises UpstreamError, TimedOut.
         """
         before = tuple(before)
-        if challenge.steps_up and before and set(challenge.scope.split()) <= set(before):
-            raise UpstreamError(
-                f"wants scopes that were asked for already ({challenge.scope or 'it does not say which'}): "
-                "asking again would change nothing"
-            )
+        _worth_asking(challenge, before)
         found = await discovery.find(self._fetch, self.settings.url, challenge, self.settings.issuer)
         scope = flow.scope_for(found, self.settings, challenge, before)
         client = await self._client(found.server, scope)
         return flow.begin(found, client, self.identity.redirect_uri, scope)
+
+    def check(self, challenge: Challenge, before: Iterable[str]) -> None:
+        """Raises UpstreamError when nothing that a user can do would meet the challenge."""
+        _worth_asking(challenge, tuple(before))
 
     async def finish(self, begun: Flow, response: Mapping[str, str]) -> Grant:
         """Tokens for an authorization response. Raises flow.Refused, TokenRefused, UpstreamError, TimedOut."""
@@ -84,3 +84,11 @@ class Protected:
         client = await registration.register(self._fetch, server, self.identity, scope)
         await self._registrations.keep_client(server.issuer, redirect_uri, client)
         return client
+
+
+def _worth_asking(challenge: Challenge, before: tuple[str, ...]) -> None:
+    if challenge.steps_up and before and set(challenge.scope.split()) <= set(before):
+        raise UpstreamError(
+            f"wants scopes that were asked for already ({challenge.scope or 'it does not say which'}): "
+            "asking again would change nothing"
+        )

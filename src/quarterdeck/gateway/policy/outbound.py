@@ -131,7 +131,7 @@ class Tokens:
 
     async def _granted(self, client: OAuthClient, form: list[tuple[str, str]]) -> Token:
         """The answer of a token endpoint. Raises UpstreamError, TimedOut."""
-        shown = Client(client.client_id, client.client_secret, client.auth_method, client.private_key)
+        shown = Client(client.client_id, client.client_secret, client.auth_method, client.private_key, client.issuer)
         return await ask(self._fetcher, client.token_url, form, shown, clock=self._clock)
 
 
