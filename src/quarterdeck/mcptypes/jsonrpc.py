@@ -47,6 +47,7 @@ class ResultProbe(Struct, rename="camel", gc=False):
 class ResponseProbe(Struct, gc=False):
     """A response reduced to its outcome."""
 
+    id: Raw | UnsetType = UNSET
     method: str = ""
     error: ErrorObject | None = None
     result: ResultProbe | None = None
@@ -180,6 +181,19 @@ def probe(body: bytes) -> ResponseProbe | None:
         return _response.decode(body)
     except MALFORMED:
         return None
+
+
+def answers(probe: ResponseProbe, raw_id: bytes) -> bool:
+    """Whether a response is to that request; an error may also be to one whose id could not be read (null, none)."""
+    ident = b"null" if probe.id is UNSET else bytes(probe.id)  # type: ignore[arg-type]  # as in error_response
+    if ident == raw_id or (ident == b"null" and probe.error is not None):
+        return True
+    if ident[:1] != b'"' or raw_id[:1] != b'"':
+        return False
+    try:
+        return bool(msgspec.json.decode(ident) == msgspec.json.decode(raw_id))
+    except MALFORMED:
+        return False
 
 
 def error_response(raw_id: Raw | UnsetType | bytes, code: int, message: str, data: Any = None) -> bytes:

@@ -87,8 +87,7 @@ def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
         members: dict[str, Any] = value
         for key, item in members.items():
             path = f"{where}.{visible(key)}" if where else visible(key)
-            if not key.isascii() or len(key) > _EXCERPT:
-                yield path, key
+            yield path, key
             yield from _texts(item, path)
     elif isinstance(value, list):
         items: list[Any] = value

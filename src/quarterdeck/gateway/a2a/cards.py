@@ -17,13 +17,18 @@ def rewrite(card: bytes, base: str) -> bytes:
     if "url" in document:
         document["url"] = _moved(document["url"], base)
     for key in ("additionalInterfaces", "supportedInterfaces"):
-        for interface in document.get(key) or ():
+        listed = document.get(key)
+        for interface in listed if isinstance(listed, list) else ():
             if isinstance(interface, dict) and "url" in interface:
                 interface["url"] = _moved(interface["url"], base)
     return msgspec.json.encode(document)
 
 
 def _moved(url: Any, base: str) -> str:
-    parts = urlsplit(str(url))
-    path = parts.path if parts.path != "/" else ""
+    """The same path below ``base``: whatever an agent calls itself, nobody is sent elsewhere."""
+    try:
+        parts = urlsplit(str(url))
+    except ValueError:
+        return base
+    path = f"/{parts.path.lstrip('/')}" if parts.path.strip("/") else ""
     return base + path + (f"?{parts.query}" if parts.query else "")

@@ -24,6 +24,7 @@ from ..table import Table
 from ..upstream import Relay, Upstreams
 from .cards import CARD_PATHS, rewrite
 from .conversation import Reading, conversations
+from .loops import Loops
 
 _TIMEOUT = 600.0  # seconds an agent may stay silent
 _CARD_LIMIT = 1024 * 1024
@@ -43,6 +44,7 @@ class A2aEndpoint:
         self._services = services
         self._pool = upstreams.pool()
         self._turn = count()
+        self._loops = Loops()
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         raw = exchange.target.decode("latin-1")
@@ -71,6 +73,11 @@ class A2aEndpoint:
         if not decision.allow:
             _answer(call, 403, decision.reason, protocol.DENIED)
             self._observer.finish(call, "denied", 403, decision.reason)
+            return
+        if not self._loops.enter(call):
+            text = f"agents ask each other in a circle: {label} is asked again and again within one trace"
+            _answer(call, 508, text, protocol.DENIED)
+            self._observer.finish(call, "denied", 508, text)
             return
         self._forward(call, agent, target, base, table.splitters.get(label))
 

@@ -9,7 +9,9 @@ sessions, who then initialise again, and a JSON-RPC error to others.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from hashlib import sha256
 from os import urandom
 from pathlib import Path
 from time import time
@@ -48,6 +50,10 @@ class Passed(Struct, array_like=True):
     group: str
     at: float
     principal: dict[str, Any]
+    request: bytes
+    """SHA-256 of method, target and body: it is good for no other request."""
+    nonce: bytes
+    """It is good once."""
 
 
 class Peers:
@@ -63,6 +69,8 @@ class Peers:
         self._answers = answers
         self._pool = Pool(connect_timeout=2.0)
         self._server: Server | None = None
+        self._taken: OrderedDict[bytes, float] = OrderedDict()
+        """Nonces of requests that came, and until when they must be remembered."""
 
     async def start(self, where: Address | Path | None, warn: Callable[[str], None]) -> None:
         """Be reached at an address or by a socket in a directory. Raises ConfigError when the address is taken."""
@@ -109,7 +117,7 @@ class Peers:
             self._gone(call)
             return
         principal = msgspec.to_builtins(call.principal)
-        told = Passed(owner, call.group.key, time(), principal)
+        told = Passed(owner, call.group.key, time(), principal, _digest(exchange), urandom(12))
         sealed = self._sealer.seal_bytes(msgspec.msgpack.encode(told), _BINDING)
         headers = [(k, v) for k, v in exchange.headers if k not in _HOP] + [(HEADER, sealed)]
         target = exchange.target.decode("latin-1")
@@ -158,7 +166,7 @@ class Peers:
             principal = Principal(**told.principal) if told is not None else None
         except (msgspec.DecodeError, TypeError):
             told = principal = None
-        if told is None or principal is None or abs(time() - told.at) > _FRESH:
+        if told is None or principal is None or not self._first_time(told, exchange):
             body = jsonrpc.error_response(
                 b"null", protocol.INVALID_REQUEST, "this port is for the gateway's own processes"
             )
@@ -169,6 +177,20 @@ class Peers:
             exchange.respond(404, b"", [(_GONE, b"1")])
             return None
         return self.handle(exchange, group, principal)
+
+    def _first_time(self, told: Passed, exchange: Exchange) -> bool:
+        """Whether this is the request that was passed, in time, and not one that somebody sends again."""
+        now = time()
+        while self._taken and next(iter(self._taken.values())) < now:
+            self._taken.popitem(last=False)
+        if abs(now - told.at) > _FRESH or told.request != _digest(exchange) or told.nonce in self._taken:
+            return False
+        self._taken[told.nonce] = now + 2 * _FRESH
+        return True
+
+
+def _digest(exchange: Exchange) -> bytes:
+    return sha256(b"%b %b\0%b" % (exchange.method.encode(), exchange.target, exchange.body)).digest()
 
 
 def _origin(owner: str) -> Origin | None:

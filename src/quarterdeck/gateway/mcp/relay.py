@@ -25,6 +25,8 @@ Transform = Callable[[bytes], bytes]
 """Rewrites one JSON-RPC message. Raises msgspec.DecodeError when it is not JSON."""
 
 _JSON = b"application/json"
+_ANOTHERS = "answered a request that it was not sent"
+"""Clients hand answers on by their ids: one to a request of another server's would be taken for that server's."""
 _SSE = b"text/event-stream"
 _CONTENT_JSON: Header = (b"content-type", _JSON)
 _JSON_HEADERS: list[Header] = [_CONTENT_JSON]
@@ -155,6 +157,9 @@ class McpRelay(Relay):
             what = self._mode.decode("latin-1") or "no content type"
             self.failed(UpstreamError(f"sent something that is no MCP answer (HTTP {status}, {what})"))
             return
+        if not jsonrpc.answers(probe, call.raw_id):
+            self.failed(UpstreamError(_ANOTHERS))
+            return
         if status >= 500:
             call.health = "failed"
             if self.attempts is not None and self.attempts.again(status, None):
@@ -204,6 +209,9 @@ class McpRelay(Relay):
             probe = jsonrpc.probe(event.data) if event.data else None
             answer = probe is not None and not probe.method and (probe.result is not None or probe.error is not None)
             if answer and probe is not None:
+                if self.call.raw_id and not jsonrpc.answers(probe, self.call.raw_id):
+                    self.give_up(UpstreamError(_ANOTHERS))
+                    return
                 self._outcome = self._outcome_of(probe)
             elif event.id:
                 self._resumable = True  # 2025-11-25 (SEP-1699): the client may poll with Last-Event-ID

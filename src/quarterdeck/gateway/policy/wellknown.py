@@ -5,8 +5,10 @@ URLs in it are made from the public URL, or from what the client asked for (see 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,6 +31,11 @@ OPENID = "/.well-known/openid-configuration"
 _ENDPOINTS: dict[str, Kind] = {"client-registration": "registration", "authorize": "authorize", "token": "token"}
 _DOCUMENTS: tuple[tuple[str, Kind], ...] = ((RESOURCE, "resource"), (SERVER, "server"), (OPENID, "server"))
 _LONGEST = 64 * 1024
+_URL = re.compile(r"https?://[^\s\x00-\x20\x7f\"<>\\]+", re.IGNORECASE)
+_REDIRECT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x20\x7f#\"<>\\]+")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_ACTIVE = frozenset({"javascript", "vbscript", "data", "file", "blob", "about", "filesystem", "ftp", "ws", "wss"})
+"""Schemes that make a browser run or open something instead of handing a code to an application."""
 _CACHED = 300.0
 
 CORS: tuple[Header, ...] = (
@@ -182,6 +189,9 @@ class WellKnown:
             raise UpstreamError(f"{self._provider.metadata_url} is no JSON object: {error}") from error
         if not self._provider.is_issuer(document.get("issuer")):
             raise UpstreamError(f"{self._provider.metadata_url} is the metadata of another issuer")
+        wrong = no_web_address(document)
+        if wrong:
+            raise UpstreamError(f"{wrong} in {self._provider.metadata_url} is no http(s) URL")
         self._metadata = (document, now + _CACHED)
         return document
 
@@ -191,7 +201,7 @@ class WellKnown:
         if self._mcp.client_id:
             try:
                 return self._document(registered(body, self._mcp.client_id), 201)
-            except MALFORMED as error:
+            except (ValueError, RecursionError) as error:
                 return self._refuse(400, f"invalid client metadata: {error}")
         try:
             url = self._provider.registration_url
@@ -238,14 +248,46 @@ class WellKnown:
 
 
 def registered(body: bytes, client_id: str) -> dict[str, Any]:
-    """The answer to a registration (RFC 7591 §3.2.1) that gives everybody the same public client."""
+    """The answer to a registration (RFC 7591 §3.2.1) that gives everybody the same public client.
+
+    Raises ValueError for redirect URIs that no client can have, msgspec.DecodeError.
+    """
     asked = msgspec.json.decode(body, type=dict[str, Any])
+    uris = asked.get("redirect_uris", [])
+    if not isinstance(uris, list) or not all(map(_is_a_clients, uris)):
+        raise ValueError("redirect_uris: https, http on this machine, or a scheme of the application's own")
     kept = {
         k: v
         for k, v in asked.items()
         if k in ("client_name", "redirect_uris", "grant_types", "response_types", "scope")
     }
     return {**kept, "client_id": client_id, "token_endpoint_auth_method": "none"}
+
+
+def no_web_address(metadata: dict[str, Any]) -> str:
+    """The member that should be a web address and is something that browsers would run or open; empty when none is."""
+    for name, value in metadata.items():
+        if name == "mtls_endpoint_aliases" and isinstance(value, dict):
+            wrong = no_web_address(cast(dict[str, Any], value))
+            if wrong:
+                return wrong
+        elif name.endswith(("_endpoint", "_uri")) and value and not (isinstance(value, str) and _URL.fullmatch(value)):
+            return name
+    return ""
+
+
+def _is_a_clients(uri: object) -> bool:
+    """Whether codes may be sent there (RFC 8252 §7): a scheme of its own, https, or http on the person's machine."""
+    if not isinstance(uri, str) or not _REDIRECT.fullmatch(uri):
+        return False
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    if parts.scheme in ("http", "https"):
+        local = parts.scheme == "http"
+        return bool(parts.hostname) and "@" not in parts.netloc and (not local or parts.hostname in _LOOPBACK)
+    return parts.scheme not in _ACTIVE
 
 
 def _snake(name: str) -> str:
