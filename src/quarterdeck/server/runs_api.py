@@ -24,7 +24,7 @@ from .database import Row
 from .http import Answer, Call, Route, Router, route
 from .identity import Identity
 from .runs_again import Again
-from .runs_store import Draft, NewRun, RunStore
+from .runs_store import Draft, NewRun, RunStore, Stale
 
 _MOST = 1000
 LONGEST_WAIT = 20.0
@@ -149,7 +149,7 @@ class RunsApi:
 
     # -- of gateways
     async def start(self, call: Call) -> Answer:
-        """``{gateway: ns/name, fence, attempt}``, from that gateway's ServiceAccount."""
+        """``{gateway: ns/name, fence, attempt, key}``, from that gateway; 403 when the step may not start."""
         body = call.body()
         name = str(call.text(body, "gateway", required=True))
         namespace, _, short = name.partition("/")
@@ -158,7 +158,11 @@ class RunsApi:
             raise Forbidden(f"{name} is no Gateway that is configured here")
         step = _number(call.parameters["step"], "step")
         fence, attempt = _whole(body.get("fence"), "fence"), _whole(body.get("attempt"), "attempt")
-        await self._store.start(call.parameters["id"], step, fence, attempt, name)
+        key = call.text(body, "key") or ""
+        try:
+            await self._store.start(call.parameters["id"], step, fence, attempt, name, key)
+        except Stale as error:
+            raise Forbidden(str(error)) from error
         return Answer({"started": True})
 
     # -- of people, and of agents on their own

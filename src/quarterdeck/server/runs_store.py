@@ -182,8 +182,11 @@ class RunStore:
         self._tell(row)
         return Written(written[0].seq, self._permits(row, written), bool(row["cancel"]))
 
-    async def start(self, ident: str, step: int, fence: int, attempt: int, gateway: str) -> None:
-        """A gateway is about to forward the call of a step: once per intent. Raises Stale, NotFound."""
+    async def start(self, ident: str, step: int, fence: int, attempt: int, gateway: str, key: str = "") -> None:
+        """A gateway is about to forward the call of a step: once per intent, or again with the same ``key``.
+
+        Raises Stale, NotFound.
+        """
         row = await self.run(ident)
         batch = f"start/{step}/{fence}/{attempt}"
         try:
@@ -194,10 +197,12 @@ class RunStore:
                     raise Stale(f"step {step} of run {row['id']} may not start under fence {fence}: {why}")
                 if not await _intended(connection, row, step, attempt):
                     raise Stale(f"step {step} of run {row['id']} has no open intent number {attempt}")
-                draft = Draft("tool.started", step, {"gateway": gateway, "attempt": attempt})
+                draft = Draft("tool.started", step, {"gateway": gateway, "attempt": attempt, "key": key})
                 await self._write(connection, row, batch, [draft])
         except IntegrityError:
-            raise Stale(f"step {step} of run {row['id']} was started already") from None
+            known = await self._batch(row, batch)
+            if not key or not known or known[0].data.get("key") != key:
+                raise Stale(f"step {step} of run {row['id']} was started already") from None
         self._tell(row)
 
     async def beat(self, agent: str, replica: str, held: dict[str, int]) -> tuple[list[str], list[str]]:
