@@ -94,9 +94,10 @@ class Gateway:
         mcp = McpEndpoint(self.upstreams, self._observer, sealer, ToolLimits(self.limits, self._observer))
         mcp.peers.find = lambda key: self._router.table.groups.get(key)
         self.peers = mcp.peers
-        self.approvals = mcp.approvals
+        self.approvals, self.permits = mcp.approvals, mcp.permits
         llm = LlmEndpoint(self.upstreams, self._observer)
         a2a = A2aEndpoint(self.upstreams, self._observer, self.services)
+        a2a.approvals = mcp.approvals
         self._router = Router(
             Table(Snapshot(), self.upstreams),
             self._observer,
@@ -157,7 +158,7 @@ class Gateway:
             self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
         plane = self._control_plane
         if plane is not None:
-            self.approvals.ask = plane.ask
+            self.approvals.ask = self.permits.ask = plane.ask
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         self._tasks.append(asyncio.get_running_loop().create_task(self._keys.follow()))
         await self.peers.start(options.peers, _log.warning)
@@ -201,6 +202,7 @@ class Gateway:
         table = Table(snapshot, self.upstreams, self._splits, self.services, self._budgets)
         table.authorizer.revocations = self.revocations
         self._pins.apply(snapshot, table.targets.values())
+        self.permits.use(snapshot)
         self._router.table = table
         for server in self._servers:
             server.forget()

@@ -30,6 +30,7 @@ from .multiplex import Multiplexer
 from .older import OlderServers
 from .oldest import OldestClients
 from .peers import Peers
+from .permits import Permits
 from .pinned import Pinned
 from .relay import GreetingRelay, McpRelay, answer_error
 from .session import Session, SessionSealer
@@ -57,12 +58,13 @@ class McpEndpoint:
         self._multiplexer = Multiplexer(upstreams, observer, sealer, self._eras, self.peers, self.run)
         pinned = Pinned(self._answers, self._after_pins)
         self.approvals = Approvals(self._answers, sealer, self._after_approvals)
+        self.permits = Permits(self._answers, sealer, self.approvals, self._after_approvals)
         self.stages: tuple[Callable[[McpCall], bool], ...] = (
-            self._authorize, pinned.keep, limits.keep, self.approvals.keep, self._same_era, self._locate,
-            self._forward,
+            self._authorize, pinned.keep, limits.keep, self.permits.keep, self.approvals.keep, self._same_era,
+            self._locate, self._forward,
         )  # fmt: skip
         self._unpinned = self.stages[2:]
-        self._approved = self.stages[4:]
+        self._approved = self.stages[5:]
 
     def handle(self, exchange: Exchange, group: McpGroup, principal: Principal) -> Coroutine[Any, Any, None] | None:
         """Answer one request of any method; a coroutine when something must be awaited."""
