@@ -14,7 +14,7 @@ SOURCES = ROOT / "src/quarterdeck/controllers"
 WORD = re.compile(r"[A-Z][A-Za-z]+")
 OTHER = {
     # kinds, and what manifests and protocols say
-    "Agent", "Agents", "BYO", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig",
+    "Agent", "Agents", "BYO", "VirtualServer", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig",
     "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service",
     "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "POST", "SSE",
     "EndpointSlice", "Gateway", "GatewayClass", "Hostname", "IPAddress", "SupportedVersion",
@@ -29,7 +29,7 @@ OTHER = {
 """Words in the source that are neither a condition's type nor a reason. A new word has to be put here or explained."""
 TYPES = {
     "Accepted", "ResolvedRefs", "Programmed", "Ready", "SecretResolved", "ModelsDiscovered", "UnsupportedFeatures",
-    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned",
+    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned", "Conflicted",
 }  # fmt: skip
 
 
