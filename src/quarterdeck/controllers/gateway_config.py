@@ -107,6 +107,9 @@ class GatewayConfig:
         """By (gateway, replica)."""
         self._revocations: tuple[Revocation, ...] = ()
         self._pins: tuple[ServerPins, ...] = ()
+        self._permit_keys: tuple[str, ...] = ()
+        self._of_hosted: Snapshot | None = None
+        self._hosted: frozenset[str] = frozenset()
         self.compilations = 0
         for res in (*_SOURCES.values(), *_VALUES):
             controllers.informer(res).on_change(self._marker(res))
@@ -259,9 +262,29 @@ class GatewayConfig:
         if self.snapshot is not None:
             await self._publish(self.snapshot)
 
+    async def trust(self, permit_keys: tuple[str, ...]) -> None:
+        """Have the gateways accept permits that are signed with these keys."""
+        self._permit_keys = permit_keys
+        if self.snapshot is not None:
+            await self._publish(self.snapshot)
+
+    def serves(self, gateway: str) -> bool:
+        """Whether a gateway (``namespace/name``) is given a configuration by us."""
+        return bool(self._line_of(gateway))
+
+    def hosted(self, agent: str) -> bool:
+        """Whether gateways want permits for the tool calls of an agent (``namespace/name``)."""
+        if self.snapshot is not self._of_hosted:
+            self._of_hosted = self.snapshot
+            policies = self.snapshot.policies if self.snapshot is not None else ()
+            self._hosted = frozenset(f"{p.namespace}/{p.name}" for p in policies if p.hosted)
+        return agent in self._hosted
+
     async def _publish(self, compiled: Snapshot) -> None:
         async with self._changed:
-            current = msgspec.structs.replace(compiled, revocations=self._revocations, pins=self._pins)
+            current = msgspec.structs.replace(
+                compiled, revocations=self._revocations, pins=self._pins, permit_keys=self._permit_keys
+            )
             line = snapshot.encode(current)
             others = self._gateways is not None and self._gateways.publish(current, line)
             if line != self.line or others:

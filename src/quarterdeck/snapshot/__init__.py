@@ -159,6 +159,8 @@ class AgentPolicy(Struct, frozen=True, omit_defaults=True):
     """``namespace/name`` of the ModelConfigs it may call."""
     agents: tuple[str, ...] = ()
     """``namespace/name`` of the agents it may call."""
+    hosted: bool = False
+    """Whether our host runs it: then its tool calls need a permit (``snapshot.permits``)."""
 
 
 class Identities(Struct, frozen=True, omit_defaults=True):
@@ -202,6 +204,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     """The approved tools."""
     approvals: tuple[ApprovalRule, ...] = ()
     """Which calls people must approve one by one."""
+    permit_keys: tuple[str, ...] = ()
+    """Public keys of the permits for tool calls of hosted agents."""
     closed: tuple[str, ...] = ()
     """Addresses of agents, MCP servers and models, Pods' and Services', that no DNS name of others may lead to."""
 

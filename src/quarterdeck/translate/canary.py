@@ -186,6 +186,7 @@ def union(policies: list[AgentPolicy]) -> AgentPolicy:
         tuple(grants.values()),
         tuple(sorted({name for policy in policies for name in policy.models})),
         tuple(sorted({name for policy in policies for name in policy.agents})),
+        any(policy.hosted for policy in policies),
     )
 
 

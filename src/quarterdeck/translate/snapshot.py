@@ -345,6 +345,7 @@ def _policy(obj: Object, world: World, values: Values, options: Options) -> Agen
         tuple(grants),
         tuple(sorted({"/".join(key) for key in models})),
         tuple(sorted(set(agents))),
+        spec.declarative is not None,
     )
 
 
