@@ -9,6 +9,8 @@ from quarterdeck.resources.crd import GATEWAY_KINDS, KINDS
 from quarterdeck.resources.roles import cluster_roles
 
 ROLES = {role["metadata"]["name"]: role for role in cluster_roles({"app.kubernetes.io/part-of": "quarterdeck"})}
+EDITORS = ("quarterdeck-edit", "quarterdeck-admin")
+WRITERS: dict[str, tuple[str, ...]] = {"Approval": (), "ApprovalPolicy": ("quarterdeck-admin",)}
 
 
 def may(role: str, verb: str, group: str, resource: str) -> bool:
@@ -25,8 +27,14 @@ def test_every_kind_can_be_seen_by_all_and_written_by_editors(kind: Kind) -> Non
         assert may(role, "get", kind.group, f"{kind.plural}/status")
         assert not may(role, "patch", kind.group, f"{kind.plural}/status")
         assert may(role, "get", kind.group, f"{kind.plural}/scale") == kind.scale
-        assert may(role, "delete", kind.group, kind.plural) == (role != "quarterdeck-view")
+        assert may(role, "delete", kind.group, kind.plural) == (role in WRITERS.get(kind.kind, EDITORS))
     assert may("quarterdeck-edit", "patch", kind.group, f"{kind.plural}/scale") == kind.scale
+
+
+def test_who_administers_a_namespace_approves_and_nobody_writes_approvals() -> None:
+    for role in ROLES:
+        assert may(role, "approve", "quarterdeck.dev", "approvals") == (role == "quarterdeck-admin")
+        assert not may(role, "patch", "quarterdeck.dev", "approvals")
 
 
 def test_only_admins_hand_out_roles_and_nobody_reads_secrets() -> None:

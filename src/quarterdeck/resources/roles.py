@@ -16,6 +16,11 @@ _READ = ("get", "list", "watch")
 _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _RBAC = "rbac.authorization.k8s.io"
 _AGGREGATE = f"{_RBAC}/aggregate-to-"
+_OURS = "quarterdeck.dev"
+_TOLD = frozenset({"approvals"})
+"""Kinds that mirror what the control plane decided: nobody writes them."""
+_GOVERNING = frozenset({"approvalpolicies"})
+"""Kinds that hold others to something: not written by those who are held to it."""
 
 
 def cluster_roles(labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -26,7 +31,7 @@ def cluster_roles(labels: Mapping[str, str] | None = None) -> list[dict[str, Any
     return [
         _role(VIEW, "view", labels, _read()),
         _role(EDIT, "edit", labels, _read() + _write()),
-        _role(ADMIN, "admin", labels, _read() + _write() + [_rule(_RBAC, ("rolebindings", "roles"), _READ + _WRITE)]),
+        _role(ADMIN, "admin", labels, _read() + _write() + _govern()),
     ]
 
 
@@ -49,10 +54,19 @@ def _read() -> list[dict[str, Any]]:
 def _write() -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = []
     for group, kinds in _groups().items():
-        rules.append(_rule(group, [plural for plural, _ in kinds], _WRITE))
+        if written := [plural for plural, _ in kinds if plural not in _TOLD | _GOVERNING]:
+            rules.append(_rule(group, written, _WRITE))
         if scaled := [f"{plural}/scale" for plural, scale in kinds if scale]:
             rules.append(_rule(group, scaled, ("patch", "update")))
     return rules
+
+
+def _govern() -> list[dict[str, Any]]:
+    return [
+        _rule(_OURS, sorted(_GOVERNING), _WRITE),
+        _rule(_OURS, sorted(_TOLD), ("approve",)),
+        _rule(_RBAC, ("rolebindings", "roles"), _READ + _WRITE),
+    ]
 
 
 def _groups() -> dict[str, list[tuple[str, bool]]]:
