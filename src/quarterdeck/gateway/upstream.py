@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 from quarterdeck.errors import TimedOut, UpstreamError
@@ -17,6 +17,9 @@ from quarterdeck.wire.tls import client_context
 from .policy.authorizer import Decision
 from .policy.principal import Principal
 
+if TYPE_CHECKING:
+    from .oauth.sign_ins import SignIns
+
 _TICK = 0.25  # seconds between looks for calls past their deadline; a timer per call costs 2 µs
 
 
@@ -26,13 +29,15 @@ class Relay:
     ``timeout`` is how long the upstream may stay silent, in seconds; 0 means for ever.
     """
 
-    __slots__ = ("attempt", "connection", "deadline", "exchange", "finished", "timeout", "until", "upstreams")
+    __slots__ = ("attempt", "connection", "deadline", "exchange", "finished", "heard", "timeout", "until", "upstreams")
 
     def __init__(self, upstreams: Upstreams, exchange: Exchange, timeout: float) -> None:
         self.upstreams = upstreams
         self.exchange = exchange
         self.timeout = timeout
         self.deadline = monotonic() + timeout if timeout else 0.0
+        self.heard = False
+        """Whether bytes came since that was looked at last: then the silence starts anew."""
         self.until = 0.0
         """When all of it must be over (monotonic); 0: never."""
         self.connection: ClientConnection | None = None
@@ -89,10 +94,11 @@ class Relay:
             self._over()
             self.failed(error)
 
-    def touch(self) -> None:
+    def extend(self, now: float) -> None:
         """Bytes came: the silence starts anew."""
+        self.heard = False
         if self.timeout:
-            self.deadline = monotonic() + self.timeout
+            self.deadline = now + self.timeout
             if 0.0 < self.until < self.deadline:
                 self.deadline = self.until
 
@@ -134,7 +140,7 @@ class Relay:
         if 0.0 < self.until <= monotonic():
             self.give_up(TimedOut("did not finish in the time that its rules allow"))
         elif not self.exchange.writable:
-            self.touch()  # it is the client that is slow
+            self.heard = True  # it is the client that is slow
         else:
             self.give_up(TimedOut(f"gave no sign of life for {self.timeout:g} s"))
 
@@ -178,6 +184,8 @@ class Upstreams:
         """Addresses this gateway listens at: a call to one would come back as somebody at this machine."""
         self.closed: frozenset[str] = frozenset()
         """Addresses of workloads that no name but their Service's may lead to (``Snapshot.closed``)."""
+        self.sign_ins: SignIns | None = None
+        """Users' sign-ins at servers that want them; None where there can be none."""
         self._pools: WeakValueDictionary[tuple[bool, str, str, str, str], Pool] = WeakValueDictionary()
         """By TLS settings; what no snapshot uses any more goes."""
         self._connecting: set[asyncio.Task[None]] = set()
@@ -248,6 +256,8 @@ class Upstreams:
     def _sweep(self) -> None:
         now = monotonic()
         for relay in list(self.in_flight):
+            if relay.heard:
+                relay.extend(now)
             if 0.0 < relay.deadline < now:
                 relay.expire()
         self._tick = asyncio.get_running_loop().call_later(_TICK, self._sweep) if self.in_flight else None

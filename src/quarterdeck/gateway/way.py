@@ -26,7 +26,7 @@ _DECISIONS = 256
 class Way:
     """To a group of MCP servers, for one caller. ``holds()``: whether its credential is still good."""
 
-    __slots__ = ("_decisions", "group", "holds", "principal", "routed", "table")
+    __slots__ = ("_decisions", "group", "holds", "principal", "routed", "sound", "table")
 
     def __init__(self, table: Table, group: McpGroup, principal: Principal, holds: Callable[[], bool]) -> None:
         self.table = table
@@ -35,6 +35,8 @@ class Way:
         self.holds = holds
         self.routed: Routed | None = None
         """By which route; None on built-in paths."""
+        self.sound = False
+        """Whether the head was found to be that of a message (and not of a stream, or no JSON)."""
         self._decisions: dict[tuple[Member, str, str], Decision] = {}
 
     def decided(self, member: Member, tool: str, exposed: str) -> Decision | None:

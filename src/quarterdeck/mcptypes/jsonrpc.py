@@ -154,6 +154,19 @@ def unambiguous(body: bytes, *keys: bytes) -> bool:
     return True
 
 
+def unambiguous_call(body: bytes, *, arguments: bool) -> bool:
+    """:func:`unambiguous` for a message in which method, params, name and, where it says so, arguments were found."""
+    if not body.isascii() or b"\\u" in body:
+        return False
+    lower = body.lower()
+    return (
+        lower.count(b'"method"') == 1
+        and lower.count(b'"params"') == 1
+        and lower.count(b'"name"') == 1
+        and lower.count(b'"arguments"') == arguments
+    )
+
+
 def canonical(body: bytes) -> bytes:
     """The message written anew, each member once, the value that was decided on.
 

@@ -359,7 +359,11 @@ class ServerConnection(asyncio.Protocol):
         exchange = Exchange(self, head.method, head.target, headers, data[at + 4 :], not self.server.draining)
         exchange.context = fields
         exchange.head = head
-        self._arrived(exchange)
+        if self._current is None and not self._unsent:
+            self.deadline = 0.0
+            self._dispatch(exchange)
+        else:
+            self._arrived(exchange)
         return True
 
     def _arrived(self, exchange: Exchange) -> None:

@@ -76,7 +76,7 @@ class HttpRelay(Relay):
         self._others = [other for other in self._target.addresses if other != origin]
         self._last = origin
         self.connection = None
-        self.touch()
+        self.heard = True
         self._arm()
         self.upstreams.send(self._target.pool, origin, self, self._bytes(origin), upgrade=self._request.upgrade)
 
@@ -168,7 +168,7 @@ class HttpRelay(Relay):
 
     # -- the answer
     def on_head(self, status: int, headers: list[Header]) -> None:
-        self.touch()
+        self.heard = True
         rules = self._destination.retries
         if rules is not None and rules.want(self.exchange, status, headers) and self._again():
             return
@@ -186,7 +186,7 @@ class HttpRelay(Relay):
     def on_body(self, data: bytes) -> None:
         if self.finished:
             return
-        self.touch()
+        self.heard = True
         self._size += len(data)
         limit = self._destination.policies.max_response or (_BUFFER if self._buffered else 0)
         if limit and self._size > limit:

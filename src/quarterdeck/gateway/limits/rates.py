@@ -13,6 +13,7 @@ from quarterdeck.wire.http import Header
 
 from ..call import Call
 from ..policy import attributes
+from ..policy.admission import admission_of
 from ..policy.expressions import as_text, compile_expression
 from .bucket import Buckets, divided
 from .memory import Memory
@@ -151,7 +152,9 @@ class Meters:
 
 def _variables(call: Call, *, tool: bool) -> Mapping[str, Any]:
     """What keys read: the attributes of the request, and of a tool call what it calls."""
-    found: Any = attributes.variables(call.exchange.admission)
+    admission = admission_of(call)
+    assert admission is not None
+    found: Any = attributes.variables(admission)
     if tool:
         found["mcp"] = {"tool": {"name": call.tool, "target": getattr(call, "target", "")}, "methodName": call.method}
     return found

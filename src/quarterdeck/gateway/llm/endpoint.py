@@ -171,7 +171,7 @@ class LlmRelay(Relay):
         return self.call.principal.agent
 
     def on_head(self, status: int, headers: list[Header]) -> None:
-        self.touch()
+        self.heard = True
         if status in (401, 403):
             self.give_up(UpstreamError(f"refused the configured key (HTTP {status}); check its apiKeySecret"))
             return
@@ -184,7 +184,7 @@ class LlmRelay(Relay):
     def on_body(self, data: bytes) -> None:
         if self.finished:
             return
-        self.touch()
+        self.heard = True
         self.exchange.write(data)
         if len(self._head) < 512:
             self._head += data[:512]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw
 
-from quarterdeck.mcptypes import ERA_MODERN, MODERN_VERSIONS, SUPPORTED_VERSIONS, era_of, jsonrpc, lists, protocol
+from quarterdeck.mcptypes import MODERN_VERSIONS, SUPPORTED_VERSIONS, jsonrpc, lists, protocol
 from quarterdeck.mcptypes.headers import decode_value
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange
@@ -31,6 +31,7 @@ NAMED = {protocol.TOOLS_CALL: "name", protocol.PROMPTS_GET: "name", protocol.RES
 """Methods of which 2026-07-28 mirrors a member of the params into ``Mcp-Name``."""
 _ABOUT = {**NAMED, "resources/subscribe": "uri", "resources/unsubscribe": "uri"}
 """Methods that are decided on by what they name."""
+_MODERN = frozenset(v.encode() for v in MODERN_VERSIONS)
 SSE_VERSION = "2024-11-05"
 _VERSIONS = frozenset(v.encode() for v in SUPPORTED_VERSIONS) | {SSE_VERSION.encode()}
 
@@ -81,7 +82,7 @@ class McpCall(Call):
         self.message: jsonrpc.Message | None = None
         self.version = self.headers.get(protocol.H_VERSION)
         """Revision that the request is made in, towards the server."""
-        self.modern = era_of(self.version) == ERA_MODERN
+        self.modern = self.version in _MODERN
         self.session: Session | None = None
         """The upstream's session."""
         self.client: ClientSession | None = None
@@ -149,6 +150,9 @@ class McpCall(Call):
 
 def read(call: McpCall) -> Problem | None:
     """Parse and check the framing; None when all is well."""
+    way = call.way
+    if way is not None and way.sound:
+        return _read_body(call)
     method = call.exchange.method
     repeated = call.repeated_header()
     if repeated:
@@ -160,7 +164,12 @@ def read(call: McpCall) -> Problem | None:
         data = {"supported": list(MODERN_VERSIONS), "requested": requested}
         return Problem(f"unsupported protocol version {requested}", protocol.UNSUPPORTED_VERSION, data=data)
     if method == "POST":
-        return _read_message(call)
+        content = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if content != b"application/json":
+            return Problem("the content type must be application/json", status=415)
+        if way is not None:
+            way.sound = True
+        return _read_body(call)
     if method in ("GET", "DELETE") and not call.modern:
         call.method = method
         return None
@@ -168,10 +177,7 @@ def read(call: McpCall) -> Problem | None:
     return Problem(f"{method[:16]} is not served here", status=405, headers=(allow,))
 
 
-def _read_message(call: McpCall) -> Problem | None:
-    content = call.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if content != b"application/json":
-        return Problem("the content type must be application/json", status=415)
+def _read_body(call: McpCall) -> Problem | None:
     try:
         message = call.message = jsonrpc.parse(call.body)
         if message.id is not UNSET:
@@ -196,7 +202,7 @@ def _read_tool_call(call: McpCall, message: jsonrpc.Message) -> None:
     call.tool = params.name
     if params.arguments is not UNSET:
         call.arguments = params.arguments
-    if not jsonrpc.unambiguous(call.body, b'"method"', b'"name"', b'"params"', b'"arguments"'):
+    if not jsonrpc.unambiguous_call(call.body, arguments=params.arguments is not UNSET):
         call.body = jsonrpc.canonical(call.body)
 
 

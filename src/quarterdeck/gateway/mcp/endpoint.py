@@ -255,8 +255,7 @@ class McpEndpoint:
             call,
             self._observer,
             timeout=0.0 if call.method in ("GET", "subscriptions/listen") else call.route.server.timeout,
-            remedy=call.route.remedy,
-            transform=call.transform or self._filter(call),
+            transform=call.transform if call.tool else call.transform or self._filter(call),
         )
         if isinstance(relay, GreetingRelay):
             relay.seal = self._sealing(call, origin)

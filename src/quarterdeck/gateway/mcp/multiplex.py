@@ -332,7 +332,6 @@ class Multiplexer:
             call,
             self._observer,
             timeout=0.0 if call.method == "GET" else call.route.server.timeout,
-            remedy=call.route.remedy,
             transform=call.transform,
         )
         relay.again = again if call.method != "GET" else None

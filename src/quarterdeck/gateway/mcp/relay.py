@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
@@ -14,6 +15,9 @@ from ..call import Call, Outcome
 from ..limits.retry import Attempts
 from ..observe import Observer
 from ..upstream import Relay, Upstreams
+
+if TYPE_CHECKING:
+    from .call import McpCall
 
 RESPONSE_LIMIT = 16 * 1024 * 1024
 """Bytes of one JSON answer or one server-sent event."""
@@ -28,6 +32,7 @@ _JSON = b"application/json"
 _ANOTHERS = "answered a request that it was not sent"
 """Clients hand answers on by their ids: one to a request of another server's would be taken for that server's."""
 _SSE = b"text/event-stream"
+_MODES = {_JSON: _JSON, _SSE: _SSE}
 _CONTENT_JSON: Header = (b"content-type", _JSON)
 _JSON_HEADERS: list[Header] = [_CONTENT_JSON]
 _SSE_HEADERS: list[Header] = [
@@ -44,28 +49,26 @@ def answer_error(call: Call, code: int, message: str, *, status: int = 200, data
 
 
 class McpRelay(Relay):
-    """One request's answer. ``remedy`` ends the messages about a failing server."""
+    """One request's answer."""
 
     __slots__ = (
         "_chunks", "_held", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "attempts",
-        "call", "most", "remedy", "seal", "session_header", "transform",
+        "call", "most", "seal", "session_header", "transform",
     )  # fmt: skip
 
     def __init__(
         self,
         upstreams: Upstreams,
         exchange: Exchange,
-        call: Call,
+        call: McpCall,
         observer: Observer,
         *,
         timeout: float,
-        remedy: str,
         transform: Transform | None = None,
         seal: Callable[[bytes], bytes] | None = None,
     ) -> None:
         super().__init__(upstreams, exchange, timeout)
         self.call = call
-        self.remedy = remedy
         self.transform = transform
         self.seal = seal
         self.session_header: Header | None = None
@@ -92,8 +95,7 @@ class McpRelay(Relay):
         return self.call.kind, self.call.server
 
     def on_head(self, status: int, headers: list[Header]) -> None:
-        if self.timeout:
-            self.touch()
+        self.heard = True
         self._status = status
         content = b""
         for name, value in headers:
@@ -101,7 +103,7 @@ class McpRelay(Relay):
                 content = value
             elif name == protocol.H_SESSION and self.seal is not None:
                 self.session_header = (protocol.H_SESSION, self.seal(value))
-        mode = content.partition(b";")[0].strip().lower()
+        mode = _MODES.get(content) or content.partition(b";")[0].strip().lower()
         self._mode = mode
         if status in (401, 403) and self.call.raw_id:
             text = f"refused the gateway's credentials (HTTP {status}); check its headers and secrets"
@@ -114,8 +116,7 @@ class McpRelay(Relay):
     def on_body(self, data: bytes) -> None:
         if self.finished:
             return
-        if self.timeout:
-            self.touch()
+        self.heard = True
         self._size += len(data)
         limit = self.most if self._parser is not None else min(self.most or RESPONSE_LIMIT, RESPONSE_LIMIT)
         if 0 < limit < self._size:
@@ -137,8 +138,9 @@ class McpRelay(Relay):
             self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
 
     def _over(self) -> None:
-        self.upstreams.collected -= self._held
-        self._held = 0
+        if self._held:
+            self.upstreams.collected -= self._held
+            self._held = 0
         super()._over()
 
     def complete(self) -> None:
@@ -181,7 +183,7 @@ class McpRelay(Relay):
         if self.attempts is not None and self.attempts.again(self._status, error):
             return
         code, status = (protocol.TIMED_OUT, 504) if isinstance(error, TimedOut) else (protocol.UPSTREAM_FAILED, 502)
-        message = f"MCP server {call.server} {_predicate(error)}; {self.remedy}"
+        message = f"MCP server {call.server} {_predicate(error)}; {call.route.remedy}"
         exchange = self.exchange
         if not exchange.started:
             answer_error(call, code, message, status=200 if call.raw_id else status)

@@ -15,6 +15,7 @@ from ..upstream import Upstreams
 
 if TYPE_CHECKING:
     from ..consent import Consent
+    from ..oauth.conversation import Door
     from ..pins import Pins
     from .groups import McpGroup
     from .openapi import Operation
@@ -89,9 +90,16 @@ class McpRoute:
         self._authorizer = authorizer
         self._lanes: dict[str, Lane] = {}
         self._next = 0
+        self._origins: dict[tuple[str, int], Origin] = {
+            (e.host, e.port): (e.host, e.port, server.tls) for e in server.endpoints
+        }
         self.modern_until = 0.0
         """Until when (monotonic) the server is known to speak 2026-07-28."""
-        self.plain = server.protocol == "STREAMABLE_HTTP" and server.openapi is None
+        self.door: Door | None = None
+        """Its users' sign-ins, where they have to."""
+        if server.sign_in is not None and upstreams.sign_ins is not None:
+            self.door = upstreams.sign_ins.door(server)
+        self.plain = server.protocol == "STREAMABLE_HTTP" and server.openapi is None and server.sign_in is None
         """Whether it is spoken to as clients speak to us; others need the gateway to translate."""
         self.reachable = bool(server.endpoints)
         self.operations: dict[str, Operation] | None = None
@@ -116,10 +124,14 @@ class McpRoute:
 
     def origin(self, host: str = "", port: int = 0) -> Origin | None:
         """The next address in turn, or the one a session lives at; None when there is none (any more)."""
+        if host:
+            return self._origins.get((host, port))
+        if not self._origins:
+            return None
         endpoints = self.server.endpoints
         self._next = (self._next + 1) % len(endpoints)
         endpoint = endpoints[self._next]
-        return endpoint.host, endpoint.port, self.server.tls
+        return self._origins[endpoint.host, endpoint.port]
 
     @property
     def remedy(self) -> str:

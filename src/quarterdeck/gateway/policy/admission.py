@@ -12,6 +12,7 @@ from .principal import ANYBODY, Principal
 
 if TYPE_CHECKING:
     from ..call import Call
+    from ..way import Way
     from .services import Services
 
 _NONE: frozenset[bytes] = frozenset()
@@ -24,6 +25,7 @@ class Known(NamedTuple):
     ``holds()``: whether its credential is still good.
     """
 
+    services: Services
     path: str | None
     principal: Principal
     token: bytes
@@ -70,13 +72,13 @@ class Admission:
         """Told how many tokens of a model the answer used, where a limit counts them."""
 
     @classmethod
-    def again(cls, call: Call, services: Services, known: Known) -> Admission:
+    def again(cls, call: Call, known: Known) -> Admission:
         """That of another request with the same head."""
-        admission = cls(call.exchange, call.headers, services)
+        admission = cls(call.exchange, call.headers, known.services)
         admission.call = call
         admission.admitted = True
         (
-            admission.path, admission.principal, admission.token, admission.wants_token, admission.drops,
+            _, admission.path, admission.principal, admission.token, admission.wants_token, admission.drops,
             admission.cookies, admission.parameters, _,
         ) = known  # fmt: skip
         return admission
@@ -84,7 +86,15 @@ class Admission:
     def known(self, holds: Callable[[], bool]) -> Known:
         """What may be said of other requests with the same head."""
         return Known(
-            self.path, self.principal, self.token, self.wants_token, self.drops, self.cookies, self.parameters, holds
+            self.services,
+            self.path,
+            self.principal,
+            self.token,
+            self.wants_token,
+            self.drops,
+            self.cookies,
+            self.parameters,
+            holds,
         )
 
     @property
@@ -101,3 +111,14 @@ class Admission:
     def started(self) -> float:
         """When the request came, by :func:`time.perf_counter`."""
         return self.call.started if self.call is not None else perf_counter()
+
+
+def admission_of(call: Call) -> Admission | None:
+    """What is known of the request that a call came with; None when no rules were applied to it."""
+    exchange = call.exchange
+    admission: Admission | None = exchange.admission
+    if admission is None:
+        way: Way | None = getattr(call, "way", None)
+        if way is not None and way.routed is not None:
+            admission = exchange.admission = Admission.again(call, way.routed.known)
+    return admission

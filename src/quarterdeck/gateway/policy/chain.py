@@ -16,7 +16,7 @@ from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.wire.http import Header
 
-from .admission import Admission, Known
+from .admission import Admission, Known, admission_of
 from .authentication import Authenticator
 from .authorizer import Decision
 from .identify import Identification
@@ -183,12 +183,11 @@ class Chain:
     def admit_known(self, call: Call, known: Known) -> Refusal | None:
         """:meth:`admit` for another request with a head that was let in: only what is counted is asked again."""
         call.principal = known.principal
-        call.exchange.admission = Admission.again(call, self._services, known)
         return self._limit(call) if self._limit is not None else None
 
     def _admission(self, call: Call) -> Admission:
         exchange = call.exchange
-        admission: Admission | None = exchange.admission
+        admission = admission_of(call)
         if admission is None:
             admission = exchange.admission = Admission(exchange, call.headers, self._services)
             path = getattr(call, "path", None)
@@ -212,7 +211,7 @@ class Chain:
         rules = self._call_rules
         if rules is None:
             return _ALLOW
-        admission: Admission | None = call.exchange.admission
+        admission = admission_of(call)
         if admission is None:
             admission = self._admission(call)
             admission.principal = call.principal
@@ -261,6 +260,8 @@ class Chain:
 
     def outgoing_lines(self, call: Call) -> bytes:
         """What is added to the head of a request towards an MCP server, which gets no header of the client's."""
+        if not self._changes and call.exchange.admission is None:
+            return b""
         admission = self._admission(call)
         if not (self._changes or admission.set):
             return b""
