@@ -43,6 +43,7 @@ from .mcp.endpoint import McpEndpoint
 from .mcp.keys import KeyFile
 from .mcp.pinned import tools_handler
 from .mcp.session import SessionSealer
+from .oauth.service import SignInService
 from .options import Address, Options
 from .pins import PinBook
 from .policy.services import Services
@@ -92,6 +93,9 @@ class Gateway:
         sealer = SessionSealer(key)
         self._keys = KeyFile(key_file, key, sealer)
         mcp = McpEndpoint(self.upstreams, self._observer, sealer, ToolLimits(self.limits, self._observer))
+        self.sign_ins = SignInService(
+            self.upstreams, self._observer, sealer, options.data_dir / "user-tokens.bin", self._reached_at
+        )
         mcp.peers.find = lambda key: self._router.table.groups.get(key)
         self.peers = mcp.peers
         self.approvals, self.permits = mcp.approvals, mcp.permits
@@ -107,8 +111,9 @@ class Gateway:
             self.waker,
         )
         http = HttpEndpoint(self.upstreams, self._observer, self.registry, self.services)
+        frontend = Frontend(self._observer, http, mcp, llm, a2a)
         self.listeners = Ports(
-            Frontend(self._observer, http, mcp, llm, a2a),
+            frontend,
             self._server,
             self.upstreams.own,
             options.bind,
@@ -116,6 +121,8 @@ class Gateway:
             changed=self._listeners_changed,
         )
         self._router.revocations = self.revocations
+        self.revocations.grants = self.sign_ins.revoked
+        self.sign_ins.attend(self._router, frontend)
         self._pins = PinBook()
         share = options.share
         self._first = share is None or share.index == 0
@@ -131,6 +138,7 @@ class Gateway:
             "tools": tools_handler(lambda: self._router.table.targets.values()),
             "revocations": revocations_handler(self.revocations),
             "breakers": breakers_handler(self.limits.breakers),
+            "user-tokens": self.sign_ins.admin,
         }
         """Further handlers of the admin port by the first segment of their paths."""
         self._gauges()
@@ -157,6 +165,7 @@ class Gateway:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._control_plane.run()), loop.create_task(self._tell())]
         plane = self._control_plane
+        self.sign_ins.use(plane.ask if plane is not None else None, options.gateway)
         if plane is not None:
             self.approvals.ask = self.permits.ask = plane.ask
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
@@ -337,6 +346,13 @@ class Gateway:
         self._servers.append(server)
         self.upstreams.own.add((host, port))
         self._own_endpoints[name] = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def _reached_at(self) -> str:
+        """Where browsers reach this gateway."""
+        if self.services.public_url:
+            return self.services.public_url
+        own = self._own_endpoints.get(LOCAL) or next(iter(self.listeners.endpoints.values()), "http://localhost")
+        return own.replace("//0.0.0.0", "//localhost").replace("//[::]", "//localhost")
 
     def _dump(self) -> dict[str, Any]:
         return config_dump(self.snapshot, self.files, self.listeners.problems)

@@ -39,6 +39,9 @@ class Revocations:
         self._here: tuple[Revocation, ...] = _load(path)
         self._given: tuple[Revocation, ...] = ()
         self._by_kind: dict[str, dict[str, Revocation]] = {}
+        self.grants: Callable[[Revocation], None] | None = None
+        """Told of each grant of a user at a server that is revoked; once."""
+        self._told: set[str] = set()
         self.active = False
         """Whether anything is revoked; False makes all questions needless."""
         self._compile()
@@ -111,6 +114,11 @@ class Revocations:
     def _compile(self) -> None:
         self._by_kind = {}
         for revocation in self.all():
+            if revocation.kind == "grant":
+                if self.grants is not None and revocation.id not in self._told:
+                    self._told.add(revocation.id)
+                    self.grants(revocation)
+                continue
             known = self._by_kind.setdefault(revocation.kind, {})
             other = known.get(revocation.subject)
             # of two for one subject the one that lasts longer counts

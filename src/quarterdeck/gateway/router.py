@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from functools import lru_cache
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +19,7 @@ from .llm.endpoint import LlmEndpoint
 from .mcp.asleep import LIST_HOLD, needed
 from .mcp.call import McpCall
 from .mcp.endpoint import McpEndpoint
+from .oauth import SIGN_IN_PAGES
 from .observe import Observer
 from .policy.authentication import Unauthenticated, is_loopback
 from .policy.authorizer import Decision, Request
@@ -27,6 +28,9 @@ from .revocations import Revocations
 from .table import Table
 from .wake import RETRY_AFTER, Sleeper, Waker
 from .way import Way
+
+if TYPE_CHECKING:
+    from .oauth.pages import Pages
 
 LOCAL = "local"
 WORKLOADS = "workloads"
@@ -76,6 +80,8 @@ class Router:
         self.table = table
         self._waker = waker
         self.revocations: Revocations | None = None
+        self.pages: Pages | None = None
+        """What browsers see of sign-ins at servers."""
         self._observer = observer
         self._mcp = mcp
         self._llm = llm
@@ -94,6 +100,8 @@ class Router:
                 call.way = way
                 return self._mcp.serve(call)
         path = exchange.raw_path
+        if self.pages is not None and path.startswith(SIGN_IN_PAGES):
+            return self.pages.handle(exchange)
         principal = self._admit(exchange, table, path)
         if principal is None:
             return None

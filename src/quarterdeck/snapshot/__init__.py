@@ -19,6 +19,7 @@ from .redaction import redacted as redacted
 from .revocations import Revocation
 from .routing import Child, Listener
 from .routing import Endpoint as Endpoint
+from .sign_in import SignIn
 from .virtual import VirtualServer
 
 SCHEMA = 1
@@ -59,6 +60,8 @@ class McpServer(Struct, frozen=True, omit_defaults=True):
     """Seconds a call may be held while the control plane starts a Pod of a server scaled to zero; 0: it is not."""
     openapi: dict[str, Any] | None = None
     """OpenAPI 3 document: the upstream is a REST API whose operations are the tools."""
+    sign_in: SignIn | None = None
+    """Every user signs in there for herself (``auth: oauth``)."""
     pin: Mode = ""
     """What happens to tools whose definition is not the approved one (annotation ``quarterdeck.dev/pin``)."""
 

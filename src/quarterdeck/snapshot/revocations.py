@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from quarterdeck.errors import BadRequest
 
-Kind = Literal["agent", "user", "server"]
+Kind = Literal["agent", "user", "server", "grant"]
+"""``grant``: what a user had granted at a server, until ``created``; the subject is ``kind/namespace/name USER``."""
 KINDS: tuple[Kind, ...] = ("agent", "user", "server")
 _TEXT = 512
 

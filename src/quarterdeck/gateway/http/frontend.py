@@ -14,6 +14,7 @@ from ..call import Call
 from ..llm.endpoint import LlmEndpoint
 from ..mcp.call import McpCall
 from ..mcp.endpoint import McpEndpoint
+from ..oauth import SIGN_IN_PAGES
 from ..observe import Observer
 from ..policy.authorizer import Decision
 from ..policy.refusal import Refusal
@@ -28,6 +29,7 @@ from .paths import parse as parse_path
 from .route import Destination, HttpRoute, RouteChain
 
 if TYPE_CHECKING:
+    from ..oauth.pages import Pages
     from ..table import Table
 
 Later = Coroutine[Any, Any, None] | None
@@ -45,6 +47,8 @@ class Frontend:
         self._mcp = mcp
         self._llm = llm
         self._a2a = a2a
+        self.pages: Pages | None = None
+        """What browsers see of sign-ins at servers."""
 
     def handle(self, exchange: Exchange, port: Port, table: Table) -> Later:
         """Serve one request by ``port``, as it is in the snapshot of ``table``."""
@@ -70,6 +74,8 @@ class Frontend:
                 call, Refusal(404, f"no listener serves host {host or 'without a name'}", outcome="error")
             )
         exchange.route = listener.ref
+        if self.pages is not None and exchange.raw_path.startswith(SIGN_IN_PAGES):
+            return self.pages.handle(exchange)
         if port.secure and not listener.shook_hands(exchange):
             exchange.keep_alive = False
             return self._refuse(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -125,7 +127,7 @@ class Legs:
         if link is not None:
             await client.notify(member.route, member.route.lane(call.principal), link, body, method)
 
-    def _kind(self, route: McpRoute) -> type[Conversation] | None:
+    def _kind(self, route: McpRoute) -> Callable[..., Conversation] | None:
         """How the server is spoken to; None: sessions over Streamable HTTP."""
         return translated(route) or (NewerConversation if self._eras.newer(route) else None)
 
@@ -148,8 +150,15 @@ class Legs:
         return link
 
 
-def translated(route: McpRoute) -> type[Conversation] | None:
-    """How a server is spoken to that speaks no Streamable HTTP; None for one that does."""
+def translated(route: McpRoute) -> Callable[..., Conversation] | None:
+    """How a server is spoken to that speaks no Streamable HTTP, or to signed-in users; None for any other."""
+    kind: type[Conversation] | None = SseConversation if route.server.protocol == "SSE" else None
     if route.server.openapi is not None:
-        return RestConversation
-    return SseConversation if route.server.protocol == "SSE" else None
+        kind = RestConversation
+    if route.server.sign_in is None:
+        return kind
+    from ..oauth.conversation import UserConversation
+
+    if route.door is None:
+        raise UpstreamError("wants its users to sign in, for which this gateway is not set up")
+    return partial(UserConversation, route.door, kind)

@@ -60,6 +60,7 @@ class Conversations:
         found = self._conversations.pop(key, None)
         lane = route.lane(principal)
         conversation = found[0] if found is not None else (translated(route) or Conversation)(route, lane, capabilities)
+        conversation.stateless = True
         conversation.renew(route, lane, extra)
         self._conversations[key] = (conversation, now)
         return conversation
