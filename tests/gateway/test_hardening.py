@@ -81,16 +81,6 @@ async def test_the_arguments_that_are_recorded_are_those_sent(bare: Rig, upstrea
     assert alias.status == 400
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "2130706433"])
-async def test_no_resource_leads_back_into_the_gateway(bare: Rig, host: str) -> None:
-    own = bare.origin("local")[1]
-    bare.gateway.use(snapshot(1, mcp=(remote(host, own),)))
-    answer = await bare.rpc("/mcp/kagent/remote", "tools/list", listener="local")
-    assert "is this gateway itself" in answer["error"]["message"] or "cannot connect" in answer["error"]["message"]
-    if host in ("127.0.0.1", "localhost"):
-        assert "is this gateway itself" in answer["error"]["message"]
-
-
 async def test_a_name_of_ones_own_does_not_lead_to_a_workload(bare: Rig, upstream: Upstream) -> None:
     """Whoever owns a DNS name can have it say a Pod's address; an address comes from the control plane."""
     for host, refused in (("localhost", True), ("127.0.0.1", False)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,11 +91,15 @@ async def newer(rig: Rig, method: str, headers: dict[str, str], **params: Any) -
 
 
 async def raw(rig: Rig, data: bytes, listener: str = "front") -> bytes:
-    """Bytes as they are; what comes until the gateway closes."""
+    """Bytes as they are; what comes until the gateway closes, or resets because it did not read all of them."""
     host, port, _ = rig.origin(listener)
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(data)
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = b""
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(65_536):
+                answer += chunk
     writer.close()
     return answer
 

@@ -411,7 +411,7 @@ class ServerConnection(asyncio.Protocol):
         """Counted exactly only when the bytes received could be too many."""
         if self._head_bytes + self._chunk <= self._header_limit:
             return False
-        return len(self._target) + sum(len(k) + len(v) for k, v in self._headers) > self._header_limit
+        return len(self._target) + sum(len(k) + len(v) + 4 for k, v in self._headers) > self._header_limit
 
     def _hold(self, size: int) -> None:
         server = self.server

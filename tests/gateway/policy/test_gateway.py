@@ -85,15 +85,6 @@ async def test_lists_show_what_calls_may_use_and_the_rest_is_unknown(bare: Rig, 
     assert denied[0]["principal"] == "alice@issuer.example.org/realms/demo"
 
 
-async def test_a_session_is_its_principals_own(bare: Rig, peer: int) -> None:
-    policies = Policies(jwt=Jwt((provider(),)))
-    await serve(bare, mcp_route(policies), port=peer)
-    session = await bare.initialize("/mcp", listener="web", headers=bearer())
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    stolen = await bare.request("/mcp", body, listener="web", headers={**bearer(sub="eve"), "mcp-session-id": session})
-    assert stolen.status == 404 and await stolen.read()
-
-
 def field(response: Response, name: bytes) -> str:
     return (response.header(name) or b"").decode()
 
