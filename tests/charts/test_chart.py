@@ -12,6 +12,7 @@ import yaml
 from quarterdeck.cli.chart import Release, folder, load
 from quarterdeck.controllers import rbac
 from quarterdeck.errors import ConfigError
+from quarterdeck.gateway import options as gateway_options
 from quarterdeck.server import operator_options
 
 HERE = Path(__file__).parent
@@ -83,6 +84,28 @@ def test_the_operator_understands_its_arguments(name: str) -> None:
     scripted = {"provider": "Scripted", "model": "scripted"}
     default = values(name).get("defaultModel", {})
     assert options.default_model == (scripted | default.get("spec", {}) if default.get("create", True) else None)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_gateway_understands_its_arguments(name: str) -> None:
+    container = pods(values(name))["quarterdeck"]["spec"]["containers"][0]
+    assert container["command"] == ["python", "-m", "quarterdeck.gateway"]
+    options = gateway_options.parse([arg.replace("$(POD_IP)", "10.0.0.7") for arg in container["args"]])
+    assert options.peers == ("10.0.0.7", 8704), "replicas reach each other"
+    given = values(name).get("gateway", {}).get("audit", {})
+    assert options.audit.on_failure == given.get("onFailure", "block")
+    assert options.audit.rotate == (100 * 2**20 if given else 0)
+    assert (options.audit.otlp, options.audit.http) == (given.get("otlp", ""), given.get("http", ""))
+    assert options.audit.redact == tuple(given.get("redact", ()))
+    assert options.audit.sample == (0.05 if given else 0.0)
+
+
+def test_only_the_gateways_own_pods_reach_its_peers_port() -> None:
+    policy = next(d for d in rendered({}) if d["kind"] == "NetworkPolicy" and d["metadata"]["name"] == "quarterdeck")
+    rules = [rule for rule in policy["spec"]["ingress"] if any(port["port"] == 8704 for port in rule["ports"])]
+    assert [(rule["ports"], rule["from"]) for rule in rules] == [
+        ([{"port": 8704, "protocol": "TCP"}], [{"podSelector": policy["spec"]["podSelector"]}])
+    ]
 
 
 def test_no_role_has_a_wildcard_or_is_cluster_admin() -> None:
