@@ -92,11 +92,6 @@ async def test_a_name_of_ones_own_does_not_lead_to_a_workload(bare: Rig, upstrea
     assert "is a name for" not in str(await bare.rpc("/mcp/kagent/remote", "tools/list", listener="local"))
 
 
-@pytest.mark.parametrize(("address", "refused"), [("169.254.169.254", True), ("fe80::1", True), ("10.0.0.1", False)])
-def test_metadata_addresses_are_not_called(bare: Rig, address: str, refused: bool) -> None:
-    assert bool(bare.gateway.upstreams._refuse("x", address, 80)) is refused  # pyright: ignore[reportPrivateUsage]
-
-
 @pytest.mark.parametrize(
     ("path", "options", "status", "decision"),
     [

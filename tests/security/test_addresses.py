@@ -51,6 +51,7 @@ async def test_s03_where_machines_keep_their_metadata_is_not_called(bare: Rig, h
     found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)}
     refuse = bare.gateway.upstreams.refuse
     assert found and all("link-local" in refuse(host, address, 80) for address in found)
+    assert "link-local" in refuse("x", "fe80::1%eth0", 80) and not refuse("x", "10.0.0.1", 80)
 
 
 async def test_s03_a_name_that_is_bound_anew_is_judged_by_where_it_leads(bare: Rig, one: Upstream) -> None:
