@@ -30,7 +30,7 @@ class AgentCard:
         signer: Signer | None = None,
     ) -> None:
         self._document = document
-        self._grpc_port = grpc_port
+        self.grpc_port = grpc_port
         self._extended = extended
         self._signer = signer
         self._signed: dict[bytes, list[Json]] = {}
@@ -61,9 +61,9 @@ class AgentCard:
 
     def _interfaces(self, base: str) -> list[Interface]:
         found = [Interface(base, cards.JSONRPC), Interface(base.rstrip("/"), cards.HTTP_JSON)]
-        if self._grpc_port:
+        if self.grpc_port:
             host = base.partition("://")[2].partition("/")[0].rpartition(":")[0] or base.partition("://")[2].rstrip("/")
-            found.append(Interface(f"{host}:{self._grpc_port}", cards.GRPC))
+            found.append(Interface(f"{host}:{self.grpc_port}", cards.GRPC))
         return found
 
     async def _with_signatures(self, card: Json) -> Json:

@@ -53,15 +53,14 @@ def status(code: int, message: str, details: list[Json]) -> bytes:
             body = _parse("google.rpc.ErrorInfo", {k: v for k, v in detail.items() if k != "@type"})
         else:
             body = _parse("google.rpc.BadRequest", {"fieldViolations": detail["fieldViolations"]})
-        packed.append(_parse("google.protobuf.Any", {}, type_url=url, value=body.SerializeToString()))
+        packed.append(_class("google.protobuf.Any")(type_url=url, value=body.SerializeToString()))
     found: Any = _class("google.rpc.Status")(code=code, message=message)
     found.details.extend(packed)
     return found.SerializeToString()
 
 
-def _parse(name: str, value: Json, **fields: Any) -> Message:
-    message: Any = _class(name)(**fields)
-    return json_format.ParseDict(value, message) if value else message
+def _parse(name: str, value: Json) -> Message:
+    return json_format.ParseDict(value, _class(name)())
 
 
 @cache
