@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,7 @@ from .route import Lane, McpRoute
 from .session import Session
 
 if TYPE_CHECKING:
+    from ..acting import ActingFor
     from ..way import Way
     from .sessions import ClientSession
 
@@ -112,6 +114,15 @@ class McpCall(Call):
         route = self.route = member.route
         self.server = route.label
         self.lane = route.lane(self.principal)
+
+    def act_for(self, told: ActingFor | None) -> None:
+        """The call of an agent is on behalf of a user, whose own sign-ins it uses; without one it uses nobody's."""
+        principal = self.principal
+        if told is not None and not principal.on_behalf_of:
+            ident = f"{principal.id} for {told.user}"
+            self.principal = replace(principal, id=ident, on_behalf_of=told.user)
+            if self.group.single is not None:
+                self.choose(self.group.single)
 
     @property
     def params(self) -> dict[str, Raw]:

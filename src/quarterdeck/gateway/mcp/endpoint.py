@@ -77,6 +77,8 @@ class McpEndpoint:
     def serve(self, call: McpCall) -> Coroutine[Any, Any, None] | None:
         """Answer a call of which only the caller and the group are known yet."""
         group = call.group
+        if group.doors and call.principal.agent:
+            call.act_for(self.approvals.acting.of(call.principal, call.headers))
         self._observer.begin(call)
         problem = read(call)
         if problem is not None:

@@ -114,6 +114,8 @@ class McpGroup:
         self.single = self.members[0] if len(self.members) == 1 and not self.prefixed else None
         """The only member, when names pass through untouched."""
         self.by_name = {member.name: member for member in self.members}
+        self.doors = any(member.route.door is not None for member in self.members)
+        """Whether users sign in at some of them."""
         self._bindings: dict[str, bytes] = {}
         for member in self.members:
             member.shown = member.name if self.prefixed else ""
@@ -126,7 +128,8 @@ class McpGroup:
         if binding is None:
             if len(self._bindings) >= _BINDINGS:
                 self._bindings.clear()
-            binding = self._bindings[principal.id] = f"{self.key}|{principal.id}".encode()
+            caller = f"agent:{principal.agent}" if principal.on_behalf_of else principal.id
+            binding = self._bindings[principal.id] = f"{self.key}|{caller}".encode()
         return binding
 
     def name_in(self, name: str) -> tuple[Member, str] | None:

@@ -65,7 +65,7 @@ class Legs:
         conversation.extra = extra
         conversation.level = session.level
         await conversation.open()
-        session.conversations[member.name] = conversation
+        session.conversations[slot(member, call)] = conversation
         return conversation.greeting
 
     async def refuses_older(self, member: Member, lane: Lane, extra: bytes) -> bool:
@@ -84,16 +84,16 @@ class Legs:
         if link is not None:
             link.extra = call.added(member)
             return None
-        found = session.conversations.get(member.name)
+        found = session.conversations.get(slot(member, call))
         if found is not None:
             found.renew(member.route, member.route.lane(call.principal), call.added(member))
             return found
         if not session.mine:
             raise Elsewhere
         async with session.lock(member):
-            if self._link(session, member) is None and member.name not in session.conversations:
+            if self._link(session, member) is None and slot(member, call) not in session.conversations:
                 await self.open(call, session, member)
-        return session.conversations.get(member.name)
+        return session.conversations.get(slot(member, call))
 
     async def ask(
         self, call: McpCall, session: ClientSession, member: Member, method: str, params: dict[str, Any] | None
@@ -148,6 +148,12 @@ class Legs:
         if link is None:
             raise UpstreamError("has no ready endpoint")
         return link
+
+
+def slot(member: Member, call: McpCall) -> str:
+    """Where a session keeps a conversation: an agent's session has one for each user it acts for."""
+    user = call.principal.on_behalf_of
+    return f"{member.name} for {user}" if user else member.name
 
 
 def translated(route: McpRoute) -> Callable[..., Conversation] | None:

@@ -27,7 +27,7 @@ from .call import SSE_VERSION, McpCall, Problem, text_of
 from .client import INFO, RpcError
 from .eras import Eras
 from .groups import Member
-from .legs import Elsewhere, Legs
+from .legs import Elsewhere, Legs, slot
 from .merge import Part
 from .merged import MergedStream
 from .muxrelay import MuxRelay
@@ -387,8 +387,9 @@ class Multiplexer:
         if method == protocol.CANCELLED:
             raw_id = bytes(params.get("requestId", Raw(b"")))
             member, flight = client.running.pop(raw_id, (None, None))
-            if flight is not None and member is not None and member.name in client.conversations:
-                await client.conversations[member.name].cancel(flight, text_of(params.get("reason")))
+            conversation = client.conversations.get(slot(member, call)) if member is not None else None
+            if flight is not None and conversation is not None:
+                await conversation.cancel(flight, text_of(params.get("reason")))
                 client.forget(flight)
                 return
             await self._tell(call, client, body, method, [member] if member is not None else self._allowed(call))
