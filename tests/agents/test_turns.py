@@ -35,7 +35,7 @@ async def test_the_log_tells_of_tasks_but_not_of_what_was_said(start: Any, caplo
 async def test_only_granted_tools_are_offered(start: Any, tools_url: str) -> None:
     agent = await start(say("hi"), http_tools=[{"params": {"url": tools_url}, "tools": ["pid", "env"]}])
     await agent.ask("hello")
-    assert {t["function"]["name"] for t in agent.model.requests[0]["tools"]} == {"pid", "env"}
+    assert {t["function"]["name"] for t in agent.model.requests[0]["tools"]} == {"pid", "env", "ask_user"}
 
 
 async def test_the_conversation_goes_on(start: Any) -> None:
@@ -112,7 +112,7 @@ async def test_two_servers_with_the_same_tools_get_names_of_their_own(start: Any
     entry = {"params": {"url": tools_url}, "tools": ["pid"]}
     agent = await start(say("ok"), http_tools=[entry, entry])
     await agent.ask("go")
-    assert [t["function"]["name"] for t in agent.model.requests[0]["tools"]] == ["pid", "mcp_pid"]
+    assert [t["function"]["name"] for t in agent.model.requests[0]["tools"]] == ["pid", "mcp_pid", "ask_user"]
 
 
 async def test_calls_of_one_answer_run_side_by_side_and_keep_their_order(start: Any) -> None:

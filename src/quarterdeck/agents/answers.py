@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import approvals, ask_user
 from .a2a import types
 from .a2a.types import Json
 from .journal.fold import UNKNOWN
@@ -15,6 +16,10 @@ def of(message: Json, waiting: Json) -> Json:
     reason = waiting["reason"]
     if reason == UNKNOWN:
         return {"action": _action(message)}
+    if reason == approvals.REASON:
+        return approvals.answer_of(message, waiting)
+    if reason == ask_user.REASON:
+        return ask_user.answer_of(message, types.text_of(message))
     return {"text": types.text_of(message)}
 
 

@@ -13,7 +13,7 @@ from quarterdeck.errors import QuarterdeckError
 
 from .a2a import jsonrpc, rest
 from .a2a.core import Caller, Core
-from .credentials import trace_parent
+from .credentials import ACTING_FOR, acting_for, trace_parent
 
 BODY_LIMIT = 4 * 1024 * 1024
 DEFAULT_USER = "admin@kagent.dev"
@@ -45,6 +45,12 @@ def build(core: Core, identify: Identify = gateway_caller) -> FastAPI:
     return app
 
 
+def _told(request: Request) -> None:
+    """What the gateway says of the request goes with all calls that are made because of it."""
+    trace_parent.set(request.headers.get("traceparent", ""))
+    acting_for.set(request.headers.get(ACTING_FOR, ""))
+
+
 async def _health() -> Response:
     return Response("ok\n", media_type="text/plain")
 
@@ -60,7 +66,7 @@ class _Door:
         body = await _body(request)
         if body is None:
             return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
-        trace_parent.set(request.headers.get("traceparent", ""))
+        _told(request)
         try:
             _check_type(request)
             version = request.headers.get("a2a-version", "") or request.query_params.get("A2A-Version", "")
@@ -81,7 +87,7 @@ class _Door:
         body = await _body(request)
         if body is None:
             return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
-        trace_parent.set(request.headers.get("traceparent", ""))
+        _told(request)
         path = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0] or request.url.path
         query = parse_qsl(request.url.query, keep_blank_values=True)
         try:

@@ -14,6 +14,11 @@ trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
 """W3C traceparent of the request being worked on; model, tool and agent calls continue its trace."""
 
 
+acting_for: ContextVar[str] = ContextVar("acting_for", default="")
+"""What the gateway said of the user who asked: shown with all calls that are made for them."""
+ACTING_FOR = "x-quarterdeck-acting-for"
+
+
 class WorkloadToken:
     """Reads the projected token again when the kubelet has put a new file there.
 
@@ -44,4 +49,7 @@ class WorkloadToken:
             headers.append((b"authorization", b"Bearer " + token.encode("latin-1", "ignore")))
         if parent:
             headers.append((b"traceparent", parent.encode("latin-1", "ignore")))
+        acting = acting_for.get()
+        if acting:
+            headers.append((ACTING_FOR.encode(), acting.encode("latin-1", "ignore")))
         return headers

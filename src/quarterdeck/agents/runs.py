@@ -20,6 +20,7 @@ from .a2a import types
 from .a2a.types import Json
 from .active import Active, watch
 from .config import AgentConfig
+from .credentials import ACTING_FOR, acting_for
 from .interrupted import Leases, replica_name
 from .journal.checkpoints import JournalSaver
 from .journal.client import Claimed, Gone, JournalClient
@@ -156,12 +157,13 @@ class Runs:
             await self._state.save_task(active.user, task)
             self._work_on(active, journal)
             return
+        origin = {ACTING_FOR: acting_for.get()} if acting_for.get() else {}
         run = await self._client.create(
             {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
-             "replica": self._replica}
+             "replica": self._replica, "origin": origin}
         )  # fmt: skip
         active.run, active.seq = run["id"], 1
-        created = Event(1, "created", 0, run["createdAt"], run["fence"], {"message": message})
+        created = Event(1, "created", 0, run["createdAt"], run["fence"], {"message": message, "origin": origin})
         if run["leased"]:
             leased = Event(2, "leased", 0, run["createdAt"], run["fence"], {"replica": self._replica})
             self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]))
@@ -284,6 +286,8 @@ class Runs:
         active.journal = journal
         journal.told = active.apply
         journal.canceled = lambda: self._lose(journal.run, canceled=True)
+        if journal.story.created:  # who asked is known to whoever goes on with it
+            acting_for.set(str((journal.story.created.get("origin") or {}).get(ACTING_FOR, "")))
         active.worker = asyncio.create_task(self._work(active, journal), name=f"run-{journal.run}")
 
     async def _work(self, active: Active, journal: Journal) -> None:

@@ -20,6 +20,7 @@ from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import permits
 from quarterdeck.wire.client import Pool
 
+from . import approvals, ask_user
 from .config import AgentConfig, HttpTool
 from .model import ToolCall
 from .remote import RemoteAgentTool
@@ -106,6 +107,7 @@ class Toolbox:
                     )
         for agent in self._agents:
             found[_unused(agent.name, agent.url, found)] = agent
+        found.setdefault(ask_user.NAME, ask_user.AskUser())
         return found
 
     def missing(self) -> str:
@@ -129,7 +131,10 @@ class Uncertain(Exception):
 
 
 async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) -> Outcome:
-    """Run one call; every failure becomes a result the model can read, but for :class:`Uncertain`."""
+    """Run one call; every failure becomes a result the model can read, but for :class:`Uncertain`.
+
+    Raises Pause when the call waits for people.
+    """
     if call.problem:
         return Outcome(f"Error: {call.problem}", failed=True)
     tool = tools.get(call.name)
@@ -140,6 +145,8 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
     try:
         outcome = await tool.call(call.arguments, context)
     except UpstreamError as error:
+        if approvals.needs_approval(error):
+            raise approvals.paused(error, call) from error
         if tool.server and (not isinstance(error, RpcError) or error.code == protocol.UPSTREAM_FAILED):
             raise Uncertain(str(error), answered=isinstance(error, RpcError)) from error
         return Outcome(f"Error: {error}", failed=True)
@@ -188,6 +195,7 @@ def _meta(context: Context) -> dict[str, Any]:
     meta: dict[str, Any] = {
         permits.META_RUN: context.run, permits.META_STEP: context.step, permits.META_KEY: context.key,
     }  # fmt: skip
+    meta |= approvals.meta(context)
     return meta | ({permits.META_PERMIT: context.permit} if context.permit else {})
 
 

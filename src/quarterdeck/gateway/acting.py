@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from quarterdeck.snapshot.consent import Requester
 
+from .call import Call
 from .mcp.session import SessionSealer
 from .policy.principal import Principal
 
@@ -65,6 +66,11 @@ class Acting:
             requester = requester_of(principal)
             told = ActingFor(requester.id, requester.names, "", self._clock())
         return self._sealer.seal_bytes(msgspec.msgpack.encode(told), _binding(agent))
+
+    def line(self, call: Call, agent: str) -> bytes:
+        """The header line for a message to ``agent``; empty when there is nothing to tell."""
+        token = self.token(call.principal, call.headers, agent)
+        return b"%b: %b\r\n" % (HEADER, token) if token else b""
 
     def of(self, principal: Principal, headers: Mapping[bytes, bytes]) -> ActingFor | None:
         """For whom the agent says, provably, that it acts."""

@@ -102,6 +102,7 @@ class Gateway:
         llm = LlmEndpoint(self.upstreams, self._observer)
         a2a = A2aEndpoint(self.upstreams, self._observer, self.services)
         a2a.approvals = mcp.approvals
+        a2a.approvals = mcp.approvals
         self._router = Router(
             Table(Snapshot(), self.upstreams),
             self._observer,

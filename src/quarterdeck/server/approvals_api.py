@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -35,7 +35,8 @@ VERDICTS: dict[str, Verdict] = {"approve": "Approve", "deny": "Deny"}
 
 
 class Said(msgspec.Struct, rename="camel"):
-    """What a user answered in a conversation, as the gateway saw it. ``decisions``: by approval; empty: to all."""
+    """What a user answered in a conversation, as the gateway saw it. ``decisions`` and ``reasons``: by approval or by
+    the call that was shown; ``verdict`` and ``reason``: of what waits."""
 
     person: Person
     agent: str
@@ -44,6 +45,18 @@ class Said(msgspec.Struct, rename="camel"):
     decisions: dict[str, Verdict] = {}
     reason: str = ""
     reasons: dict[str, str] = {}
+
+
+class Place(NamedTuple):
+    """Where a run waits: its A2A task, the step, and the id that the model gave the call; 0 and "" if it does not."""
+
+    task: str
+    step: int
+    call: str
+
+
+Places = Callable[[str], Awaitable[Place]]
+"""By the id of a run. Raises NotFound."""
 
 
 class ApprovalsApi:
@@ -55,9 +68,12 @@ class ApprovalsApi:
         identity: Identity,
         configuration: GatewayConfig,
         audit: ApprovalAudit,
+        places: Places | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
+        """``places``: where runs wait; None where there are none."""
         self._store = store
+        self._places = places
         self._identity = identity
         self._configuration = configuration
         self._audit = audit
@@ -104,19 +120,38 @@ class ApprovalsApi:
         gateway = await self._gateway(call)
         said = self._read(call, Said)
         person = msgspec.structs.replace(said.person, via="conversation")
-        task = f"{said.agent}#{said.task}"
-        waiting = [
-            one
-            for one in await self._store.find(states=("Pending",), task=task, requester=person.name)
-            if one.gateway == gateway
-        ]
+        asked = await self._asked(gateway, said, person)
+        if said.verdict is not None and len(asked) > 1:
+            raise BadRequest(f"{len(asked)} calls wait in task {said.task}; decide about each by its id")
         done: list[Approval] = []
-        for one in waiting:
-            verdict = said.decisions.get(one.id, said.verdict)
+        for one, shown in asked:
+            names = (one.id, shown)
+            verdict = next((said.decisions[name] for name in names if name in said.decisions), said.verdict)
             if verdict is not None:
-                reason = said.reasons.get(one.id, said.reason)[:_REASON]
+                reason = next((said.reasons[name] for name in names if name in said.reasons), said.reason)[:_REASON]
                 done.append(await self._take(one, Decision(person, verdict, self._now(), reason)))
         return Answer({"approvals": [msgspec.to_builtins(one.ticket()) for one in done]})
+
+    async def _asked(self, gateway: str, said: Said, person: Person) -> list[tuple[Approval, str]]:
+        """What the task shows the requester now, with the id of the call: not what else may wait behind it."""
+        found: list[tuple[Approval, str]] = []
+        for one in await self._store.find(states=("Pending",), requester=person.name):
+            if one.gateway != gateway:
+                continue
+            place = await self._place(one)
+            mine = one.wanted.agent == said.agent and place.task == said.task
+            if (mine or one.wanted.task == f"{said.agent}#{said.task}") and place.step == one.wanted.step:
+                found.append((one, place.call))
+        return found
+
+    async def _place(self, approval: Approval) -> Place:
+        run = approval.wanted.run
+        if not run or self._places is None:
+            return Place("", 0, "")
+        try:
+            return await self._places(run)
+        except NotFound:
+            return Place("", 0, "")
 
     # -- people
     async def list(self, call: Call) -> Answer:

@@ -63,7 +63,7 @@ class RestApis:
         self.runs = RunStore(database, config.hosted)
         runs = RunsApi(self.runs, Again(self.runs, database), identity, config.serves, shared=database.shared).routes()
         self.approvals = ApprovalService(
-            database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs.answer
+            database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs
         )
         kagent = KagentApi(database, identity, [*runs, *self.approvals.agent_routes])
         self._routers = {

@@ -99,8 +99,9 @@ class RunsApi:
         if who.agent:
             user, session, task = (str(call.text(body, key, required=True)) for key in ("user", "session", "task"))
             new = NewRun(
-                who.agent, user, session, task, _object(body, "message"), replica=call.text(body, "replica") or ""
-            )
+                who.agent, user, session, task, _object(body, "message"), replica=call.text(body, "replica") or "",
+                origin=_object(body, "origin") if "origin" in body else {},
+            )  # fmt: skip
         else:
             new = _background(call, body, who.name)
         row, leased = await self._store.create(new)

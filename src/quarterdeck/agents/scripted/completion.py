@@ -71,6 +71,9 @@ def _forced(request: dict[str, Any], names: list[str]) -> tuple[bool, str | None
     return True, name
 
 
+ASK_USER = "ask_user"
+
+
 def answer(request: dict[str, Any], script: list[Entry]) -> Outcome:
     """Script first, planner else. Raises BadRequest."""
     tools = read_tools(request.get("tools"))
@@ -79,8 +82,8 @@ def answer(request: dict[str, Any], script: list[Entry]) -> Outcome:
     scripted = scripted_reply(script, turn)
     if scripted is not None:
         return Outcome(scripted.calls if allowed else [], scripted.text, scripted.delay, scripted.error)
-    if not allowed:
-        tools = []
+    # a plan asks nobody; scripts may
+    tools = [tool for tool in tools if allowed and (tool.name != ASK_USER or forced == ASK_USER)]
     decision = decide(turn, tools, forced=forced, parallel=request.get("parallel_tool_calls") is not False)
     return Outcome([ScriptedCall(c.name, json.dumps(c.arguments)) for c in decision.calls], decision.text)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from itertools import count
 
 import msgspec
 
-from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.errors import Denied, QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.snapshot import Agent, Endpoint
@@ -15,8 +17,9 @@ from quarterdeck.wire.http import Exchange, Header
 
 from ..activity import Epoch
 from ..call import Call
+from ..mcp.approvals import Approvals
 from ..observe import Observer
-from ..policy.authorizer import Request
+from ..policy.authorizer import Decision, Request
 from ..policy.principal import Principal
 from ..policy.services import Services
 from ..split import Destination, Splitter
@@ -24,6 +27,7 @@ from ..table import Table
 from ..upstream import Relay, Upstreams
 from .cards import CARD_PATHS, rewrite
 from .conversation import Reading, conversations
+from .deciding import Said, record, said
 from .loops import Loops
 
 _TIMEOUT = 600.0  # seconds an agent may stay silent
@@ -44,6 +48,9 @@ class A2aEndpoint:
         self._services = services
         self._pool = upstreams.pool()
         self._turn = count()
+        self.approvals: Approvals | None = None
+        """Of the MCP endpoint: who is asked about approvals, and how agents are told for whom they act."""
+        self._deciding: set[asyncio.Task[None]] = set()
         self._loops = Loops()
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
@@ -79,7 +86,28 @@ class A2aEndpoint:
             _answer(call, 508, text, protocol.DENIED)
             self._observer.finish(call, "denied", 508, text)
             return
-        self._forward(call, agent, target, base, table.splitters.get(label))
+        word = said(exchange.body) if exchange.method == "POST" else None
+        if word is None:
+            self._forward(call, agent, target, base, table.splitters.get(label))
+            return
+        deciding = asyncio.get_running_loop().create_task(
+            self._decide(call, word, lambda: self._forward(call, agent, target, base, table.splitters.get(label)))
+        )
+        self._deciding.add(deciding)
+        deciding.add_done_callback(self._deciding.discard)
+
+    async def _decide(self, call: Call, word: Said, go_on: Callable[[], None]) -> None:
+        """Have what a user says of a tool call count before the agent hears of it."""
+        try:
+            await record(self.approvals.ask if self.approvals is not None else None, call.principal, call.server, word)
+        except QuarterdeckError as error:
+            denied = isinstance(error, Denied)
+            call.decision = Decision("deny", "approval/conversation", str(error))
+            _answer(call, 403 if denied else 503, str(error), protocol.DENIED if denied else protocol.UPSTREAM_FAILED)
+            self._observer.finish(call, "denied", 403 if denied else 503, str(error))
+            return
+        if not call.exchange.disconnected:
+            go_on()
 
     def _forward(self, call: Call, agent: Agent, target: str, base: str, splitter: Splitter | None) -> None:
         track: Track | None = None
@@ -102,16 +130,19 @@ class A2aEndpoint:
         relay = A2aRelay(self._upstreams, call, self._observer, url, track)
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
-        self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint))
+        relay.acting = b"" if card or self.approvals is None else self.approvals.acting.line(call, call.server)
+        self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint, relay.acting))
 
 
-def _request(call: Call, target: str, endpoint: Endpoint) -> bytes:
+def _request(call: Call, target: str, endpoint: Endpoint, acting: bytes) -> bytes:
+    """``acting``: header line that tells the agent for whom it acts."""
     exchange = call.exchange
     parts = [f"{exchange.method} {target} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}\r\n".encode("latin-1")]
     for name in _PASSED:
         value = call.headers.get(name)
         if value is not None:
             parts.append(b"%b: %b\r\n" % (name, value))
+    parts.append(acting)
     parts.append(b"traceparent: %b\r\nx-quarterdeck-principal: " % call.traceparent)
     parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
     parts.append(exchange.body)
@@ -148,7 +179,7 @@ class Track:
 class A2aRelay(Relay):
     """Streams an agent's answer; a card (``card_url`` set) is taken whole and rewritten."""
 
-    __slots__ = ("_card", "_card_url", "_observer", "_status", "_track", "call", "others")
+    __slots__ = ("_card", "_card_url", "_observer", "_status", "_track", "acting", "call", "others")
 
     def __init__(
         self, upstreams: Upstreams, call: Call, observer: Observer, card_url: str, track: Track | None = None
@@ -160,6 +191,7 @@ class A2aRelay(Relay):
         self._card_url = card_url
         self._card = b""
         self._status = 0
+        self.acting = b""
         self.others: list[tuple[Endpoint, str]] = []
         """Endpoints not tried yet, with the target of the request: a Pod may be gone before we are told."""
 
@@ -171,7 +203,7 @@ class A2aRelay(Relay):
         if not self.others:
             return None
         endpoint, target = self.others.pop()
-        return (endpoint.host, endpoint.port, False), _request(self.call, target, endpoint)
+        return (endpoint.host, endpoint.port, False), _request(self.call, target, endpoint, self.acting)
 
     @property
     def target(self) -> tuple[str, str]:
