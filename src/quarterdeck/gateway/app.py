@@ -168,9 +168,11 @@ class Gateway:
         plane = self._control_plane
         self.sign_ins.use(plane.ask if plane is not None else None, options.gateway)
         if plane is not None:
-            self.approvals.ask = self.permits.ask = plane.ask
+            self.approvals.ask = self.permits.ask = self.cards.ask = plane.ask
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
-        self._tasks.append(asyncio.get_running_loop().create_task(self._keys.follow()))
+        self._tasks += [
+            asyncio.get_running_loop().create_task(f) for f in (self._keys.follow(), self.revocations.follow())
+        ]
         await self.peers.start(options.peers, _log.warning)
         await self._listen(LOCAL, self._router.handle, options.local)
         await self._listen(WORKLOADS, self._router.handle, options.workloads)

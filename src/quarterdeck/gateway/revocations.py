@@ -6,7 +6,9 @@ admission and by the authorizer; what is open already is ended at once.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +28,9 @@ from .upstream import Open, Picks
 _JSON = [(b"content-type", b"application/json")]
 _PATH = "/revocations"
 _MOST = 10_000
+_log = logging.getLogger("quarterdeck.gateway")
+INTERVAL = 0.5
+"""Seconds between looks at the file: a worker that was just starting is not told what the others are."""
 
 
 class Revocations:
@@ -36,6 +41,7 @@ class Revocations:
         self._path = path
         self._end = end
         self._clock = clock
+        self._stamp = _stamp(path)
         self._here: tuple[Revocation, ...] = _load(path)
         self._given: tuple[Revocation, ...] = ()
         self._by_kind: dict[str, dict[str, Revocation]] = {}
@@ -64,7 +70,7 @@ class Revocations:
         kept = (r for r in self._here if r.id != revocation.id and not 0.0 < r.expires <= now)
         self._here = (*kept, revocation)
         self._changed()
-        _save(self._path, self._here)
+        self._keep()
 
     def undo(self, ident: str) -> Revocation:
         """Raises NotFound for one that is not of here, StorageError."""
@@ -73,8 +79,33 @@ class Revocations:
             raise NotFound(f"no revocation {ident} of this gateway; see GET {_PATH}", name=ident)
         self._here = tuple(r for r in self._here if r is not found)
         self._changed()
-        _save(self._path, self._here)
+        self._keep()
         return found
+
+    def _keep(self) -> None:
+        _save(self._path, self._here)
+        self._stamp = _stamp(self._path)
+
+    async def follow(self) -> None:
+        """Until cancelled: take over what other workers have kept."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self.look()
+
+    def look(self) -> None:
+        """What the file says now; one that is gone or damaged lets nobody in again."""
+        stamp = _stamp(self._path)
+        if stamp == self._stamp or not stamp:
+            return
+        self._stamp = stamp
+        try:
+            here = _load(self._path)
+        except StorageError as error:
+            _log.error("%s; what was revoked before stays so", error)
+            return
+        if here != self._here:
+            self._here = here
+            self._changed()
 
     def refusal(self, principal: Principal) -> Decision | None:
         """Why somebody may not call anything; None when they may."""
@@ -175,6 +206,15 @@ def _names(principal: Principal) -> Iterable[str]:
 
 def _denial(revocation: Revocation | None) -> Decision | None:
     return Decision("deny", revocation.rule, revocation.message()) if revocation is not None else None
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells that a file was written anew; empty where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ino
 
 
 def _load(path: Path) -> tuple[Revocation, ...]:

@@ -176,6 +176,24 @@ def test_of_two_the_longer_counts(tmp_path: Path) -> None:
     assert revocations.refusal(agent_principal("ns/a")) is not None
 
 
+def test_what_another_worker_kept_holds_here_and_a_lost_file_frees_nobody(tmp_path: Path) -> None:
+    ended: list[int] = []
+    one = made(tmp_path)
+    late = Revocations(tmp_path / "revocations.json", lambda _: ended.append(1), lambda: 100.0)
+    one.add(wanted({"user": "alice"}, by="me", now=1.0))
+    alice = Principal("x", claims={"sub": "alice"})
+    assert late.refusal(alice) is None
+    late.look()
+    assert late.refusal(alice) is not None and ended == [1], "what alice has open ends, too"
+    for text in (None, "{"):
+        (tmp_path / "revocations.json").unlink() if text is None else (tmp_path / "revocations.json").write_text(text)
+        late.look()
+        assert late.refusal(alice) is not None
+    one.undo(one.all()[0].id)
+    late.look()
+    assert late.refusal(alice) is None
+
+
 @pytest.mark.parametrize(
     ("principal", "target", "denied"),
     [
