@@ -41,6 +41,12 @@ def configure(levels: str, form: str) -> None:
 
 def set_levels(text: str) -> None:
     """``debug`` for all, ``gateway.mcp=debug,gateway=info`` for some (``:`` does, too). Raises UsageError."""
+    for name, level in parse_levels(text):
+        logging.getLogger(name).setLevel(level)
+
+
+def parse_levels(text: str) -> list[tuple[str, str]]:
+    """Loggers and their levels, as :func:`set_levels` is given them. Raises UsageError."""
     wanted: list[tuple[str, str]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, sign, word = part.replace("::", ".").replace(":", "=").rpartition("=")
@@ -50,8 +56,7 @@ def set_levels(text: str) -> None:
         wanted.append((_scope(name), level))
     if not wanted:
         raise UsageError(f"level must be one of {', '.join(LEVELS)}, or NAME=LEVEL,…")
-    for name, level in wanted:
-        logging.getLogger(name).setLevel(level)
+    return wanted
 
 
 def reset() -> None:

@@ -1,4 +1,4 @@
-"""The seed's configuration files: all are valid, and the servers they name are started and called."""
+"""The seed's configuration files: all are valid, and do what they say. tests/interop serves the first as it stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quarterdeck.gateway.options import Options
 from quarterdeck.snapshot import policies as p
 from quarterdeck.wire.client import Pool
 
-from .test_files import LISTENER, Rig
+from .test_files import Rig
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "gateway"
 FILES = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".json"))
@@ -94,24 +94,6 @@ async def serve(tmp_path: Path, peer: int) -> AsyncIterator[Callable[..., Any]]:
     for rig in started:
         rig.pool.close()
         await rig.gateway.stop(0.2)
-
-
-@NEEDS_NODE
-@pytest.mark.timeout(170)
-async def test_the_seeds_three_servers_are_one(serve: Callable[..., Any]) -> None:
-    rig = await serve("three-servers.yaml")
-    assert LISTENER in rig.gateway.endpoints
-    session, answer = await rig.initialize()  # waits for uvx and npx
-    assert "result" in answer, answer
-    _, answer = await rig.rpc("/mcp", "tools/list", {}, session)
-    names = {tool["name"] for tool in answer["result"]["tools"]}
-    assert {"time_get_current_time", "everything_echo", "github_add"} <= names
-    call = {"name": "everything_echo", "arguments": {"message": "hello"}}
-    _, answer = await rig.rpc("/mcp", "tools/call", call, session)
-    assert "hello" in answer["result"]["content"][0]["text"]
-    call = {"name": "time_get_current_time", "arguments": {"timezone": "Europe/Berlin"}}
-    _, answer = await rig.rpc("/mcp", "tools/call", call, session)
-    assert "Europe/Berlin" in answer["result"]["content"][0]["text"]
 
 
 @NEEDS_NODE

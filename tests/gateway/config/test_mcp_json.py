@@ -112,7 +112,7 @@ def test_anonymous_is_asked_for(tmp_path: Path) -> None:
         ('{"mcpServers": {"a": {"command": "x", "envFile": ".env"}}}', "not served: write the variables as env"),
         ('{"mcpServers": {}}', "no server to offer"),
         ('{"mcpServers": {"a": {"command": "x"}, "a": {"command": "y"}}}', "given twice"),
-        ('{"mcpServers": {"a": {"command": "x"', "mcp.json:1: not YAML"),
+        ('{"mcpServers": {"a": {"command": "x"', "mcp.json:1: not JSON"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_served(tmp_path: Path, text: str, problem: str) -> None:

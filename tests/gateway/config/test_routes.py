@@ -360,7 +360,7 @@ def test_gateways(reader: Reader) -> None:
       default:
         port: 8080
         protocol: HTTP
-        cors: {allowOrigins: [x]}
+        cors: {allowOrigins: ['https://x']}
         jwtAuth: {issuer: i, jwks: {url: 'https://i/keys'}}
         apiKey: {keys: [{key: k}]}
         basicAuth: {htpasswd: 'a:{SHA}x'}
@@ -386,7 +386,7 @@ def test_listener_policies(reader: Reader) -> None:
         - {name: a, authorization: {rules: ['request.path == "/"']}}
     binds:
     - port: 1
-      listeners: [{policies: {basicAuth: {htpasswd: 'a:b'}, cors: {allowOrigins: [x]},
+      listeners: [{policies: {basicAuth: {htpasswd: 'a:b'}, cors: {allowOrigins: ['https://x']},
                              jwtAuth: {issuer: i, jwks: {url: 'https://i'}}, extAuthz: {host: a, protocol: {http: {}}},
                              transformations: {request: {remove: [a]}}}, routes: []}]
     """
@@ -405,7 +405,7 @@ def test_simple_mcp(reader: Reader) -> None:
       statefulMode: stateless
       failureMode: failOpen
       targets: [{name: a, stdio: {cmd: x}}, {name: b, mcp: {host: 'http://h/mcp'}}]
-      policies: {cors: {allowOrigins: [x]}}
+      policies: {cors: {allowOrigins: ['https://x']}}
     """
     (listener,) = reader.snapshot(text).listeners
     assert (listener.name, listener.port) == ("mcp/default", 3300)

@@ -75,6 +75,8 @@ class _Reader:
 
     # -- scalars
     def _scalar(self, node: yaml.ScalarNode, kinds: tuple[tuple[Any, Kind | None], ...], path: Path_) -> Any:
+        if any(kind == "raw" for _, kind in kinds) and node.value:
+            return node.value
         value = self._document.scalar(node)
         if value is None and any(plain is type(None) or plain is Any for plain, _ in kinds):
             return None
@@ -192,6 +194,8 @@ def _container(plain: Any) -> type | None:
 
 
 def _unknown(name: str, known: dict[str, Field]) -> str:
+    if name == "<<":
+        return "merge keys are no part of YAML 1.2; write the fields out, or repeat them with an alias"
     lower = {field.lower(): field for field in known}
     near = lower.get(name.lower().replace("_", "").replace("-", ""))
     near = near or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), None)

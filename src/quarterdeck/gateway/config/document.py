@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from quarterdeck.errors import ConfigError
 
@@ -20,6 +21,9 @@ _NODES = 100_000  # aliases included: a short file can name a million nodes
 _BYTES = 8 * 1024 * 1024
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CORE = "tag:yaml.org,2002:"
+_TAGS = frozenset({"str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge", "value"})
+"""Tags of scalars and collections that have none written, too. Others would be silently taken as text."""
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
 
 Path_ = tuple[str | int, ...]
@@ -64,14 +68,16 @@ class Report:
 class Document:
     """The tree of one file and the lines of its values."""
 
-    def __init__(self, text: str, name: str, environment: Mapping[str, str] | None = None) -> None:
-        """``environment`` None: ``$`` has no meaning. Raises ConfigError naming the line."""
+    def __init__(
+        self, text: str, name: str, environment: Mapping[str, str] | None = None, *, form: str = "YAML"
+    ) -> None:
+        """``environment`` None: ``$`` has no meaning. ``form``: what it should be. Raises ConfigError with the line."""
         self.name = name
         self.environment = environment
         self.lines: dict[Path_, int] = {}
         """Line of each value that was looked at."""
         if len(text) > _BYTES:
-            raise ConfigError(f"{name}: larger than {_BYTES} bytes")
+            raise ConfigError(f"{name}: larger than {_BYTES >> 20} MiB")
         try:
             loader = yaml.SafeLoader(text)
             try:
@@ -81,9 +87,14 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = f":{mark.line + 1}" if mark is not None else ""
-            raise ConfigError(f"{name}{line}: not YAML: {error.problem or error.context}") from error
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ConfigError(f"{name}: not YAML: {error}") from error
+            raise ConfigError(f"{name}{line}: not {form}: {_told(error)}") from error
+        except ReaderError as error:
+            line = text[: error.position].count("\n") + 1
+            raise ConfigError(f"{name}:{line}: not {form}: the character {error.character!r} is not allowed") from error
+        except RecursionError as error:
+            raise ConfigError(f"{name}: not {form}: nested too deeply") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{name}: not {form}: {error}") from error
         _bounded(self.root, name)
 
     def line(self, path: Path_) -> int:
@@ -137,6 +148,11 @@ def show(path: Path_) -> str:
     return "".join(parts)
 
 
+def _told(error: yaml.MarkedYAMLError) -> str:
+    text = error.problem or error.context or "it cannot be read"
+    return f"{text}; indent with spaces" if "'\\t'" in text else text
+
+
 def _home(text: str, environment: Mapping[str, str] | None) -> str:
     if environment is None or not (text == "~" or text.startswith("~/")):
         return text
@@ -156,6 +172,8 @@ def _bounded(root: yaml.Node | None, name: str) -> None:
         if id(node) in open_:
             raise ConfigError(f"{name}:{node.start_mark.line + 1}: an alias that contains itself")
         open_.add(id(node))
+        if node.tag.removeprefix(_CORE) not in _TAGS:
+            raise ConfigError(f"{name}:{node.start_mark.line + 1}: the tag {node.tag} means nothing here; remove it")
         total = 1
         if isinstance(node, yaml.MappingNode):
             total += sum(size(key) + size(value) for key, value in node.value)

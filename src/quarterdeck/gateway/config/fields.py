@@ -39,7 +39,7 @@ class Refused:
 
 Class = Enforced | Harmless | Refused
 
-Kind = Literal["duration", "secret", "file", "cel", "source"]
+Kind = Literal["duration", "secret", "file", "cel", "raw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ Secret = Annotated[str, Read("secret")]
 """Text, or ``{file: PATH}``: the file's content without the newline at its end."""
 File = Annotated[str, Read("file")]
 """A path, relative to the working directory; the model holds the content."""
+Raw = Annotated[str, Read("raw")]
+"""Text as it stands, dollar signs included."""
 Cel = Annotated[str, Read("cel")]
 """A CEL expression that compiles."""
 

@@ -103,7 +103,7 @@ def is_mcp_json(path: Path | None, text: str) -> bool:
 
 def load(text: str, options: FileOptions, environment: Mapping[str, str], base: Path) -> Loaded:
     """Raises ConfigError that names every problem with its line."""
-    document = Document(_yaml(text), options.name)
+    document = Document(_yaml(text), options.name, form="JSON")
     report = Report(options.name)
     root = decode(document, McpJson, report, base)
     report.check()

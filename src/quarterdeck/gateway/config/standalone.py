@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
@@ -15,6 +15,10 @@ from quarterdeck.errors import ConfigError, UsageError
 from quarterdeck.snapshot import Snapshot
 from quarterdeck.snapshot.pins import ServerPins, lock_path, pins, read_lock
 
+if TYPE_CHECKING:
+    from .places import Places
+
+_MOST_BYTES = 8 * 1024 * 1024
 Compat = Literal["", "oct", "now"]
 
 
@@ -66,6 +70,7 @@ class Loaded:
     warnings: tuple[str, ...] = ()
     files: frozenset[Path] = field(default_factory=frozenset[Path])
     """Files whose change makes it another configuration."""
+    places: Places | None = None
 
 
 def file_options(path: Path | None, inline: str, compat: str, *, allow_anonymous: bool) -> FileOptions:
@@ -113,8 +118,14 @@ def _text(options: FileOptions) -> str:
     if options.path is None:
         return options.inline
     try:
-        return options.path.read_bytes().decode("utf-8-sig")
+        with options.path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{options.path}: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{options.path}: larger than {_MOST_BYTES >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{options.path}: not text in UTF-8") from error
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{options.path}:{line}: not text in UTF-8; save it as UTF-8") from error

@@ -81,7 +81,7 @@ def _inner(annotation: Any) -> tuple[str, type[Model] | None, str]:
 
 
 _WORDS: dict[Any, str] = {str: "text", int: "number", float: "number", bool: "true/false", Any: "anything"}
-_KINDS = {"duration": "duration", "secret": "text or {file}", "file": "path", "cel": "CEL", "source": "text"}
+_KINDS = {"duration": "duration", "secret": "text or {file}", "file": "path", "cel": "CEL", "raw": "text"}
 
 
 def _word(plain: Any, kind: str | None) -> str:

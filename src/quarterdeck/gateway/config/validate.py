@@ -22,13 +22,14 @@ def validated(options: FileOptions, environment: Mapping[str, str] | None = None
     upstreams = Upstreams()
     try:
         services = Services(upstreams)
+        for where, policies in attached(loaded.snapshot):  # before the table, which goes on with routes that are closed
+            Chain(policies, services, where=where)
         table = Table(loaded.snapshot, upstreams, services=services)
         for name, problem in table.listeners.problems.items():
             raise ConfigError(problem if name in problem else f"listener {name}: {problem}")
-        for where, policies in attached(loaded.snapshot):
-            Chain(policies, services, where=where, authenticator=table.authenticator)
     except ConfigError as error:
-        raise ConfigError(f"{loaded.name}: {error}") from error
+        places = loaded.places
+        raise ConfigError(places.located(str(error)) if places is not None else f"{loaded.name}: {error}") from error
     finally:
         upstreams.close()
     return loaded

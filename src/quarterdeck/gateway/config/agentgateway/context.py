@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..document import Document, Path_, Problem, Report, show
 
@@ -15,6 +15,8 @@ class Context:
     report: Report
     strict: bool
     open: bool
+    places: dict[str, Path_] = field(default_factory=dict[str, Path_])
+    """See :class:`~quarterdeck.gateway.config.places.Places`."""
 
     def error(self, path: Path_, message: str) -> None:
         self.report.errors.append(Problem(self.document.line(path), show(path), message))

@@ -9,6 +9,7 @@ import msgspec
 from quarterdeck.snapshot import policies as s
 from quarterdeck.snapshot.sign_in import AuthMethod
 
+from ...policy.jwks import parse_keys
 from ..document import Path_
 from .context import Context
 from .shared import (
@@ -77,6 +78,11 @@ def keys(context: Context, path: Path_, source: str | KeySource | None) -> dict[
     if not isinstance(found, dict) or not isinstance(found.get("keys"), list):
         context.error(path, 'is not a JSON Web Key Set: {"keys": […]}')
         return {}
+    usable = len(parse_keys(found))
+    if found["keys"] and not usable:
+        context.error(path, "no key of it can verify tokens: public keys of type RSA, EC or OKP are wanted")
+    elif usable < len(found["keys"]):
+        context.warn(path, f"{usable} of {len(found['keys'])} keys can verify tokens; the others are left out")
     return {"jwks": found}
 
 

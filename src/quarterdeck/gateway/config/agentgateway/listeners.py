@@ -11,7 +11,7 @@ from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.merge import merged
 
 from ..document import Path_
-from . import now
+from . import checks, now
 from .attachments import Attachments, Place
 from .context import Context
 from .policies import GatewayPolicies
@@ -124,6 +124,7 @@ class Listeners:
         name = place.keys["listener"]
         if not 0 <= place.port < 65536:
             self.context.error((*path, "port"), f"{place.port} is no port")
+        self.context.places[f"listener {name}"] = self.context.places[f"listener/{name}"] = path
         rules = self.attachments.outer("listener", place, early=True)
         for model in inline:
             # `open` belongs to routes: a listener without rules has no chain of its own
@@ -132,6 +133,8 @@ class Listeners:
         certificates = (r.Certificate(tls.cert, tls.key),) if tls is not None and secure == "HTTPS" else ()
         client_ca = (tls.root or "") if tls is not None else ""
         host = "" if hostname in (None, "*") else hostname or ""
+        if host:
+            checks.host(self.context, (*path, "hostname"), host)
         listener = r.Listener(
             name=name,
             port=place.port,

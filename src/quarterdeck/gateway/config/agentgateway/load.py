@@ -10,9 +10,11 @@ from typing import Literal
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.snapshot import Snapshot
 
+from ...logs import parse_levels
 from ...options import address
 from ..decode import decode
 from ..document import Document, Path_, Problem, Report
+from ..places import Places
 from ..standalone import FileOptions, Loaded, Settings
 from . import now, oct
 from .attachments import Attachments, Named, Structured
@@ -66,6 +68,7 @@ def load(text: str, options: FileOptions, environment: Mapping[str, str], base: 
         settings,
         tuple(problem.text(options.name) for problem in warnings),
         frozenset(report.files),
+        Places(document, context.places),
     )
 
 
@@ -167,6 +170,11 @@ def _settings(context: Context, root: now.Root) -> Settings:
     if logging is None:
         return settings
     level = logging.level if isinstance(logging.level, str) else ",".join(logging.level or [])
+    if logging.level is not None:
+        try:
+            parse_levels(level)
+        except QuarterdeckError as error:
+            context.error(("config", "logging", "level"), str(error))
     return replace(settings, log_level=level, log_format=logging.format or "")
 
 

@@ -11,7 +11,7 @@ from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Policies
 
 from ..document import Path_
-from . import now
+from . import checks, now
 from .attachments import Attachments, Place
 from .context import Context
 from .policies import BackendPolicies, RoutePolicies, TargetPolicies
@@ -37,6 +37,8 @@ class Routes:
         """``place`` is the listener's; ``group``: where the MCP backend is written, if not below ``backends``."""
         name = self._name(f"{model.namespace or 'default'}/{model.name or f'route{order}'}", place)
         place = replace(place, route=name, rule=model.rule_name or "")
+        self._told(path, f"{name}/{model.rule_name}" if model.rule_name else name, len(model.backends))
+        checks.hosts(self.context, (*path, "hostnames"), model.hostnames)
         inline = policies(self.context, (*path, "policies"), model.policies, f"route/{name}")
         above = merged(self.attachments.outer("listener", place), self.attachments.outer("route", place))
         if self.max_body is not None:
@@ -49,6 +51,8 @@ class Routes:
             )
             for index, one in enumerate(model.backends)
         )
+        if backends and not any(one.weight for one in backends):
+            self.context.warn((*path, "backends"), "none has a weight above 0: every request is answered with 500")
         if not backends and rules.direct_response is None and rules.redirect is None:
             self.context.error(path, "has no backends, and neither directResponse nor requestRedirect")
         return r.Route(
@@ -61,6 +65,13 @@ class Routes:
             mirrors=self._mirrors(path, model.policies),
             order=order,
         )
+
+    def _told(self, path: Path_, label: str, backends: int) -> None:
+        """What errors will call this route and its backends."""
+        places = self.context.places
+        places[f"route {label}"] = places[f"route/{label}"] = path
+        for index in range(backends):
+            places[f"route {label} backend {index}"] = (*path, "backends", index)
 
     def _name(self, name: str, place: Place) -> str:
         """Names are unique: sessions are bound to them."""
@@ -80,6 +91,8 @@ class Routes:
             self._regex((*path, "path", "regex"), value)
         elif kind and not value.startswith("/"):
             self.context.error((*path, "path", kind), f"{value!r} must begin with /")
+        if model.method is not None:
+            checks.method(self.context, (*path, "method"), model.method)
         return r.Match(
             r.PathMatch({"exact": "exact", "regex": "regex"}.get(kind, "prefix"), value),  # type: ignore[arg-type]
             tuple(self._text((*path, "headers", index), one, lower=True) for index, one in enumerate(model.headers)),

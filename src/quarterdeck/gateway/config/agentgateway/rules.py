@@ -11,7 +11,7 @@ from quarterdeck.snapshot import policies as s
 
 from ..document import Path_
 from ..fields import Model
-from . import credentials
+from . import checks, credentials
 from .context import Context
 from .policies import (
     ApiKeyAuth,
@@ -67,7 +67,9 @@ def _pairs(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(values.items())
 
 
-def _headers(model: HeaderModifier) -> s.HeaderModifier:
+def _headers(context: Context, path: Path_, model: HeaderModifier) -> s.HeaderModifier:
+    checks.headers(context, (*path, "add"), model.add)
+    checks.headers(context, (*path, "set"), model.set)
     return s.HeaderModifier(_pairs(model.add), _pairs(model.set), tuple(model.remove))
 
 
@@ -77,6 +79,10 @@ def _redirect(context: Context, path: Path_, model: RequestRedirect, where: str)
     if model.path is not None:
         context.one_of((*path, "path"), {"full": full, "prefix": prefix})
     status = model.status or 302
+    if model.scheme not in (None, "http", "https"):
+        context.error((*path, "scheme"), f"{model.scheme!r} must be http or https")
+    checks.absolute(context, (*path, "path", "full"), full)
+    checks.absolute(context, (*path, "path", "prefix"), prefix)
     if not 300 <= status <= 399:
         context.error((*path, "status"), f"{status} is no redirect; use 301, 302, 303, 307 or 308")
     return {"redirect": s.Redirect(model.scheme or "", host, port, full, prefix, status)}
@@ -91,6 +97,8 @@ def _rewrite(context: Context, path: Path_, model: UrlRewrite, where: str) -> Ch
     full, prefix = (model.path.full, model.path.prefix) if model.path is not None else (None, None)
     if model.path is not None:
         context.one_of((*path, "path"), {"full": full, "prefix": prefix})
+    checks.absolute(context, (*path, "path", "full"), full)
+    checks.absolute(context, (*path, "path", "prefix"), prefix)
     return {"rewrite": s.Rewrite(host, auto, full, prefix)}
 
 
@@ -112,6 +120,7 @@ def _direct(context: Context, path: Path_, model: DirectResponse, where: str) ->
     if model.status is None:
         context.error((*path, "status"), "is required")
         return {}
+    checks.status(context, (*path, "status"), model.status)
     body = model.body
     if not isinstance(body, str):
         try:
@@ -125,6 +134,7 @@ def _direct(context: Context, path: Path_, model: DirectResponse, where: str) ->
 def _cors(context: Context, path: Path_, model: CorsPolicy, where: str) -> Changes:
     if model.allow_credentials and "*" in model.allow_origins:
         context.error(path, "allowCredentials with every origin would hand credentials to any page; list the origins")
+    checks.origins(context, (*path, "allowOrigins"), model.allow_origins)
     return {
         "cors": s.Cors(
             tuple(model.allow_origins),
@@ -159,6 +169,10 @@ def _timeout(context: Context, path: Path_, model: TimeoutPolicy, where: str) ->
 
 def _retry(context: Context, path: Path_, model: Any, where: str) -> Changes:
     assert isinstance(model, Retry)
+    if model.attempts < 1:
+        context.error((*path, "attempts"), "must be at least 1")
+    for index, code in enumerate(model.codes):
+        checks.status(context, (*path, "codes", index), code)
     backoff = 0.025 if model.backoff is None else model.backoff
     return {
         "retry": s.Retry(
@@ -272,6 +286,14 @@ def _rate_limits(context: Context, path: Path_, model: Any, where: str) -> Chang
             context.error((*path, index, "type"), "tokens of models are not counted from a file yet; use requests")
         if one.fill_interval <= 0:
             context.error((*path, index, "fillInterval"), "must be longer than nothing")
+        for name, number, told in (
+            ("maxTokens", one.max_tokens, "every request is refused"),
+            ("tokensPerFill", one.tokens_per_fill, "what was used up never comes back"),
+        ):
+            if number < 0:
+                context.error((*path, index, name), "must not be negative")
+            elif not number:
+                context.warn((*path, index), f"{name} is 0: {told}")
         rate = (one.max_tokens, one.tokens_per_fill, one.fill_interval)
         limits.append(s.RateLimit(*rate, one.type, one.key or ""))
     return {"rate_limits": tuple(limits)} if limits else {}
@@ -350,6 +372,7 @@ def _http(context: Context, path: Path_, model: HttpSettings, where: str) -> Cha
 
 
 def _csrf(context: Context, path: Path_, model: CsrfPolicy, where: str) -> Changes:
+    checks.origins(context, (*path, "additionalOrigins"), model.additional_origins)
     return {"csrf": s.Csrf(tuple(model.additional_origins))}
 
 
@@ -359,8 +382,8 @@ def _auth(context: Context, path: Path_, model: BackendAuth, where: str) -> Chan
 
 
 _HANDLERS: dict[str, Callable[[Context, Path_, Any, str], Changes]] = {
-    "request_header_modifier": lambda c, p, m, w: {"request_headers": _headers(m)},
-    "response_header_modifier": lambda c, p, m, w: {"response_headers": _headers(m)},
+    "request_header_modifier": lambda c, p, m, w: {"request_headers": _headers(c, p, m)},
+    "response_header_modifier": lambda c, p, m, w: {"response_headers": _headers(c, p, m)},
     "request_redirect": _redirect,
     "url_rewrite": _rewrite,
     "direct_response": _direct,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import field
 
-from ..fields import Cel, Duration, Enforced, File, Harmless, Model, Refused, Secret
+from ..fields import Cel, Duration, Enforced, File, Harmless, Model, Raw, Refused, Secret
 
 HTTP1 = Harmless("this gateway speaks HTTP/1.1")
 SOCKETS = Harmless("connections are kept by this gateway's own rules")
@@ -438,7 +438,7 @@ class SchemaSource(Model):
 
 class OpenApi(Model):
     proof: ClassVar[str] = "test_routes.py::test_openapi_targets"
-    schema: str | SchemaSource
+    schema: Raw | SchemaSource
     host: str | None = None
     port: int | None = None
     path: str | None = None
