@@ -168,7 +168,7 @@ class Gateway:
         plane = self._control_plane
         self.sign_ins.use(plane.ask if plane is not None else None, options.gateway)
         if plane is not None:
-            self.approvals.ask = self.permits.ask = self.cards.ask = plane.ask
+            self.approvals.ask = self.permits.ask = plane.ask
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         self._tasks += [
             asyncio.get_running_loop().create_task(f) for f in (self._keys.follow(), self.revocations.follow())
