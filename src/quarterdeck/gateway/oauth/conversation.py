@@ -19,7 +19,7 @@ from msgspec import Raw, Struct
 
 from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
-from quarterdeck.mcptypes import LATEST_LEGACY, jsonrpc, protocol
+from quarterdeck.mcptypes import LATEST_LEGACY, jsonrpc, lists, protocol
 
 from ..mcp import client
 from ..mcp.call import text_of
@@ -172,13 +172,22 @@ class UserConversation(Conversation):
         try:
             return await self._attempt(self._door.user_of(self._bare.principal), self._after_opening(asked))
         except Unauthorized as error:
-            if method == protocol.TOOLS_LIST:
-                self._offered = True
-                return Raw(msgspec.json.encode({"tools": [_tool(self._door.label)]}))
+            listed = self._listed(method)
+            if listed is not None:
+                return listed
             if method in (protocol.PING, protocol.SET_LEVEL):
                 return Raw(b"{}")
             text = f"the user has to sign in at {self._door.label} first"
             raise RpcError(jsonrpc.ErrorObject(protocol.METHOD_NOT_FOUND, text)) from error
+
+    def _listed(self, method: str) -> Raw | None:
+        """What a list shows while the server shows nothing; None for a method that lists nothing."""
+        key = lists.LIST_KEYS.get(method)
+        if key is None:
+            return None
+        if key == "tools":
+            self._offered = True
+        return Raw(msgspec.json.encode({key: [_tool(self._door.label)] if key == "tools" else []}))
 
     async def send(self, method: str, params: dict[str, Any]) -> Flight:
         user = self._door.user_of(self._bare.principal)
@@ -294,6 +303,10 @@ class UserConversation(Conversation):
                 try:
                     await self._attempt(user, lambda: self._once(flight, method, params))
                 except Unauthorized as error:
+                    listed = self._listed(method)
+                    if listed is not None:
+                        flight.put(Event("answer", jsonrpc.Message(result=listed)))
+                        return
                     if not await self._sent_for(flight, user, method, error.challenge):
                         return
                 else:

@@ -50,7 +50,7 @@ class SignInService:
     def use(self, ask: Callable[[str, bytes], Awaitable[bytes]] | None, gateway: str) -> None:
         """Keep grants at the control plane; without one in a file of our own."""
         if ask is None:
-            self.sign_ins.store = self._kept = FileStore(self._file, self._sealer)
+            self.sign_ins.store = self._kept = FileStore(self._file, self._sealer, lambda: self.sign_ins.clock())
         else:
             self.sign_ins.store = PlaneStore(partial(ask, f"gateways/{gateway}/user-tokens"))
 
