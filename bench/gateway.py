@@ -71,6 +71,8 @@ def modes(running: Rig) -> list[Mode]:
         Mode("pass-through (person, no token)", ports["local"], wire.call("person"), PASS),
         Mode("agent: workload token, allow list, audit, metrics", ports["workloads"], wire.call("agent"), GOVERNED),
         Mode("governed: JWT, CEL, rate limit, breaker, audit, metrics", ports["governed"], wire.call("user"), GOVERNED),
+        Mode("governed, every call in another trace", ports["governed"], wire.call("traced"), GOVERNED),
+        Mode("governed, every call with a request id", ports["governed"], wire.call("fresh"), GOVERNED),
         Mode("governed, multiplexed: 10 servers, 200 tools", ports["governed"], wire.call("many"), OTHER, "many"),
         Mode("governed, answers as SSE", ports["governed"], wire.call("sse"), OTHER, "sse"),
         Mode("governed, 2026-07-28", ports["governed"], wire.call("modern"), OTHER),

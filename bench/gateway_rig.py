@@ -36,8 +36,13 @@ _META = {
 }
 _PATHS = {
     "person": "/mcp/kagent/peer", "agent": "/mcp/kagent/peer", "user": "/cheap", "large": "/cheap", "modern": "/cheap",
-    "denied": "/cheap", "many": "/many", "list": "/many", "sse": "/streamed",
+    "traced": "/cheap", "fresh": "/cheap", "denied": "/cheap", "many": "/many", "list": "/many", "sse": "/streamed",
 }  # fmt: skip
+_EXTRA = {
+    "traced": b"traceparent: 00-0af7651916cd43dd8448ab##########-b7ad6b7169203331-01\r\n",
+    "fresh": b"x-request-id: ##########\r\n",
+}
+"""Headers that are others in every call: the load puts a number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Wire:
         token = {"person": b"", "agent": self.workload}.get(kind, self.bearer)
         if kind == "modern":
             return token + b"mcp-protocol-version: %b\r\nmcp-method: tools/call\r\nmcp-name: echo\r\n" % MODERN.encode()
-        return token + b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
+        return token + _EXTRA.get(kind, b"") + b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
 
 
 @dataclass(frozen=True, slots=True)

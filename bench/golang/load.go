@@ -26,6 +26,9 @@ type figures struct {
 	P99     float64 `json:"p99"`
 }
 
+// varying is replaced by another number in every request.
+var varying = []byte("##########")
+
 // load sends the request read from stdin over kept-alive connections: each again as soon as it has its answer.
 // It prints "go" when the warm-up is over and the figures when the time is.
 func load(args []string) error {
@@ -93,6 +96,7 @@ type run struct {
 	counting  atomic.Bool
 	over      atomic.Bool
 	calls     atomic.Int64
+	sent      atomic.Int64
 	mutex     sync.Mutex
 	latencies []int64
 }
@@ -100,9 +104,14 @@ type run struct {
 func (r *run) loop(conn net.Conn) error {
 	reader := bufio.NewReaderSize(conn, 32<<10)
 	var own []int64
+	message := bytes.Clone(r.message)
+	place := bytes.Index(message, varying)
 	for !r.over.Load() {
+		if place >= 0 {
+			copy(message[place:], fmt.Sprintf("%010d", r.sent.Add(1)))
+		}
 		sent := time.Now()
-		if _, err := conn.Write(r.message); err != nil {
+		if _, err := conn.Write(message); err != nil {
 			return err
 		}
 		status, body, err := answer(reader)

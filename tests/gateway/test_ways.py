@@ -130,6 +130,7 @@ async def test_another_token_on_the_same_connection_is_another_caller(users: Rig
 @pytest.mark.parametrize(
     "rule",
     [
+        'request.headers["host"] != ""',
         'source.address != ""',
         "request.startTime == request.startTime",
         'string(request.body).contains("add")',

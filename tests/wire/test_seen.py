@@ -98,7 +98,10 @@ async def test_other_lengths_and_traces_are_the_same_head() -> None:
         request(b"hello", b"X-A: 1"),
         request(b"hello", b"x-a: 1", path=b"/mcp2"),
         request(b"hello", b"x-a: 1").replace(b"POST", b"PUT"),
-        request(b"hello", b"x-a: 1", b"traceparent: short"),
+        request(b"hello", b"x-a: 1", b"x-request-id: a b"),
+        request(b"hello", b"x-a: 1", b"x-request-id: " + b"a" * 65),
+        request(b"hello", b"x-a: 1", b"x-request-id: 1", b"X-Request-ID: 2"),
+        request(b"hello", b"x-a: 1", b"x-request-id:1"),
         request(b"hello", b"x-a: 1", b"traceparent: " + TRACE[:-1] + b";"),
         request(b"hello", b"x-a: 1", b"traceparent: 00\r\nx-hidden: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
     ],
@@ -170,7 +173,16 @@ async def test_a_known_head_does_not_get_round_the_limits() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([b"content-length", b"Content-Length", b"x-content-length", b"traceparent", b"x"]),
+            st.sampled_from(
+                [
+                    b"content-length",
+                    b"Content-Length",
+                    b"x-content-length",
+                    b"traceparent",
+                    b"x-request-id",
+                    b"X-Request-ID",
+                ]
+            ),
             st.sampled_from([b"0", b"5", b"05", b"+5", b"5 ", b"", b"99999999999", TRACE, TRACE + b"-x", b"\t5"]),
         ),
         max_size=4,
@@ -188,6 +200,7 @@ def test_known_or_not_a_request_reads_the_same(lines: list[tuple[bytes, bytes]],
             connection.data_received(b"POST / HTTP/1.1\r\nhost: a\r\n%b: 5\r\n\r\nhello" % name)
             connection.data_received(b"POST / HTTP/1.1\r\nhost: a\r\n%b: 5\r\n\r\nhello" % name)
         connection, _ = before.connection()
+        connection.data_received(b"POST / HTTP/1.1\r\nhost: a\r\n\r\n")
         connection.data_received(raw)
         before.got.clear()
         connection, _ = before.connection()

@@ -209,10 +209,10 @@ class ClientConnection(asyncio.Protocol):
         found = self.pool.seen.find(data, at) if at > 0 else None
         if found is None:
             return False
-        sized, trace = found
+        sized, varying = found
         if len(data) - at - 4 != sized.length:
             return False
-        sink.on_head(sized.head.status, [*sized.headers, (b"traceparent", trace)] if trace else sized.headers)
+        sink.on_head(sized.head.status, [*sized.headers, *varying] if varying else sized.headers)
         if sized.length and self._sink is sink:
             sink.on_body(data[at + 4 :])
         if self._sink is sink:  # it may have given up in the middle

@@ -343,7 +343,7 @@ class ServerConnection(asyncio.Protocol):
         found = self.server.seen.find(data, at) if at > 0 else None
         if found is None:
             return False
-        sized, trace = found
+        sized, varying = found
         size = sized.length
         if len(data) - at - 4 != size or size > self.server.limits.body_bytes:
             return False
@@ -353,9 +353,9 @@ class ServerConnection(asyncio.Protocol):
                 return True
         head = sized.head
         headers, fields = sized.headers, sized.fields
-        if trace:
-            headers = [*headers, (b"traceparent", trace)]
-            fields = {**fields, b"traceparent": trace}
+        if varying is not None:
+            headers = [*headers, *varying]
+            fields = {**fields, **dict(varying)}
         exchange = Exchange(self, head.method, head.target, headers, data[at + 4 :], not self.server.draining)
         exchange.context = fields
         exchange.head = head

@@ -1,8 +1,8 @@
 """Heads that were seen before.
 
-A peer on a kept connection sends the same head again and again, but for the length of its body and the trace it belongs
-to. What the parser made of a head holds for the next that has the very same bytes; anything else is parsed. This
-saves both sides of a proxy most of what parsing costs.
+A peer on a kept connection sends the same head again and again, but for the length of its body and the trace or id of
+the request. What the parser made of a head holds for the next that has the very same bytes; anything else is parsed.
+This saves both sides of a proxy most of what parsing costs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ _ENTRIES = 512
 _LENGTHS = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 _LENGTH_LINE = 18
 _DIGITS = 10
-_TRACE = b"\r\ntraceparent: "
-_TRACE_LINE, _TRACE_BYTES = 15, 55
-_VARYING = frozenset({b"content-length", b"traceparent"})
-_ENDS = (b"\r\n", b"")
+_LINES = tuple(
+    (b"\r\n%b: " % spelled, spelled.lower())
+    for spelled in (b"traceparent", b"Traceparent", b"x-request-id", b"X-Request-Id", b"X-Request-ID")
+)
+_VALUE = 64
+VARYING = frozenset(name for _, name in _LINES)
+"""Headers that tell requests apart and nothing else: what is remembered of a head is so whatever they say."""
 
 
 class Head:
@@ -32,8 +35,9 @@ class Head:
         self.method = method
         self.target = target
         self.status = status
-        self.headers = [header for header in headers if header[0] not in _VARYING]
-        self.plain = len(headers) - len(self.headers) == len({name for name, _ in headers} & _VARYING)
+        self.headers = [header for header in headers if header[0] not in VARYING and header[0] != b"content-length"]
+        varying = [name for name, _ in headers if name in VARYING]
+        self.plain = len(varying) == len(set(varying))
         """Whether what varies is there once at most."""
         self.memo: Any = None
         """Free for the handler chain: what it found out about requests with this head."""
@@ -59,15 +63,15 @@ class Seen:
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
         self._exact: dict[bytes, Sized] = {}
-        """By all of their bytes, where they have no trace."""
+        """By all of their bytes, where nothing in them varies."""
 
-    def find(self, data: bytes, at: int) -> tuple[Sized, bytes] | None:
-        """The head that ``data`` begins with, if it is known, and its ``traceparent`` (empty: it has none).
+    def find(self, data: bytes, at: int) -> tuple[Sized, list[Header] | None] | None:
+        """The head that ``data`` begins with, if it is known, and those of its headers that vary (None: no such).
 
         ``at``: where the blank line after it begins.
         """
         sized = self._exact.get(data[:at])
-        return (sized, b"") if sized is not None else self._find(data, at)
+        return (sized, None) if sized is not None else self._find(data, at)
 
     def keep(self, data: bytes, body: int, head: Head) -> None:
         """Remember the head of ``data``, a whole message just parsed whose body has that many bytes."""
@@ -80,18 +84,18 @@ class Seen:
             return
         _put(self._heads, key, head)
 
-    def _find(self, data: bytes, at: int) -> tuple[Sized, bytes] | None:
+    def _find(self, data: bytes, at: int) -> tuple[Sized, list[Header] | None] | None:
         cut = _cut(data, at)
         if cut is None:
             return None
-        key, digits, trace = cut
+        key, digits, varying = cut
         head = self._heads.get(key)
         if head is None:
             return None
         sized = Sized(head, digits)
-        if not trace:
+        if varying is None:
             _put(self._exact, data[:at], sized)
-        return sized, trace
+        return sized, varying
 
 
 def _put(known: dict[bytes, Any], key: bytes, value: object) -> None:
@@ -100,8 +104,8 @@ def _put(known: dict[bytes, Any], key: bytes, value: object) -> None:
     known[key] = value
 
 
-def _cut(data: bytes, at: int) -> tuple[bytes, bytes, bytes] | None:
-    """A head without what varies, the digits of its length, and its trace.
+def _cut(data: bytes, at: int) -> tuple[bytes, bytes, list[Header] | None] | None:
+    """A head without what varies, the digits of its length, and the headers that were cut out.
 
     None when it is not complete, or what varies is not as it should be.
     """
@@ -120,12 +124,19 @@ def _cut(data: bytes, at: int) -> tuple[bytes, bytes, bytes] | None:
         if not digits.isdigit() or len(digits) > _DIGITS:
             return None
         key = data[:begin] + data[end:at]
-    trace = b""
-    begin = key.find(_TRACE)
-    if begin >= 0:
-        end = begin + _TRACE_LINE + _TRACE_BYTES
-        trace = key[begin + _TRACE_LINE : end]
-        if len(trace) != _TRACE_BYTES or not trace.replace(b"-", b"").isalnum() or key[end : end + 2] not in _ENDS:
+    varying: list[Header] | None = None
+    for line, name in _LINES:
+        begin = key.find(line)
+        if begin < 0:
+            continue
+        end = key.find(b"\r\n", begin + 2)
+        value = key[begin + len(line) : end if end >= 0 else None]
+        if len(value) > _VALUE or not value.replace(b"-", b"").isalnum():
             return None
-        key = key[:begin] + key[end:]
-    return key, digits, trace
+        if varying is None:
+            varying = []
+        elif any(name == other for other, _ in varying):
+            return None
+        varying.append((name, value))
+        key = key[:begin] + key[end:] if end >= 0 else key[:begin]
+    return key, digits, varying

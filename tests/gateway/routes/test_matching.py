@@ -126,3 +126,10 @@ def test_a_bad_expression_names_its_route() -> None:
 def test_many_segments_cost_no_more_than_the_lengths_in_use() -> None:
     table = RouteTable([route("root"), route("a", at("prefix", "/a"))])
     assert find(table, "/a" * 20_000) == "a"
+
+
+@pytest.mark.parametrize(("name", "same"), [("x-version", True), ("traceparent", False), ("X-Request-ID", False)])
+def test_heads_alike_take_one_route_unless_it_looks_at_what_varies(name: str, same: bool) -> None:
+    """Requests with the same head but for trace and id are let go one way only where no route looks at these."""
+    match = Match(PathMatch("prefix", "/"), headers=(TextMatch(name, "1"),))
+    assert RouteTable([route("r", match)]).by_head is same

@@ -116,7 +116,9 @@ class Frontend:
         """Let others with the same head go the way of this request, where nothing else decides it."""
         exchange, group, policies = call.exchange, destination.group, destination.route.route.policies
         head = exchange.head
-        if head is None or group is None or listener.chain is not None or not destination.route.sole:
+        if head is None or group is None or listener.chain is not None:
+            return
+        if not (destination.route.sole and listener.table.by_head):
             return
         own_answer = policies.redirect is not None or policies.direct_response is not None
         if own_answer or destination.response_headers is not None or not head.target.startswith(b"/"):

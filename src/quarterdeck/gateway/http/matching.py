@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot.routing import Match, Route, TextMatch
 from quarterdeck.wire.http import Exchange
+from quarterdeck.wire.seen import VARYING
 
 from .paths import Path
 
@@ -146,12 +147,16 @@ class RouteTable(Generic[R]):
         """Raises ConfigError that names the route and the part of it that cannot be used."""
         self._names: dict[str, _Paths[R]] = {}
         self._conditional = False
+        self.by_head = True
+        """Whether all requests with the same head take the same route."""
         for route in routes:
             for hostname in route.route.hostnames or ("",):
                 paths = self._names.setdefault(hostname.lower(), _Paths())
                 for match in route.route.matches:
                     paths.add(route, match, f"route {route.route.name}")
                     self._conditional = self._conditional or bool(match.headers or match.query)
+                    if any(test.name.lower().encode("latin-1") in VARYING for test in match.headers):
+                        self.by_head = False
         self._sole = self._names[""] if list(self._names) == [""] else None
         """The rules, when no route names a host."""
 

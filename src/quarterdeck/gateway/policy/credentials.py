@@ -115,7 +115,7 @@ class JwtCredential:
         return self._later(admission, token, found)
 
     def holding(self, admission: Admission) -> Callable[[], bool] | None:
-        if not admission.token or self.place.kind == "expression":
+        if not admission.token or not self.place.by_head:
             return None
         return self._verifier.holding(admission.token)
 
@@ -168,7 +168,7 @@ class ApiKeyCredential:
 
     def holding(self, admission: Admission) -> Callable[[], bool] | None:
         del admission
-        return None if self.place.kind == "expression" else lambda: True
+        return (lambda: True) if self.place.by_head else None
 
     def _known(self, digest: str, given: bytes) -> Principal | None:
         metadata = self._keys.get(digest)

@@ -17,7 +17,7 @@ _LIMITS = cel.Limits(steps=100_000)
 _BODY = frozenset({"body", "bodyPrefix"})
 _IMPURE = ("random", "uuid")
 _BY_HEAD = frozenset({"jwt", "apiKey", "basicAuth", "mcp", "proxy", "env"})
-_OF_HEAD = frozenset({"method", "host", "path", "pathAndQuery", "version", "headers"})
+_OF_HEAD = frozenset({"method", "host", "path", "pathAndQuery", "version"})
 
 EXPOSED = "exposedName"
 """Field beside ``name``: what clients call the tool."""
@@ -46,7 +46,10 @@ class Expression:
 
     @property
     def by_head(self) -> bool:
-        """Whether it gives the same for all calls of one name whose requests have the same head, on one route."""
+        """Whether it gives the same for all calls of one name whose requests have the same head, on one route.
+
+        Headers are no part of that: some are others in every request (``wire.seen.VARYING``).
+        """
         if any(impure in self.source for impure in _IMPURE):
             return False
         return all(

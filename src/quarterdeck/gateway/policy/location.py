@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote_plus
 from quarterdeck.cel.errors import EvalError
 from quarterdeck.snapshot.policies import Location
 from quarterdeck.wire.http import Header
+from quarterdeck.wire.seen import VARYING
 
 from .admission import Admission
 
@@ -29,6 +30,11 @@ class Place:
             from .expressions import compile_expression
 
             self._expression = compile_expression(location.name, f"{where}: location")
+
+    @property
+    def by_head(self) -> bool:
+        """Whether requests with the same head have the same credential."""
+        return self.kind != "expression" and self.header not in VARYING
 
     def find(self, admission: Admission) -> bytes | None:
         """The credential without its prefix; None when there is none of this kind."""
