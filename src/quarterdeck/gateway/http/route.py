@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from quarterdeck.errors import ConfigError
+from quarterdeck.mcptypes.protocol import H_SESSION
 from quarterdeck.snapshot import Backend, Split
 from quarterdeck.snapshot.policies import Policies
 from quarterdeck.snapshot.routing import HttpBackend, Listener, McpBackend, Route, RouteBackend
@@ -14,6 +15,7 @@ from quarterdeck.wire.client import Origin, Pool
 from quarterdeck.wire.http import Header
 
 from ..call import Call
+from ..mcp.session import lot_of
 from ..policy.admission import Known
 from ..policy.refusal import Refusal
 from ..split import Splitter
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ..mcp.groups import McpGroup
 
 _PORTS = {False: 80, True: 443}
+_LOTS = 256
 
 
 class RouteChain(Protocol):
@@ -123,6 +126,8 @@ class Destination:
         elif backend.mcp is not None:
             self.kind, self.name = "mcp", backend.mcp.name
             self.group = build.group(f"{route.label}#{index}", backend.mcp, policies)
+            if len(route.route.backends) > 1 and backend.weight > 0 and index < _LOTS:
+                self.group.lot = bytes([index])
         elif backend.agent:
             self.kind, self.name = "a2a", backend.agent
             if backend.agent not in build.agents:
@@ -182,6 +187,8 @@ class HttpRoute:
         if self._only is None and any(backend.weight > 0 for backend in route.backends):
             deal = tuple(Backend(str(i), weight=backend.weight) for i, backend in enumerate(route.backends))
             build.splits[self.split_key] = Split(deal, strict=True)
+        self._homes = {d.group.lot[0]: d for d in self.destinations if d.group is not None and d.group.lot}
+        """Where sessions began, by what their tokens begin with."""
 
     def dealt_by(self, splitter: Splitter | None) -> None:
         self._splitter = splitter
@@ -192,9 +199,14 @@ class HttpRoute:
         return self._only is not None
 
     def choose(self, headers: Mapping[bytes, bytes]) -> Destination | None:
-        """The backend whose turn it is, by weight alone; None when no backend has any."""
+        """The backend where the session began, else the one whose turn it is by weight; None when none has any."""
         if self._only is not None:
             return self._only
+        if self._homes:
+            session = headers.get(H_SESSION)
+            home = self._homes.get(lot_of(session)) if session else None
+            if home is not None:
+                return home
         if self._splitter is None:
             return None
         return self.destinations[int(self._splitter.choose(headers, {}).name)]

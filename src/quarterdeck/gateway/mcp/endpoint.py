@@ -267,7 +267,7 @@ class McpEndpoint:
     def _sealing(self, call: McpCall, origin: Origin) -> Callable[[bytes], bytes]:
         def seal(upstream: bytes) -> bytes:
             session = Session(upstream.decode("latin-1"), origin[0], origin[1])
-            return self._sealer.seal(session, call.group.binding(call.principal))
+            return self._sealer.seal(session, call.group.binding(call.principal), call.group.lot)
 
         return seal
 

@@ -105,6 +105,8 @@ class McpGroup:
         """The rules of its route."""
         self.view: View | None = None
         """What a virtual server shows of its members; None for all other groups."""
+        self.lot = b""
+        """What its session tokens begin with where a route deals requests out among several groups."""
         self.limited = False
         """Whether the members' limits are there."""
         self.members = tuple(sorted(members, key=lambda member: member.name))

@@ -198,7 +198,7 @@ class Multiplexer:
         if sum(len(leg.session) + len(leg.member) + len(leg.host) + 24 for leg in legs) > _TOKEN_LEGS:
             legs = ()
         session = Session(client.key, owner=self._peers.owner, legs=legs)
-        return self._sealer.seal(session, call.group.binding(call.principal))
+        return self._sealer.seal(session, call.group.binding(call.principal), call.group.lot)
 
     async def _greet(self, call: McpCall, client: ClientSession, member: Member) -> Part:
         label = member.route.label

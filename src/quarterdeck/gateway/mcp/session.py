@@ -70,9 +70,9 @@ class SessionSealer:
         self._ciphers = [AESGCM(_derived(key)) for key in keys]
         self._opened.clear()
 
-    def seal(self, session: Session, binding: bytes) -> bytes:
-        """A token for the session; ``binding`` names group and principal."""
-        return self.seal_bytes(_encoder.encode(session), binding)
+    def seal(self, session: Session, binding: bytes, lot: bytes = b"") -> bytes:
+        """A token for the session; ``binding`` names group and principal. :func:`lot_of` finds ``lot`` (one byte)."""
+        return self.seal_bytes(_encoder.encode(session), binding, lot)
 
     def open(self, token: bytes, binding: bytes) -> Session | None:
         """The session, or None when the token was not made for this binding with one of these keys."""
@@ -90,9 +90,9 @@ class SessionSealer:
             self._opened[token, binding] = session
         return session
 
-    def seal_bytes(self, data: bytes, binding: bytes) -> bytes:
+    def seal_bytes(self, data: bytes, binding: bytes, lot: bytes = b"") -> bytes:
         """Any bytes, as URL-safe text."""
-        nonce = urandom(_NONCE)
+        nonce = lot + urandom(_NONCE - len(lot))
         return urlsafe_b64encode(nonce + self._ciphers[0].encrypt(nonce, data, binding)).rstrip(b"=")
 
     def open_bytes(self, token: bytes, binding: bytes) -> bytes | None:
@@ -107,6 +107,14 @@ class SessionSealer:
             except (InvalidTag, ValueError):
                 continue
         return None
+
+
+def lot_of(token: bytes) -> int:
+    """The byte that a token was sealed with to be found by before anybody is known; any byte, if there was none."""
+    try:
+        return urlsafe_b64decode(token[:4])[0]
+    except (ValueError, IndexError):
+        return 0
 
 
 def _derived(key: bytes) -> bytes:
