@@ -85,7 +85,9 @@ func load(args []string) error {
 		return errors.New("no answer within the time")
 	}
 	slices.Sort(run.latencies)
-	at := func(share float64) float64 { return float64(run.latencies[int(float64(len(run.latencies)-1)*share)]) / 1e3 }
+	at := func(share float64) float64 {
+		return float64(run.latencies[int(float64(len(run.latencies)-1)*share)]) / 1e3
+	}
 	return json.NewEncoder(os.Stdout).Encode(figures{Calls: calls, Seconds: elapsed, P50: at(0.5), P99: at(0.99)})
 }
 
