@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot import Child, Endpoint, McpServer, Snapshot
 from quarterdeck.snapshot import routing as r
+from quarterdeck.snapshot.sign_in import SignIn
 
 from .conftest import Reader, in_a_route
 
@@ -16,6 +20,45 @@ def server(snapshot: Snapshot, name: str) -> McpServer:
 
 def targets(reader: Reader, body: str, **options: object) -> Snapshot:
     return reader.snapshot(in_a_route(f"backends: [{{mcp: {{targets: [{body}]}}}}]"), **options)  # type: ignore[arg-type]
+
+
+def test_targets_with_sign_ins(reader: Reader) -> None:
+    reader.file("secret", "s3cret\n")
+    found = server(
+        targets(
+            reader,
+            """{name: notes, mcp: {host: 'https://notes.example/mcp'}, auth: oauth, oauth: {clientId: qd,
+                clientSecret: {file: secret}, method: clientSecretPost,
+                issuer: 'https://id.example', scopes: [read], trustedHosts: [id.internal], name: Our notes}}""",
+        ),
+        "notes",
+    )
+    assert found.sign_in == SignIn(
+        "https://notes.example/mcp", "qd", "s3cret", "", "client_secret_post", "https://id.example", ("read",),
+        ("id.internal",), "Our notes",
+    )  # fmt: skip
+    plain = server(targets(reader, "{name: notes, mcp: {host: 'http://127.0.0.1:9000/mcp'}, auth: oauth}"), "notes")
+    assert plain.sign_in == SignIn("http://127.0.0.1:9000/mcp", label="notes")
+    key = server(
+        targets(reader, "{name: n, mcp: {host: 'https://n.ex'}, auth: oauth, oauth: {clientId: a, signingKey: k}}"), "n"
+    )
+    assert key.sign_in is not None
+    assert key.sign_in.private_key == "k"
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("{name: a, stdio: {cmd: x}, auth: oauth}", "auth: nobody signs in at a process"),
+        ("{name: a, mcp: {host: 'http://a:1/mcp'}, oauth: {}}", "oauth: says how users sign in"),
+        ("{name: a, mcp: {host: 'http://a:1/mcp'}, auth: oauth, policies: {backendAuth: {key: x}}}", "remove policies"),
+        ("{name: a, mcp: {host: 'http://a:1/mcp'}, auth: oauth, oauth: {clientSecret: x}}", "clientId: is required"),
+        ("{name: a, mcp: {host: 'http://a:1/mcp'}, auth: basic}", "auth"),
+    ],
+)
+def test_sign_ins_that_cannot_be(reader: Reader, target: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        targets(reader, target)
 
 
 @pytest.mark.parametrize("compat", ["oct", "now"])

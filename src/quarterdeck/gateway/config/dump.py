@@ -151,7 +151,8 @@ def _target(
     name = f"{group}/{target.name}"
     hosts[name] = {"host": {"name": name, "target": _addresses(server.endpoints)}}
     kind = "openapi" if server.openapi is not None else "sse" if server.protocol == "SSE" else "mcp"
-    return {"name": target.name, kind: {"backend": {"backend": name}, "path": redacted(server.path)}}
+    auth = {"auth": "oauth"} if server.sign_in is not None else {}
+    return {"name": target.name, kind: {"backend": {"backend": name}, "path": redacted(server.path)}, **auth}
 
 
 def _addresses(addresses: tuple[Any, ...]) -> str:

@@ -51,6 +51,22 @@ class ServerTls(Model):
     key_exchange_groups: Annotated[list[str] | None, TLS_LIBRARY] = None
 
 
+class SignInSettings(Model):
+    """The gateway as a client of what protects a target; all of it may be left out."""
+
+    proof: ClassVar[str] = "test_routes.py::test_targets_with_sign_ins"
+    client_id: str | None = None
+    client_secret: Secret | None = None
+    signing_key: Secret | None = None
+    """PEM, for ``privateKeyJwt``."""
+    method: Literal["clientSecretBasic", "clientSecretPost", "privateKeyJwt"] | None = None
+    issuer: str | None = None
+    scopes: list[str] = []
+    trusted_hosts: list[str] = []
+    name: str | None = None
+    """What people call the server."""
+
+
 class McpTarget(Model):
     """Exactly one of sse, mcp, stdio and openapi."""
 
@@ -61,6 +77,9 @@ class McpTarget(Model):
     stdio: Annotated[Stdio | None, Enforced("test_routes.py::test_stdio_targets")] = None
     openapi: Annotated[OpenApi | None, Enforced("test_routes.py::test_openapi_targets")] = None
     policies: Annotated[TargetPolicies | None, Enforced("test_routes.py::test_target_policies")] = None
+    auth: Annotated[Literal["oauth"] | None, Enforced("test_routes.py::test_targets_with_sign_ins")] = None
+    """``oauth``: every user signs in at the server for herself."""
+    oauth: Annotated[SignInSettings | None, Enforced("test_routes.py::test_targets_with_sign_ins")] = None
 
 
 class McpBackend(Model):

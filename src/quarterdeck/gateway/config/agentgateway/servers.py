@@ -10,6 +10,7 @@ import msgspec
 
 from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot import Child, Endpoint, McpServer
+from quarterdeck.snapshot.sign_in import AuthMethod, SignIn
 
 from ..decode import generic
 from ..document import Document, Path_
@@ -18,6 +19,10 @@ from .context import Context
 from .shared import BackendTls, McpHost, OpenApi, SchemaSource, Stdio
 
 NAMESPACE = "file"
+_METHODS: dict[str | None, AuthMethod] = {
+    None: "", "clientSecretBasic": "client_secret_basic", "clientSecretPost": "client_secret_post",
+    "privateKeyJwt": "private_key_jwt",
+}  # fmt: skip
 SILENCE = 300.0
 """Seconds a server of a file may be silent during a call; agentgateway waits for ever."""
 
@@ -50,15 +55,40 @@ class Servers:
         bare = McpServer("", target.name, "Target", "/mcp", timeout=timeout or SILENCE)
         here = (*path, kind)
         if target.stdio is not None:
+            if target.auth is not None:
+                self.context.error((*path, "auth"), "nobody signs in at a process; give it credentials in stdio.env")
             return self._child(here, bare, target.stdio)
         if target.openapi is not None:
-            return self._register(here, self._openapi(here, bare, target.openapi, tls), None)
+            server = self._with_sign_in(path, target, self._openapi(here, bare, target.openapi, tls))
+            return self._register(here, server, None)
         spec = target.sse or target.mcp
         assert spec is not None
         server = self._http(here, bare, spec, tls)
         if target.sse is not None and server is not None:
             server = msgspec.structs.replace(server, protocol="SSE")
-        return self._register(here, server, None)
+        return self._register(here, self._with_sign_in(path, target, server), None)
+
+    def _with_sign_in(self, path: Path_, target: now.McpTarget, server: McpServer | None) -> McpServer | None:
+        """The server with what ``auth: oauth`` says."""
+        given = target.oauth
+        if target.auth is None:
+            if given is not None:
+                self.context.error((*path, "oauth"), "says how users sign in: write auth: oauth beside it")
+            return server
+        if target.policies is not None and target.policies.backend_auth is not None:
+            text = "users show credentials of their own: remove policies.backendAuth"
+            self.context.error((*path, "auth"), text)
+        if server is None:
+            return None
+        settings = given or now.SignInSettings()
+        if settings.client_id is None and (settings.client_secret or settings.signing_key):
+            self.context.error((*path, "oauth", "clientId"), "is required beside clientSecret or signingKey")
+        sign_in = SignIn(
+            _url_of(server), settings.client_id or "", settings.client_secret or "", settings.signing_key or "",
+            _METHODS[settings.method], settings.issuer or "", tuple(settings.scopes),
+            tuple(settings.trusted_hosts), settings.name or target.name,
+        )  # fmt: skip
+        return msgspec.structs.replace(server, sign_in=sign_in)
 
     def _http(self, path: Path_, bare: McpServer, spec: McpHost | OpenApi, tls: BackendTls | None) -> McpServer | None:
         default = "" if isinstance(spec, OpenApi) else "/sse" if path[-1] == "sse" else "/mcp"
@@ -152,6 +182,14 @@ class Servers:
             if self.found[key] == named and self.children.get(key) == own:
                 return key
             number += 1
+
+
+def _url_of(server: McpServer) -> str:
+    """The server's own URL: what tokens for it are asked for."""
+    endpoint = server.endpoints[0]
+    host = server.authority or (f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host)
+    port = "" if server.authority or endpoint.port == (443 if server.tls else 80) else f":{endpoint.port}"
+    return f"{'https' if server.tls else 'http'}://{host}{port}{server.path.partition('?')[0]}"
 
 
 def address(context: Context, path: Path_, text: str, *, tls: bool = False) -> Address | None:
