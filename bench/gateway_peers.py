@@ -1,28 +1,33 @@
-"""Other gateways in front of the same upstream under the same load: those given in ``QD_BENCH_PEERS``, FastMCP when
-it is installed, and recorded figures where no binary is at hand.
+"""Other gateways in front of the same upstream under the same load: those named in ``QD_BENCH_PEERS``, FastMCP's proxy
+and ContextForge where they can be installed, and figures recorded elsewhere for what is not at hand.
 
-``QD_BENCH_PEERS=agentgateway=/path/to/agentgateway[,…]``: each is started with ``-f FILE``, a configuration of one
-listener and one MCP target.
+``QD_BENCH_PEERS='NAME=COMMAND; NAME=COMMAND'``: in a command ``{port}`` is where the gateway shall listen (127.0.0.1,
+path ``/mcp``), ``{upstream}`` the URL of the MCP server it shall pass calls to, ``{config}`` an agentgateway file that
+says both, ``{folder}`` a directory of its own. A command without any of them is run as ``COMMAND -f {config}``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import gotools
 from .gateway_rig import LEGACY, body, request
-from .measure import Row
+from .measure import Row, children, rss
 
 RECORDED = (
     ("agentgateway 2026-08 (Rust), pass-through", 9.4, "122 to 156 µs, upstream 13 µs"),
@@ -32,96 +37,244 @@ RECORDED = (
     ("ContextForge 1.0.7", 995.0, "12,940 µs at best"),
 )
 """CPU per call over the Go upstream's, measured on another machine of two cores (2026-11-21)."""
+FASTMCP = "fastmcp==4.1.2"
+CONTEXTFORGE = "mcp-contextforge-gateway==1.0.7.post20260921"
+INSTALL_SECONDS = 240.0
+START_SECONDS = 60.0
+_LINE = b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
 _FASTMCP = """
 import sys
 from fastmcp.server import create_proxy
 create_proxy(sys.argv[1]).run(transport="http", host="127.0.0.1", port=int(sys.argv[2]), path="/mcp", show_banner=False)
 """
+_CONTEXTFORGE = {
+    "DATABASE_URL": "sqlite:///{folder}/mcp.db", "CACHE_TYPE": "memory", "LOG_LEVEL": "ERROR", "AUTH_REQUIRED": "false",
+    "MCP_CLIENT_AUTH_ENABLED": "false", "MCP_REQUIRE_AUTH": "false", "ALLOW_UNAUTHENTICATED_ADMIN": "true",
+    "TRUST_PROXY_AUTH": "true", "TRUST_PROXY_AUTH_DANGEROUSLY": "true", "MCPGATEWAY_UI_ENABLED": "false",
+    "MCPGATEWAY_ADMIN_API_ENABLED": "false", "SSRF_ALLOW_LOCALHOST": "true", "SSRF_ALLOW_PRIVATE_NETWORKS": "true",
+    "JWT_SECRET_KEY": "a-secret-of-the-bench-that-is-long-enough", "AUTH_ENCRYPTION_SECRET": "another-secret-of-it-123",
+    "REQUIRE_STRONG_SECRETS": "false", "PLUGINS_ENABLED": "false", "OBSERVABILITY_ENABLED": "false",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A gateway at hand. ``command`` and the values of ``env`` may name {port}, {upstream}, {config} and {folder}."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    tool: str = "echo"
+    """What the upstream's tool is called there."""
+    ready: Callable[[int, str], None] = lambda port, upstream: None
+    """Called once it listens, with its port and the upstream's URL. Raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    pid: int
+    port: int
 
 
 async def rows(command: Path, seconds: float) -> list[Row]:
-    """Raises RuntimeError when a peer that is there does not start."""
+    """One row per peer. Raises RuntimeError when one that somebody named in ``QD_BENCH_PEERS`` does not work."""
     found: list[Row] = []
+    missing: dict[str, str] = {}
     with gotools.upstream(command) as (pid, port):
-        line = b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
         direct = await gotools.load(
-            command, pid, port, request("/mcp", line, body("user")), connections=16, seconds=seconds
+            command, pid, port, request("/mcp", _LINE, body("user")), connections=16, seconds=seconds
         )
-        for name, start in _present(port).items():
-            found.append(await _measure(command, name, start, direct.cpu, seconds))
+        upstream = f"http://127.0.0.1:{port}/mcp"
+        for peer in named(os.environ.get("QD_BENCH_PEERS", "")):
+            found.append(await _measure(command, peer, upstream, direct.cpu, seconds))
+        for name, make in (("FastMCP", fastmcp), ("ContextForge", contextforge)):
+            try:
+                found.append(await _measure(command, make(), upstream, direct.cpu, seconds))
+            except (NotInstalled, RuntimeError) as error:
+                missing[name] = str(error)
     measured = {row.what.partition(" ")[0] for row in found}
     found += [
-        Row(f"recorded elsewhere: {name}", ratio, "×", None, note)
+        Row(f"recorded elsewhere: {name}", ratio, "×", None, "; ".join(filter(None, (note, missing.get(_first(name))))))
         for name, ratio, note in RECORDED
-        if name.partition(" ")[0] not in measured
+        if _first(name) not in measured
     ]
     return found
 
 
-def _present(upstream: int) -> dict[str, tuple[list[str], str]]:
-    """Name → command (``{port}`` and ``{folder}`` filled in later) and configuration file of each peer at hand."""
-    found: dict[str, tuple[list[str], str]] = {}
-    for entry in filter(None, os.environ.get("QD_BENCH_PEERS", "").split(",")):
-        name, _, path = entry.partition("=")
-        mcp = {"targets": [{"name": "cheap", "mcp": {"host": f"http://127.0.0.1:{upstream}/mcp"}}]}
-        config = {"binds": [{"port": 0, "listeners": [{"routes": [{"backends": [{"mcp": mcp}]}]}]}]}
-        found[name] = ([path, "-f", "{folder}/config.yaml"], json.dumps(config))
-    if importlib.util.find_spec("fastmcp") is not None:
-        found["FastMCP"] = ([sys.executable, "-c", _FASTMCP, f"http://127.0.0.1:{upstream}/mcp", "{port}"], "")
-    return found
+def _first(name: str) -> str:
+    return name.partition(" ")[0]
 
 
-async def _measure(command: Path, name: str, start: tuple[list[str], str], base: float, seconds: float) -> Row:
-    async with _running(start) as (pid, port):
-        line = b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
-        session = await _session(port, line)
+def named(text: str) -> Iterator[Peer]:
+    """The peers of ``QD_BENCH_PEERS``. Raises RuntimeError."""
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, line = entry.partition("=")
+        command = shlex.split(line)
+        if not equals or not name.strip() or not command:
+            raise RuntimeError(f"QD_BENCH_PEERS: {entry!r} is not NAME=COMMAND")
+        if not any(f"{{{word}}}" in line for word in ("port", "config")):
+            command += ["-f", "{config}"]
+        yield Peer(name.strip(), command)
+
+
+class NotInstalled(Exception):
+    """Why a peer is not at hand."""
+
+
+def fastmcp() -> Peer:
+    """Raises NotInstalled."""
+    python = _installed("fastmcp", FASTMCP) / "python"
+    return Peer("FastMCP", [str(python), "-c", _FASTMCP, "{upstream}", "{port}"])
+
+
+def contextforge() -> Peer:
+    """Raises NotInstalled."""
+    script = _installed("contextforge", CONTEXTFORGE) / "mcpgateway"
+    command = [str(script), "--host", "127.0.0.1", "--port", "{port}"]
+    return Peer("ContextForge", command, _CONTEXTFORGE, "cheap-echo", _register)
+
+
+def _installed(name: str, requirement: str) -> Path:
+    """``bin`` of a virtual environment of its own, made by uv when it is not there yet. Raises NotInstalled."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quarterdeck" / "peers"
+    place = cache / requirement.replace("==", "-")
+    if (place / ".complete").exists():
+        return place / "bin"
+    if uv is None:
+        raise NotInstalled("not installed: no uv on this machine")
+    until = time.monotonic() + INSTALL_SECONDS
+    for words in (
+        ["venv", "--quiet", "--clear", str(place)],
+        ["pip", "install", "--quiet", "-p", str(place), requirement],
+    ):
+        try:
+            done = subprocess.run(
+                [uv, *words], capture_output=True, text=True, timeout=until - time.monotonic(), check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise NotInstalled(f"not installed: {name} takes longer than {INSTALL_SECONDS:.0f} s") from None
+        if done.returncode:
+            raise NotInstalled(f"not installed: {(done.stderr.strip().splitlines() or ['uv failed'])[-1]}")
+    (place / ".complete").touch()
+    return place / "bin"
+
+
+def _register(port: int, upstream: str) -> None:
+    """Tell ContextForge about the upstream, and wait until it has its tool."""
+    base = f"http://127.0.0.1:{port}"
+    gateway = {"name": "cheap", "url": upstream, "transport": "STREAMABLEHTTP"}
+    _json(f"{base}/gateways", gateway)
+    deadline = time.monotonic() + START_SECONDS
+    while not any(tool.get("name") == "cheap-echo" for tool in _json(f"{base}/tools")):
+        if time.monotonic() > deadline:
+            raise RuntimeError("ContextForge has not found the upstream's tool")
+        time.sleep(0.5)
+
+
+def _json(url: str, content: object = None) -> list[dict[str, object]]:
+    data = None if content is None else json.dumps(content).encode()
+    asked = urllib.request.Request(url, data, {"content-type": "application/json", "accept": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            found = json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"{url} gave HTTP {error.code}: {error.read()[:300]!r}") from error
+    return found if isinstance(found, list) else [found]
+
+
+async def _measure(command: Path, peer: Peer, upstream: str, base: float, seconds: float) -> Row:
+    async with running(peer, upstream) as process:
+        session = await _session(process.port)
+        message = body("user").replace(b'"echo"', json.dumps(peer.tool).encode())
         found = await gotools.load(
-            command, pid, port, request("/mcp", line + session, body("user")), connections=16, seconds=seconds
+            command,
+            process.pid,
+            process.port,
+            request("/mcp", _LINE + session, message),
+            connections=16,
+            seconds=seconds,
         )
-    return Row(f"{name} pass-through: CPU, times the upstream's", found.cpu / base, "×", None, f"{found.cpu:.0f} µs")
+        memory = sum(map(rss, children(process.pid)))
+    note = f"{found.cpu:,.0f} µs, {found.rate:,.0f} calls/s, p50 {found.p50:.2g} ms, {memory:.0f} MB"
+    return Row(f"{peer.name} pass-through: CPU, times the upstream's", found.cpu / base, "×", None, note)
 
 
 @contextlib.asynccontextmanager
-async def _running(start: tuple[list[str], str]) -> AsyncIterator[tuple[int, int]]:
-    command, config = start
-    with socket.socket() as free, tempfile.TemporaryDirectory(prefix="qd-bench-peer-") as folder:
+async def running(peer: Peer, upstream: str) -> AsyncIterator[Running]:
+    """The peer on a free port, ready for calls. Raises RuntimeError, with the end of what it wrote."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="qd-bench-peer-") as folder:
+        config = Path(folder, "config.yaml")
+        mcp = {"targets": [{"name": "cheap", "mcp": {"host": upstream}}]}
+        listener = {"routes": [{"backends": [{"mcp": mcp}]}]}
+        config.write_text(json.dumps({"binds": [{"port": port, "listeners": [listener]}]}))
+        words = {"port": str(port), "upstream": upstream, "config": str(config), "folder": folder}
+
+        def filled(text: str) -> str:
+            for name, value in words.items():
+                text = text.replace(f"{{{name}}}", value)
+            return text
+
+        with Path(folder, "log").open("w+b") as log:
+            process = subprocess.Popen(
+                [filled(word) for word in peer.command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder,
+                env={**os.environ, **{name: filled(value) for name, value in peer.env.items()}},
+            )  # fmt: skip
+            try:
+                await _listening(port, process)
+                await asyncio.to_thread(peer.ready, port, upstream)
+                yield Running(process.pid, port)
+            except (RuntimeError, OSError) as error:
+                log.seek(0)
+                end = log.read()[-500:].decode("utf-8", "replace").strip()
+                raise RuntimeError(
+                    f"{peer.name} does not work: {error}" + (f"; it said: {end}" if end else "")
+                ) from error
+            finally:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        if config:
-            Path(folder, "config.yaml").write_text(config.replace('"port": 0', f'"port": {port}'))
-        process = subprocess.Popen(
-            [part.format(port=port, folder=folder) for part in command], stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            await _listening(port, process)
-            yield process.pid, port
-        finally:
-            process.terminate()
-            process.wait()
+        return int(free.getsockname()[1])
 
 
 async def _listening(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + START_SECONDS
     while True:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{process.args} does not listen on port {port}") from None
+            if process.poll() is not None:
+                raise RuntimeError(f"it ended with status {process.returncode}") from None
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nothing listens on 127.0.0.1:{port} after {START_SECONDS:.0f} s") from None
             await asyncio.sleep(0.1)
         else:
             writer.close()
             return
 
 
-async def _session(port: int, line: bytes) -> bytes:
+async def _session(port: int) -> bytes:
+    """Initialize; the header line of the session, empty where there is none."""
     start = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}
     message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start}
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request("/mcp", line, json.dumps(message).encode()))
-    head = await reader.readuntil(b"\r\n\r\n")
-    writer.close()
+    try:
+        writer.write(request("/mcp", _LINE, json.dumps(message).encode()))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    except (TimeoutError, asyncio.IncompleteReadError) as error:
+        raise RuntimeError("no answer to initialize") from error
+    finally:
+        writer.close()
+    status = head.partition(b"\r\n")[0].decode("latin-1")
+    if " 200" not in status:
+        raise RuntimeError(f"initialize gave {status}")
     lines = [found for found in head.split(b"\r\n") if found.lower().startswith(b"mcp-session-id: ")]
     return lines[0] + b"\r\n" if lines else b""
