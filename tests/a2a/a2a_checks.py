@@ -339,6 +339,11 @@ async def _(p: Peer) -> None:
 
 @check("EXTENDED-CARD-AUTHENTICATION")
 async def _(p: Peer) -> None:
+    if p.token:  # the gateway does not let anybody through to the agent
+        path = "/" if p.driver.binding == "jsonrpc" else "/extendedAgentCard"
+        refused = await p.world.http.request("POST" if path == "/" else "GET", path, headers={"a2a-version": "1.0"})
+        assert refused.status_code == 401 and "www-authenticate" in refused.headers
+        return
     try:
         await p.driver.call(op.EXTENDED_CARD, {})
     except Failed as error:

@@ -194,7 +194,7 @@ def carried(p: Peer) -> bool:
 @check("CARD-AVAILABLE", "CARD-REQUIRED-FIELDS")
 async def _(p: Peer) -> None:
     for path in ("/.well-known/agent-card.json", "/.well-known/agent.json"):
-        answer = await p.world.http.get(path)
+        answer = await p.world.http.get(path, headers=lines(p))
         assert answer.status_code == 200 and answer.headers["content-type"].startswith("application/json")
         card = answer.json()
     for name in ("name", "description", "version", "supportedInterfaces", "capabilities"):
@@ -270,12 +270,12 @@ def _verifies(signature: Any, payload: str, keys: KeySet) -> bool:
 
 @check("CARD-CACHING")
 async def _(p: Peer) -> None:
-    path = "/.well-known/agent-card.json"
-    first = await p.world.http.get(path)
+    path, bearer = "/.well-known/agent-card.json", {"authorization": p.headers["authorization"]}
+    first = await p.world.http.get(path, headers=bearer)
     assert "max-age=" in first.headers["cache-control"] and first.headers["etag"]
-    again = await p.world.http.get(path, headers={"if-none-match": first.headers["etag"]})
+    again = await p.world.http.get(path, headers=bearer | {"if-none-match": first.headers["etag"]})
     assert again.status_code == 304 and not again.content
-    assert (await p.world.http.get(path, headers={"if-none-match": '"other"'})).status_code == 200
+    assert (await p.world.http.get(path, headers=bearer | {"if-none-match": '"other"'})).status_code == 200
 
 
 @check("EQUIVALENCE")
@@ -339,8 +339,11 @@ async def _(p: Peer) -> None:
     secret = {"scheme": "Bearer", "credentials": "s3cret"}
     configuration = {"taskPushNotificationConfig": {"url": WEBHOOK, "token": "t0k", "authentication": secret}}
     done = await p.task(configuration=configuration)
-    await p.task(configuration={"taskPushNotificationConfig": {"url": WEBHOOK, "authentication": {"scheme": "Bearer"}}})
-    (_, headers, body), (_, signed, _) = await _delivered(p)
+    bare = {"taskPushNotificationConfig": {"url": WEBHOOK, "authentication": {"scheme": "Bearer"}}}
+    other = await p.task(configuration=bare)
+    await _delivered(p)
+    (_, headers, body), *_ = _mine(p, done["id"])
+    (_, signed, _), *_ = _mine(p, other["id"])
     assert headers["Authorization"] == "Bearer s3cret" and headers["X-A2A-Notification-Token"] == "t0k"
     keys = KeySet.import_key_set(p.world.served.stack.control_plane.key.jwks())
     claims = jwt.decode(headers[SIGNATURE], keys, algorithms=["ES256"]).claims

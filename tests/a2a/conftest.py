@@ -57,9 +57,8 @@ async def world(directory: Path, *, via_gateway: bool = False, **options: Any) -
         http = await parts.enter_async_context(httpx.AsyncClient(base_url=base, timeout=20, trust_env=False))
         channel = await parts.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc_port}"))
         token = pod_token("pod-a") if via_gateway else ""
-        if token:
-            http.headers["authorization"] = f"Bearer {token}"
-        card = (await http.get("/.well-known/agent-card.json")).json()
+        bearer = {"authorization": f"Bearer {token}"} if token else {}
+        card = (await http.get("/.well-known/agent-card.json", headers=bearer)).json()
         drivers: dict[str, Driver] = {"jsonrpc": JsonRpc(http), "http_json": HttpJson(http), "grpc": Grpc(channel)}
         yield World(served, http, drivers, card, base, base, token, pod_token("pod-b"), sent, answers)
 

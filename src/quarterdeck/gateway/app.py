@@ -21,6 +21,7 @@ from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Handler, Server
 
 from .a2a.endpoint import A2aEndpoint
+from .a2a.signing import CardSigner
 from .activity import tell
 from .admin import admin_handler, ready_handler, stats_handler
 from .audit.service import Auditing
@@ -102,7 +103,7 @@ class Gateway:
         llm = LlmEndpoint(self.upstreams, self._observer)
         a2a = A2aEndpoint(self.upstreams, self._observer, self.services)
         a2a.approvals = mcp.approvals
-        a2a.approvals = mcp.approvals
+        self.cards = a2a.signer = CardSigner(options.gateway)
         self._router = Router(
             Table(Snapshot(), self.upstreams),
             self._observer,
@@ -168,7 +169,7 @@ class Gateway:
         plane = self._control_plane
         self.sign_ins.use(plane.ask if plane is not None else None, options.gateway)
         if plane is not None:
-            self.approvals.ask = self.permits.ask = plane.ask
+            self.approvals.ask = self.permits.ask = self.cards.ask = plane.ask
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         self._tasks += [
             asyncio.get_running_loop().create_task(f) for f in (self._keys.follow(), self.revocations.follow())

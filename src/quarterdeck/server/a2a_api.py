@@ -54,6 +54,7 @@ class A2aApi:
         return [
             route("GET", "/v1/jwks.json", self.jwks),
             route("POST", "/v1/gateways/{namespace}/{name}/cards/sign", self.sign_for_gateway),
+            route("POST", "/v1/gateways/{namespace}/{name}/cards/keys", self.keys_for_gateway),
         ]
 
     async def jwks(self, call: Call) -> Answer:
@@ -71,7 +72,14 @@ class A2aApi:
         urls = [str(each.get("url", "")) for each in card.get("supportedInterfaces") or () if isinstance(each, dict)]
         if any(not url.rstrip("/").endswith(f"/a2a/{agent}") for url in urls):
             raise Forbidden(f"the card names addresses that are not /a2a/{agent} of a gateway")
-        return Answer({"signatures": _signatures(self._key, card, jku), "jwks": self._key.jwks()})
+        return Answer({"signatures": _signatures(self._key, card, jku)})
+
+    async def keys_for_gateway(self, call: Call) -> Answer:
+        """The JWK Set, for the gateway to publish."""
+        await self._identity.gateway(
+            call.header(b"authorization"), call.parameters["namespace"], call.parameters["name"]
+        )
+        return Answer({"jwks": self._key.jwks()})
 
 
 class _AgentApi:

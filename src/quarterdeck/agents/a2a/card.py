@@ -63,7 +63,7 @@ class AgentCard:
         found = [Interface(base, cards.JSONRPC), Interface(base.rstrip("/"), cards.HTTP_JSON)]
         if self.grpc_port:
             host = base.partition("://")[2].partition("/")[0].rpartition(":")[0] or base.partition("://")[2].rstrip("/")
-            found.append(Interface(f"{host}:{self.grpc_port}", cards.GRPC))
+            found.append(Interface(f"{host}:{self.grpc_port}", cards.GRPC, ("1.0",)))
         return found
 
     async def _with_signatures(self, card: Json) -> Json:

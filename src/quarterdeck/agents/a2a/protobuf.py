@@ -16,7 +16,11 @@ from quarterdeck.a2atypes.errors import InvalidParams
 
 from .schema import ENUMS, MESSAGES, PACKAGE
 
-_SCALARS: Final = {"string": 9, "bytes": 12, "bool": 8, "int32": 5}
+_SCALARS: Final = {
+    kind: FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}") for kind in ("string", "bytes", "bool", "int32")
+}
+_REPEATED: Final = FieldDescriptorProto.Label.Value("LABEL_REPEATED")
+_OPTIONAL: Final = FieldDescriptorProto.Label.Value("LABEL_OPTIONAL")
 _KNOWN: Final = ("Struct", "Value", "Timestamp", "Any")
 _RPC = """
 Status: code 1 int32, message 2 string, details 3 Any*
@@ -97,7 +101,7 @@ def _file(package: str, messages: str, enums: dict[str, tuple[str, ...]]) -> Fil
 
 def _add_field(message: DescriptorProto, text: str, package: str, enums: dict[str, tuple[str, ...]]) -> None:
     name, number, kind = text.split()
-    field = message.field.add(name=name, number=int(number), json_name=_camel(name), label=1)
+    field = message.field.add(name=name, number=int(number), json_name=_camel(name), label=_OPTIONAL)
     kind, _, oneof = kind.partition("|")
     if oneof:
         names = [each.name for each in message.oneof_decl]
@@ -110,21 +114,21 @@ def _add_field(message: DescriptorProto, text: str, package: str, enums: dict[st
     if kind.startswith("map:"):
         entry = message.nested_type.add(name=f"{_camel(name)[0].upper()}{_camel(name)[1:]}Entry")
         entry.options.map_entry = True
-        _set_type(entry.field.add(name="key", number=1, json_name="key", label=1), "string", package, enums)
-        _set_type(entry.field.add(name="value", number=2, json_name="value", label=1), kind[4:], package, enums)
-        field.label, field.type = 3, 11
+        _set_type(entry.field.add(name="key", number=1, json_name="key", label=_OPTIONAL), "string", package, enums)
+        _set_type(entry.field.add(name="value", number=2, json_name="value", label=_OPTIONAL), kind[4:], package, enums)
+        field.label, field.type = _REPEATED, FieldDescriptorProto.TYPE_MESSAGE
         field.type_name = f".{package}.{message.name}.{entry.name}"
         return
     if kind.endswith("*"):
-        field.label, kind = 3, kind[:-1]
+        field.label, kind = _REPEATED, kind[:-1]
     _set_type(field, kind, package, enums)
 
 
 def _set_type(field: FieldDescriptorProto, kind: str, package: str, enums: dict[str, tuple[str, ...]]) -> None:
     if kind in _SCALARS:
-        field.type = _SCALARS[kind]  # type: ignore[assignment]  # an enum's number
+        field.type = _SCALARS[kind]
         return
-    field.type = 14 if kind in enums else 11
+    field.type = FieldDescriptorProto.TYPE_ENUM if kind in enums else FieldDescriptorProto.TYPE_MESSAGE
     field.type_name = f".google.protobuf.{kind}" if kind in _KNOWN else f".{package}.{kind}"
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import count
+from typing import Any
 
-import msgspec
-
+from quarterdeck.a2atypes import cards
 from quarterdeck.errors import Denied, QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
-from quarterdeck.mcptypes import jsonrpc, protocol
+from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import Agent, Endpoint
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange, Header
@@ -20,23 +20,28 @@ from ..call import Call
 from ..mcp.approvals import Approvals
 from ..observe import Observer
 from ..policy.authorizer import Decision, Request
-from ..policy.principal import Principal
+from ..policy.principal import LOCAL_USER, Principal
 from ..policy.services import Services
 from ..split import Destination, Splitter
 from ..table import Table
 from ..upstream import Relay, Upstreams
+from .answers import JSON, answer, operation
 from .cards import CARD_PATHS, rewrite
 from .conversation import Reading, conversations
 from .deciding import Said, record, said
 from .loops import Loops
+from .signing import KEYS, CardSigner
 
 _TIMEOUT = 600.0  # seconds an agent may stay silent
 _CARD_LIMIT = 1024 * 1024
-_JSON: Header = (b"content-type", b"application/json")
-_PASSED = (b"accept", b"content-type", b"a2a-version", b"a2a-extensions", b"last-event-id", b"x-user-id")
+_PASSED = (b"accept", b"content-type", b"a2a-version", b"a2a-extensions", b"x-a2a-extensions", b"last-event-id")
 _PASSED_BACK = frozenset(
     {b"content-type", b"cache-control", b"etag", b"content-length", b"a2a-version", b"a2a-extensions"}
+    | {b"www-authenticate"}
 )
+
+
+Sign = Callable[[dict[str, Any], str, str, Callable[[dict[str, Any]], None]], None]
 
 
 class A2aEndpoint:
@@ -50,11 +55,15 @@ class A2aEndpoint:
         self._turn = count()
         self.approvals: Approvals | None = None
         """Of the MCP endpoint: who is asked about approvals, and how agents are told for whom they act."""
+        self.signer = CardSigner("")
         self._deciding: set[asyncio.Task[None]] = set()
         self._loops = Loops()
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         raw = exchange.target.decode("latin-1")
+        if raw.partition("?")[0] == f"/{KEYS}":
+            self._later(self._answer_keys(exchange))
+            return
         label = "/".join(raw.partition("?")[0].split("/", 4)[2:4])  # "", a2a, namespace, agent, rest
         base = f"/a2a/{label}"
         self.serve(exchange, table, principal, label, raw.removeprefix(base) or "/", base)
@@ -68,9 +77,9 @@ class A2aEndpoint:
         call.principal = principal
         self._observer.begin(call)
         agent = table.agents.get(label)
-        call.method = _method(call)
+        call.method = operation(call, target.partition("?")[0])
         if agent is None:
-            _answer(call, 404, f"agent {label} is not served by this gateway")
+            answer(call, 404, f"agent {label} is not served by this gateway")
             self._observer.finish(call, "error", 404, label)
             return
         call.server = label
@@ -78,23 +87,46 @@ class A2aEndpoint:
             Request(principal, ("Agent", agent.namespace, agent.name), call.method)
         )
         if not decision.allow:
-            _answer(call, 403, decision.reason, protocol.DENIED)
+            answer(call, 403, decision.reason, protocol.DENIED)
             self._observer.finish(call, "denied", 403, decision.reason)
             return
         if not self._loops.enter(call):
             text = f"agents ask each other in a circle: {label} is asked again and again within one trace"
-            _answer(call, 508, text, protocol.DENIED)
+            answer(call, 508, text, protocol.DENIED)
             self._observer.finish(call, "denied", 508, text)
             return
         word = said(exchange.body) if exchange.method == "POST" else None
         if word is None:
             self._forward(call, agent, target, base, table.splitters.get(label))
             return
-        deciding = asyncio.get_running_loop().create_task(
-            self._decide(call, word, lambda: self._forward(call, agent, target, base, table.splitters.get(label)))
-        )
-        self._deciding.add(deciding)
-        deciding.add_done_callback(self._deciding.discard)
+        splitter = table.splitters.get(label)
+        self._later(self._decide(call, word, lambda: self._forward(call, agent, target, base, splitter)))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Go on when the control plane has answered."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._deciding.add(task)
+        task.add_done_callback(self._deciding.discard)
+
+    async def _answer_keys(self, exchange: Exchange) -> None:
+        """The JWK Set of signed cards: public, so nobody is asked who they are beyond what the listener wants."""
+        keys = await self.signer.keys()
+        if keys is None:
+            exchange.respond(404, b'{"error":{"message":"cards are not signed here"}}', [JSON])
+        else:
+            exchange.respond(200, keys, [JSON, (b"cache-control", b"public, max-age=300")])
+
+    def _sign(self, card: dict[str, Any], agent: str, url: str, done: Callable[[dict[str, Any]], None]) -> None:
+        """Call ``done`` with the card as it is to be served: at once when that is known."""
+        known = self.signer.known(card)
+        if known is not None:
+            done(known)
+            return
+
+        async def ask() -> None:
+            done(await self.signer.signed(card, agent, url.partition("/a2a/")[0]))
+
+        self._later(ask())
 
     async def _decide(self, call: Call, word: Said, go_on: Callable[[], None]) -> None:
         """Have what a user says of a tool call count before the agent hears of it."""
@@ -103,7 +135,7 @@ class A2aEndpoint:
         except QuarterdeckError as error:
             denied = isinstance(error, Denied)
             call.decision = Decision("deny", "approval/conversation", str(error))
-            _answer(call, 403 if denied else 503, str(error), protocol.DENIED if denied else protocol.UPSTREAM_FAILED)
+            answer(call, 403 if denied else 503, str(error), protocol.DENIED if denied else protocol.UPSTREAM_FAILED)
             self._observer.finish(call, "denied", 403 if denied else 503, str(error))
             return
         if not call.exchange.disconnected:
@@ -121,13 +153,14 @@ class A2aEndpoint:
         if endpoint is None:
             message = f"agent {call.server} has no ready endpoint; see: kubectl describe agent {agent.name}"
             message += f" -n {agent.namespace}"
-            _answer(call, 503, message, protocol.UPSTREAM_FAILED)
+            answer(call, 503, message, protocol.UPSTREAM_FAILED)
             self._observer.finish(call, "error", 503, message)
             return
         target = target if target.startswith("/") else "/" + target
         card = call.exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
         url = self._services.base_url(call.exchange, call.headers) + base if card else ""
         relay = A2aRelay(self._upstreams, call, self._observer, url, track)
+        relay.sign = self._sign
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
         relay.acting = b"" if card or self.approvals is None else self.approvals.acting.line(call, call.server)
@@ -142,11 +175,28 @@ def _request(call: Call, target: str, endpoint: Endpoint, acting: bytes) -> byte
         value = call.headers.get(name)
         if value is not None:
             parts.append(b"%b: %b\r\n" % (name, value))
+    parts.append(_user(call))
     parts.append(acting)
     parts.append(b"traceparent: %b\r\nx-quarterdeck-principal: " % call.traceparent)
     parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
     parts.append(exchange.body)
     return b"".join(parts)
+
+
+def _user(call: Call) -> bytes:
+    """Header line with the user whose conversations these are.
+
+    A person is who the token says, whatever the client claims; an agent names the user it acts for. Without a token,
+    or with the one of this machine, it is the one user there is: the agent's default.
+    """
+    principal = call.principal
+    if principal.agent:
+        name = principal.on_behalf_of.encode() or call.headers.get(b"x-user-id", b"")
+    elif principal.anonymous or principal is LOCAL_USER:
+        name = b""
+    else:
+        name = (principal.username or principal.id).encode()
+    return b"x-user-id: %b\r\n" % name if name and b"\r" not in name and b"\n" not in name else b""
 
 
 class Track:
@@ -179,7 +229,7 @@ class Track:
 class A2aRelay(Relay):
     """Streams an agent's answer; a card (``card_url`` set) is taken whole and rewritten."""
 
-    __slots__ = ("_card", "_card_url", "_observer", "_status", "_track", "acting", "call", "others")
+    __slots__ = ("_card", "_card_url", "_observer", "_status", "_track", "acting", "call", "others", "sign")
 
     def __init__(
         self, upstreams: Upstreams, call: Call, observer: Observer, card_url: str, track: Track | None = None
@@ -192,6 +242,7 @@ class A2aRelay(Relay):
         self._card = b""
         self._status = 0
         self.acting = b""
+        self.sign: Sign = lambda card, agent, url, done: done(card)
         self.others: list[tuple[Endpoint, str]] = []
         """Endpoints not tried yet, with the target of the request: a Pod may be gone before we are told."""
 
@@ -210,7 +261,7 @@ class A2aRelay(Relay):
         return "a2a", self.call.server
 
     def on_head(self, status: int, headers: list[Header]) -> None:
-        self.touch()
+        self.heard = True
         self._status = status
         if self._card_url and status == 200:
             return
@@ -224,7 +275,7 @@ class A2aRelay(Relay):
     def on_body(self, data: bytes) -> None:
         if self.finished:
             return
-        self.touch()
+        self.heard = True
         if self._track is not None:
             self._track.reading.feed(data)
         if not self._card_url:
@@ -237,13 +288,27 @@ class A2aRelay(Relay):
     def complete(self) -> None:
         if self._card_url:
             try:
-                card = rewrite(self._card, self._card_url.rstrip("/"))
-            except MALFORMED as error:
-                self.failed(UpstreamError(f"its card is not JSON: {error}"))
+                url = self._card_url.rstrip("/")
+                card = rewrite(self._card, url, bearer=not self.call.principal.anonymous)
+            except (*MALFORMED, AttributeError, KeyError, TypeError) as error:
+                self.failed(UpstreamError(f"its card cannot be read: {error}"))
                 return
-            self.exchange.respond(200, card, [_JSON, (b"cache-control", b"private, max-age=60")])
+            self.sign(card, self.call.server, url, self._serve_card)
+            return
+        self.exchange.finish()
+        self._recorded()
+
+    def _serve_card(self, card: dict[str, Any]) -> None:
+        body = cards.encoded(card)
+        tag = cards.etag(body)
+        headers = [JSON, (b"cache-control", b"private, max-age=60"), (b"etag", tag.encode())]
+        if cards.matches(self.call.headers.get(b"if-none-match", b"").decode("latin-1"), tag):
+            self.exchange.respond(304, b"", headers[1:])
         else:
-            self.exchange.finish()
+            self.exchange.respond(200, body, headers)
+        self._recorded()
+
+    def _recorded(self) -> None:
         if self._track is not None:
             self._track.over(self._observer, self._status)
         self._observer.finish(self.call, "ok" if self._status < 400 else "error", self._status)
@@ -256,32 +321,10 @@ class A2aRelay(Relay):
         if self.exchange.started:
             self.exchange.abort()
         else:
-            _answer(self.call, status, message, protocol.UPSTREAM_FAILED)
+            answer(self.call, status, message, protocol.UPSTREAM_FAILED)
         self._observer.finish(self.call, "error", status, message)
 
     def cancelled(self) -> None:
         if self._track is not None and self._track.reading.failed:
             self._track.over(self._observer, self._status)  # a client may leave as soon as it has read the failure
         self._observer.finish(self.call, "error", 499, "the client closed the connection")
-
-
-def _method(call: Call) -> str:
-    """The JSON-RPC method, or the HTTP method of a REST request; keeps the JSON-RPC id for the answer."""
-    exchange = call.exchange
-    if exchange.method == "POST" and exchange.body:
-        try:
-            message = jsonrpc.parse(exchange.body)
-        except jsonrpc.FramingError:
-            return "POST"
-        if message.id is not msgspec.UNSET:
-            call.raw_id = bytes(message.id)
-        # the name is the caller's text and becomes a metric label: bounded, and short
-        return message.method[:64] if message.method else "POST"
-    return exchange.method
-
-
-def _answer(call: Call, status: int, message: str, code: int = protocol.INVALID_REQUEST) -> None:
-    if call.raw_id:
-        call.exchange.respond(200, jsonrpc.error_response(call.raw_id, code, message), [_JSON])
-    else:
-        call.exchange.respond(status, msgspec.json.encode({"error": {"code": code, "message": message}}), [_JSON])
