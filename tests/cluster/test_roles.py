@@ -92,6 +92,7 @@ async def test_roles_are_enough_without_anything_cluster_wide(server: tuple[Plan
         assert await _asked(operator, "api", "/v1/status", "nonsense") == 401
         await _may(admin, team, "get", "status")
         assert await _asked(operator, "api", "/v1/status", await _token(admin, team, "", "permitted")) == 200
+        await _a_gateway(admin, team)
 
     await _served(started, tmp_path, flags, during, system)
     assert _denied(started, system) == []
@@ -128,6 +129,33 @@ async def test_only_the_watched_namespaces_are_looked_at_each_by_itself(
     assert {frozenset(found) for found in where.values()} == {frozenset(teams)}, where
     assert not await _exists(admin, k.DEPLOYMENT, other, "clock")
     assert "status" not in await admin.get(k.MCP_SERVER, "clock", other), "not even a condition"
+
+
+async def _a_gateway(admin: KubeClient, team: str) -> None:
+    """Gateway API within one namespace: no class is looked at, ours goes by its name, nobody else's is touched."""
+    for name, cls in (("edge", "quarterdeck"), ("foreign", "agentgateway")):
+        listener = {"name": "http", "port": 8080, "protocol": "HTTP"}
+        spec: Object = {"gatewayClassName": cls, "listeners": [listener]}
+        await admin.apply(k.GATEWAY, {"metadata": {"name": name, "namespace": team}, "spec": spec}, field_manager="t")
+    virtual = {"metadata": {"name": "all", "namespace": team}, "spec": {"servers": [{"selector": {}}]}}
+    await admin.apply(k.VIRTUAL_SERVER, virtual, field_manager="t")
+    backend = {"group": "quarterdeck.dev", "kind": "VirtualServer", "name": "all"}
+    rules = [{"backendRefs": [backend]}]
+    route = {"metadata": {"name": "all", "namespace": team}, "spec": {"parentRefs": [{"name": "edge"}], "rules": rules}}
+    await admin.apply(k.HTTP_ROUTE, route, field_manager="t")
+
+    async def served() -> bool:
+        status = (await admin.get(k.GATEWAY, "edge", team)).get("status") or {}
+        said = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+        return said.get("Accepted") == "True" and bool(status.get("listeners"))
+
+    async def routed() -> bool:
+        parents = ((await admin.get(k.HTTP_ROUTE, "all", team)).get("status") or {}).get("parents") or ()
+        return any(c["type"] == "ResolvedRefs" and c["status"] == "True" for p in parents for c in p["conditions"])
+
+    for check in (served, routed, lambda: _exists(admin, k.DEPLOYMENT, team, "edge")):
+        await _until(check)
+    assert not await _exists(admin, k.DEPLOYMENT, team, "foreign")
 
 
 async def _may(admin: KubeClient, namespace: str, verb: str, resource: str) -> None:

@@ -6,7 +6,8 @@
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
 - {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies", "virtualservers"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies/status", "approvals/status", "virtualservers/status"], "verbs": ["patch"]}
-- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals"], "verbs": ["create", "delete", "list", "patch", "watch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals"], "verbs": ["list"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals"], "verbs": ["create", "delete", "patch"]}
 - {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]}
@@ -52,4 +53,11 @@
 
 {{- define "quarterdeck.rules.namespaced" -}}
 - {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways", "grpcroutes", "httproutes", "referencegrants"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways/status", "grpcroutes/status", "httproutes/status"], "verbs": ["patch"]}
+- {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways/finalizers"], "verbs": ["update"]}
+- {"apiGroups": ["gateway.kgateway.dev"], "resources": ["backends", "trafficpolicies"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["gateway.kgateway.dev"], "resources": ["backends/status", "trafficpolicies/status"], "verbs": ["patch"]}
+- {"apiGroups": ["agentgateway.dev"], "resources": ["agentgatewaybackends", "agentgatewaypolicies"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["agentgateway.dev"], "resources": ["agentgatewaybackends/status", "agentgatewaypolicies/status"], "verbs": ["patch"]}
 {{- end -}}

@@ -53,8 +53,7 @@ class ControllerOptions(Options):
     watch_namespaces: tuple[str, ...] = ()
     """The only namespaces looked at; all when empty."""
     gateways: GatewayPods | None = None
-    """How Gateways of Gateway API are run; None: they are not looked at. Classes are the whole cluster's, so they are
-    not looked at either where only some namespaces are."""
+    """How Gateways of Gateway API are run; None: they are not looked at."""
 
 
 def build(
@@ -89,7 +88,7 @@ def build(
     if options.network_policies is not None and not options.watch_namespaces:
         controllers.add(environment.controller(context, options.network_policies))
     api: GatewayApi | None = None
-    if options.gateways is not None and not options.watch_namespaces:
+    if options.gateways is not None:
         api = GatewayApi(controllers, options.gateways, options.gateway)
         for each in (*gateway_api_gateways.controllers(context, api), *gateway_api_status.controllers(context, api)):
             controllers.add(each)

@@ -15,6 +15,7 @@ from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.informer import Callback, ChangeKind
 from quarterdeck.kube.resource import Key, Object, Resource
 from quarterdeck.kube.selector import selects
+from quarterdeck.resources.gateway_api import CLASS, CONTROLLER
 from quarterdeck.snapshot import McpServer, Snapshot
 from quarterdeck.translate.gateway_api.compile import Result, compile_gateways, own_snapshot, with_gateways
 from quarterdeck.translate.gateway_api.status import Name, Statuses
@@ -34,6 +35,7 @@ SOURCES: dict[str, Resource] = {
     "traffic_policies": k.TRAFFIC_POLICY,
     "agentgateway_policies": k.AGENTGATEWAY_POLICY,
 }
+_OURS: Object = {"metadata": {"name": CLASS}, "spec": {"controllerName": CONTROLLER}}
 _VERSIONS = 64
 """Compiled versions whose content is remembered until they are acknowledged."""
 
@@ -63,6 +65,8 @@ class GatewayApi:
 
     def __init__(self, controllers: ControllerSet, pods: GatewayPods, default: str) -> None:
         self._set = controllers
+        self.sources = {name: res for name, res in SOURCES.items() if res.namespaced or not controllers.namespaces}
+        """Without rights in the whole cluster classes cannot be looked at; the one of our name is taken for ours."""
         self.pods = pods
         self.default = default
         """``namespace/name`` of the default gateway's process."""
@@ -84,7 +88,7 @@ class GatewayApi:
                 changed()
 
         listener: Callback = callback
-        for res in SOURCES.values():
+        for res in self.sources.values():
             self._set.informer(res).on_change(listener)
 
     def compile(
@@ -96,10 +100,11 @@ class GatewayApi:
         labels: Mapping[str, Mapping[str, str]],
     ) -> Snapshot:
         """The default gateway's snapshot with the Gateways that it serves; the rest waits for :meth:`settle`."""
-        objects = {name: self._objects(res) for name, res in SOURCES.items()}
+        objects = {name: self._objects(res) for name, res in self.sources.items()}
         if not any(objects.values()):
             self._compiled = Result({}, Statuses())
             return base
+        objects.setdefault("classes", [_OURS])
         world = GatewayWorld(
             classes=objects["classes"],
             gateways=objects["gateways"],
@@ -150,6 +155,13 @@ class GatewayApi:
             self._remember(process, msgspec.json.decode(text, type=_Version).version, result)
         self._wake(before, result)
         return changed
+
+    def owner_of_class(self, name: str) -> str:
+        """The controller of a GatewayClass; empty when nothing is known of it."""
+        if "classes" not in self.sources:
+            return CONTROLLER if name == CLASS else ""
+        found = self._set.informer(k.GATEWAY_CLASS).get("", name) or {}
+        return str((found.get("spec") or {}).get("controllerName") or "")
 
     def process_of(self, namespace: str, name: str) -> str:
         """The gateway process that serves the Gateway, as ``namespace/name``."""

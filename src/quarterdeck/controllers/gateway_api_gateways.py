@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from quarterdeck.errors import AlreadyExists, ApiError, ConfigError, NotFound
@@ -35,17 +35,19 @@ where some were, of earlier generations: another replica of the control plane ma
 
 
 def controllers(context: Context, api: GatewayApi) -> list[Controller]:
-    context.set.add_loop("gateway classes", partial(_want_classes, context))
-    classes = Controller("gatewayclass", k.GATEWAY_CLASS, ClassReconciler(context).reconcile, workers=1)
     gateways = Controller(
         "gateway",
         k.GATEWAY,
         GatewayReconciler(context, api).reconcile,
         owns=(k.DEPLOYMENT, k.SERVICE),
-        reads=(k.GATEWAY_CLASS, k.SERVICE_ACCOUNT, k.ENDPOINT_SLICE, k.NETWORK_POLICY, k.POD, k.NAMESPACE),
+        reads=(k.SERVICE_ACCOUNT, k.ENDPOINT_SLICE, k.NETWORK_POLICY, k.POD, k.NAMESPACE),
         workers=4,
     )
-    return [classes, gateways]
+    if "classes" not in api.sources:
+        return [gateways]
+    context.set.add_loop("gateway classes", partial(_want_classes, context))
+    classes = Controller("gatewayclass", k.GATEWAY_CLASS, ClassReconciler(context).reconcile, workers=1)
+    return [classes, replace(gateways, reads=(*gateways.reads, k.GATEWAY_CLASS))]
 
 
 async def _want_classes(context: Context) -> None:
@@ -148,8 +150,8 @@ class GatewayReconciler:
     async def _leave(self, obj: Object) -> None:
         """What was made for a Gateway goes when it is given to another controller; while nobody has its class, or
         before the first compilation, it stays."""
-        found = self.context.get(k.GATEWAY_CLASS, "", str((obj.get("spec") or {}).get("gatewayClassName")))
-        if found is not None and (found.get("spec") or {}).get("controllerName") != CONTROLLER:
+        owner = self.api.owner_of_class(str((obj.get("spec") or {}).get("gatewayClassName")))
+        if owner not in ("", CONTROLLER):
             await self.context.remove(obj, (k.DEPLOYMENT, k.SERVICE, k.NETWORK_POLICY))
 
     async def _apply(self, obj: Object, spec: GatewaySpec, part: Served) -> None:

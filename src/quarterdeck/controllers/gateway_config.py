@@ -28,7 +28,6 @@ from quarterdeck.translate.snapshot import Lookup, Values, World, compile_snapsh
 
 from .activity import Target
 from .canary import Contents
-from .gateway_api import SOURCES as GATEWAY_SOURCES
 from .gateway_api import GatewayApi
 from .idle import Idle
 
@@ -231,7 +230,8 @@ class GatewayConfig:
             self._dirty.set()
 
     async def _follow(self) -> None:
-        for res in (*_SOURCES.values(), *_VALUES, *(GATEWAY_SOURCES.values() if self._gateways is not None else ())):
+        gateways = self._gateways.sources.values() if self._gateways is not None else ()
+        for res in (*_SOURCES.values(), *_VALUES, *gateways):
             await self._set.informer(res).answered.wait()
         # Where none of our definitions is there yet, gateways keep what they have.
         await _first(self._set.informer(res).synced for res in _OURS)

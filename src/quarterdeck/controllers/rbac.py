@@ -62,7 +62,9 @@ WATCHED: tuple[Grant, ...] = (
     *_kind(k.REMOTE_MCP_SERVER, "tool discovery", children=False),
     *_kind(k.VIRTUAL_SERVER, "virtual servers", children=False),
     *_kind(k.APPROVAL_POLICY, "which calls people approve", children=False),
-    Grant(k.APPROVAL, (*FOLLOW, *APPLY, "delete"), "mirrors what is kept in the database", implied=True),
+    Grant(k.APPROVAL, ("list",), "copies of what is kept in the database"),
+    # not marked as used: what there is to copy, only a call of an agent makes
+    Grant(k.APPROVAL, (*APPLY, "delete"), "the same", implied=True),
     Grant(k.APPROVAL, ("patch",), "what was said of the call", "status", implied=True),
     Grant(k.DEPLOYMENT, (*FOLLOW, "get", *APPLY, "delete"), "agents, MCP servers, scripted models, canaries"),
     Grant(k.SERVICE, (*FOLLOW, *APPLY, "delete"), "their Services; Services labelled as MCP servers"),
@@ -113,7 +115,7 @@ GATEWAYS: tuple[Grant, ...] = (
     *_kind(k.TRAFFIC_POLICY, "rules of Gateways, routes and backends", children=False),
     *_kind(k.AGENTGATEWAY_POLICY, "the same", children=False),
 )
-"""Gateway API, with the backends and policies that belong to it. In cluster mode only: classes are the cluster's."""
+"""Gateway API, with the backends and policies that belong to it."""
 
 TOKEN_REVIEW = Resource("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False)
 ACCESS_REVIEW = Resource("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", False)
@@ -134,7 +136,10 @@ CLUSTER: tuple[Grant, ...] = (
 PATHS = ("/.well-known/openid-configuration", "/openid/v1/jwks")
 """Keys of ServiceAccount tokens. Every ServiceAccount may read them already, but in clusters that took that away."""
 
-NAMESPACED: tuple[Grant, ...] = (Grant(k.NAMESPACE, ("get",), "labels of this very namespace"),)
+NAMESPACED: tuple[Grant, ...] = (
+    Grant(k.NAMESPACE, ("get",), "labels of this very namespace"),
+    *(grant for grant in GATEWAYS if grant.resource.namespaced),
+)
 """In each namespace of ``watchNamespaces``, besides :data:`WATCHED`."""
 
 
