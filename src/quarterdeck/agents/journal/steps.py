@@ -65,8 +65,6 @@ class Steps:
         await self._journal.append(Draft("model.intent", step, {}))
         reply = await ask()
         self._journal.defer("model.result", step, result_of(reply))
-        if not reply.calls:
-            await self._journal.append()
         return reply
 
     async def tools(self, first: int, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> list[Message]:

@@ -1,0 +1,294 @@
+"""Everything around an agent host but the host: control plane, gateway, an MCP server that counts, a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from quarterdeck import snapshot as s
+from quarterdeck.errors import Denied, Forbidden, Unauthorized, UpstreamError
+from quarterdeck.gateway.app import Gateway
+from quarterdeck.gateway.options import Options
+from quarterdeck.server.database import Database
+from quarterdeck.server.identity import Caller, Identity
+from quarterdeck.server.kagent import KagentApi
+from quarterdeck.server.runs_again import Again
+from quarterdeck.server.runs_api import RunsApi
+from quarterdeck.server.runs_store import RunStore
+from quarterdeck.snapshot.runs import Event
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.http import Exchange, Server
+
+from .run_host import make_runs, start_host
+
+GATEWAY = "quarterdeck-system/quarterdeck"
+_KEY = ECKey.generate_key("P-256", {"kid": "k1", "use": "sig", "alg": "ES256"})
+_ISSUER = "https://kubernetes.default.svc"
+Json = dict[str, Any]
+
+
+class Who:
+    """Tokens as the control plane sees them: the agent's Pod, the gateway, and people."""
+
+    async def workload(self, authorization: str) -> Caller:
+        token = authorization.removeprefix("Bearer ")
+        if token == "gateway":
+            return Caller("system:serviceaccount:quarterdeck-system:quarterdeck", (), None)
+        if token in ("root", "guest", ""):
+            raise Unauthorized("no workload")
+        return Caller("system:serviceaccount:kagent:default", (), "kagent/other" if token == "other" else "kagent/a")
+
+    async def agent(self, authorization: str) -> str:
+        caller = await self.workload(authorization)
+        if caller.agent is None:
+            raise Forbidden("no agent")
+        return caller.agent
+
+    async def gateway(self, authorization: str, namespace: str, name: str) -> tuple[str, str]:
+        if authorization != "Bearer gateway" or f"{namespace}/{name}" != GATEWAY:
+            raise Forbidden("not that gateway")
+        return GATEWAY, ""
+
+    async def person(self, authorization: str, verb: str, resource: str) -> Caller:
+        if authorization != "Bearer root":
+            raise Forbidden(f"cannot {verb} {resource}")
+        return Caller("root", (), None)
+
+
+@dataclass
+class Tools:
+    """An MCP server. ``note`` is not idempotent, ``look`` is read-only; ``on_call`` is awaited while one is made."""
+
+    calls: Counter[str] = field(default_factory=Counter[str])
+    metas: list[Json] = field(default_factory=list[Json])
+    on_call: Callable[[str], Awaitable[None]] | None = None
+    results: dict[str, str] = field(default_factory=dict[str, str])
+
+    async def handle(self, exchange: Exchange) -> None:
+        message = json.loads(exchange.body or b"{}")
+        method = message.get("method")
+        if method == "initialize":
+            said = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "t", "version": "1"}}
+            _answer(exchange, message, said)
+        elif method == "tools/list":
+            schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+            look = {"name": "look", "inputSchema": schema, "annotations": {"readOnlyHint": True}}
+            _answer(exchange, message, {"tools": [{"name": "note", "inputSchema": schema}, look]})
+        elif method == "tools/call":
+            await self._call(exchange, message)
+        else:
+            exchange.respond(202)
+
+    async def _call(self, exchange: Exchange, message: Json) -> None:
+        params = message["params"]
+        key = f"{params['name']} {json.dumps(params.get('arguments'))}"
+        self.calls[key] += 1
+        self.metas.append(params.get("_meta") or {})
+        if self.on_call is not None:
+            await self.on_call(key)
+        text = self.results.get(key, f"did {key}")
+        _answer(exchange, message, {"content": [{"type": "text", "text": text}]})
+
+
+def _answer(exchange: Exchange, message: Json, result: Json) -> None:
+    if not exchange.disconnected:
+        body = {"jsonrpc": "2.0", "id": message["id"], "result": result}
+        exchange.respond(200, json.dumps(body).encode(), [(b"content-type", b"application/json")])
+
+
+def tool_call(name: str, n: int) -> Json:
+    return {
+        "id": f"{name}-{n}",
+        "type": "function",
+        "function": {"name": name, "arguments": json.dumps({"n": n})},
+    }
+
+
+@dataclass
+class Model:
+    """Says what comes next by how many tools have answered: a model double has no memory, as models have none."""
+
+    script: list[list[Json]]
+    asked: int = 0
+    usage: Json = field(default_factory=lambda: {"prompt_tokens": 3, "completion_tokens": 2})
+
+    async def handle(self, exchange: Exchange) -> None:
+        self.asked += 1
+        messages = json.loads(exchange.body)["messages"]
+        rounds = sum(m["role"] == "assistant" for m in _since_question(messages))
+        calls = self.script[rounds] if rounds < len(self.script) else []
+        message: Json = {"role": "assistant", "content": None if calls else "all done"}
+        if calls:
+            message["tool_calls"] = calls
+        exchange.respond(200, json.dumps({"choices": [{"message": message}], "usage": self.usage}).encode())
+
+
+def _since_question(messages: list[Json]) -> list[Json]:
+    last = max(i for i, m in enumerate(messages) if m["role"] == "user")
+    return messages[last:]
+
+
+@dataclass
+class World:
+    store: RunStore
+    tools: Tools
+    model: Model
+    url: str
+    config: Json
+    gateway: Gateway
+    writes: int = 0
+    """Requests that write to the journal so far."""
+    on_write: Callable[[int], bool] | None = None
+    """Called with the number of a write before it is served; whether it is lost on its way."""
+    away: bool = False
+    hosts: list[BaseProcess] = field(default_factory=list[BaseProcess])
+
+    def host(self, text: str = "", *, replica: str = "pod-1") -> BaseProcess:
+        """A host process; with ``text`` it begins a run for it."""
+        host = start_host(self.config, self.url, agent_token(), replica, _message(text) if text else None)
+        self.hosts.append(host)
+        return host
+
+    def runs(self, replica: str) -> Any:
+        """A host in this process."""
+        return make_runs(self.config, self.url, agent_token(), replica)
+
+    async def run(self) -> Json:
+        """The newest run."""
+        return (await self.store.select())[0]
+
+    async def settled(self, seconds: float = 20.0, *states: str) -> tuple[Json, list[Event]]:
+        """The newest run when it has ended or waits."""
+        until = time.monotonic() + seconds
+        while True:
+            rows = await self.store.select()
+            if rows and rows[0]["state"] in (states or ("completed", "failed", "canceled", "waiting")):
+                return rows[0], await self.store.events(rows[0])
+            assert time.monotonic() < until, f"not settled: {rows and rows[0]}"
+            await asyncio.sleep(0.02)
+
+    async def _control_plane(self, inner: Callable[[Exchange], Awaitable[None]], exchange: Exchange) -> None:
+        if self.away:
+            exchange.abort()
+            return
+        writes = exchange.method == "POST" and (
+            exchange.path == "/v1/runs" or exchange.path.endswith(("/events", "/start", "/api/tasks"))
+        )
+        if not writes:
+            await inner(exchange)
+            return
+        self.writes += 1
+        number = self.writes
+        if self.on_write is not None and self.on_write(number):
+            exchange.abort()
+            return
+        await inner(exchange)
+
+    async def ask(self, path: str, body: bytes) -> bytes:
+        """The gateway's way to the control plane."""
+        self.writes += 1
+        number = self.writes
+        if self.on_write is not None:
+            self.on_write(number)
+        pool = Pool()
+        try:
+            response = await pool.request(
+                "POST", _origin(self.url), f"/v1/{path}", [(b"authorization", b"Bearer gateway")], body, timeout=5
+            )
+            answer = await response.read()
+        finally:
+            pool.close()
+        if response.status >= 300:
+            raise (Denied if response.status == 403 else UpstreamError)(answer.decode())
+        return answer
+
+    def kill(self, host: BaseProcess) -> None:
+        assert host.pid is not None
+        os.kill(host.pid, signal.SIGKILL)
+
+
+def agent_token() -> str:
+    claims = {
+        "iss": _ISSUER, "sub": "system:serviceaccount:kagent:default", "aud": ["quarterdeck"],
+        "exp": int(time.time()) + 3600, "kubernetes.io": {"namespace": "kagent", "pod": {"name": "p", "uid": "p"}},
+    }  # fmt: skip
+    return jwt.encode({"alg": "ES256", "kid": "k1"}, claims, _KEY)
+
+
+def _message(text: str) -> Json:
+    return {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": text}]}
+
+
+def _origin(url: str) -> tuple[str, int, bool]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return host, int(port), False
+
+
+def _snapshot(tools: int, key: str) -> s.Snapshot:
+    server = s.McpServer("kagent", "tools", "MCPServer", "/mcp", endpoints=(s.Endpoint("127.0.0.1", tools),))
+    grant = s.ToolGrant("kagent", "tools", "MCPServer")
+    return s.Snapshot(
+        version="v1",
+        mcp=(server,),
+        policies=(s.AgentPolicy("kagent", "a", (grant,), hosted=True),),
+        permit_keys=(key,),
+        identities=s.Identities(
+            issuer=_ISSUER, jwks={"keys": [_KEY.as_dict(private=False)]}, pods={"p": "kagent/a"}
+        ),
+    )
+
+
+SCRIPT = [[tool_call("note", 1), tool_call("look", 1)], [tool_call("note", 2)]]
+
+
+@asynccontextmanager
+async def world(tmp: Path, script: list[list[Json]] = SCRIPT, **config: Any) -> AsyncIterator[World]:
+    """All of it on free ports; ``config`` goes into the agent's."""
+    database = await Database.open(str(tmp / "server.db"))
+    store = RunStore(database, lambda agent: agent == "kagent/a")
+    key = await store.open()
+    identity = cast(Identity, Who())
+    api = RunsApi(store, Again(store, database), identity, lambda name: name == GATEWAY)
+    router = KagentApi(database, identity, api.routes()).router()
+    tools, model = Tools(), Model(script)
+    made: World
+
+    plane = Server(lambda exchange: made._control_plane(router.handle, exchange), name="plane")
+    tool_server, model_server = Server(tools.handle, name="tools"), Server(model.handle, name="model")
+    ports = [(await server.listen("127.0.0.1", 0))[1] for server in (plane, tool_server, model_server)]
+    zero = ("127.0.0.1", 0)
+    file = tmp / "snapshot.json"
+    file.write_bytes(msgspec.json.encode(_snapshot(ports[1], key)))
+    gateway = Gateway(Options(zero, zero, zero, zero, zero, data_dir=tmp / "gw", config=file, audit_file=tmp / "audit"))
+    await gateway.start()
+    settings = {
+        "model": {"model": "double", "base_url": f"http://127.0.0.1:{ports[2]}/v1"},
+        "http_tools": [{"params": {"url": f"{gateway.endpoints['workloads']}/mcp/kagent/tools", "timeout": 10}}],
+    } | config
+    made = World(store, tools, model, f"http://127.0.0.1:{ports[0]}", settings, gateway)
+    gateway.permits.ask = made.ask
+    try:
+        yield made
+    finally:
+        for host in made.hosts:
+            if host.is_alive():
+                made.kill(host)
+            host.join()
+        await gateway.stop(0)
+        for server in (plane, tool_server, model_server):
+            await server.stop(0)
+        await database.close()
