@@ -107,19 +107,23 @@ class World:
         """Serve by these settings of the sign-in."""
         port = int(self.server.url.rpartition(":")[2])
         fields: dict[str, Any] = {"headers": changes.pop("headers", ())}
+        credential = changes.pop("credential", None)
         settings = SignIn(f"{self.server.url}/mcp", label="Notes", **changes)
         notes = s.McpServer(
             "file", "notes", "Target", "/mcp", endpoints=(s.Endpoint("127.0.0.1", port),), sign_in=settings,
             timeout=5.0, **fields,
         )  # fmt: skip
         policies = Policies(jwt=Jwt((provider(),)))
+        target = Policies(credential=credential)
         routes = tuple(
             r.Route(
                 f"default/{prefix}",
                 matches=(r.Match(r.PathMatch("prefix", path)),),
                 policies=policies,
                 backends=(
-                    r.RouteBackend(mcp=r.McpBackend("b", (r.McpTarget("notes", SERVER),), prefix), policies=policies),
+                    r.RouteBackend(
+                        mcp=r.McpBackend("b", (r.McpTarget("notes", SERVER, target),), prefix), policies=policies
+                    ),
                 ),
             )
             for path, prefix in (("/mcp", "conditional"), ("/many", "always"))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
+from quarterdeck.snapshot.policies import BackendCredential
 
 from ..conftest import token as workload_token
 from .conftest import SERVER, World
@@ -256,7 +257,10 @@ async def test_a_revoked_grant_is_over_at_once(world: World) -> None:
 
 
 async def test_no_configured_credential_is_shown_in_a_users_place(world: World) -> None:
-    await world.serve(headers=(s.HeaderValue("Authorization", "Bearer service-account", secret=True),))
+    await world.serve(
+        headers=(s.HeaderValue("Authorization", "Bearer service-account", secret=True),),
+        credential=BackendCredential("key", "service-account"),
+    )
     alice = world.person("alice")
     await alice.begin()
     assert (await alice.call("whoami"))["error"]["code"] == -32042

@@ -243,11 +243,9 @@ class UserConversation(Conversation):
         """From now on the server sees this grant, and no other Authorization whatever the configuration says."""
         self._grant = grant
         lane = copy.copy(self._bare)
-        kept = [line for line in lane.headers.split(b"\r\n") if not line.lower().startswith(b"authorization:")]
-        if grant is not None:
-            kept.insert(-1, b"authorization: Bearer " + grant.access_token.encode())
-        lane.headers = b"\r\n".join(kept)
-        self.lane = lane
+        shown = b"authorization: Bearer %b\r\n" % grant.access_token.encode() if grant is not None else b""
+        lane.headers = _anonymous(lane.headers) + shown
+        self.lane, self.extra = lane, _anonymous(self.extra)
         if self._inner is not None:
             self._inner.renew(self.route, lane, self.extra)
 
@@ -450,6 +448,12 @@ class UserConversation(Conversation):
         self.mirrored = None
         for name in _CHANGED:
             self._tell(jsonrpc.Message(method=f"notifications/{name}/list_changed"))
+
+
+def _anonymous(head: bytes) -> bytes:
+    """Header lines without a credential."""
+    lines = head.split(b"\r\n")
+    return b"\r\n".join(line for line in lines if not line.lower().startswith(b"authorization:"))
 
 
 def _tool(label: str) -> dict[str, Any]:
