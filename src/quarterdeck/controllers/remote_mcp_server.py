@@ -19,6 +19,7 @@ from .discovery import DISABLED, Discovery
 
 _REFERENCES = "references"
 _ACCEPTED = "Remote MCP server configuration accepted"
+_SIGN_IN = Verdict("Ready", True, "UsersSignIn", "Its tools are shown to users who have signed in")
 
 
 def controller(context: Context, discovery: Discovery) -> Controller:
@@ -43,6 +44,8 @@ def _references(obj: Object) -> set[str]:
     spec: Object = obj.get("spec") or {}
     found = {((h.get("valueFrom") or {}).get("name") or "") for h in spec.get("headersFrom") or ()}
     found.add((spec.get("tls") or {}).get("caCertSecretRef") or "")
+    oauth = spec.get("oauth") or {}
+    found |= {oauth.get(name) or "" for name in ("clientSecretRef", "signingKeySecretRef")}
     return found - {""}
 
 
@@ -74,6 +77,10 @@ class RemoteMCPServerReconciler:
                 RESOLVED,
                 Verdict("Ready", None, "DiscoveryDisabled", "Discovery is disabled by label kagent.dev/discovery"),
             ]
+            await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
+            return None
+        if server.sign_in is not None:
+            verdicts = [Verdict("Accepted", True, "Reconciled", _ACCEPTED), RESOLVED, _SIGN_IN]
             await self.context.set_status(k.REMOTE_MCP_SERVER, obj, verdicts, fields)
             return None
         found = self.discovery.tools(server)

@@ -41,6 +41,7 @@ from .options import Options
 from .reference import Target, allowed, model_key, tool_target_key
 from .resolve import Services, closed_addresses, resolve
 from .service import is_mcp_service, service_endpoint
+from .sign_in import sign_in
 from .virtual import Servers
 from .virtual import resolve as resolve_virtual
 
@@ -246,7 +247,8 @@ def remote_server(
 ) -> McpServer:
     """Raises ConfigError for an unusable URL, duration or reference."""
     upstream = resolve(spec.url, services, namespace)
-    insecure, ca = tls_settings(spec.tls, values.reader(namespace))
+    reader = values.reader(namespace)
+    insecure, ca = tls_settings(spec.tls, reader)
     return McpServer(
         namespace,
         name,
@@ -260,6 +262,7 @@ def remote_server(
         endpoints=upstream.endpoints,
         headers=tuple(values.header(namespace, ref) for ref in spec.headers_from or ()),
         timeout=duration(spec.timeout),
+        sign_in=sign_in(name, spec, reader),
     )
 
 
