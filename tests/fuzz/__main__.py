@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+INSTRUMENTED = [f"quarterdeck.{package}" for package in ("wire", "mcptypes", "cel", "gateway", "snapshot")]
+
 
 def main() -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["quarterdeck.wire", "quarterdeck.mcptypes", "quarterdeck.cel"]):
+    with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.targets import TARGETS
     target: Any
     target, seeds = TARGETS[sys.argv[1]]

@@ -24,7 +24,7 @@ LINES: dict[int, Line] = {
         "confused deputy with a static client id",
         "the gateway gives out no codes and sets no cookies: who asks with the shared client id is sent on with the "
         "redirect_uri as it came, which the authorization server compares with the registered ones",
-        "consent pages are the authorization server's",
+        "consent pages are the authorization server's; where the gateway signs in for users it asks first itself",
     ),
     3: Line("SSRF", "link-local and own addresses are refused however they are written; redirects are not followed"),
     4: Line("state-handle and session hijack", "random, sealed, bound to caller and route; never authentication"),

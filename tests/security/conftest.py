@@ -14,6 +14,7 @@ import msgspec
 from gateway.conftest import Rig, bare, peer, rig
 from gateway.federation.conftest import both, mixed, new, one, two
 from gateway.federation.servers import Upstream
+from gateway.oauth.conftest import world
 from gateway.policy.rig import ISSUER, provider, token
 from gateway.routes.conftest import front, start
 from quarterdeck import snapshot as s
@@ -22,7 +23,7 @@ from quarterdeck.gateway.options import Options
 from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.policies import Jwt, Policies
 
-__all__ = ["bare", "both", "front", "mixed", "new", "one", "peer", "rig", "start", "two"]
+__all__ = ["bare", "both", "front", "mixed", "new", "one", "peer", "rig", "start", "two", "world"]
 
 FOREVER = 4_000_000_000
 META = {
