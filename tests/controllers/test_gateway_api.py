@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,25 @@ def snapshot(config: GatewayConfig, gateway: str) -> Snapshot:
 
 def conditions(entries: list[Object]) -> dict[str, tuple[str, str]]:
     return {c["type"]: (c["status"], c["reason"]) for c in entries}
+
+
+async def test_the_key_of_a_gateways_replicas_outlives_the_operator(world: World) -> None:
+    async with world.operator(gateways=PODS) as (_, config):
+        await apply(world, "chapter5.yaml")
+        await programmed(world, config, "mcp/agentgateway")
+    made = (await world.client.get(k.SECRET, "agentgateway-session-key", "mcp"))["data"]
+    assert len(base64.b64decode(made["gateway.key"])) == 32
+    async with world.operator(gateways=PODS) as (controllers, config):
+        await world.client.patch(
+            k.GATEWAY, "agentgateway", {"metadata": {"annotations": {"quarterdeck.dev/replicas": "2"}}}, "mcp"
+        )
+
+        async def scaled() -> bool:
+            return (await world.client.get(k.DEPLOYMENT, "agentgateway", "mcp"))["spec"]["replicas"] == 2
+
+        await world.eventually(scaled, "two replicas")
+        await quiet(controllers)
+    assert (await world.client.get(k.SECRET, "agentgateway-session-key", "mcp"))["data"] == made
 
 
 async def test_the_seeds_chapter_5(world: World) -> None:

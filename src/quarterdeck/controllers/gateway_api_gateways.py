@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import urandom
 
 from quarterdeck.errors import AlreadyExists, ApiError, ConfigError, NotFound
 from quarterdeck.kube import resource as k
@@ -24,7 +26,7 @@ from quarterdeck.translate.gateway_api.status import (
     accepted,
     conditions_of,
 )
-from quarterdeck.translate.gateway_api.workload import admission, dedicated, shared
+from quarterdeck.translate.gateway_api.workload import KEY_FILE, admission, dedicated, key_name, shared
 
 from .context import Context
 from .gateway_api import GatewayApi, Replica
@@ -40,7 +42,7 @@ def controllers(context: Context, api: GatewayApi) -> list[Controller]:
         k.GATEWAY,
         GatewayReconciler(context, api).reconcile,
         owns=(k.DEPLOYMENT, k.SERVICE),
-        reads=(k.SERVICE_ACCOUNT, k.ENDPOINT_SLICE, k.NETWORK_POLICY, k.POD, k.NAMESPACE),
+        reads=(k.SERVICE_ACCOUNT, k.SECRET, k.ENDPOINT_SLICE, k.NETWORK_POLICY, k.POD, k.NAMESPACE),
         workers=4,
     )
     if "classes" not in api.sources:
@@ -166,7 +168,13 @@ class GatewayReconciler:
         admitted = admission(obj, spec, part.used) if policed else []
         if not admitted:
             await self.context.remove(obj, (k.NETWORK_POLICY,))
-        await self.context.apply(obj, [*dedicated(obj, spec, part.ports, pods), *admitted])
+        await self.context.apply(obj, [*dedicated(obj, spec, part.ports, pods, self._key(obj)), *admitted])
+
+    def _key(self, obj: Object) -> str:
+        """What its replicas seal sessions with: made once, and kept as it is. Raises NotLoaded."""
+        found = self.context.get(k.SECRET, obj["metadata"]["namespace"], key_name(obj))
+        known = (found or {}).get("data") or {}
+        return str(known.get(KEY_FILE) or "") or base64.b64encode(urandom(32)).decode()
 
     def _addresses(self, key: Key) -> list[str]:
         """Where clients find it: a load balancer's addresses, else those of its Service."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quarterdeck.errors import ConfigError
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object, Resource
@@ -179,8 +178,8 @@ def _verdicts(found: Resolution, offered: Offer, silent: list[str]) -> list[Verd
 
 def _resolved(found: Resolution, offered: Offer) -> Verdict:
     if found.missing:
-        reason = found.missing[0].reason if isinstance(found.missing[0], ConfigError) else "RefNotFound"
-        return Verdict("ResolvedRefs", False, reason, _some([*map(str, found.missing), *offered.missing]))
+        texts = [*map(str, found.missing), *offered.missing]
+        return Verdict("ResolvedRefs", False, found.missing[0].reason, _some(texts))
     if offered.missing:
         return Verdict("ResolvedRefs", False, "ToolsNotFound", _some(offered.missing))
     return RESOLVED

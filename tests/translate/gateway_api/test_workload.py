@@ -24,8 +24,10 @@ def gateway(**annotations: str) -> tuple[dict[str, Any], GatewaySpec]:
 
 def test_deployment_service_and_identity() -> None:
     obj, spec = gateway()
-    account, deployment, service = dedicated(obj, spec, {80: 8080, 443: 8443}, PODS)
+    account, secret, deployment, service = dedicated(obj, spec, {80: 8080, 443: 8443}, PODS, "a2V5")
     assert [o["kind"] for o in (account, deployment, service)] == ["ServiceAccount", "Deployment", "Service"]
+    assert (secret["metadata"]["name"], secret["data"]) == ("gw-session-key", {"gateway.key": "a2V5"})
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == "u-1"
     for each in (account, deployment, service, deployment["spec"]["template"]):
         assert each["metadata"]["labels"]["team"] == "a" and each["metadata"]["annotations"]["note"] == "b"
     assert all(o["metadata"]["ownerReferences"][0]["uid"] == "u-1" for o in (account, deployment, service))
@@ -42,16 +44,19 @@ def test_deployment_service_and_identity() -> None:
     assert pod["serviceAccountName"] == "gw" and pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    _, other, _ = dedicated(obj, spec, {80: 8080}, PODS)
+    shared_key = {"--peers=$(POD_IP):8704", "--key-file=/var/run/secrets/gateway/gateway.key"}
+    assert shared_key <= set(container["args"]), "a session of one replica is good at the others"
+    assert {"secretName": "gw-session-key", "defaultMode": 0o440} in [v.get("secret") for v in pod["volumes"]]
+    _, _, other, _ = dedicated(obj, spec, {80: 8080}, PODS, "a2V5")
     assert other["spec"]["template"] == deployment["spec"]["template"], "listeners come and go without a rollout"
 
 
 def test_annotations_choose_replicas_and_the_kind_of_service() -> None:
     obj, spec = gateway(**{"service-type": "LoadBalancer", "replicas": "3"})
-    _, deployment, service = dedicated(obj, spec, {80: 8080}, PODS)
+    *_, deployment, service = dedicated(obj, spec, {80: 8080}, PODS, "a2V5")
     assert (deployment["spec"]["replicas"], service["spec"]["type"]) == (3, "LoadBalancer")
     obj, spec = gateway(**{"service-type": "Anything", "replicas": "many"})
-    _, deployment, service = dedicated(obj, spec, {80: 8080}, PODS)
+    *_, deployment, service = dedicated(obj, spec, {80: 8080}, PODS, "a2V5")
     assert (deployment["spec"]["replicas"], service["spec"]["type"]) == (1, "ClusterIP")
 
 

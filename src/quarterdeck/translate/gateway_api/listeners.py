@@ -22,7 +22,7 @@ from quarterdeck.snapshot.routing import Certificate
 from .status import Problem, Verdict, accepted, refused, resolved
 from .world import GatewayWorld, key_of, not_permitted
 
-RESERVED = frozenset({8701, 8702, 15000, 15020, 15021})
+RESERVED = frozenset({8701, 8702, 8704, 15000, 15020, 15021})
 """The gateway's own."""
 _PRIVILEGED, _SHIFT = 1024, 8000
 _PROTOCOLS = ("HTTP", "HTTPS")

@@ -21,7 +21,9 @@ SERVICE_TYPE = "quarterdeck.dev/service-type"
 """Annotation on a Gateway: ClusterIP, NodePort or LoadBalancer."""
 REPLICAS = "quarterdeck.dev/replicas"
 """Annotation on a Gateway: Pods of its Deployment."""
-_STATS, _READY = 15020, 15021
+KEY_FILE = "gateway.key"
+"""The key in :func:`key_name`'s Secret: 32 bytes that all replicas seal sessions with."""
+_STATS, _READY, _PEERS = 15020, 15021, 8704
 _TOKEN_SECONDS = 3600
 _STATE = "64Mi"
 _MANAGED = {"app.kubernetes.io/managed-by": "quarterdeck", "app.kubernetes.io/part-of": "quarterdeck"}
@@ -49,8 +51,15 @@ def selector_of(gateway: Object) -> dict[str, str]:
     return {"app.kubernetes.io/name": "quarterdeck-gateway", NAME_LABEL: gateway["metadata"]["name"]}
 
 
-def dedicated(gateway: Object, spec: GatewaySpec, ports: Mapping[int, int], pods: GatewayPods) -> list[Object]:
-    """ServiceAccount, Deployment and Service. ``ports``: of the Gateway to those that are bound."""
+def key_name(gateway: Object) -> str:
+    return f"{gateway['metadata']['name']}-session-key"
+
+
+def dedicated(
+    gateway: Object, spec: GatewaySpec, ports: Mapping[int, int], pods: GatewayPods, key: str
+) -> list[Object]:
+    """ServiceAccount, Secret, Deployment and Service. ``ports``: of the Gateway to those that are bound; ``key``: the
+    replicas' own, in base64."""
     name = gateway["metadata"]["name"]
     labels = labels_of(gateway, spec) | selector_of(gateway) | {"app.kubernetes.io/component": "gateway"}
     annotations = (spec.infrastructure.annotations if spec.infrastructure else None) or {}
@@ -58,6 +67,13 @@ def dedicated(gateway: Object, spec: GatewaySpec, ports: Mapping[int, int], pods
     pod_meta: Object = {"labels": labels} | ({"annotations": annotations} if annotations else {})
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": False},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata(gateway, key_name(gateway), labels, annotations),
+            "type": "Opaque",
+            "data": {KEY_FILE: key},
+        },
         {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -147,6 +163,7 @@ def _pod(gateway: Object, pods: GatewayPods) -> Object:
     args = [
         f"--gateway={namespace}/{name}", f"--control-plane={pods.control_plane}", "--local=off", "--workloads=off",
         f"--stats=$(POD_IP):{_STATS}", f"--ready=$(POD_IP):{_READY}", "--admin=127.0.0.1:15000",
+        f"--peers=$(POD_IP):{_PEERS}", f"--key-file=/var/run/secrets/gateway/{KEY_FILE}",
         "--token-file=/var/run/secrets/tokens/quarterdeck-token", "--data-dir=/var/lib/quarterdeck", "--audit-file=-",
     ]  # fmt: skip
     field_env = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace"}
@@ -161,6 +178,7 @@ def _pod(gateway: Object, pods: GatewayPods) -> Object:
         ],
         # Not the listeners': another listener is bound by the running process and must not roll the Pods.
         "ports": [
+            {"name": "peers", "containerPort": _PEERS, "protocol": "TCP"},
             {"name": "stats", "containerPort": _STATS, "protocol": "TCP"},
             {"name": "ready", "containerPort": _READY, "protocol": "TCP"},
         ],
@@ -175,6 +193,7 @@ def _pod(gateway: Object, pods: GatewayPods) -> Object:
         "lifecycle": LIFECYCLE,
         "volumeMounts": [
             {"name": "tokens", "mountPath": "/var/run/secrets/tokens", "readOnly": True},
+            {"name": "key", "mountPath": "/var/run/secrets/gateway", "readOnly": True},
             {"name": "state", "mountPath": "/var/lib/quarterdeck"},
         ],
     }
@@ -185,6 +204,7 @@ def _pod(gateway: Object, pods: GatewayPods) -> Object:
         "containers": [container],
         "volumes": [
             {"name": "tokens", "projected": {"sources": [{"serviceAccountToken": token}]}},
+            {"name": "key", "secret": {"secretName": key_name(gateway), "defaultMode": 0o440}},
             {"name": "state", "emptyDir": {"sizeLimit": _STATE}},
         ],
     }
