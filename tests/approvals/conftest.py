@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from gateway.conftest import Rig, snapshot, token
 from quarterdeck import snapshot as s
-from quarterdeck.errors import Unauthorized
+from quarterdeck.errors import Conflict, NotFound, Unauthorized
 from quarterdeck.gateway.acting import HEADER
 from quarterdeck.gateway.app import Gateway
 from quarterdeck.gateway.config.stream import ControlPlane
@@ -24,6 +25,7 @@ from quarterdeck.server.http import Router
 from quarterdeck.server.identity import Identity
 from quarterdeck.server.management import failure
 from quarterdeck.snapshot.consent import ApprovalRule, ServerPattern
+from quarterdeck.snapshot.runs import Event
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Server
 
@@ -110,6 +112,29 @@ class Configuration:
         return b"{}" if gateway in (GATEWAY, "tenant/gw") else None
 
 
+class Runs:
+    """What runs wait for, and what they were told."""
+
+    def __init__(self) -> None:
+        self.waits: dict[str, tuple[str, int, dict[str, Any]]] = {}
+        """By run: its A2A task, the step, and the question."""
+        self.answers: list[tuple[str, int, dict[str, Any], str]] = []
+
+    async def run(self, ident: str) -> dict[str, Any]:
+        if ident not in self.waits:
+            raise NotFound(f"no run {ident}")
+        return {"id": ident, "task": self.waits[ident][0], "state": "waiting"}
+
+    async def events(self, row: dict[str, Any]) -> list[Event]:
+        _, step, question = self.waits[row["id"]]
+        return [Event(1, "waiting", step, 0.0, 1, {"question": question})]
+
+    async def answer(self, ident: str, step: int, data: dict[str, Any], by: str) -> None:
+        if self.waits.get(ident, ("", -1))[1] != step:
+            raise Conflict(f"run {ident} does not wait there")
+        self.answers.append((ident, step, data, by))
+
+
 class Platform:
     """One control plane, any number of gateways."""
 
@@ -123,6 +148,8 @@ class Platform:
         self.port = 0
         self.rigs: list[Rig] = []
         self.audit_file = Path()
+        self.runs = Runs()
+        self.agents: tuple[s.Agent, ...] = ()
 
     @property
     def rig(self) -> Rig:
@@ -132,7 +159,9 @@ class Platform:
         """What holds from now on, for all of them."""
         self.configuration.snapshot = msgspec.structs.replace(self.configuration.snapshot, approvals=rules)
         for rig in self.rigs:
-            rig.gateway.use(snapshot(self.tools.port, approvals=rules, version=f"v{len(rules)}"))
+            made = snapshot(self.tools.port, approvals=rules, version=f"v{len(rules)}", agents=self.agents)
+            people = msgspec.structs.replace(made.identities, local_token_hashes=(sha256(b"secret").hexdigest(),))
+            rig.gateway.use(msgspec.structs.replace(made, identities=people))
 
     async def rest(self, method: str, path: str, body: Any = None, who: str = "alice") -> tuple[int, Any]:
         data = b"" if body is None else msgspec.json.encode(body)
@@ -155,8 +184,8 @@ class Platform:
         params: dict[str, Any] = {"name": tool, "_meta": given}
         if arguments is not None:
             params["arguments"] = arguments
-        headers: dict[str, str] = {}
-        if user:
+        headers = dict(given.pop("dev.quarterdeck/headers", {}))
+        if user and not headers:
             acting = rig.gateway.approvals.acting
             agent = {"pod-a": "kagent/a", "pod-b": "kagent/b"}.get(bearer, "")
             headers[HEADER.decode()] = acting.token(Principal(user), {}, agent).decode()
@@ -199,17 +228,17 @@ async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     database = await Database.open(str(tmp_path / "server.db"))
     configuration, clock = Configuration(), Clock()
     audit = tmp_path / "control-plane.jsonl"
-    pods: dict[str, str] = {"pod-a": "kagent/a"}
+    pods, runs = {"pod-a": "kagent/a"}, Runs()
     service = ApprovalService(
         database, Identity(Reviews(), pods.get), configuration,  # type: ignore[arg-type]  # the part that is used
-        ApprovalOptions(audit=audit, local=frozenset({"kubernetes-admin", "user@local"})), _unsent,
+        ApprovalOptions(audit=audit, local=frozenset({"kubernetes-admin", "user@local"})), _unsent, runs,  # type: ignore[arg-type]
     )  # fmt: skip
     _use(service, clock)
     tools = Tools()
     server = Server(tools.handle)
     _, tools.port = await server.listen("127.0.0.1", 0)
     made = Platform(service, configuration, tools, clock)
-    made.audit_file = audit
+    made.audit_file, made.runs = audit, runs
     _, made.port = await made.server.listen("127.0.0.1", 0)
     for number in range(2):
         made.rigs.append(await _gateway(tmp_path, f"http://127.0.0.1:{made.port}", number))

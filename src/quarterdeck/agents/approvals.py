@@ -44,7 +44,9 @@ def paused(error: RpcError, call: ToolCall) -> Pause:
         "expiresAt": str(data.get("expiresAt", "")),
     }
     shown = {"approval": approval, "argumentsHash": question["argumentsHash"], "expiresAt": question["expiresAt"]}
-    hint = f"{call.name} needs approval ({approval}, until {question['expiresAt']})"
+    namespace, _, name = approval.partition("/")
+    see = f"qd approvals show {name} -n {namespace}"
+    hint = f"{call.name} needs approval ({approval}, until {question['expiresAt']}); see: {see}"
     return Pause(REASON, question, [{"text": hint}, confirmation(approval, call, hint, shown)])
 
 

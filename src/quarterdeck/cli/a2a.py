@@ -178,7 +178,7 @@ def events_of(result: dict[str, Any]) -> list[Event]:
     for part in message.get("parts") or []:
         kind = (part.get("metadata") or {}).get("kagent_type") or (part.get("metadata") or {}).get("adk_type")
         data = part.get("data") or {}
-        if kind == "function_call":
+        if kind == "function_call" and data.get("name") != "adk_request_confirmation":
             events.append(ToolCalled(str(data.get("id", "")), str(data.get("name", "")), data.get("args") or {}))
         elif kind == "function_response":
             response = data.get("response") or {}

@@ -33,6 +33,7 @@ def register() -> None:
     from . import (
         agent,
         apply,
+        approvals,
         audit,
         canary,
         demo,
@@ -58,6 +59,7 @@ def register() -> None:
     explain.register(app)
     apply.register(app)
     agent.register(app)
+    approvals.register(app)
     tools.register(app)
     audit.register(app)
     logs.register(app)

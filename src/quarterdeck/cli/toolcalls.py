@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from quarterdeck.errors import NotFound, UsageError
+from quarterdeck.errors import NeedsApproval, NotFound, UsageError
 from quarterdeck.mcpclient import McpClient, RpcError, Tool
+from quarterdeck.mcptypes.protocol import APPROVAL_REQUIRED
+from quarterdeck.snapshot.permits import META_APPROVAL
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Header
 
@@ -47,9 +49,13 @@ def show_tools(server: str, namespace: str, output: str) -> None:
 
 
 def call_tool(
-    server: str, name: str, pairs: list[str], args_json: str, namespace: str, *, output: str, timeout: str
-) -> bool:
-    """Print the result; False when the tool says it failed. Arguments are checked before the call."""
+    server: str, name: str, pairs: list[str], args_json: str, namespace: str, *, output: str, timeout: str,
+    approval: str = "",
+) -> bool:  # fmt: skip
+    """Print the result; False when the tool says it failed. Arguments are checked before the call.
+
+    Raises NeedsApproval when people must approve first; ``approval``: NAMESPACE/NAME of what they did approve.
+    """
     if output not in ("", "json", "yaml"):
         raise UsageError(f"--output={output}: must be json or yaml")
     limit = seconds(timeout, "--timeout")
@@ -61,7 +67,8 @@ def call_tool(
             close = get_close_matches(name, [tool.name for tool in tools])
             hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(t.name for t in tools) or 'none'}"
             raise UsageError(f"server {server} has no tool {name!r} that you may use; {hint}")
-        return await client.call_tool(name, arguments(tool, pairs, args_json))
+        meta = {META_APPROVAL: approval} if approval else None
+        return await client.call_tool(name, arguments(tool, pairs, args_json), meta=meta)
 
     result = _with_client(server, namespace, limit, work)
     if output:
@@ -189,6 +196,8 @@ def _with_client(server: str, namespace: str, limit: float, work: Callable[[McpC
                     f"MCP server {namespace}/{server} is not served by the gateway; "
                     "see which there are: qd get mcpservers,remotemcpservers -A"
                 ) from error
+            if error.code == APPROVAL_REQUIRED:
+                raise NeedsApproval(str(error)) from error
             raise
         finally:
             await client.close()

@@ -38,11 +38,13 @@ def call(
     namespace: Namespace = "",
     output: Annotated[str, typer.Option("--output", "-o", help="json: the whole result.")] = "",
     timeout: Annotated[str, typer.Option("--timeout", help="Longest time for the answer.")] = "60s",
+    approval: Annotated[str, typer.Option("--approval", help="NAMESPACE/NAME of the call's approval.")] = "",
 ) -> None:
-    """Call a tool and print its result; exit code 1 when the tool reports an error."""
+    """Call a tool and print its result; exit code 1 when the tool reports an error, 4 when people must approve first."""
     from .toolcalls import call_tool
 
-    if not call_tool(server, tool, arg or [], args_json, namespace, output=output, timeout=timeout):
+    given = arg or []
+    if not call_tool(server, tool, given, args_json, namespace, output=output, timeout=timeout, approval=approval):
         raise typer.Exit(1)
 
 

@@ -183,7 +183,7 @@ def _counts(rule: ApprovalRule, person: Person, requester: Requester, own: bool)
 
 def differs(kept: Wanted, shown: Wanted) -> str:
     """In what the call that is to be sent is not the one that was approved; empty when it is."""
-    names = ("kind", "namespace", "server", "tool", "arguments_hash", "principal", "agent", "run", "step", "session")
+    names = ("kind", "namespace", "server", "tool", "arguments_hash", "principal", "agent", "run", "step")
     found = [name for name in names if getattr(kept, name) != getattr(shown, name)]
     if kept.requester.id != shown.requester.id:
         found.append("requester")

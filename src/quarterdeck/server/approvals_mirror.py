@@ -24,8 +24,10 @@ _CONDITIONS = {"Pending": "Unknown", "Approved": "True", "Consumed": "True"}
 class ApprovalMirror:
     """``take`` is told of changes; :meth:`run` writes them, and :meth:`settle` puts all copies right."""
 
-    def __init__(self, client: KubeClient, store: ApprovalStore) -> None:
+    def __init__(self, client: KubeClient, store: ApprovalStore, namespaces: tuple[str, ...] = ()) -> None:
+        """``namespaces``: the only ones that may be looked at; all when empty."""
         self._client = client
+        self._namespaces = namespaces
         self._store = store
         self._changed: dict[str, Approval] = {}
         self._wake = asyncio.Event()
@@ -47,11 +49,11 @@ class ApprovalMirror:
     async def settle(self) -> None:
         """Compare all copies with the database."""
         try:
-            found = await self._client.list(APPROVAL)
+            lists = [await self._client.list(APPROVAL, where) for where in self._namespaces or (None,)]
         except QuarterdeckError as error:
             self._say(error)
             return
-        live = {(obj["metadata"]["namespace"], obj["metadata"]["name"]): obj for obj in found.items}
+        live = {(obj["metadata"]["namespace"], obj["metadata"]["name"]): obj for found in lists for obj in found.items}
         kept = {(one.namespace, one.name): one for one in await self._store.find()}
         for key, approval in kept.items():
             await self._quietly(self.write(approval, live.get(key)))
@@ -121,4 +123,4 @@ def _status(approval: Approval, live: Object) -> Object:
         for d in approval.decisions
     ]
     status: Object = {"phase": approval.state, "message": approval.message, "observedGeneration": generation}
-    return status | {"conditions": [condition]} | ({"decisions": decisions} if decisions else {})
+    return status | {"conditions": [condition], "decisions": decisions}

@@ -41,11 +41,13 @@ _DECIDED = frozenset({"Approved", "Denied", "Expired", "Void"})
 @dataclass(frozen=True, slots=True)
 class ApprovalOptions:
     """``client`` writes the copies and reads policies' webhooks; without one there are neither. ``audit``: file of the
-    audit log, standard output when None. ``local``: names that all mean the one person at this machine."""
+    audit log, standard output when None. ``local``: names that all mean the one person at this machine.
+    ``namespaces``: the only ones with copies; all when empty."""
 
     client: KubeClient | None = None
     audit: Path | None = None
     local: frozenset[str] = frozenset()
+    namespaces: tuple[str, ...] = ()
 
 
 class ApprovalService:
@@ -77,7 +79,7 @@ class ApprovalService:
         self._notifier: Notifier | None = None
         self._tasks: list[asyncio.Task[None]] = []
         if options.client is not None:
-            self._mirror = ApprovalMirror(options.client, self.store)
+            self._mirror = ApprovalMirror(options.client, self.store, options.namespaces)
             self._notifier = Notifier(options.client, send)
             self.store.changed += [self._mirror.take, self._notifier.take]
         if runs is not None:
@@ -102,7 +104,7 @@ class ApprovalService:
         while True:
             for approval in await self.store.sweep():
                 self.audit.expired(approval)
-            await self._tell_runs()
+            await self.tell_runs()
             if self._mirror is not None and looks % _SETTLE == 0:
                 await self._mirror.settle()
             looks += 1
@@ -118,7 +120,7 @@ class ApprovalService:
         if said == "api":  # what was said in the conversation reaches the agent by itself
             await self._tell(approval, 0)
 
-    async def _tell_runs(self) -> None:
+    async def tell_runs(self) -> None:
         """Those that did not wait yet when the approval was decided."""
         for approval, tried in list(self._untold.values()):
             await self._tell(approval, tried)

@@ -71,7 +71,8 @@ class Operator:
         told = replace(options.controllers, local_token_hashes=(token_hash,))
         self._controllers, self._config = build(client, told)
         self._metrics(self._controllers, self._config)
-        reviews, approvals = self._reviews(plain, self._config), ApprovalOptions(plain)
+        watched = options.controllers.watch_namespaces
+        reviews, approvals = self._reviews(plain, self._config), ApprovalOptions(plain, namespaces=watched)
         rest = self._rest = await RestApis.open(options.database, reviews, self._config, approvals)
         if options.webhook is not None:
             await self._start_webhook(plain, options.webhook, owned_by, self._controllers.supervisor)
