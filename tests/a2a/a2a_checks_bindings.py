@@ -13,6 +13,7 @@ from a2a_checks import _config as config_of
 from a2a_checks import _request as request
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from joserfc import jws, jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from fixtures.tck_agent.stack import CARD, OPTIONAL
@@ -259,11 +260,10 @@ def _without_defaults(value: Any) -> Any:
 
 
 def _verifies(signature: Any, payload: str, keys: KeySet) -> bool:
+    token = f"{signature['protected']}.{payload}.{signature['signature']}"
     try:
-        jws.deserialize_compact(
-            f"{signature['protected']}.{payload}.{signature['signature']}", keys, algorithms=["ES256"]
-        )
-    except Exception:
+        jws.deserialize_compact(token, keys, algorithms=["ES256"])
+    except JoseError:
         return False
     return True
 

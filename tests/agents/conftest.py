@@ -23,8 +23,9 @@ from quarterdeck.agents.a2a.core import Core
 from quarterdeck.agents.a2a.store import A2aState
 from quarterdeck.agents.app import build
 from quarterdeck.agents.config import AgentConfig
+from quarterdeck.agents.journal.client import JournalClient
 from quarterdeck.agents.model import ChatModel
-from quarterdeck.agents.runs import Runs, watch
+from quarterdeck.agents.runs import Runs
 from quarterdeck.agents.toolbox import Toolbox
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Header, Server
@@ -176,9 +177,9 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         toolbox = Toolbox(pool, config, headers)
         model = ChatModel(pool, config.model, headers)
         state = A2aState(pool, state_url, headers)
-        runs = Runs(config, model, toolbox, state)
+        runs = Runs(config, model, toolbox, state, JournalClient(pool, state_url, headers))
         card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[])
-        transport = httpx.ASGITransport(app=build(Core(runs, state, card, watch)))
+        transport = httpx.ASGITransport(app=build(Core(runs, state, card)))
         agent = Agent(double, runs, httpx.AsyncClient(transport=transport, base_url="http://agent"), toolbox)
         started.append((agent, provider))
         return agent

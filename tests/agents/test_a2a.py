@@ -47,7 +47,7 @@ BAD_MESSAGE = {"messageId": "m", "role": "ROLE_USER", "parts": []}
         ("SendMessage", {"message": BAD_MESSAGE}, "1.0", -32602, "parts"),
         ("SendMessage", {"message": user_message("x") | {"role": "ROLE_AGENT"}}, "1.0", -32602, "ROLE_USER"),
         ("SendMessage", {"message": user_message("x") | {"messageId": ""}}, "1.0", -32602, "messageId"),
-        ("SendMessage", {"message": user_message("x") | {"parts": [{"url": "http://x"}]}}, "1.0", -32005, "a file at a URL"),
+        ("SendMessage", {"message": user_message("x") | {"parts": [{"url": "http://x"}]}}, "1.0", -32005, "at a URL"),
         ("SendMessage", {"message": user_message("x") | {"taskId": "gone"}}, "1.0", -32001, "gone"),
         ("GetTask", {"id": "gone"}, "1.0", -32001, "gone"),
         ("GetTask", {}, "1.0", -32602, "id"),

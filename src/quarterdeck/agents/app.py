@@ -70,7 +70,7 @@ class _Door:
         try:
             _check_type(request)
             version = request.headers.get("a2a-version", "") or request.query_params.get("A2A-Version", "")
-            ident, call = jsonrpc.parse(body, version, self._identify(request), _extensions(request))
+            ident, call = jsonrpc.parse(body, version, self._identify(request), _extensions(request), _after(request))
             headers = _activated(self._core.activated(call))
             if call.operation in operations.STREAMS:
                 events = await jsonrpc.events(self._core, ident, call)
@@ -135,6 +135,12 @@ def _extensions(request: Request) -> tuple[str, ...]:
     return tuple(uri.strip() for line in given for uri in line.split(",") if uri.strip())[:100]
 
 
+def _after(request: Request) -> int | None:
+    """The last event seen, of a client whose stream broke; anything but a number of ours counts as none."""
+    text = request.headers.get("last-event-id", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
 def _activated(uris: tuple[str, ...]) -> dict[str, str]:
     return {"a2a-extensions": ", ".join(uris)} if uris else {}
 
@@ -155,9 +161,9 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(parts)
 
 
-async def _sse(events: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def _sse(events: AsyncGenerator[tuple[int, bytes]]) -> AsyncGenerator[bytes]:
     try:
-        async for event in events:
-            yield b"data: " + event + b"\n\n"
+        async for number, event in events:
+            yield (b"id: %d\n" % number if number else b"") + b"data: " + event + b"\n\n"
     finally:
         await events.aclose()

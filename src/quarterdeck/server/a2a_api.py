@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import and_, func, or_, select
 
 from quarterdeck.a2atypes import JWKS_PATH, Json, cards
-from quarterdeck.errors import BadRequest, Forbidden, NotFound
+from quarterdeck.errors import BadRequest, Forbidden, NotFound, Unauthorized
 
 from .a2a_delivery import Guard
 from .a2a_queue import PER_TASK, PushStore
@@ -38,7 +38,7 @@ class A2aApi:
 
     def agent_routes(self, who: Who) -> list[Route]:
         """On the kagent listener."""
-        api = _AgentApi(self._database, self._push, self._key, self._guard, who)
+        api = _AgentApi(self._database, self._identity, self._push, self._key, self._guard, who)
         push = "/api/a2a/tasks/{id}/push"
         return [
             route("GET", "/api/a2a/tasks", api.list_tasks),
@@ -46,6 +46,7 @@ class A2aApi:
             route("GET", push, api.configs),
             route("DELETE", push + "/{config}", api.delete_config),
             route("POST", "/api/a2a/cards/sign", api.sign),
+            route("POST", "/api/a2a/callers", api.caller),
             route("GET", JWKS_PATH, self.jwks),
         ]
 
@@ -83,8 +84,11 @@ class A2aApi:
 
 
 class _AgentApi:
-    def __init__(self, database: Database, push: PushStore, key: SigningKey, guard: Guard, who: Who) -> None:
+    def __init__(
+        self, database: Database, identity: Identity, push: PushStore, key: SigningKey, guard: Guard, who: Who
+    ) -> None:
         self._database = database
+        self._identity = identity
         self._push = push
         self._key = key
         self._guard = guard
@@ -154,6 +158,15 @@ class _AgentApi:
             raise Forbidden(f"agent {agent} may have its own card signed, not that of {str(card.get('name'))[:100]!r}")
         jku = f"http://{call.header(b'host')}{JWKS_PATH}"
         return Answer(_envelope({"signatures": _signatures(self._key, card, jku)}))
+
+    async def caller(self, call: Call) -> Answer:
+        """``{authorization}``: what an agent's client sent. Answers ``{user}``, empty for a token that is not valid."""
+        await self._who(call)
+        try:
+            found = await self._identity.workload(call.text(call.body(), "authorization") or "")
+        except Unauthorized:
+            return Answer(_envelope({"user": ""}))
+        return Answer(_envelope({"user": f"agent:{found.agent}" if found.agent else found.name}))
 
     async def _task(self, agent: str, user: str, call: Call) -> str:
         """The id in the path, if it is a task of that user. Raises NotFound."""

@@ -19,6 +19,8 @@ from .options import Options
 from .pod_security import restricted
 
 PORT = 8080
+GRPC_PORT = 8081
+"""A2A over gRPC, of our host only: BYO images speak A2A on 8080."""
 CONTAINER = "kagent"
 TOKENS = "/var/run/secrets/tokens"
 CONFIG_HASH = "kagent.dev/config-hash"
@@ -111,11 +113,15 @@ def _service(inputs: AgentInputs) -> Object:
     declarative = inputs.spec.declarative
     if inputs.spec.type == "BYO" or (declarative is not None and declarative.a2a_config is not None):
         port["appProtocol"] = "kgateway.dev/a2a"
+    ports = [port]
+    if inputs.spec.type != "BYO":
+        grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_PORT, "protocol": "TCP"}
+        ports.append(grpc | {"appProtocol": "kubernetes.io/h2c"})
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(inputs.obj, inputs.name, labels(inputs.name), _annotations(inputs)),
-        "spec": {"type": "ClusterIP", "selector": selector(inputs.name), "ports": [port]},
+        "spec": {"type": "ClusterIP", "selector": selector(inputs.name), "ports": ports},
     }
 
 
@@ -194,7 +200,19 @@ def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) 
     return container | {
         "image": _image(shared, options),
         "command": ["python", "-m", "quarterdeck.agents"],
-        "args": ["--host", "$(POD_IP)", "--port", str(PORT), "--filepath", "/config", "--drain", str(_DRAIN)],
+        "args": [
+            "--host",
+            "$(POD_IP)",
+            "--port",
+            str(PORT),
+            "--grpc-port",
+            str(GRPC_PORT),
+            "--filepath",
+            "/config",
+            "--drain",
+            str(_DRAIN),
+        ],
+        "ports": [*container["ports"], {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"}],
         "startupProbe": http_probe(
             "/health", "http", periodSeconds=1, failureThreshold=120, timeoutSeconds=5, terminationGracePeriodSeconds=30
         ),

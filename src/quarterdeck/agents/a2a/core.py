@@ -6,25 +6,20 @@ Tasks are the :class:`Engine`'s (``runs.Runs``), what outlives the Pod is the :c
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from quarterdeck.a2atypes import Json, errors, operations
-from quarterdeck.a2atypes.updates import updates
 
 from . import params as check
 from . import types
 from .card import AgentCard
 
-if TYPE_CHECKING:
-    from quarterdeck.agents.runs import Active
-
 HIDDEN = "quarterdeck.dev/replica"
 """Metadata of a task that is the platform's own."""
-POLL = 1.0
-"""Seconds between looks at a task that another replica works on."""
+Event = tuple[int, Json]
+"""A StreamResponse, and the number under which a client can ask for what came after it (0: none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +39,8 @@ class Call:
     caller: Caller
     version: str = "1.0"
     extensions: tuple[str, ...] = ()
+    after: int | None = None
+    """Number of the last event that a client has seen of the task it subscribes to again (``Last-Event-ID``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +70,23 @@ class Query:
     token: str = ""
 
 
+class Running(Protocol):
+    """A task that was started here."""
+
+    @property
+    def task(self) -> Json: ...
+    @property
+    def finished(self) -> asyncio.Event: ...
+    def follow(self, after: int | None = None) -> AsyncGenerator[Event]: ...
+
+
 class Engine(Protocol):
     """Who works on tasks. A task of another user is not there."""
 
-    async def start(self, message: Json, user: str) -> Active | Reply: ...
+    async def start(self, message: Json, user: str) -> Running | Reply: ...
     async def get(self, task_id: str, user: str) -> Json: ...
     async def cancel(self, task_id: str, user: str) -> Json: ...
-    def active(self, task_id: str, user: str) -> Active | None: ...
+    def events(self, task_id: str, user: str, after: int | None = None) -> AsyncGenerator[Event]: ...
 
 
 class Store(Protocol):
@@ -93,12 +100,11 @@ class Store(Protocol):
 
 @dataclass(slots=True)
 class Core:
-    """The agent as A2A sees it. ``watch`` gives the events of an active task."""
+    """The agent as A2A sees it."""
 
     engine: Engine
     store: Store
     card: AgentCard
-    watch: Callable[[Active], AsyncGenerator[Json]]
     _unary: dict[str, Callable[[Call], Awaitable[Json]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,15 +129,15 @@ class Core:
         self._admit(call)
         return await self._unary[call.operation](call)
 
-    async def stream(self, call: Call) -> AsyncGenerator[Json]:
-        """The events (StreamResponse) of a new or running task. Raises QuarterdeckError before the first one."""
+    async def stream(self, call: Call) -> AsyncGenerator[Event]:
+        """The events of a new or running task. Raises QuarterdeckError before the first one."""
         self._admit(call)
         if not self.card.streaming:
             raise errors.UnsupportedOperation("this agent does not stream; its card says so")
         if call.operation == operations.SUBSCRIBE:
             return await self._subscribe(call)
         started = await self._start(call)
-        return _only(started) if isinstance(started, Reply) else self._events(started)
+        return _only(started) if isinstance(started, Reply) else _shown(started.follow())
 
     def _admit(self, call: Call) -> None:
         """What holds for every operation: tenant, required extensions, capabilities."""
@@ -147,7 +153,7 @@ class Core:
             )
 
     # -- messages
-    async def _start(self, call: Call) -> Active | Reply:
+    async def _start(self, call: Call) -> Running | Reply:
         message = types.check_message(call.params.get("message"), self.card.input_modes)
         configuration = check.configuration(call.params)
         config = configuration.get("taskPushNotificationConfig")
@@ -171,30 +177,12 @@ class Core:
             await started.finished.wait()
         return {"task": shown(started.task, length)}
 
-    async def _events(self, active: Active) -> AsyncGenerator[Json]:
-        async for event in self.watch(active):
-            yield {"task": shown(event["task"])} if "task" in event else event
-
-    async def _subscribe(self, call: Call) -> AsyncGenerator[Json]:
+    async def _subscribe(self, call: Call) -> AsyncGenerator[Event]:
         ident, user = check.text(call.params, "id"), call.caller.user
-        active = self.engine.active(ident, user)
-        if active is not None:
-            return self._events(active)
         task = await self.engine.get(ident, user)
-        if task["status"]["state"] in types.TERMINAL:
+        if task["status"]["state"] in types.TERMINAL and call.after is None:
             raise errors.UnsupportedOperation(f"task {ident!r} is finished; get it instead", taskId=ident)
-        return self._followed(task, user)
-
-    async def _followed(self, task: Json, user: str) -> AsyncGenerator[Json]:
-        """A task that waits for its user, or that another replica works on."""
-        before = json.loads(json.dumps(task))
-        yield {"task": shown(task)}
-        while before["status"]["state"] not in types.TERMINAL | types.INTERRUPTED:
-            await asyncio.sleep(POLL)
-            after = await self.engine.get(task["id"], user)
-            for event in updates(before, after):
-                yield event
-            before = json.loads(json.dumps(after))
+        return _shown(self.engine.events(ident, user, call.after))
 
     # -- tasks
     async def _get(self, call: Call) -> Json:
@@ -256,5 +244,13 @@ def shown(task: Json, history_length: int | None = None) -> Json:
     return types.trimmed(task | {"metadata": metadata}, history_length)
 
 
-async def _only(reply: Reply) -> AsyncGenerator[Json]:
-    yield {"message": reply.message}
+async def _only(reply: Reply) -> AsyncGenerator[Event]:
+    yield 0, {"message": reply.message}
+
+
+async def _shown(events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    try:
+        async for number, event in events:
+            yield number, {"task": shown(event["task"])} if "task" in event else event
+    finally:
+        await events.aclose()

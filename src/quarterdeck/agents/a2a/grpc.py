@@ -80,7 +80,7 @@ class GrpcServer:
             try:
                 events = await self._core.stream(await call(data, context))
                 try:
-                    async for event in events:
+                    async for _, event in events:
                         yield protobuf.encode(response, event)
                 finally:
                     await events.aclose()

@@ -12,7 +12,9 @@ from quarterdeck.errors import QuarterdeckError
 from .core import Call, Caller, Core
 
 
-def parse(body: bytes, version: str, caller: Caller, extensions: tuple[str, ...]) -> tuple[Any, Call]:
+def parse(
+    body: bytes, version: str, caller: Caller, extensions: tuple[str, ...], after: int | None = None
+) -> tuple[Any, Call]:
     """The request's id and what it asks for. ``version`` is the header's value. Raises an A2AError."""
     document = _document(body)
     version = operations.version(version)
@@ -24,7 +26,7 @@ def parse(body: bytes, version: str, caller: Caller, extensions: tuple[str, ...]
         raise errors.InvalidParams("params: must be an object")
     if version == "0.3":
         params = legacy.request_in(operation, params)
-    return document.get("id"), Call(operation, params, caller, version, extensions)
+    return document.get("id"), Call(operation, params, caller, version, extensions, after)
 
 
 def request_id(body: bytes) -> Any:
@@ -41,16 +43,16 @@ async def answer(core: Core, ident: Any, call: Call) -> bytes:
     return _result(ident, call, await core.unary(call))
 
 
-async def events(core: Core, ident: Any, call: Call) -> AsyncGenerator[bytes]:
-    """The stream's events. Raises QuarterdeckError before the first one."""
+async def events(core: Core, ident: Any, call: Call) -> AsyncGenerator[tuple[int, bytes]]:
+    """The stream's events with their numbers. Raises QuarterdeckError before the first one."""
     stream = await core.stream(call)
 
-    async def encoded() -> AsyncGenerator[bytes]:
+    async def encoded() -> AsyncGenerator[tuple[int, bytes]]:
         try:
-            async for event in stream:
-                yield _result(ident, call, event)
+            async for number, event in stream:
+                yield number, _result(ident, call, event)
         except QuarterdeckError as error:
-            yield failure(ident, error)
+            yield 0, failure(ident, error)
         finally:
             await stream.aclose()
 

@@ -25,6 +25,7 @@ def parse(
     version: str,
     caller: Caller,
     extensions: tuple[str, ...],
+    after: int | None = None,
 ) -> Call:
     """What a request asks for. The version is the header's, else the query parameter's. Raises an A2AError."""
     asked = {k.lower(): v for k, v in query if k.lower() == _VERSION}
@@ -42,7 +43,7 @@ def parse(
         params = legacy_proto.request_in(found.operation, params) | {
             k: v for k, v in found.params.items() if k in ("id", "taskId") and found.operation not in _WITH_BODY
         }
-    return Call(found.operation, params, caller, version, extensions)
+    return Call(found.operation, params, caller, version, extensions, after)
 
 
 async def answer(core: Core, call: Call) -> bytes:
@@ -50,16 +51,16 @@ async def answer(core: Core, call: Call) -> bytes:
     return _encoded(_out(call, await core.unary(call)))
 
 
-async def events(core: Core, call: Call) -> AsyncGenerator[bytes]:
-    """The stream's events. Raises QuarterdeckError before the first one."""
+async def events(core: Core, call: Call) -> AsyncGenerator[tuple[int, bytes]]:
+    """The stream's events with their numbers. Raises QuarterdeckError before the first one."""
     stream = await core.stream(call)
 
-    async def encoded() -> AsyncGenerator[bytes]:
+    async def encoded() -> AsyncGenerator[tuple[int, bytes]]:
         try:
-            async for event in stream:
-                yield _encoded(_out(call, event))
+            async for number, event in stream:
+                yield number, _encoded(_out(call, event))
         except QuarterdeckError as error:
-            yield _encoded(errors.http_error(error)[1])
+            yield 0, _encoded(errors.http_error(error)[1])
         finally:
             await stream.aclose()
 

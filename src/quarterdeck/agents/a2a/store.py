@@ -9,7 +9,7 @@ from quarterdeck.a2atypes import Json, errors
 from quarterdeck.agents.state import ControlPlaneState
 from quarterdeck.errors import QuarterdeckError
 
-from .core import Page, Query
+from .core import Caller, Page, Query
 
 
 class A2aState(ControlPlaneState):
@@ -45,6 +45,13 @@ class A2aState(ControlPlaneState):
 
     async def delete_config(self, user: str, task_id: str, ident: str) -> None:
         await self._call("DELETE", f"{_path(task_id)}/{quote(ident, safe='')}", user, missing_ok=True)
+
+    async def caller(self, authorization: str) -> Caller:
+        """Who a token of the cluster is (gRPC, where no gateway says it). Raises Unauthenticated."""
+        found = await self._call("POST", "/api/a2a/callers", "", {"authorization": authorization})
+        if not found["user"]:
+            raise errors.Unauthenticated("a valid token is needed: metadata authorization: Bearer …")
+        return Caller(found["user"], True)
 
     async def sign(self, card: Json) -> list[Json]:
         """The control plane's signatures of this agent's card; none when it cannot be asked now."""
