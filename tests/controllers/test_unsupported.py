@@ -49,7 +49,7 @@ ACTED_ON = {
         | under("declarative.systemMessageFrom.", "type name key")
         | under("declarative.promptTemplate.dataSources[].", "kind apiGroup name alias")
         | under("declarative.tools[].", "type isolateSessions")
-        | under("declarative.tools[].mcpServer.", "kind apiGroup name namespace toolNames")
+        | under("declarative.tools[].mcpServer.", "kind apiGroup name namespace toolNames requireApproval")
         | under("declarative.tools[].agent.", "kind apiGroup name namespace")
         | under("declarative.tools[].headersFrom[].", _VALUE_REF)
         | under("declarative.a2aConfig.skills[].", "id name description tags examples inputModes outputModes")
@@ -117,7 +117,9 @@ def test_every_field_is_acted_on_or_declared_unsupported(kind: str) -> None:
         ("Agent", {"declarative": {"memory": {"modelConfig": "m"}}, "skills": {"refs": ["a"]}},
          ["skills", "declarative.memory"]),
         ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"requireApproval": ["t"]}}]}},
-         ["declarative.tools[].mcpServer.requireApproval"]),
+         []),
+        ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"allowedHeaders": ["t"]}}]}},
+         ["declarative.tools[].mcpServer.allowedHeaders"]),
         ("ModelConfig", {"openAI": {"apiFormat": "chatCompletions"}}, []),
         ("ModelConfig", {"openAI": {"apiFormat": "responses"}}, ["openAI.apiFormat"]),
         ("ModelConfig", {"ollama": {"options": {"temperature": "1"}}}, []),
