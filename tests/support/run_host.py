@@ -18,30 +18,31 @@ from quarterdeck.agents.toolbox import Toolbox
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Header
 
+Json = dict[str, Any]
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([__name__])
 
 
-def start_host(config: dict[str, Any], url: str, token: str, replica: str, message: dict[str, Any] | None) -> BaseProcess:
+def start_host(config: Json, url: str, token: str, replica: str, message: Json | None) -> BaseProcess:
     """A host that works on ``message``, if there is one, and on what other replicas left. ``url``: control plane."""
     process = _forks.Process(target=_main, args=(config, url, token, replica, message), daemon=True)
     process.start()
     return process
 
 
-def _main(config: dict[str, Any], url: str, token: str, replica: str, message: dict[str, Any] | None) -> None:
+def _main(config: Json, url: str, token: str, replica: str, message: Json | None) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(config, url, token, replica, message))
 
 
-async def serve(config: dict[str, Any], url: str, token: str, replica: str, message: dict[str, Any] | None) -> None:
+async def serve(config: Json, url: str, token: str, replica: str, message: Json | None) -> None:
     runs = make_runs(config, url, token, replica)
     if message is not None:
         await runs.start(message, "alice")
     await runs.heartbeat.run()
 
 
-def make_runs(config: dict[str, Any], url: str, token: str, replica: str) -> Runs:
+def make_runs(config: Json, url: str, token: str, replica: str) -> Runs:
     """The host's heart, as ``agents.__main__`` builds it."""
 
     async def headers() -> list[Header]:

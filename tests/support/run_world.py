@@ -28,7 +28,7 @@ from quarterdeck.server.identity import Caller, Identity
 from quarterdeck.server.kagent import KagentApi
 from quarterdeck.server.runs_again import Again
 from quarterdeck.server.runs_api import RunsApi
-from quarterdeck.server.runs_store import RunStore
+from quarterdeck.server.runs_store import LEASE, RunStore
 from quarterdeck.snapshot.runs import Event
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Server
@@ -39,6 +39,15 @@ GATEWAY = "quarterdeck-system/quarterdeck"
 _KEY = ECKey.generate_key("P-256", {"kid": "k1", "use": "sig", "alg": "ES256"})
 _ISSUER = "https://kubernetes.default.svc"
 Json = dict[str, Any]
+
+
+class Clock:
+    """By which the control plane tells whether leases have lapsed."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Who:
@@ -69,6 +78,10 @@ class Who:
         return Caller("root", (), None)
 
 
+class Broken(Exception):
+    """The server dies in the middle of a call."""
+
+
 @dataclass
 class Tools:
     """An MCP server. ``note`` is not idempotent, ``look`` is read-only; ``on_call`` is awaited while one is made."""
@@ -82,7 +95,8 @@ class Tools:
         message = json.loads(exchange.body or b"{}")
         method = message.get("method")
         if method == "initialize":
-            said = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "t", "version": "1"}}
+            info = {"name": "t", "version": "1"}
+            said = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
             _answer(exchange, message, said)
         elif method == "tools/list":
             schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
@@ -99,7 +113,11 @@ class Tools:
         self.calls[key] += 1
         self.metas.append(params.get("_meta") or {})
         if self.on_call is not None:
-            await self.on_call(key)
+            try:
+                await self.on_call(key)
+            except Broken:
+                exchange.abort()
+                return
         text = self.results.get(key, f"did {key}")
         _answer(exchange, message, {"content": [{"type": "text", "text": text}]})
 
@@ -124,10 +142,13 @@ class Model:
 
     script: list[list[Json]]
     asked: int = 0
+    on_ask: Callable[[], Awaitable[None]] | None = None
     usage: Json = field(default_factory=lambda: {"prompt_tokens": 3, "completion_tokens": 2})
 
     async def handle(self, exchange: Exchange) -> None:
         self.asked += 1
+        if self.on_ask is not None:
+            await self.on_ask()
         messages = json.loads(exchange.body)["messages"]
         rounds = sum(m["role"] == "assistant" for m in _since_question(messages))
         calls = self.script[rounds] if rounds < len(self.script) else []
@@ -155,6 +176,8 @@ class World:
     on_write: Callable[[int], bool] | None = None
     """Called with the number of a write before it is served; whether it is lost on its way."""
     away: bool = False
+    """Whether the control plane answers nobody."""
+    clock: Clock = field(default_factory=lambda: Clock())
     hosts: list[BaseProcess] = field(default_factory=list[BaseProcess])
 
     def host(self, text: str = "", *, replica: str = "pod-1") -> BaseProcess:
@@ -180,6 +203,11 @@ class World:
                 return rows[0], await self.store.events(rows[0])
             assert time.monotonic() < until, f"not settled: {rows and rows[0]}"
             await asyncio.sleep(0.02)
+
+    async def lapse(self) -> None:
+        """Let the leases lapse of all who give no sign of life from now on."""
+        await self.store.claim("kagent/a", "nobody/0", 0)
+        self.clock.now += LEASE
 
     async def _control_plane(self, inner: Callable[[Exchange], Awaitable[None]], exchange: Exchange) -> None:
         if self.away:
@@ -246,9 +274,7 @@ def _snapshot(tools: int, key: str) -> s.Snapshot:
         mcp=(server,),
         policies=(s.AgentPolicy("kagent", "a", (grant,), hosted=True),),
         permit_keys=(key,),
-        identities=s.Identities(
-            issuer=_ISSUER, jwks={"keys": [_KEY.as_dict(private=False)]}, pods={"p": "kagent/a"}
-        ),
+        identities=s.Identities(issuer=_ISSUER, jwks={"keys": [_KEY.as_dict(private=False)]}, pods={"p": "kagent/a"}),
     )
 
 
@@ -259,7 +285,8 @@ SCRIPT = [[tool_call("note", 1), tool_call("look", 1)], [tool_call("note", 2)]]
 async def world(tmp: Path, script: list[list[Json]] = SCRIPT, **config: Any) -> AsyncIterator[World]:
     """All of it on free ports; ``config`` goes into the agent's."""
     database = await Database.open(str(tmp / "server.db"))
-    store = RunStore(database, lambda agent: agent == "kagent/a")
+    clock = Clock()
+    store = RunStore(database, lambda agent: agent == "kagent/a", monotonic=clock)
     key = await store.open()
     identity = cast(Identity, Who())
     api = RunsApi(store, Again(store, database), identity, lambda name: name == GATEWAY)
@@ -280,6 +307,7 @@ async def world(tmp: Path, script: list[list[Json]] = SCRIPT, **config: Any) -> 
         "http_tools": [{"params": {"url": f"{gateway.endpoints['workloads']}/mcp/kagent/tools", "timeout": 10}}],
     } | config
     made = World(store, tools, model, f"http://127.0.0.1:{ports[0]}", settings, gateway)
+    made.clock = clock
     gateway.permits.ask = made.ask
     try:
         yield made

@@ -69,9 +69,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of an append: number of the first event, permits by step, and whether the run shall end."""
+    """What became of an append: number and time of the first event, permits by step, and whether the run shall end."""
 
     first: int
+    at: float
     permits: dict[int, str]
     cancel: bool
 
@@ -167,7 +168,7 @@ class RunStore:
         row = await self.run(ident, agent)
         known = await self._batch(row, batch)
         if known:
-            return Written(known[0].seq, self._permits(row, known), bool(row["cancel"]))
+            return Written(known[0].seq, known[0].at, self._permits(row, known), bool(row["cancel"]))
         try:
             async with self._database.write() as connection:
                 row = await _locked(connection, row)
@@ -180,7 +181,7 @@ class RunStore:
             if not written:
                 raise
         self._tell(row)
-        return Written(written[0].seq, self._permits(row, written), bool(row["cancel"]))
+        return Written(written[0].seq, written[0].at, self._permits(row, written), bool(row["cancel"]))
 
     async def start(self, ident: str, step: int, fence: int, attempt: int, gateway: str, key: str = "") -> None:
         """A gateway is about to forward the call of a step: once per intent, or again with the same ``key``.

@@ -39,7 +39,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Written:
+    """Number and time of the first event, permits by step, and whether the run shall end."""
+
     first: int
+    at: float
     permits: dict[int, str]
     cancel: bool
 
@@ -84,7 +87,7 @@ class JournalClient:
         events = [{"kind": d.kind, "step": d.step, "data": d.data} for d in drafts]
         body = {"fence": fence, "batch": uuid4().hex, "events": events}
         found = await self._call("POST", f"/v1/runs/{run}/events", body)
-        return Written(found["first"], {int(k): v for k, v in found["permits"].items()}, found["cancel"])
+        return Written(found["first"], found["at"], {int(k): v for k, v in found["permits"].items()}, found["cancel"])
 
     async def claim(
         self, replica: str, held: dict[str, int], *, most: int = 0, wait: float = 0.0, only: str = ""

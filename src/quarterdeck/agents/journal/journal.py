@@ -29,9 +29,7 @@ class Journal:
     the process, so only what can be found out again is deferred.
     """
 
-    def __init__(
-        self, store: Store, run: str, fence: int, events: Sequence[Event] = (), *, clock: Callable[[], float] = time
-    ) -> None:
+    def __init__(self, store: Store, run: str, fence: int, events: Sequence[Event] = ()) -> None:
         self.run = run
         self.fence = fence
         self.story = Story(events)
@@ -40,7 +38,6 @@ class Journal:
         self.told: Callable[[Event], None] = lambda event: None
         self.canceled: Callable[[], None] = lambda: None
         self._store = store
-        self._clock = clock
         self._deferred: list[Draft] = []
         self._order = asyncio.Lock()
 
@@ -57,11 +54,10 @@ class Journal:
                 raise Fenced(f"run {self.run} is another replica's")
             self._deferred = []
             written, canceled = await self._whole(batch)
-            at = self._clock()
             self.permits |= written.permits
             for number, draft in enumerate(batch, written.first):
                 guarded = {"guarded": True} if draft.step in written.permits and draft.kind == "tool.intent" else {}
-                event = Event(number, draft.kind, draft.step, at, self.fence, draft.data | guarded)
+                event = Event(number, draft.kind, draft.step, written.at, self.fence, draft.data | guarded)
                 self.story.add(event)
                 self.told(event)
         if canceled is not None:
@@ -105,7 +101,7 @@ class Memory:
     async def append(self, run: str, fence: int, drafts: Sequence[Draft]) -> Written:
         del run, fence
         first, self._seq = self._seq, self._seq + len(drafts)
-        return Written(first, {}, False)
+        return Written(first, time(), {}, False)
 
     async def events(self, run: str, after: int = 0) -> tuple[object, list[Event]]:
         del run, after
