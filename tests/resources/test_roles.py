@@ -37,6 +37,20 @@ def test_who_administers_a_namespace_approves_and_nobody_writes_approvals() -> N
         assert not may(role, "patch", "quarterdeck.dev", "approvals")
 
 
+def test_routes_are_editors_and_what_the_management_api_keeps_is_seen_by_all_and_changed_by_admins() -> None:
+    api = "gateway.networking.k8s.io"
+    for role in ROLES:
+        edits = role != "quarterdeck-view"
+        for plural in ("gateways", "httproutes", "grpcroutes", "referencegrants"):
+            assert may(role, "list", api, plural) and may(role, "create", api, plural) == edits
+            assert not may(role, "patch", api, f"{plural}/status")
+        assert not may(role, "create", api, "gatewayclasses"), "they are the cluster's"
+        for kept in ("revocations", "toolpins", "status", "auditcheckpoints"):
+            assert may(role, "get", "quarterdeck.dev", kept)
+        for verb, kept in (("create", "revocations"), ("delete", "revocations"), ("update", "toolpins")):
+            assert may(role, verb, "quarterdeck.dev", kept) == (role == "quarterdeck-admin")
+
+
 def test_only_admins_hand_out_roles_and_nobody_reads_secrets() -> None:
     for role in ROLES:
         assert may(role, "create", "rbac.authorization.k8s.io", "rolebindings") == (role == "quarterdeck-admin")

@@ -67,7 +67,8 @@ class Reviews:
         return {"username": "system:serviceaccount:ns:gw", "groups": []}
 
     async def person(self, token: str, attributes: dict[str, str]) -> tuple[dict[str, Any], bool]:
-        return {"username": token}, token == "root"
+        own = attributes["resource"] == "toolpins" and attributes.get("namespace") == "ns"
+        return {"username": token}, token == "root" or (token == "admin-of-ns" and own)
 
 
 class Configuration:
@@ -144,6 +145,13 @@ async def test_a_revocation_is_streamed_before_it_is_answered(platform: Platform
 async def test_not_everybody_may(platform: Platform, method: str, path: str) -> None:
     status, answer = await platform(method, path, {"agent": "ns/a"}, token="somebody")
     assert status == 403 and "somebody" in answer["error"]["message"]
+
+
+async def test_who_administers_a_namespace_approves_its_tools(platform: Platform) -> None:
+    assert (await platform("GET", "/v1/tools/ns/tools", token="admin-of-ns"))[0] == 200
+    assert (await platform("DELETE", "/v1/tools/ns/tools/approvals", token="admin-of-ns"))[0] == 200
+    assert (await platform("GET", "/v1/tools/other/tools", token="admin-of-ns"))[0] == 403
+    assert (await platform("GET", "/v1/revocations", token="admin-of-ns"))[0] == 403
 
 
 async def test_another_replica_tells_its_gateways_soon(database: Database) -> None:

@@ -21,6 +21,11 @@ _TOLD = frozenset({"approvals"})
 """Kinds that mirror what the control plane decided: nobody writes them."""
 _GOVERNING = frozenset({"approvalpolicies"})
 """Kinds that hold others to something: not written by those who are held to it."""
+_GATEWAY_API = "gateway.networking.k8s.io"
+_ROUTING = ("gateways", "grpcroutes", "httproutes")
+"""Kinds of Gateway API within a namespace; with ``referencegrants``, which have no status."""
+_KEPT = ("auditcheckpoints", "revocations", "status", "toolpins")
+"""What the management API keeps and asks the API server about; no kinds."""
 
 
 def cluster_roles(labels: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
@@ -45,10 +50,12 @@ def _role(name: str, aggregate: str, labels: Mapping[str, str] | None, rules: li
 
 
 def _read() -> list[dict[str, Any]]:
-    return [
+    rules = [
         _rule(group, [path for plural, scale in kinds for path in _paths(plural, scale)], _READ)
         for group, kinds in _groups().items()
     ]
+    routing = [path for plural in _ROUTING for path in _paths(plural, scale=False)]
+    return [*rules, _rule(_GATEWAY_API, [*routing, "referencegrants"], _READ), _rule(_OURS, _KEPT, ("get", "list"))]
 
 
 def _write() -> list[dict[str, Any]]:
@@ -58,13 +65,15 @@ def _write() -> list[dict[str, Any]]:
             rules.append(_rule(group, written, _WRITE))
         if scaled := [f"{plural}/scale" for plural, scale in kinds if scale]:
             rules.append(_rule(group, scaled, ("patch", "update")))
-    return rules
+    return [*rules, _rule(_GATEWAY_API, [*_ROUTING, "referencegrants"], _WRITE)]
 
 
 def _govern() -> list[dict[str, Any]]:
     return [
         _rule(_OURS, sorted(_GOVERNING), _WRITE),
         _rule(_OURS, sorted(_TOLD), ("approve",)),
+        _rule(_OURS, ("revocations",), ("create", "delete")),
+        _rule(_OURS, ("toolpins",), ("update",)),
         _rule(_RBAC, ("rolebindings", "roles"), _READ + _WRITE),
     ]
 

@@ -96,7 +96,7 @@ class GovernanceApi:
 
     async def tools(self, call: Call) -> Answer:
         """What was approved of a server beside what it lists now."""
-        await self._person(call, "get", "toolpins")
+        await self._person(call, "get", "toolpins", unquote(call.parameters["namespace"]))
         server = self._server(call)
         slot: Server = (server.kind, server.namespace, server.name)
         approved = {one.tool: one for one in await self._governance.approved(slot)}
@@ -114,7 +114,7 @@ class GovernanceApi:
 
     async def approve(self, call: Call) -> Answer:
         """``{tools: {name: digest}}``: the definitions that were looked at; Conflict when they have changed since."""
-        who = await self._person(call, "update", "toolpins")
+        who = await self._person(call, "update", "toolpins", unquote(call.parameters["namespace"]))
         looked_at: Any = call.body().get("tools")
         if not isinstance(looked_at, dict) or not looked_at:
             raise BadRequest("tools: must map names of tools to the digests of their definitions")
@@ -136,7 +136,7 @@ class GovernanceApi:
 
     async def withdraw(self, call: Call) -> Answer:
         """``?tool=``: of one; without it of all tools of the server."""
-        await self._person(call, "update", "toolpins")
+        await self._person(call, "update", "toolpins", unquote(call.parameters["namespace"]))
         server = self._server(call)
         tool = call.query.get("tool")
         slot: Server = (server.kind, server.namespace, server.name)
@@ -144,8 +144,8 @@ class GovernanceApi:
         await self._governance.publish(self._configuration)
         return Answer({"withdrawn": count})
 
-    async def _person(self, call: Call, verb: str, resource: str) -> str:
-        return (await self._identity.person(call.header(b"authorization"), verb, resource)).name
+    async def _person(self, call: Call, verb: str, resource: str, namespace: str = "") -> str:
+        return (await self._identity.person(call.header(b"authorization"), verb, resource, namespace)).name
 
     def _server(self, call: Call) -> McpServer:
         """By ``{namespace}/{name}``, where two kinds have one name by ``?kind=``. Raises NotFound."""
