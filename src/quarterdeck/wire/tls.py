@@ -7,6 +7,7 @@ import os
 import ssl
 import tempfile
 from collections.abc import Generator, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from cryptography import x509
@@ -22,6 +23,8 @@ def client_context(
     ``insecure`` accepts any certificate; ``certificate`` and ``key`` (PEM) are what we show of ourselves. Raises
     ConfigError, naming ``where``, when one of them is not what it should be.
     """
+    if not (insecure or ca_pem or certificate):
+        return _system()
     try:
         context = ssl.create_default_context(cadata=ca_pem or None)
     except (ssl.SSLError, ValueError) as error:
@@ -32,6 +35,12 @@ def client_context(
     if certificate:
         load_identity(context, certificate, key, where)
     return context
+
+
+@lru_cache(maxsize=1)
+def _system() -> ssl.SSLContext:
+    """With the system's roots: reading them takes 20 ms, which calls would wait for at each reload."""
+    return ssl.create_default_context()
 
 
 def load_identity(context: ssl.SSLContext, chain: str, key: str, where: str) -> None:
