@@ -14,10 +14,11 @@ group = typer.Typer(help="Serve a configuration file, or look after a gateway th
 
 
 def register(app: typer.Typer) -> None:
-    from . import breakers, revoke
+    from . import breakers, revoke, tokens
 
     breakers.register(group)
     revoke.register(group)
+    tokens.register(group)
     app.add_typer(group, name="gateway")
 
 

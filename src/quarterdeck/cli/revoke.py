@@ -45,9 +45,9 @@ def revoke(
     body: dict[str, Any] = {**given, "reason": reason, "for": seconds(duration, "--for") if duration else 0}
     made = _ask(admin, "POST", "", body)
     if output:
-        emit(_formatted(made, output))
+        emit(formatted(made, output))
         return
-    until = f" until {_when(made.get('expires', 0))}" if made.get("expires") else ""
+    until = f" until {when(made.get('expires', 0))}" if made.get("expires") else ""
     emit(f"{made['kind']} {made['subject']} is revoked{until}; undo: qd gateway unrevoke {made['id']}\n")
 
 
@@ -59,7 +59,7 @@ def revocations(
 
     found: list[dict[str, Any]] = _ask(admin, "GET", "")["revocations"]
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif found:
         emit(table([_row(one) for one in found], header=_HEADER))
     else:
@@ -86,17 +86,19 @@ def _ask(admin: str, method: str, path: str, body: Any = None) -> dict[str, Any]
 
 
 def _row(one: dict[str, Any]) -> list[str]:
-    expires = _when(one["expires"]) if one.get("expires") else "never"
+    expires = when(one["expires"]) if one.get("expires") else "never"
     return [one["id"], one["kind"], one["subject"], expires, one.get("by") or "-", one.get("reason") or "-"]
 
 
-def _when(seconds: float) -> str:
+def when(seconds: float) -> str:
+    """Local time."""
     from datetime import datetime
 
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
-def _formatted(value: Any, output: str) -> str:
+def formatted(value: Any, output: str) -> str:
+    """As JSON or YAML. Raises UsageError."""
     from quarterdeck.errors import UsageError
 
     from .output import to_json, to_yaml
