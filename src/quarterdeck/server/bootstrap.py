@@ -49,6 +49,15 @@ async def ensure_secrets(client: KubeClient, namespace: str, owned_by: list[Obje
     return hashlib.sha256(token.strip()).hexdigest()
 
 
+async def gateway_key(client: KubeClient, namespace: str) -> bytes:
+    """What the gateways seal with; keys for what the control plane keeps for them are made of it.
+
+    Raises QuarterdeckError.
+    """
+    found = await client.get(SECRET, GATEWAY_KEY, namespace)
+    return base64.b64decode((found.get("data") or {}).get(GATEWAY_KEY_FILE) or "")
+
+
 async def ensure_defaults(client: KubeClient, options: OperatorOptions) -> None:
     """Namespace (cluster mode) and ModelConfig; what is there stays. Raises QuarterdeckError, may be called again."""
     namespace, watched = options.controllers.default_namespace, options.controllers.watch_namespaces

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 from quarterdeck.apiserver.crd.conversion import InProcess
 from quarterdeck.apiserver.security import write_kubeconfig
+from quarterdeck.apiserver.security.files import read_private, write_private
 from quarterdeck.apiserver.security.pki import ADMIN_NAME
 from quarterdeck.apiserver.workloads import controllers as workload_controllers
 from quarterdeck.controllers import ControllerOptions, build
@@ -174,7 +175,8 @@ class ControlPlane:
         database = self.options.database or str(self.options.home / "server.db")
         approvals = ApprovalOptions(client, self.options.home / "audit" / "control-plane.jsonl", LOCAL_PERSON)
         reviews = ApiReviews(self._client("quarterdeck-server"))
-        rest = self._rest = await RestApis.open(database, reviews, config, approvals)
+        key = _own_key(self.options.home / "user-tokens.key")
+        rest = self._rest = await RestApis.open(database, reviews, config, approvals, key)
         for name in ("api", "kagent"):
             await rest.listen(name, "127.0.0.1", ports[name], f"--{name}-port")
 
@@ -249,6 +251,15 @@ def _link_audit(home: Path) -> None:
 def _pods_contained(sandbox: Sandbox) -> bool:
     """Whether no Pod can reach the listener for people, so that it may go without a token (DESIGN §7)."""
     return sandbox.network and landlock.abi() >= TCP_RULES
+
+
+def _own_key(path: Path) -> bytes:
+    """32 random bytes, made once."""
+    found = read_private(path)
+    if found is None:
+        found = secrets.token_bytes(32)
+        write_private(path, found)
+    return found
 
 
 def _local_token(path: Path) -> str:

@@ -47,6 +47,7 @@ from .a2a_tables import a2a_tables
 from .approvals_tables import approvals_tables
 from .governance_tables import governance_tables
 from .runs_tables import runs_tables
+from .user_tokens_tables import user_tokens_tables
 
 VERSION = 5
 _MIGRATION_LOCK = 0x7164_6462
@@ -360,6 +361,7 @@ def _migrate(connection: Connection) -> None:
             "run the newer release again"
         )
     approvals_tables.create_all(connection)
+    user_tokens_tables.create_all(connection)
     if found is None:
         _meta.create_all(connection)
         governance_tables.create_all(connection)

@@ -80,6 +80,15 @@ class Identity:
         return Caller(user["username"], tuple(user.get("groups", ())), None)
 
 
+    async def somebody(self, authorization: str) -> Caller:
+        """Who shows a Kubernetes API token, whatever they may do. Raises Unauthorized."""
+        token = _bearer(authorization)
+        attributes = {"group": "quarterdeck.dev", "resource": "selfsubjectreviews", "verb": "create"}
+        key = (_digest(token), "create", "selfsubjectreviews")
+        user, _ = await _remembered(self._people, key, lambda: self._reviews.person(token, attributes))
+        return Caller(user["username"], tuple(user.get("groups", ())), None)
+
+
 def _bearer(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:

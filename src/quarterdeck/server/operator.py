@@ -24,7 +24,7 @@ from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Server
 
 from .approvals_service import ApprovalOptions
-from .bootstrap import ensure_defaults, ensure_secrets, owners
+from .bootstrap import ensure_defaults, ensure_secrets, gateway_key, owners
 from .conversion import ConversionWebhook, WebhookOptions
 from .operator_options import OperatorOptions
 from .rest import RestApis, log_error, port_taken
@@ -73,7 +73,8 @@ class Operator:
         self._metrics(self._controllers, self._config)
         watched = options.controllers.watch_namespaces
         reviews, approvals = self._reviews(plain, self._config), ApprovalOptions(plain, namespaces=watched)
-        rest = self._rest = await RestApis.open(options.database, reviews, self._config, approvals)
+        key = await _until_done("key of the gateways", lambda: gateway_key(plain, options.namespace))
+        rest = self._rest = await RestApis.open(options.database, reviews, self._config, approvals, key)
         if options.webhook is not None:
             await self._start_webhook(plain, options.webhook, owned_by, self._controllers.supervisor)
         await self._controllers.start(workers=False)

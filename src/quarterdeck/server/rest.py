@@ -26,6 +26,8 @@ from .runs_again import Again
 from .runs_api import RunsApi
 from .runs_store import RunStore
 from .signing import SigningKey
+from .user_tokens import Sealer, UserTokens
+from .user_tokens_api import UserTokensApi
 
 log = logging.getLogger(__name__)
 _GRACE = 1.0
@@ -42,7 +44,9 @@ class RestApis:
         config: GatewayConfig,
         key: SigningKey,
         approvals: ApprovalOptions | None = None,
+        tokens_key: bytes = b"",
     ) -> None:
+        """``tokens_key`` seals users' tokens: 32 bytes, or several such keys; without one they last as we do."""
         self.database = database
         database.record = record
         self._servers: list[Server] = []
@@ -60,6 +64,8 @@ class RestApis:
         self._pusher = Pusher(database, key, self._webhooks.send)
         self._pushing: asyncio.Task[None] | None = None
         governing = GovernanceApi(self._governance, identity, config).routes()
+        tokens = UserTokens(database, self._governance, Sealer(tokens_key or os.urandom(32)))
+        governing += UserTokensApi(tokens, identity, config, self._governance).routes()
         self.runs = RunStore(database, config.hosted)
         runs = RunsApi(self.runs, Again(self.runs, database), identity, config.serves, shared=database.shared).routes()
         self.approvals = ApprovalService(
@@ -75,11 +81,16 @@ class RestApis:
 
     @classmethod
     async def open(
-        cls, url: str, reviews: Reviews, config: GatewayConfig, approvals: ApprovalOptions | None = None
+        cls,
+        url: str,
+        reviews: Reviews,
+        config: GatewayConfig,
+        approvals: ApprovalOptions | None = None,
+        tokens_key: bytes = b"",
     ) -> RestApis:
         """``url`` as for Database; ``reviews`` says how tokens are checked. Raises StorageError."""
         database = await Database.open(url)
-        apis = cls(database, reviews, config, await SigningKey.open(database), approvals)
+        apis = cls(database, reviews, config, await SigningKey.open(database), approvals, tokens_key)
         await apis.start()
         return apis
 

@@ -8,12 +8,15 @@ from time import monotonic
 import msgspec
 from msgspec import Struct
 
+from quarterdeck.errors import TimedOut, UpstreamError
+
 from .store import Kind, Shown, Stored
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Posts a request below ``/v1/gateways/{namespace}/{name}/user-tokens`` and returns the answer's body."""
 _TRUSTED = 60.0
-"""Seconds that a grant read here is used without asking again; a revocation comes with the snapshot before."""
+_LONGEST = 3600.0
+"""Seconds that a grant is used without asking again, and while nobody answers: a revocation comes with the snapshot."""
 _KEPT = 10_000
 
 
@@ -45,11 +48,15 @@ class PlaneStore:
         self._known: dict[tuple[str, str], tuple[Stored, float]] = {}
 
     async def get(self, kind: Kind, user: str, name: str) -> Stored | None:
-        if kind == "grant":
-            known = self._known.get((user, name))
-            if known is not None and self._clock() < known[1]:
+        known = self._known.get((user, name)) if kind == "grant" else None
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        try:
+            found = (await self._request(Request("get", kind, user, name))).stored
+        except (UpstreamError, TimedOut):
+            if known is not None and self._clock() < known[1] + _LONGEST - _TRUSTED:
                 return known[0]
-        found = (await self._request(Request("get", kind, user, name))).stored
+            raise
         if kind == "grant":
             self._note(user, name, found)
         return found
