@@ -451,7 +451,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
         b'{"path":{"id":"a/b"},"header":{"X-A":"v"},"query":{"q":{"a":[1]}}}]',
     ]),
     "credential": (credential, [
-        b"\x00Bearer " + token().encode(), b"\x05Basic YWxpY2U6c2VjcmV0", b"\x01" + token().encode(), 
+        b"\x00Bearer " + token().encode(), b"\x05Basic YWxpY2U6c2VjcmV0", b"\x01" + token().encode(),
         b"\x06k; t=k; a=\"b",
         b"\x07https://a.example", b"\x00Bearer e30.e30.", b"\x00Bearer ey.ey.ey, Basic x",
     ]),

@@ -327,7 +327,8 @@ def _schema_out(schema: dict[str, Any], entry: ChosenTool) -> dict[str, Any]:
         schema["properties"] = shown
     required = schema.get("required")
     if isinstance(required, list):
-        schema["required"] = [name for name in required if name not in closed and name not in entry.defaults]
+        left = closed | entry.defaults.keys()
+        schema["required"] = [name for name in required if not isinstance(name, str) or name not in left]
         if not schema["required"]:
             del schema["required"]
     return schema
