@@ -12,6 +12,7 @@ import pytest
 from quarterdeck.agents.journal.fold import Story
 from support.run_world import World, world
 
+pytestmark = pytest.mark.timeout(240)  # processes are started: on a machine that is busy that takes its time
 WRITES = 17
 """Requests that write down one run of the script, without interruptions."""
 POINTS = [(number, lost) for number in range(1, WRITES + 1) for lost in (False, True)]
@@ -30,7 +31,7 @@ async def killed_at(w: World, number: int, *, lost: bool) -> tuple[dict[str, Any
 
     w.on_write = on_write
     host = w.host("go")
-    await asyncio.to_thread(host.join, 20)
+    await asyncio.to_thread(host.join, 100)
     assert not host.is_alive(), "it was killed"
     w.on_write = None
     w.host("" if await w.store.select() else "go")
@@ -44,7 +45,7 @@ async def finished(w: World, row: dict[str, Any], events: list[Any]) -> list[Any
         kinds = [e.kind for e in events if e.step == asked and e.kind != "leased"]
         assert events[-1].data["reason"] == "unknown_outcome" and kinds[-2:] == ["tool.started", "waiting"], events
         await w.store.answer(row["id"], asked, {"action": "skip"}, "root")
-        row, events = await w.settled(20.0, "completed", "failed", "waiting")
+        row, events = await w.settled(100.0, "completed", "failed", "waiting")
     assert row["state"] == "completed", events[-1]
     return events
 

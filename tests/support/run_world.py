@@ -194,7 +194,7 @@ class World:
         """The newest run."""
         return (await self.store.select())[0]
 
-    async def settled(self, seconds: float = 20.0, *states: str) -> tuple[Json, list[Event]]:
+    async def settled(self, seconds: float = 100.0, *states: str) -> tuple[Json, list[Event]]:
         """The newest run when it has ended or waits."""
         until = time.monotonic() + seconds
         while True:

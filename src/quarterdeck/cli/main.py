@@ -48,6 +48,7 @@ def register() -> None:
         mcp,
         migrate,
         rollout,
+        run,
         tools,
         versions,
     )
@@ -68,6 +69,7 @@ def register() -> None:
     mcp.register(app)
     gateway.register(app)
     migrate.register(app)
+    run.register(app)
     rollout.register(app)
     canary.register(rollout.group)
     demo.register(app)

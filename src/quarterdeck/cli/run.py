@@ -1,0 +1,239 @@
+"""``qd run``: what agents do for somebody, step by step; how to end it, answer it, and do it again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from quarterdeck.snapshot.runs import Event
+
+group = typer.Typer(help="Runs of agents: look at their steps, answer, cancel, retry, fork.", no_args_is_help=True)
+Ident = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or of its A2A task.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="json or yaml.")]
+Step = Annotated[int, typer.Option("--step", help="The first step that is made anew; see 'qd run show'.")]
+_HEADER = ["RUN", "AGENT", "USER", "STATE", "REASON", "STEPS", "TOOLS", "AGE", "MESSAGE"]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(group, name="run")
+
+
+@group.command("list")
+def list_(
+    agent: Annotated[str, typer.Option("--agent", "-a", help="Of this agent, NAMESPACE/NAME.")] = "",
+    user: Annotated[str, typer.Option("--user", help="For this user.")] = "",
+    state: Annotated[str, typer.Option("--state", help="pending, running, waiting, completed, failed, canceled.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="The newest so many.")] = 50,
+    output: Output = "",
+) -> None:
+    """Show the newest runs."""
+    from urllib.parse import urlencode
+
+    from .output import emit, note, table
+
+    query = {"agent": agent, "user": user, "state": state, "limit": str(limit)}
+    found = _ask("GET", "?" + urlencode({k: v for k, v in query.items() if v}))["runs"]
+    if output:
+        emit(_formatted(found, output))
+    elif found:
+        emit(table([_row(run) for run in found], header=_HEADER))
+    else:
+        note("no runs")
+
+
+@group.command()
+def show(
+    run: Ident,
+    full: Annotated[bool, typer.Option("--full", help="Do not cut texts.")] = False,
+    redact: Annotated[
+        list[str] | None, typer.Option("--redact", help="JSON pointer (/a/*/b) or key pattern (*pin*) not to show.")
+    ] = None,
+    output: Output = "",
+) -> None:
+    """Draw the tree of a run's steps with timings, tokens, tool arguments and results.
+
+    Members whose names say that they are secret are never shown.
+    """
+    from quarterdeck.gateway.audit.arguments import Redaction
+
+    from .output import emit
+    from .run_tree import tree
+
+    found = _ask("GET", f"/{_part(run)}/events")
+    redaction = Redaction(redact or ())
+    if output:
+        emit(_formatted(_clean(found, redaction), output))
+    else:
+        emit(tree(found["run"], _events(found), redaction, full=full))
+
+
+@group.command()
+def watch(run: Ident) -> None:
+    """Print each event of a run until it has ended, or waits for somebody."""
+    import time
+
+    from .output import emit
+
+    after = 0
+    while True:
+        found = _ask("GET", f"/{_part(run)}/events?after={after}")
+        for event in _events(found):
+            after = event.seq
+            line = _line(event)
+            if line:
+                emit(line + "\n")
+        if found["run"]["state"] not in ("pending", "running"):
+            emit(f"{found['run']['state']} {found['run']['reason']}".strip() + "\n")
+            return
+        time.sleep(0.5)
+
+
+@group.command()
+def start(
+    agent: Annotated[str, typer.Argument(help="NAMESPACE/NAME of the agent.")],
+    text: Annotated[str, typer.Argument(help="What it shall do.")],
+    session: Annotated[str, typer.Option("--session", help="A conversation that goes on.")] = "",
+) -> None:
+    """Begin a run that nobody waits for; any replica of the agent takes it."""
+    from .output import emit
+
+    body = {"agent": agent, "text": text} | ({"session": session} if session else {})
+    emit(f"run {_ask('POST', '', body)['id']} begun\n")
+
+
+@group.command()
+def cancel(runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]) -> None:
+    """End runs; the cancellation reaches the tool that is being called."""
+    from .output import emit
+
+    for ident in runs:
+        emit(f"run {_ask('POST', f'/{_part(ident)}/cancel', {})['id']} is being canceled\n")
+
+
+@group.command()
+def resume(
+    run: Ident,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Make the call of unknown outcome again.")] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Go on without it.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="End the run.")] = False,
+    answer: Annotated[str, typer.Option("--answer", help="A text, where the agent asked for one.")] = "",
+) -> None:
+    """Let a run go on that waits: for a word about a call of unknown outcome, or for an answer."""
+    from quarterdeck.errors import UsageError
+
+    from .output import emit
+
+    given = [word for word, wanted in (("repeat", repeat), ("skip", skip), ("fail", fail)) if wanted]
+    if len(given) + bool(answer) != 1:
+        raise UsageError("give exactly one of --repeat, --skip, --fail and --answer")
+    found = _ask("GET", f"/{_part(run)}/events")
+    asked = next((event for event in reversed(_events(found)) if event.kind == "waiting"), None)
+    step = asked.step if asked is not None else 0
+    data = {"action": given[0]} if given else {"text": answer}
+    emit(f"run {_ask('POST', f'/{_part(run)}/answer', {'step': step, 'data': data})['id']} goes on\n")
+
+
+@group.command()
+def retry(run: Ident, step: Step = 1) -> None:
+    """Make a run again that has ended: the steps before --step stay as they were."""
+    _again(run, "retry", step)
+
+
+@group.command()
+def fork(run: Ident, step: Step = 1) -> None:
+    """The same in a conversation of its own that branches off before --step."""
+    _again(run, "fork", step)
+
+
+def _again(run: str, how: str, step: int) -> None:
+    from .output import emit
+
+    made = _ask("POST", f"/{_part(run)}/{how}", {"step": step})
+    emit(f"run {made['id']} begun; see: qd run show {made['id']}\n")
+
+
+def _ask(method: str, path: str, body: Any = None) -> dict[str, Any]:
+    from .rest import control_plane
+
+    return control_plane(method, f"/v1/runs{path}", body)
+
+
+def _events(found: dict[str, Any]) -> list[Event]:
+    import msgspec
+
+    from quarterdeck.snapshot.runs import Event
+
+    return msgspec.convert(found["events"], list[Event])
+
+
+def _clean(value: Any, redaction: Any) -> Any:
+    """Raw data, without what may not be shown; arguments and results alike."""
+    import msgspec
+
+    if isinstance(value, dict):
+        return {k: _clean(v, redaction) if k != "arguments" else _hidden(v, redaction) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_clean(item, redaction) for item in value]
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return msgspec.json.encode(_hidden(msgspec.json.decode(value), redaction)).decode()
+        except (msgspec.DecodeError, RecursionError):
+            return value
+    return value
+
+
+def _hidden(value: Any, redaction: Any) -> Any:
+    import msgspec
+
+    return msgspec.json.decode(redaction.recorded(msgspec.json.encode(value)))
+
+
+def _line(event: Event) -> str:
+    from datetime import datetime
+
+    data, when = event.data, datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S")
+    said = {
+        "leased": lambda: f"at {data['replica']}",
+        "model.result": lambda: str(data["message"].get("content") or "")[:100],
+        "tool.intent": lambda: data["name"],
+        "tool.result": lambda: f"{data['name']} {'failed' if data.get('failed') else 'done'}",
+        "waiting": lambda: data["reason"],
+        "answer": lambda: f"by {data.get('by', '?')}",
+        "cancel": lambda: f"by {data.get('by', '?')}",
+        "final": lambda: str(data.get("text", ""))[:100],
+    }.get(event.kind)
+    if event.kind == "checkpoint":
+        return ""
+    step = f"{event.step}." if event.step else "-"
+    return f"{when} {step:>4} {event.kind:<13} {said() if said is not None else ''}".rstrip()
+
+
+def _row(run: dict[str, Any]) -> list[str]:
+    from time import time
+
+    from quarterdeck.apiserver.crd.columns import human_duration
+
+    summary = run["summary"]
+    said = " ".join(summary.get("text", "").split())
+    return [
+        run["id"], run["agent"], run["user"], run["state"], run["reason"] or "-", str(summary.get("steps", 0)),
+        str(summary.get("toolCalls", 0)), human_duration(int(time() - run["createdAt"])), said[:40],
+    ]  # fmt: skip
+
+
+def _formatted(value: Any, output: str) -> str:
+    from quarterdeck.errors import UsageError
+
+    from .output import to_json, to_yaml
+
+    if output not in ("json", "yaml"):
+        raise UsageError(f"--output={output}: must be json or yaml")
+    return to_json(value) if output == "json" else to_yaml(value)
+
+
+def _part(text: str) -> str:
+    from .local import part
+
+    return part(text)
