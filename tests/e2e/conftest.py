@@ -1,4 +1,4 @@
-"""One platform for the whole session, with the seed's manifests applied.
+"""One platform for the whole package, with the seed's manifests applied.
 
 Every test runs against the embedded platform and, where its module is listed in :data:`REAL`, against a real control
 plane on which helm installed the charts. ``QUARTERDECK_E2E=embedded`` or ``real`` picks one of them.
@@ -41,10 +41,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = [pytest.param("embedded")] if chosen in ("", "embedded") else []
     if module in REAL and chosen in ("", "real"):
         found.append(pytest.param("real", marks=marks))
-    metafunc.parametrize("platform", found, indirect=True, scope="session")
+    metafunc.parametrize("platform", found, indirect=True, scope="package")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """The real ``qd up``, or a cluster."""
     with ExitStack() as stack:
@@ -60,7 +60,7 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
             print(f"\n{request.param}: {name}: {value:.1f} s")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def seed(platform: Platform) -> Platform:
     """The platform with everything of ``examples/seed`` applied and the datetime pair Ready."""
     began = time.monotonic()

@@ -110,20 +110,20 @@ def said(task: Json) -> str:
     return " ".join(str(part.get("text", "")) for part in parts)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Iterator[ModelDouble]:
     double = ModelDouble()
     yield double
     double.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform() -> Iterator[Platform]:
     with embedded(build=False) as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def faulty(platform: Platform, model: ModelDouble) -> Platform:
     """The platform with MCPServer ``faulty`` and Agent ``victim``, whose model is the double."""
     platform.apply(*server_manifests("faulty"), *model_manifests("double", model.base_url))
