@@ -23,6 +23,7 @@ from .a2a.store import A2aState
 from .app import build
 from .config import load
 from .credentials import WorkloadToken
+from .journal.client import JournalClient
 from .model import ChatModel
 from .runs import Runs
 from .toolbox import Toolbox
@@ -53,7 +54,7 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
     toolbox = Toolbox(pool, config, token.headers)
     model = ChatModel(pool, config.model, token.headers)
     state = A2aState(pool, control_plane, token.headers)
-    runs = Runs(config, model, toolbox, state)
+    runs = Runs(config, model, toolbox, state, JournalClient(pool, control_plane, token.headers))
 
     agent_card = AgentCard(card, grpc_port=grpc_port, extended=tool_skills(config), signer=state.sign)
     core = Core(runs, state, agent_card)
