@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import pod_token
-from fixtures.tck_agent.serving import gateway_in_front, serving
+
+from fixtures.tck_agent.serving import gateway_in_front, pod_token, serving
 
 CLIENT = Path(__file__).parent / "peers" / "client_03.py"
-UV = ("uv", "run", "--isolated", "--no-project", "--with", "a2a-sdk[http-server]==0.3.26", "python", str(CLIENT))
+UV = (
+    str(Path(sys.executable).with_name("uv")),
+    "run",
+    "--isolated",
+    "--no-project",
+    "--with",
+    "a2a-sdk[http-server]==0.3.26",
+    "python",
+    str(CLIENT),
+)
 
 
 @pytest.mark.slow

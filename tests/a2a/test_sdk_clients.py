@@ -11,8 +11,7 @@ import pytest
 from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 from a2a.types import a2a_pb2 as pb
 
-from conftest import pod_token
-from fixtures.tck_agent.serving import gateway_in_front, serving
+from fixtures.tck_agent.serving import gateway_in_front, pod_token, serving
 
 
 def message(prefix: str, **more: Any) -> pb.SendMessageRequest:
