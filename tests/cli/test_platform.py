@@ -83,7 +83,7 @@ def test_chat_keeps_its_session(platform: Run) -> None:
         (["agent", "invoke", "datetime-agent", " "], 2, "the question is empty"),
         (["tools", "call", "datetime-agent-mcp", "get_tim"], 2, "did you mean get_time?"),
         (["tools", "call", "datetime-agent-mcp", "get_time", "--arg", "x=1"], 2, "takes no arguments"),
-        (["tools", "list", "nosuch"], 1, "qd get mcpservers,remotemcpservers -A"),
+        (["tools", "list", "nosuch"], 1, "qd get mcpservers,remotemcpservers,virtualservers -A"),
         (["logs", "nosuch"], 1, 'pods "nosuch" not found'),
         (["logs"], 2, "name a Pod"),
     ],

@@ -42,7 +42,8 @@ def agents(ctx: typer.Context, incomplete: str) -> list[str]:
 def servers(ctx: typer.Context, incomplete: str) -> list[str]:
     base = f"namespaces/{_namespace(ctx)}"
     names = _names(f"/apis/kagent.dev/v1alpha1/{base}/mcpservers")
-    return _matching(names + _names(f"/apis/kagent.dev/v1alpha2/{base}/remotemcpservers"), incomplete)
+    names += _names(f"/apis/kagent.dev/v1alpha2/{base}/remotemcpservers")
+    return _matching(names + _names(f"/apis/quarterdeck.dev/v1alpha1/{base}/virtualservers"), incomplete)
 
 
 def kinds(incomplete: str) -> list[str]:

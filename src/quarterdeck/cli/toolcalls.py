@@ -194,7 +194,7 @@ def _with_client(server: str, namespace: str, limit: float, work: Callable[[McpC
             if server and _NOT_SERVED in str(error):
                 raise NotFound(
                     f"MCP server {namespace}/{server} is not served by the gateway; "
-                    "see which there are: qd get mcpservers,remotemcpservers -A"
+                    "see which there are: qd get mcpservers,remotemcpservers,virtualservers -A"
                 ) from error
             if error.code == APPROVAL_REQUIRED:
                 raise NeedsApproval(str(error)) from error

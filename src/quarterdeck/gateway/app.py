@@ -44,6 +44,7 @@ from .mcp.endpoint import McpEndpoint
 from .mcp.keys import KeyFile
 from .mcp.pinned import tools_handler
 from .mcp.session import SessionSealer
+from .mcp.virtual import tell_changes
 from .oauth.service import SignInService
 from .options import Address, Options
 from .pins import PinBook
@@ -216,6 +217,7 @@ class Gateway:
         table.authorizer.revocations = self.revocations
         self._pins.apply(snapshot, table.targets.values())
         self.permits.use(snapshot)
+        tell_changes(self._router.table.groups, table.groups, self.upstreams.held)
         self._router.table = table
         for server in self._servers:
             server.forget()

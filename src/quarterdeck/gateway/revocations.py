@@ -131,6 +131,7 @@ class Revocations:
         """Why something open must end."""
         kind, label = opened.target
         found = self._find({"a2a": "agent", "mcp": "server"}.get(kind, ""), label)
+        found = found or self._find("server", _through(opened))
         return _denial(found) if found is not None else self.refusal(opened.principal)
 
     def _find(self, kind: str, subject: str) -> Revocation | None:
@@ -202,6 +203,12 @@ def _names(principal: Principal) -> Iterable[str]:
     subject = principal.claims.get("sub")
     if isinstance(subject, str):
         yield subject
+
+
+def _through(opened: Open) -> str:
+    """The virtual server by which a call came; empty for all others."""
+    view = getattr(getattr(getattr(opened, "call", None), "group", None), "view", None)
+    return view.label if view is not None else ""
 
 
 def _denial(revocation: Revocation | None) -> Decision | None:

@@ -297,19 +297,43 @@ async def test_the_short_path_is_a_servers_of_that_name_where_there_is_one(bare:
     assert gone.status == 404
 
 
-async def test_changes_of_a_list_are_passed_on(bare: Rig) -> None:
+async def test_changes_of_a_list_are_passed_on_and_those_of_the_view_are_told(bare: Rig) -> None:
     one = Upstream("one")
     async with running(one):
         bare.gateway.use(serving(virtual(chosen(one), tools=(SAY,)), one))
         client = await connected(bare)
         stream = messages(await client.post(None, "GET"))
+        body, headers = modern("subscriptions/listen", notifications={"toolsListChanged": True})
+        subscribed = messages(await bare.request(PATH, body, headers=headers, listener="local"))
+        assert (await anext(subscribed))["method"] == "notifications/subscriptions/acknowledged"
         news = asyncio.ensure_future(anext(stream))
         async with asyncio.timeout(5):
             while not one.streams:
                 await asyncio.sleep(0.01)
             await one.push({"method": "notifications/tools/list_changed"})
             assert (await news)["method"] == "notifications/tools/list_changed"
+            bare.gateway.use(serving(virtual(chosen(one), tools=(SAY,)), one))  # nothing is new
+            bare.gateway.use(serving(virtual(chosen(one), tools=(tool("told"),)), one))
+            told = [await anext(stream), await anext(subscribed)]
+        assert [each["method"] for each in told] == ["notifications/tools/list_changed"] * 2
+        assert names(await client.call("tools/list")) == ["told"], "in the same session"
         await stream.aclose()
+        await subscribed.aclose()
+
+
+async def test_a_call_in_flight_ends_when_the_virtual_server_is_revoked(bare: Rig, one: Upstream) -> None:
+    one.tools = [{"name": "hang", "inputSchema": {"type": "object"}}]
+    view = virtual(chosen(one))
+    bare.gateway.use(serving(view, one))
+    body, headers = modern("tools/call", name="hang", arguments={})
+    asked = asyncio.ensure_future(bare.request(PATH, body, headers=headers, listener="local"))
+    async with asyncio.timeout(5):
+        while not one.holding:
+            await asyncio.sleep(0.01)
+        ban = Revocation("r1", "server", "kagent/support", "stolen", "ops", 1.0)
+        bare.gateway.use(serving(view, one, revocations=(ban,)))
+        answer = [message async for message in messages(await asked)][-1]
+    assert "revoked" in answer["error"]["message"]
 
 
 async def test_questions_of_a_server_reach_the_client_through_it(bare: Rig, one: Upstream) -> None:

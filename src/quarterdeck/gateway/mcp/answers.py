@@ -27,6 +27,7 @@ EVENTS: list[Header] = [
     (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]  # fmt: skip
+TOOLS_CHANGED = "notifications/tools/list_changed"
 KEEP_ALIVE = 15.0
 """Seconds between comments on a stream that is silent: intermediaries cut silent ones."""
 GONE = "the client closed the connection"

@@ -17,10 +17,9 @@ from quarterdeck.mcptypes import jsonrpc
 from quarterdeck.wire import sse
 from quarterdeck.wire.http import Disconnected
 
-from ..policy.principal import Principal
 from ..upstream import Upstreams
 from . import client, ids
-from .answers import EVENTS, KEEP_ALIVE, Answers, departure, first
+from .answers import EVENTS, KEEP_ALIVE, TOOLS_CHANGED, Answers, departure, first
 from .call import McpCall
 from .conversation import Conversation
 from .groups import Member
@@ -38,11 +37,11 @@ _RETRY = 1.0
 class MergedStream:
     """One per session, in the process that owns it. ``close`` ends it; so does a client that stays away."""
 
-    def __init__(
-        self, session: ClientSession, members: list[Member], principal: Principal, upstreams: Upstreams
-    ) -> None:
-        self.principal = principal
-        self.target = ("", "")
+    def __init__(self, session: ClientSession, members: list[Member], call: McpCall, upstreams: Upstreams) -> None:
+        """``call``: that which asked for it first."""
+        self.principal = call.principal
+        self.group = call.group
+        self.target = ("", "") if call.group.view is None else ("mcp", call.group.view.label)
         self._session = session
         self._upstreams = upstreams
         self._kept: deque[tuple[int, bytes]] = deque()
@@ -106,6 +105,10 @@ class MergedStream:
         if self._session.stream is self:
             self._session.stream = None
         self._upstreams.held.discard(self)
+
+    def changed(self) -> None:
+        """The tools of its virtual server are others now."""
+        self._put(jsonrpc.notification(TOOLS_CHANGED, {}))
 
     def give_up(self, error: Exception) -> None:
         """The gateway ends the stream."""

@@ -455,7 +455,7 @@ class Multiplexer:
             call.version = client.links[name].version.encode()
             return self._run(call)
         if client.stream is None:
-            client.stream = MergedStream(client, self._allowed(call), call.principal, self._upstreams)
+            client.stream = MergedStream(client, self._allowed(call), call, self._upstreams)
         return client.stream.serve(call, own, self._answers)
 
     def _spawn(self, coroutine: Later) -> None:

@@ -21,14 +21,14 @@ from quarterdeck.wire.http import Disconnected
 
 from ..upstream import Upstreams
 from . import naming, newer
-from .answers import EVENTS, Answers, departure, event, first, soon
+from .answers import EVENTS, TOOLS_CHANGED, Answers, departure, event, first, soon
 from .call import McpCall
 from .client import Link
 from .conversation import Conversation
 from .groups import Member
 
 FLAGS = {
-    "notifications/tools/list_changed": "toolsListChanged",
+    TOOLS_CHANGED: "toolsListChanged",
     "notifications/prompts/list_changed": "promptsListChanged",
     "notifications/resources/list_changed": "resourcesListChanged",
 }
@@ -47,7 +47,8 @@ class Subscription:
     def __init__(self, call: McpCall, upstreams: Upstreams, answers: Answers) -> None:
         self.principal = call.principal
         self.target = ("mcp", call.server)
-        self._call = call
+        self.call = call
+        self.group = call.group
         self._upstreams = upstreams
         self._answers = answers
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(256)
@@ -64,9 +65,13 @@ class Subscription:
         if not self._over.done():
             self._over.set_result(None)
 
+    def changed(self) -> None:
+        """The tools of its virtual server are others now."""
+        self._notify(TOOLS_CHANGED, {})
+
     async def serve(self, sources: list[tuple[Member, Source]]) -> None:
         """Until the client leaves. Raises UpstreamError, TimedOut, RpcError before the stream has begun."""
-        exchange = self._call.exchange
+        exchange = self.call.exchange
         wanted: list[tuple[Member, Source, list[str]]] = [(m, s, self._uris_of(m)) for m, s in sources]
         ends: list[Callable[[], None]] = []
         self._upstreams.held.add(self)
@@ -88,12 +93,12 @@ class Subscription:
             for end in ends:
                 end()
             if exchange.started:
-                self._answers.finish(self._call, "ok", 200)
+                self._answers.finish(self.call, "ok", 200)
 
     def _uris_of(self, member: Member) -> list[str]:
         """The member's resources among those wanted that the caller may subscribe to."""
-        found = [(uri, self._call.group.uri_in(uri)) for uri in self._uris]
-        call = self._call
+        found = [(uri, self.call.group.uri_in(uri)) for uri in self._uris]
+        call = self.call
         return [
             owner[1]
             for uri, owner in found
@@ -117,7 +122,7 @@ class Subscription:
 
     async def _follow(self, member: Member, link: Link, uris: list[str], tell: Tell) -> None:
         filter_: dict[str, Any] = dict.fromkeys(self._flags, True) | ({"resourceSubscriptions": uris} if uris else {})
-        lane = member.route.lane(self._call.principal)
+        lane = member.route.lane(self.call.principal)
         while True:
             with contextlib.suppress(UpstreamError, TimedOut, *MALFORMED):
                 async for message in newer.changes(member.route, lane, link, filter_):
@@ -137,12 +142,16 @@ class Subscription:
             if message.method != "notifications/resources/updated" or params.get("uri") not in uris:
                 return
             params["uri"] = member.uri_out(str(params["uri"]))
-        elif flag not in self._flags:
+        self._notify(message.method, params)
+
+    def _notify(self, method: str, params: dict[str, Any]) -> None:
+        flag = FLAGS.get(method)
+        if flag is not None and flag not in self._flags:
             return
         meta = params.get("_meta")
         params["_meta"] = {**(meta if isinstance(meta, dict) else {}), protocol.META_SUBSCRIPTION: self._identity}
         with contextlib.suppress(asyncio.QueueFull):  # a client that does not read loses notices, as told
-            self._queue.put_nowait(jsonrpc.notification(message.method, params))
+            self._queue.put_nowait(jsonrpc.notification(method, params))
 
     def _acknowledgement(self, uris: list[str]) -> bytes:
         honored: dict[str, Any] = dict.fromkeys(self._flags, True)

@@ -8,7 +8,7 @@ Pins are held to what the server itself lists, and calls are recorded by both na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +28,9 @@ from . import naming
 from .answers import JSON, sight
 from .call import McpCall
 from .groups import McpGroup, Member
+from .merged import MergedStream
 from .route import Lane, McpRoute
+from .subscriptions import Subscription
 
 if TYPE_CHECKING:
     from ..pins import Pins
@@ -200,7 +202,8 @@ class View:
             result["_meta"] = {**result.get("_meta", {}), protocol.META_SERVER_INFO: info}
         capabilities: dict[str, Any] = result.get("capabilities") or {}
         absent = {"prompts", "resources"} - self._kinds
-        result["capabilities"] = {k: v for k, v in capabilities.items() if k not in absent}
+        told = {"tools": {**(capabilities.get("tools") or {}), "listChanged": True}}
+        result["capabilities"] = {k: v for k, v in capabilities.items() if k not in absent} | told
         return result
 
 
@@ -266,6 +269,15 @@ class VirtualGroup(McpGroup):
     def _member(self, server: str, own: str) -> tuple[Member, str] | None:
         member = self.by_name.get(server)
         return (member, own) if member is not None else None
+
+
+def tell_changes(before: Mapping[str, McpGroup], after: Mapping[str, McpGroup], held: Iterable[object]) -> None:
+    """Clients that listen to a virtual server are told when another configuration shows other tools."""
+    for stream in list(held):
+        if isinstance(stream, MergedStream | Subscription) and stream.group.view is not None:
+            old, new = before.get(stream.group.key), after.get(stream.group.key)
+            if old is not None and new is not None and old.edition != new.edition:
+                stream.changed()
 
 
 class _Fill:
