@@ -72,9 +72,9 @@ class Who:
             raise Forbidden("not that gateway")
         return GATEWAY, ""
 
-    async def person(self, authorization: str, verb: str, resource: str) -> Caller:
+    async def person(self, authorization: str, verb: str, resource: str, namespace: str = "") -> Caller:
         if authorization != "Bearer root":
-            raise Forbidden(f"cannot {verb} {resource}")
+            raise Forbidden(f"cannot {verb} {resource} in {namespace or 'all namespaces'}")
         return Caller("root", (), None)
 
 

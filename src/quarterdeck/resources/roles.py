@@ -24,7 +24,7 @@ _GOVERNING = frozenset({"approvalpolicies"})
 _GATEWAY_API = "gateway.networking.k8s.io"
 _ROUTING = ("gateways", "grpcroutes", "httproutes")
 """Kinds of Gateway API within a namespace; with ``referencegrants``, which have no status."""
-_KEPT = ("auditcheckpoints", "revocations", "status", "toolpins")
+_KEPT = ("auditcheckpoints", "revocations", "runs", "status", "toolpins")
 """What the management API keeps and asks the API server about; no kinds."""
 
 
@@ -65,7 +65,8 @@ def _write() -> list[dict[str, Any]]:
             rules.append(_rule(group, written, _WRITE))
         if scaled := [f"{plural}/scale" for plural, scale in kinds if scale]:
             rules.append(_rule(group, scaled, ("patch", "update")))
-    return [*rules, _rule(_GATEWAY_API, [*_ROUTING, "referencegrants"], _WRITE)]
+    runs = _rule(_OURS, ("runs",), ("create", "update"))  # start, answer, cancel, retry, fork
+    return [*rules, _rule(_GATEWAY_API, [*_ROUTING, "referencegrants"], _WRITE), runs]
 
 
 def _govern() -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
-from quarterdeck.errors import BadRequest, Forbidden, QuarterdeckError, Unauthorized
+from quarterdeck.errors import BadRequest, Forbidden, NotFound, QuarterdeckError, Unauthorized
 from quarterdeck.snapshot.conversation import new_id
 from quarterdeck.snapshot.runs import FINAL, Event
 from quarterdeck.wire import sse
@@ -94,8 +94,8 @@ class RunsApi:
     # -- of agent hosts
     async def create(self, call: Call) -> Answer:
         """Of an agent: ``{user, session, task, message, replica}``; of a person: ``{agent, text, session?}``."""
-        who = await self._who(call, "create")
         body = call.body()
+        who = await self._who(call, "create", str(body.get("agent", "")).partition("/")[0])
         if who.agent:
             user, session, task = (str(call.text(body, key, required=True)) for key in ("user", "session", "task"))
             new = NewRun(
@@ -168,8 +168,8 @@ class RunsApi:
 
     # -- of people, and of agents on their own
     async def list(self, call: Call) -> Answer:
-        who = await self._who(call, "list")
         query = call.query
+        who = await self._who(call, "list", query.get("agent", "").partition("/")[0])
         agent = who.agent or query.get("agent", "")
         states = [state for state in query.get("state", "").split(",") if state]
         limit = min(_number(query.get("limit", "100"), "limit"), _MOST)
@@ -179,13 +179,12 @@ class RunsApi:
         return Answer({"runs": [shown(row) for row in rows]})
 
     async def get(self, call: Call) -> Answer:
-        who = await self._who(call, "get")
-        return Answer(shown(await self._store.run(call.parameters["id"], who.own)))
+        _, row = await self._of(call, "get")
+        return Answer(shown(row))
 
     async def events(self, call: Call) -> Answer | None:
         """``?after=``: later ones only; ``?watch``: as server-sent events, until the run has ended or waits."""
-        who = await self._who(call, "get")
-        row = await self._store.run(call.parameters["id"], who.own)
+        _, row = await self._of(call, "get")
         last = call.header(b"last-event-id")
         after = _number(last or call.query.get("after", "0"), "after")
         if "watch" not in call.query:
@@ -196,16 +195,15 @@ class RunsApi:
 
     async def answer(self, call: Call) -> Answer:
         """``{step, data}``: what the run waits for."""
-        who = await self._who(call, "update")
+        who, row = await self._of(call, "update")
         body = call.body()
-        row = await self._store.run(call.parameters["id"], who.own)
         step = _whole(body.get("step"), "step")
         answered = await self._store.answer(row["id"], step, _object(body, "data"), who.name)
         return Answer(shown(answered))
 
     async def cancel(self, call: Call) -> Answer:
-        who = await self._who(call, "update")
-        return Answer(shown(await self._store.cancel(call.parameters["id"], who.name, who.own)))
+        who, row = await self._of(call, "update")
+        return Answer(shown(await self._store.cancel(row["id"], who.name)))
 
     async def retry(self, call: Call) -> Answer:
         """``{step}``: steps before it stay as they were, it and all later ones are made anew."""
@@ -219,17 +217,33 @@ class RunsApi:
 
     # -- inside
     async def _of_step(self, call: Call) -> tuple[_Who, Row, int]:
-        who = await self._who(call, "create")
-        row = await self._store.run(call.parameters["id"], who.own)
+        who, row = await self._of(call, "create")
         return who, row, _whole(call.body().get("step", 1), "step")
 
-    async def _who(self, call: Call, verb: str) -> _Who:
-        """A Pod of an agent, or a person who may do this to ``runs``. Raises Unauthorized, Forbidden."""
+    async def _of(self, call: Call, verb: str) -> tuple[_Who, Row]:
+        """Who asks, and the run: an agent's own, or of an agent in a namespace where a person may do that.
+
+        Raises NotFound for what an agent does not own, Forbidden for people who may not.
+        """
+        ident = call.parameters["id"]
+        try:
+            row = await self._store.run(ident)
+        except NotFound:
+            await self._who(call, verb, "")  # who may see nothing learns nothing of what there is
+            raise
+        who = await self._who(call, verb, row["agent"].partition("/")[0])
+        return who, await self._store.run(ident, who.own)
+
+    async def _who(self, call: Call, verb: str, namespace: str) -> _Who:
+        """A Pod of an agent, or a person who may do this to ``runs`` in a namespace; everywhere when none is given.
+
+        Raises Unauthorized, Forbidden.
+        """
         authorization = call.header(b"authorization")
         try:
             caller = await self._identity.workload(authorization)
         except Unauthorized:
-            return _Who((await self._identity.person(authorization, verb, "runs")).name)
+            return _Who((await self._identity.person(authorization, verb, "runs", namespace)).name)
         if caller.agent is None:
             raise Forbidden(f"{caller.name} is no agent's Pod; only Pods that an Agent owns may use this API")
         return _Who(f"agent:{caller.agent}", caller.agent)
