@@ -24,6 +24,7 @@ Origin = tuple[str, int, bool]
 
 
 _HEADER_LIMIT = 256 * 1024  # bytes of one response head
+_FLOOD = 64 * 1024  # bytes of one read after which others come first
 
 
 class Sink(Protocol):
@@ -93,6 +94,16 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     # -- asyncio.Protocol
+    def _take_turns(self) -> None:
+        """Read on after others were served: libuv reads a peer that floods us 32 times in a row, 8 MB."""
+        if not (self.closed or self._paused):
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if not (self.closed or self._paused):
+            self.transport.resume_reading()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of asyncio's
 
@@ -114,6 +125,8 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
             if fresh and self._lasting:
+        if len(data) >= _FLOOD:
+            self._take_turns()
                 head = Head(self._headers, status=self._parser.get_status_code())
                 self.pool.seen.keep(data, self._body_bytes, head)
         except httptools.HttpParserUpgrade as upgrade:
