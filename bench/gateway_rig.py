@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -148,9 +149,18 @@ def snapshot(behind: dict[str, tuple[int, int]], keys: ECKey) -> s.Snapshot:
     )  # fmt: skip
 
 
+def many_files() -> None:
+    """Let this process and what it starts have as many files open as ten thousand idle sessions need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, 65_536)
+    with contextlib.suppress(ValueError, OSError):  # only root may have more than the machine grants
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+
+
 @contextlib.asynccontextmanager
 async def rig(command: Path, workers: int = 0) -> AsyncIterator[Rig]:
     """The real gateway process in front of the upstreams. ``workers`` as the flag; 0: its default."""
+    many_files()
     key = ECKey.generate_key("P-256", {"kid": "k", "alg": "ES256"})
     later = int(time.time()) + 3600
     workload = _token(

@@ -86,8 +86,9 @@ func session(addr, path, first, common string) (net.Conn, error) {
 			}
 		}
 	}
-	if _, err = io.CopyN(io.Discard, reader, int64(length)); err != nil || id == "" {
-		return nil, fmt.Errorf("no session (%v)", err)
+	body := make([]byte, length)
+	if _, err = io.ReadFull(reader, body); err != nil || id == "" {
+		return nil, fmt.Errorf("no session: %.300s (%v)", body, err)
 	}
 	request := fmt.Sprintf("GET %s HTTP/1.1\r\n%smcp-session-id: %s\r\naccept: text/event-stream\r\n\r\n", path, common, id)
 	if _, err = io.WriteString(conn, request); err != nil {

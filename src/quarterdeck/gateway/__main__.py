@@ -38,12 +38,22 @@ async def serve(options: Options) -> None:
     await gateway.stop()
 
 
+def _raise_limits() -> None:
+    """As many open files as the machine grants: each client takes one, and one behind the gateway."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> int:
     """Exit code 0 after a drained stop, else that of the error."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         options = parse(sys.argv[1:])
         configure(options.log_level, options.log_format)
+        if sys.platform != "win32":
+            _raise_limits()
         if options.workers > 1:
             from .workers.supervisor import supervise
 

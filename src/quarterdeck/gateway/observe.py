@@ -48,7 +48,8 @@ class Observer:
         self._redaction = redaction
         self._access = access
         self._tracer = tracer
-        self._told = access is not None or tracer is not None
+        self.tells = access is not None or tracer is not None
+        """Whether anybody is told of calls besides audit log and metrics."""
         self.registry = registry
         self.ids = Ids()
         self.ledger = Ledger()
@@ -118,7 +119,7 @@ class Observer:
         if denied:
             self._denied.labels(call.kind, call.server, call.principal.agent).value += 1
         self.audit.append(self._record(call, outcome, status, elapsed, detail))
-        if self._told:
+        if self.tells:
             self._tell(call, outcome, status, elapsed, detail)
 
     def _record(self, call: Call, outcome: Outcome, status: int, elapsed: float, detail: str) -> Record:

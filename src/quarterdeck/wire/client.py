@@ -17,7 +17,7 @@ import httptools
 
 from quarterdeck.errors import TimedOut, UpstreamError
 
-from .seen import Head, Header, Seen
+from .seen import NAMES, Head, Header, Seen
 
 Origin = tuple[str, int, bool]
 """host, port, TLS; a host starting with ``/`` is a unix socket path."""
@@ -48,6 +48,12 @@ class Switching(Sink, Protocol):
 class ClientConnection(asyncio.Protocol):
     """One connection to an origin; carries one exchange at a time."""
 
+    __slots__ = (
+        "_body_bytes", "_got_bytes", "_head_only", "_header_bytes", "_headers", "_lasting", "_parser", "_paused",
+        "_sink", "_switched", "_told", "_until_eof", "_upgrade", "closed", "idle_since", "origin", "pool", "reused",
+        "transport",
+    )  # fmt: skip
+
     def __init__(self, pool: Pool, origin: Origin) -> None:
         self.pool = pool
         self.origin = origin
@@ -63,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._body_bytes = 0
         self._lasting = False  # whether the head just parsed may be remembered
+        self._told = False  # whether the sink was told the head
         self._got_bytes = False
         self._head_only = False
         self._upgrade = False
@@ -87,13 +94,6 @@ class ClientConnection(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
 
-    def abort(self) -> None:
-        """Give the exchange up; the connection cannot be reused."""
-        self._sink = None
-        self.closed = True
-        self.transport.abort()
-
-    # -- asyncio.Protocol
     def _take_turns(self) -> None:
         """Read on after others were served: libuv reads a peer that floods us 32 times in a row, 8 MB."""
         if not (self.closed or self._paused):
@@ -104,6 +104,13 @@ class ClientConnection(asyncio.Protocol):
         if not (self.closed or self._paused):
             self.transport.resume_reading()
 
+    def abort(self) -> None:
+        """Give the exchange up; the connection cannot be reused."""
+        self._sink = None
+        self.closed = True
+        self.transport.abort()
+
+    # -- asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of asyncio's
 
@@ -118,6 +125,8 @@ class ClientConnection(asyncio.Protocol):
         if self._sink is None:
             self.transport.abort()  # bytes nobody asked for: the peer is not in step
             return
+        if len(data) >= _FLOOD:
+            self._take_turns()
         fresh = not (self._got_bytes or self._head_only or self._upgrade)
         self._got_bytes = True
         if fresh and self._known(data, self._sink):
@@ -125,10 +134,10 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
             if fresh and self._lasting:
-        if len(data) >= _FLOOD:
-            self._take_turns()
                 head = Head(self._headers, status=self._parser.get_status_code())
                 self.pool.seen.keep(data, self._body_bytes, head)
+            elif self._told:
+                self._headers = []
         except httptools.HttpParserUpgrade as upgrade:
             sink = self._sink
             if self._upgrade and self._parser.get_status_code() == 101:
@@ -170,6 +179,7 @@ class ClientConnection(asyncio.Protocol):
         self._header_bytes = 0
         self._body_bytes = 0
         self._lasting = False
+        self._told = False
         self._until_eof = False
         if self._sink is None:  # a second response to one request: the peer is not in step
             self.closed = True
@@ -180,7 +190,7 @@ class ClientConnection(asyncio.Protocol):
         if self._header_bytes > _HEADER_LIMIT:
             self._fail(f"{self.origin[0]}:{self.origin[1]} sent a response head larger than {_HEADER_LIMIT} bytes")
             return
-        self._headers.append((name.lower(), value))
+        self._headers.append((NAMES.get(name) or name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -189,6 +199,7 @@ class ClientConnection(asyncio.Protocol):
             self._until_eof = status not in (204, 304) and not any(
                 name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers
             )
+            self._told = True
             sink.on_head(status, self._headers)
             if (
                 self._head_only and self._sink is sink

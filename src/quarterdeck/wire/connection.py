@@ -10,7 +10,7 @@ import httptools
 
 from .exchange import Exchange, Header
 from .limits import Disconnected
-from .seen import Head
+from .seen import NAMES, Head
 from .status import refusal
 
 if TYPE_CHECKING:
@@ -20,43 +20,52 @@ _HIGH_WATER = 256 * 1024
 _FRAMING = 1024 * 1024
 """Bytes of chunk extensions and trailers that a request may have besides 16 for each byte of its body."""
 _BLANKS = (b" ", b"\t")
+_NOTHING: Any = ()
+"""What connections have in place of lists that are empty: nobody can add to it by mistake."""
 _CORK = 64 * 1024  # bytes of a streamed response gathered before they are written in the middle of a loop iteration
 
 
 class ServerConnection(asyncio.Protocol):
-    """One accepted connection."""
+    """One accepted connection. Ten thousand of them may be idle: what is seldom needed is made when it is."""
+
+    __slots__ = (
+        "_backlog", "_between", "_body", "_body_bytes", "_chunk", "_corked", "_corked_bytes", "_current", "_ended",
+        "_exempt", "_head_bytes", "_header_limit", "_headers", "_held", "_hijacked", "_in_head", "_lasting",
+        "_metered", "_parser", "_partial", "_queue", "_received", "_refused", "_target", "_task", "_unsent",
+        "_upgraded", "_upgrading", "_waiting", "closed", "deadline", "peer", "server", "transport", "writable",
+    )  # fmt: skip
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
         self.peer: tuple[str, int] | None = None
         self.closed = False
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = None  # made when there is something to parse
         self._target = b""
-        self._headers: list[Header] = []
+        self._headers: list[Header] = _NOTHING
         self._head_bytes = 0  # received before the current chunk while the head is not complete
-        self._chunk = 0
+        self._chunk = 0  # bytes that the parser is being fed
         self._in_head = True
         self._between = True  # no byte of the next request has come
         self._lasting = False  # whether the head just parsed may be remembered
         self._header_limit = server.limits.header_bytes
-        self._body: list[bytes] = []
+        self._body: list[bytes] = _NOTHING
         self._body_bytes = 0
         self._metered = server.limits.bodies_bytes > 0
         self._held = 0  # bytes of bodies that count against that bound
         self._received = 0  # since the head of the current request was complete
         self._upgrading = False
         self._current: Exchange | None = None
-        self._queue: list[Exchange] = []
+        self._queue: list[Exchange] = _NOTHING
         self._task: asyncio.Task[None] | None = None
         self.deadline = 0.0  # loop time at which the connection is closed; 0 = none
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self.writable = True  # False while the client reads slower than we write
+        self._waiting: asyncio.Event | None = None  # of who waits for that to change
         self._refused = False
         self._upgraded: asyncio.Protocol | None = None
         self._hijacked = False
-        self._backlog: list[bytes] = []
-        self._corked: list[bytes] = []
+        self._backlog: list[bytes] = _NOTHING
+        self._corked: list[bytes] = _NOTHING
         self._corked_bytes = 0
         self._unsent = 0  # bytes the client had not taken when we last looked, while it is slow
         self._partial = False  # whether a part of the current response is on its way
@@ -69,7 +78,8 @@ class ServerConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         peer: Any = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and len(peer) >= 2:
-            self.peer = (str(peer[0]), int(peer[1]))
+            known = cast(tuple[str, int], peer)
+            self.peer = known if len(peer) == 2 else known[:2]
         self.server.opened(self)
         self._arm(self.server.limits.header_timeout)
 
@@ -83,8 +93,11 @@ class ServerConnection(asyncio.Protocol):
         if fresh and self._known(data):
             return
         self._chunk = len(data)
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
             if self._in_head:
                 self._head_bytes += self._chunk
                 if self._metered and self._target:
@@ -95,14 +108,15 @@ class ServerConnection(asyncio.Protocol):
                 self._received += self._chunk
                 if self._received > _FRAMING + 16 * self._body_bytes:
                     self._refuse(400, "malformed HTTP request: more framing than body")
-            if fresh and self._lasting and self._between:
-                method = self._parser.get_method().decode("ascii")
+            if fresh and self._lasting and self._between and self._headers:
+                method = parser.get_method().decode("ascii")
                 head = Head(self._headers, method=method, target=self._target)
                 self.server.seen.keep(data, self._body_bytes, head)
         except httptools.HttpParserUpgrade as upgrade:
             self._keep_for_upgrade(data[int(upgrade.args[0]) :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"malformed HTTP request: {error}")
+        self._chunk = 0
 
     def eof_received(self) -> bool:
         if self._upgraded is not None:
@@ -114,7 +128,7 @@ class ServerConnection(asyncio.Protocol):
         self._release()
         self._caught_up()
         self._disarm()
-        self._writable.set()
+        self._wake()
         if self._upgraded is not None:
             self._upgraded.connection_lost(exc)
         if self._current is not None:
@@ -123,12 +137,8 @@ class ServerConnection(asyncio.Protocol):
             self._task.cancel()
         self.server.lost(self)
 
-    @property
-    def writable(self) -> bool:
-        return self._writable.is_set()
-
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self.writable = False
         if not self._hijacked:
             self._fall_behind()
         if self._current is not None and self._current.flow is not None:
@@ -137,7 +147,7 @@ class ServerConnection(asyncio.Protocol):
             self._upgraded.pause_writing()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._wake()
         behind = self._unsent > 0
         self._caught_up()
         if self._current is not None and self._current.flow is not None:
@@ -167,7 +177,9 @@ class ServerConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # trailer fields are dropped: taken for headers they would get round whoever checked those (RFC 9110 §6.5.1)
         if self._in_head:  # llhttp leaves the white space after a value (RFC 9112 §5.1)
-            self._headers.append((name.lower(), value if value[-1:] not in _BLANKS else value.rstrip(b" \t")))
+            self._headers.append(
+                (NAMES.get(name) or name.lower(), value if value[-1:] not in _BLANKS else value.rstrip(b" \t"))
+            )
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -215,6 +227,12 @@ class ServerConnection(asyncio.Protocol):
         self._arrived(exchange)
 
     # -- what an Exchange calls
+    def rest(self) -> None:
+        """A response has begun that may take long: nothing is kept of the request that was parsed last."""
+        if self._between and not self._upgrading and not self._chunk:
+            self._parser = None
+            self._headers = self._body = _NOTHING
+
     def write(self, data: bytes) -> None:
         if self._corked:
             self.flush()
@@ -234,9 +252,11 @@ class ServerConnection(asyncio.Protocol):
 
     def cork(self, data: bytes) -> None:
         """Write together with what follows in this loop iteration: uvloop makes a system call of every write."""
-        if not self._corked:
+        if self._corked:
+            self._corked.append(data)
+        else:
             self.server.corked(self)
-        self._corked.append(data)
+            self._corked = [data]
         self._corked_bytes += len(data)
         if self._corked_bytes >= _CORK:
             self.flush()
@@ -252,7 +272,7 @@ class ServerConnection(asyncio.Protocol):
         if not self._corked:
             return
         data = b"".join(self._corked)
-        self._corked = []
+        self._corked = _NOTHING
         self._corked_bytes = 0
         if self.closed or self.transport.is_closing():
             return
@@ -280,7 +300,10 @@ class ServerConnection(asyncio.Protocol):
             self._close()
 
     async def drain(self) -> None:
-        await self._writable.wait()
+        while not (self.writable or self.closed):
+            if self._waiting is None:
+                self._waiting = asyncio.Event()
+            await self._waiting.wait()
         if self.closed:
             raise Disconnected("client closed the connection")
 
@@ -311,11 +334,11 @@ class ServerConnection(asyncio.Protocol):
         self.transport.resume_reading()
         self._current = None
         rest = b"".join(self._backlog)
-        self._backlog = []
+        self._backlog = _NOTHING
 
         def install(protocol: asyncio.Protocol) -> None:
             self._upgraded = protocol
-            late, self._backlog = self._backlog, []
+            late, self._backlog = self._backlog, _NOTHING
             for data in late:
                 protocol.data_received(data)
 
@@ -332,11 +355,19 @@ class ServerConnection(asyncio.Protocol):
         if self._upgraded is not None:
             self._upgraded.data_received(data)
         else:
+            if not self._backlog:
+                self._backlog = []
             self._backlog.append(data)
             if sum(map(len, self._backlog)) > _HIGH_WATER and not self._hijacked:
                 self.transport.pause_reading()
 
     # -- inside
+    def _wake(self) -> None:
+        self.writable = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.set()
+
     def _known(self, data: bytes) -> bool:
         """Take a whole request whose head was seen before."""
         at = data.find(b"\r\n\r\n")
@@ -369,6 +400,8 @@ class ServerConnection(asyncio.Protocol):
     def _arrived(self, exchange: Exchange) -> None:
         self._disarm()
         if self._current is not None or self._unsent:
+            if not self._queue:
+                self._queue = []
             self._queue.append(exchange)
             if len(self._queue) > 16:
                 self.transport.pause_reading()
@@ -435,7 +468,7 @@ class ServerConnection(asyncio.Protocol):
             return
         self._refused = True
         if self._current is not None:  # its response must not be broken into; the connection ends with it
-            self._queue.clear()
+            self._queue = _NOTHING
             self._current.keep_alive = False
             return
         self.write(refusal(status, *self.server.error_body(status, message)))

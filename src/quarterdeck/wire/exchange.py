@@ -160,6 +160,7 @@ class Exchange:
         self._chunked = not sized and not self.old
         parts.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
         self._connection.cork(b"".join(parts))
+        self._connection.rest()
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body, in this loop iteration. Raises Disconnected when the client is gone."""

@@ -26,6 +26,19 @@ VARYING = frozenset(name for _, name in _LINES)
 """Headers that tell requests apart and nothing else: what is remembered of a head is so whatever they say."""
 
 
+NAMES = {
+    spelled: name
+    for name in (
+        b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control", b"connection",
+        b"content-length", b"content-type", b"cookie", b"date", b"host", b"last-event-id", b"mcp-method", b"mcp-name",
+        b"mcp-protocol-version", b"mcp-session-id", b"origin", b"server", b"traceparent", b"transfer-encoding",
+        b"user-agent", b"vary", b"x-accel-buffering", b"x-request-id",
+    )
+    for spelled in (name, name.title())
+}  # fmt: skip
+"""Names of headers in their usual spellings, and the one of each that all messages share."""
+
+
 class Head:
     """The parsed head of requests (``method``, ``target``) or responses (``status``), without what varies."""
 

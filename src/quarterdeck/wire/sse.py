@@ -20,6 +20,8 @@ class Event:
 class SseParser:
     """Cuts a byte stream into events. ``limit`` bounds one event in bytes."""
 
+    __slots__ = ("_buffer", "_limit", "_scanned")
+
     def __init__(self, limit: int = 16 * 1024 * 1024) -> None:
         self._buffer = bytearray()
         self._scanned = 0

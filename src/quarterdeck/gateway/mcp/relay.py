@@ -32,6 +32,8 @@ _JSON = b"application/json"
 _ANOTHERS = "answered a request that it was not sent"
 """Clients hand answers on by their ids: one to a request of another server's would be taken for that server's."""
 _SSE = b"text/event-stream"
+_LARGE = frozenset({b"authorization", b"cookie", protocol.H_SESSION})
+_NONE: dict[bytes, bytes] = {}
 _MODES = {_JSON: _JSON, _SSE: _SSE}
 _CONTENT_JSON: Header = (b"content-type", _JSON)
 _JSON_HEADERS: list[Header] = [_CONTENT_JSON]
@@ -110,8 +112,18 @@ class McpRelay(Relay):
             self.give_up(UpstreamError(text))
         elif mode == _SSE and status == 200:
             self._parser = sse.SseParser(RESPONSE_LIMIT)
+            if self.call.method == "GET":
+                self._settle()
             self.exchange.start(200, [*_SSE_HEADERS, self.session_header] if self.session_header else _SSE_HEADERS)
             self.stream_to_client()
+
+    def _settle(self) -> None:
+        """A stream may stay open for ever: what led here is let go."""
+        call, exchange = self.call, self.exchange
+        exchange.admission = call.session = None
+        exchange.headers = []
+        kept = {k: v for k, v in call.headers.items() if k not in _LARGE} if self._observer.tells else _NONE
+        call.headers = exchange.context = kept
 
     def on_body(self, data: bytes) -> None:
         if self.finished:
