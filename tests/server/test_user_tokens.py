@@ -7,102 +7,29 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import select
 
 from quarterdeck import snapshot as s
-from quarterdeck.errors import TimedOut, Unauthorized, UpstreamError
+from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.gateway.oauth.plane import PlaneStore
 from quarterdeck.gateway.oauth.store import Shown
 from quarterdeck.server.database import Database
-from quarterdeck.server.governance import Governance
-from quarterdeck.server.http import Router
-from quarterdeck.server.identity import Identity
-from quarterdeck.server.management import failure
-from quarterdeck.server.user_tokens import Sealer, UserTokens
-from quarterdeck.server.user_tokens_api import UserTokensApi
 from quarterdeck.server.user_tokens_tables import user_tokens
-from quarterdeck.snapshot.revocations import Revocation
 from quarterdeck.snapshot.sign_in import SignIn
-from quarterdeck.wire.client import Pool
-from quarterdeck.wire.http import Server
+from support.user_tokens import Plane
 
 NOTES = "RemoteMCPServer/ns/notes"
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Reviews:
-    """Who is who by their token, and who may what."""
-
-    async def workload(self, token: str, audience: str) -> dict[str, Any]:
-        if token != "gw":
-            raise Unauthorized("no")
-        return {"username": "system:serviceaccount:ns:gw", "groups": []}
-
-    async def person(self, token: str, attributes: dict[str, str]) -> tuple[dict[str, Any], bool]:
-        return {"username": token}, token == "root"
-
-
-class Configuration:
-    """What is streamed to gateways."""
-
-    revocations: tuple[Revocation, ...] = ()
-
-    async def govern(self, revocations: Any, pins: Any) -> None:
-        self.revocations = revocations
-
-    def current(self, gateway: str) -> bytes | None:
-        servers = (
-            s.McpServer("ns", "notes", "RemoteMCPServer", "/mcp", sign_in=SignIn("https://notes.example/mcp")),
-            s.McpServer("ns", "plain", "RemoteMCPServer", "/mcp"),
-        )
-        return s.encode(s.Snapshot(gateway=gateway, mcp=servers)) if gateway == "ns/gw" else None
-
-
-class Plane:
-    """The API on a port, and a gateway's store that uses it."""
-
-    def __init__(self, database: Database, key: bytes = b"k" * 32) -> None:
-        self.clock = Clock()
-        self.configuration = Configuration()
-        governance = Governance(database, self.clock)
-        self.tokens = UserTokens(database, governance, Sealer(key), self.clock)
-        api = UserTokensApi(self.tokens, Identity(Reviews(), lambda _: None), self.configuration, governance)  # type: ignore[arg-type]
-        self.server = Server(Router(api.routes(), failure).handle)
-        self.pool = Pool()
-        self.port = 0
-        self.down = False
-
-    async def __call__(self, method: str, path: str, body: bytes = b"", token: str = "root") -> tuple[int, Any]:
-        headers = [(b"authorization", f"Bearer {token}".encode())]
-        response = await self.pool.request(method, ("127.0.0.1", self.port, False), path, headers, body)
-        return response.status, msgspec.json.decode(await response.read())
-
-    async def ask(self, body: bytes) -> bytes:
-        if self.down:
-            raise TimedOut("no answer")
-        status, answer = await self("POST", "/v1/gateways/ns/gw/user-tokens", body, "gw")
-        if status != 200:
-            raise UpstreamError(str(answer))
-        return msgspec.json.encode(answer)
-
-
 @pytest.fixture
 async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
-    database = await Database.open(str(tmp_path / "server.db"))
-    made = Plane(database)
-    _, made.port = await made.server.listen("127.0.0.1", 0)
-    yield made
-    await made.server.stop(0)
-    made.pool.close()
-    await database.close()
+    servers = (
+        s.McpServer("ns", "notes", "RemoteMCPServer", "/mcp", sign_in=SignIn("https://notes.example/mcp")),
+        s.McpServer("ns", "plain", "RemoteMCPServer", "/mcp"),
+    )
+    async with Plane(await Database.open(str(tmp_path / "server.db")), *servers) as made:
+        yield made
 
 
 async def keep(store: PlaneStore, user: str, value: bytes = b"secret", **more: Any) -> bool:
@@ -118,11 +45,11 @@ async def test_a_gateway_keeps_and_finds_grants_which_are_sealed_at_rest(plane: 
     assert found is not None
     assert (found.value, found.version) == (b"the access token", 1)
     assert await store.get("grant", "bob", NOTES) is None
-    rows = await plane.tokens._database.rows(select(user_tokens))
+    rows = await plane.database.rows(select(user_tokens))
     assert all(b"access token" not in row["value"] for row in rows)
-    other = Plane(plane.tokens._database, b"o" * 32)
+    other = Plane(plane.database, key=b"o" * 32)
     assert await other.tokens.get("grant", "alice", NOTES) is None
-    rotated = Plane(plane.tokens._database, b"n" * 32 + b"k" * 32)
+    rotated = Plane(plane.database, key=b"n" * 32 + b"k" * 32)
     assert await rotated.tokens.get("grant", "alice", NOTES) is not None
 
 
@@ -130,14 +57,13 @@ async def test_writes_are_compared_and_one_of_several_refreshes(plane: Plane) ->
     one, two = PlaneStore(plane.ask, plane.clock), PlaneStore(plane.ask, plane.clock)
     assert await keep(one, "alice", after=0)
     assert not await keep(two, "alice", after=0)
-    assert sorted([await one.lease("grant", "alice", NOTES, 15), await two.lease("grant", "alice", NOTES, 15)]) == [
-        0,
-        1,
-    ]
+    leased = [await store.lease("grant", "alice", NOTES, 1, 15) for store in (one, two)]
+    assert leased == [True, False]
     assert await keep(one, "alice", b"fresh", after=1)
     assert not await keep(two, "alice", b"stale", after=1)
     plane.clock.now += 1
-    assert await two.lease("grant", "alice", NOTES, 15)  # writing ends the lease
+    assert not await two.lease("grant", "alice", NOTES, 1, 15)  # another has refreshed what it was
+    assert await two.lease("grant", "alice", NOTES, 2, 15)  # writing ends the lease
     found = await two.get("grant", "alice", NOTES)
     assert found is not None
     assert found.value == b"fresh"

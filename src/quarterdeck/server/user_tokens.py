@@ -130,10 +130,11 @@ class UserTokens:
             gone = (await connection.execute(delete(user_tokens).where(same))).rowcount
         return self._opened(rows[0]) if gone else None
 
-    async def lease(self, kind: Kind, user: str, name: str, seconds: float) -> bool:
-        """Whether the caller is the only one to work on the entry for so long."""
+    async def lease(self, kind: Kind, user: str, name: str, version: int, seconds: float) -> bool:
+        """Whether the entry is still of that version, and the caller the only one to work on it for so long."""
         now = self._clock()
-        free = and_(user_tokens.c.key == _key(kind, user, name), user_tokens.c.leased <= now)
+        same = and_(user_tokens.c.key == _key(kind, user, name), user_tokens.c.version == version)
+        free = and_(same, user_tokens.c.leased <= now)
         async with self._database.write() as connection:
             done = await connection.execute(update(user_tokens).where(free).values(leased=now + seconds))
         return bool(done.rowcount)

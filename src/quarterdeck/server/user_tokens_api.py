@@ -89,7 +89,7 @@ class UserTokensApi:
         if wanted.do == "take":
             return await self._tokens.take(*entry)
         if wanted.do == "lease":
-            return await self._tokens.lease(*entry, min(wanted.seconds, 60.0))
+            return await self._tokens.lease(*entry, wanted.after or 0, min(wanted.seconds, 60.0))
         if wanted.do == "put":
             return await self._tokens.put(
                 *entry, wanted.value, after=wanted.after, until=wanted.until, shown=wanted.shown

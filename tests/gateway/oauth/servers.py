@@ -56,6 +56,7 @@ class Issuer(Web):
         self.tokens: dict[str, tuple[str, str]] = {}
         """Access token → user and scope."""
         self.revoked: list[str] = []
+        self.refused = 0
         self._codes: dict[str, dict[str, str]] = {}
         self._refresh: dict[str, tuple[str, str]] = {}
         self._numbers = count(1)
@@ -104,6 +105,7 @@ class Issuer(Web):
         if given["grant_type"] == "refresh_token":
             found = self._refresh.pop(given["refresh_token"], None)
             if self.refuses or found is None:
+                self.refused += 1
                 return 400, [], {"error": self.refuses or "invalid_grant"}
             user, scope = found
         else:

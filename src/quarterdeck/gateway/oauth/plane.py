@@ -80,8 +80,8 @@ class PlaneStore:
         self._known.pop((user, name), None)
         return (await self._request(Request("take", kind, user, name))).stored
 
-    async def lease(self, kind: Kind, user: str, name: str, seconds: float) -> bool:
-        return (await self._request(Request("lease", kind, user, name, seconds=seconds))).done
+    async def lease(self, kind: Kind, user: str, name: str, version: int, seconds: float) -> bool:
+        return (await self._request(Request("lease", kind, user, name, after=version, seconds=seconds))).done
 
     def forget(self, user: str, name: str) -> None:
         """Ask again before this grant is used."""

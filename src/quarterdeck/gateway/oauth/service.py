@@ -42,6 +42,7 @@ class SignInService:
         self._file = file
         self.sign_ins = upstreams.sign_ins = SignIns(sealer, upstreams.refuse, base, self.recorded)
         self._kept: FileStore | None = None
+        self._since = self.sign_ins.clock()
 
     def attend(self, router: Router, frontend: Frontend) -> None:
         """Serve the pages on all ports that browsers reach."""
@@ -70,6 +71,8 @@ class SignInService:
         server, _, user = revocation.subject.partition(" ")
         self.sign_ins.revoked(user, server, revocation.created)
         self._end(user, server)
+        if revocation.created >= self._since:  # not again after a restart
+            self.recorded(user, server.partition("/")[2], "revoke", "ok", f"by {revocation.by}")
 
     def _end(self, user: str, server: str) -> None:
         target = ("mcp", "/".join(server.split("/")[-2:]))

@@ -259,7 +259,7 @@ class ServerDoor:
                 return grant
             await self._drop(user, "the token has expired, and there is none to refresh it with")
             return None
-        if not await store.lease("grant", user, self.key, _LEASE):
+        if not await store.lease("grant", user, self.key, version, _LEASE):
             return await self._of_another(user, version)
         try:
             fresh = await self.protected.refresh(grant)

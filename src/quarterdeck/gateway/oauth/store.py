@@ -73,8 +73,8 @@ class Store(Protocol):
         """Read and remove in one: of several that try, one gets it."""
         ...
 
-    async def lease(self, kind: Kind, user: str, name: str, seconds: float) -> bool:
-        """Whether the caller is the only one to work on the entry for so long."""
+    async def lease(self, kind: Kind, user: str, name: str, version: int, seconds: float) -> bool:
+        """Whether the entry is still of that version, and the caller the only one to work on it for so long."""
         ...
 
     def forget(self, user: str, name: str) -> None:
@@ -146,11 +146,11 @@ class FileStore:
             return None
         return Stored(row.value, row.version)
 
-    async def lease(self, kind: Kind, user: str, name: str, seconds: float) -> bool:
+    async def lease(self, kind: Kind, user: str, name: str, version: int, seconds: float) -> bool:
         now = self._clock()
         with self._changing() as rows:
             row = rows.get(_key(kind, user, name))
-            if row is None or row.leased > now:
+            if row is None or row.version != version or row.leased > now:
                 return False
             row.leased = now + seconds
         return True
