@@ -24,6 +24,7 @@ class Choice(Struct, frozen=True, omit_defaults=True):
 
 
 NOTHING = Choice(())
+_KNOWN = 4096
 
 
 class ChosenServer(Struct, frozen=True, omit_defaults=True):
@@ -117,6 +118,7 @@ class Names:
                 self._entries.setdefault((entry.server, entry.tool), []).append(entry)
         self.given: dict[str, Exposed] = {}
         """By exposed name, what entries give."""
+        self._known: dict[tuple[str, str], list[Exposed]] = {}
         self.twice: set[str] = set()
         """Names that two entries give."""
         for entry in (entry for entries in self._entries.values() for entry in entries):
@@ -133,6 +135,14 @@ class Names:
 
     def of(self, server: str, own: str) -> list[Exposed]:
         """All names of a server's tool; none when it is not exposed."""
+        found = self._known.get((server, own))
+        if found is None:
+            if len(self._known) >= _KNOWN:  # callers choose names
+                self._known.clear()
+            found = self._known[server, own] = self._of(server, own)
+        return found
+
+    def _of(self, server: str, own: str) -> list[Exposed]:
         entries = self._entries.get((server, own))
         if entries is not None:
             names = (entry.name or self.plain(server, own) for entry in entries)

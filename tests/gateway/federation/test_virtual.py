@@ -11,6 +11,7 @@ import pytest
 from quarterdeck import snapshot as s
 from quarterdeck.snapshot import policies as p
 from quarterdeck.snapshot import routing as r
+from quarterdeck.snapshot.consent import ApprovalRule, ServerPattern
 from quarterdeck.snapshot.pins import ServerPins, ToolPin, digest
 from quarterdeck.snapshot.revocations import Revocation
 from quarterdeck.snapshot.virtual import Choice, ChosenServer, ChosenTool, VirtualServer
@@ -239,6 +240,27 @@ async def test_agents_need_the_virtual_server_only_and_name_exposed_tools(bare: 
     assert listed["result"]["tools"] == []
     direct = Virtual(bare, path="/mcp/kagent/one", bearer=token("pod-a"))
     assert "error" in await direct.modern("tools/call", name="echo", arguments={})
+
+
+async def test_people_approve_exposed_names_or_what_the_server_is_really_asked(bare: Rig, one: Upstream) -> None:
+    asks = s.ToolGrant("kagent", "support", "VirtualServer", ("say", "raw"), ("say",))
+    rule = ApprovalRule(
+        "ApprovalPolicy/kagent/p", (ServerPattern("one", "kagent", "MCPServer"),), ("echo",), "arguments.limit == 3"
+    )
+    view = virtual(chosen(one), tools=(SAY, tool("raw", fixed={"limit": 2})))
+    waiting = {"say"}
+    for approvals in ((), (rule,)):  # the agent's own list, by exposed name; a policy, by the arguments filled in
+        grants = asks if not approvals else msgspec.structs.replace(asks, approval=())
+        policies = (s.AgentPolicy("kagent", "a", (grants,)),)
+        bare.gateway.use(serving(view, one, policies=policies, approvals=approvals))
+        client = await connected(bare, bearer=token("pod-a"))
+        assert sorted(names(await client.call("tools/list"))) == ["raw", "say"]
+        for name in ("say", "raw"):
+            before = len(one.requests("tools/call"))
+            for answer in await both_eras(client, "tools/call", name=name, arguments={"text": "x"}):
+                assert ("error" in answer) == (name in waiting), answer
+                assert name not in waiting or "approv" in answer["error"]["message"]
+            assert len(one.requests("tools/call")) == before + (0 if name in waiting else 2)
 
 
 async def test_pins_are_held_to_what_the_server_says(bare: Rig, one: Upstream) -> None:

@@ -311,10 +311,10 @@ def _resend(call: McpCall, arguments: Raw) -> None:
 
 def _tool_out(member: Member, item: Raw, name: str, entry: ChosenTool | None) -> Raw:
     """A tool as it is exposed. Raises msgspec.DecodeError."""
+    if entry is None:
+        return naming.item_out(member, "tools", item) if member.shown else item
     fields: dict[str, Any] = dict(lists.members(naming.item_out(member, "tools", item)))
     fields["name"] = name
-    if entry is None:
-        return Raw(msgspec.json.encode(fields))
     if entry.title:
         fields["title"] = entry.title
     if entry.description:
