@@ -75,6 +75,7 @@ def _govern() -> list[dict[str, Any]]:
         _rule(_OURS, sorted(_TOLD), ("approve",)),
         _rule(_OURS, ("revocations",), ("create", "delete")),
         _rule(_OURS, ("toolpins",), ("update",)),
+        _rule(_OURS, ("usertokens",), ("list", "delete")),
         _rule(_RBAC, ("rolebindings", "roles"), _READ + _WRITE),
     ]
 
