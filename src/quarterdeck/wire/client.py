@@ -17,7 +17,7 @@ import httptools
 
 from quarterdeck.errors import TimedOut, UpstreamError
 
-from .seen import Head, Header, Seen
+from .seen import NAMES, Head, Header, Seen
 
 Origin = tuple[str, int, bool]
 """host, port, TLS; a host starting with ``/`` is a unix socket path."""
@@ -48,6 +48,12 @@ class Switching(Sink, Protocol):
 class ClientConnection(asyncio.Protocol):
     """One connection to an origin; carries one exchange at a time."""
 
+    __slots__ = (
+        "_body_bytes", "_got_bytes", "_head_only", "_header_bytes", "_headers", "_lasting", "_parser", "_paused",
+        "_sink", "_switched", "_told", "_until_eof", "_upgrade", "closed", "idle_since", "origin", "pool", "reused",
+        "transport",
+    )  # fmt: skip
+
     def __init__(self, pool: Pool, origin: Origin) -> None:
         self.pool = pool
         self.origin = origin
@@ -63,6 +69,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._body_bytes = 0
         self._lasting = False  # whether the head just parsed may be remembered
+        self._told = False  # whether the sink was told the head
         self._got_bytes = False
         self._head_only = False
         self._upgrade = False
@@ -129,6 +136,8 @@ class ClientConnection(asyncio.Protocol):
             if fresh and self._lasting:
                 head = Head(self._headers, status=self._parser.get_status_code())
                 self.pool.seen.keep(data, self._body_bytes, head)
+            elif self._told:
+                self._headers = []
         except httptools.HttpParserUpgrade as upgrade:
             sink = self._sink
             if self._upgrade and self._parser.get_status_code() == 101:
@@ -170,6 +179,7 @@ class ClientConnection(asyncio.Protocol):
         self._header_bytes = 0
         self._body_bytes = 0
         self._lasting = False
+        self._told = False
         self._until_eof = False
         if self._sink is None:  # a second response to one request: the peer is not in step
             self.closed = True
@@ -180,7 +190,7 @@ class ClientConnection(asyncio.Protocol):
         if self._header_bytes > _HEADER_LIMIT:
             self._fail(f"{self.origin[0]}:{self.origin[1]} sent a response head larger than {_HEADER_LIMIT} bytes")
             return
-        self._headers.append((name.lower(), value))
+        self._headers.append((NAMES.get(name) or name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -189,6 +199,7 @@ class ClientConnection(asyncio.Protocol):
             self._until_eof = status not in (204, 304) and not any(
                 name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers
             )
+            self._told = True
             sink.on_head(status, self._headers)
             if (
                 self._head_only and self._sink is sink
