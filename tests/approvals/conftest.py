@@ -161,7 +161,9 @@ class Platform:
         for rig in self.rigs:
             made = snapshot(self.tools.port, approvals=rules, version=f"v{len(rules)}", agents=self.agents)
             people = msgspec.structs.replace(made.identities, local_token_hashes=(sha256(b"secret").hexdigest(),))
-            rig.gateway.use(msgspec.structs.replace(made, identities=people))
+            first, *others = made.policies
+            asking = msgspec.structs.replace(first, agents=("kagent/b",))
+            rig.gateway.use(msgspec.structs.replace(made, identities=people, policies=(asking, *others)))
 
     async def rest(self, method: str, path: str, body: Any = None, who: str = "alice") -> tuple[int, Any]:
         data = b"" if body is None else msgspec.json.encode(body)

@@ -82,8 +82,9 @@ async def test_the_user_who_asked_approves(platform: Platform, agent: AgentDoubl
     assert [(d["by"], d["via"]) for d in shown["decisions"]] == [("user@local", "conversation")]
     assert "result" in await call_again(platform, agent, approval)
     assert len(platform.tools.calls) == 1
-    last = platform.records()[-1]
-    assert (last["principal"], last["method"]) == ("user@local", "approvals/approve")
+    said_so, used = platform.records()[-2:]
+    assert (said_so["principal"], said_so["method"]) == ("user@local", "approvals/approve")
+    assert (used["principal"], used["method"]) == ("agent:kagent/b", "approvals/consumed")
 
 
 async def test_a_rejection_carries_its_reason_to_the_model(platform: Platform, agent: AgentDouble) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import approvals, ask_user
+from . import approvals, ask_user, remote
 from .a2a import types
 from .a2a.types import Json
 from .journal.fold import UNKNOWN
@@ -18,6 +18,8 @@ def of(message: Json, waiting: Json) -> Json:
         return {"action": _action(message)}
     if reason == approvals.REASON:
         return approvals.answer_of(message, waiting)
+    if reason == remote.REASON:
+        return remote.answer_of(message, waiting)
     if reason == ask_user.REASON:
         return ask_user.answer_of(message, types.text_of(message))
     return {"text": types.text_of(message)}

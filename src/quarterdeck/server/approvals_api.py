@@ -48,11 +48,13 @@ class Said(msgspec.Struct, rename="camel"):
 
 
 class Place(NamedTuple):
-    """Where a run waits: its A2A task, the step, and the id that the model gave the call; 0 and "" if it does not."""
+    """Where a run waits: its A2A task, the step, the id that the model gave the call, and the approval that its user is
+    shown; 0 and "" where it does not."""
 
-    task: str
-    step: int
-    call: str
+    task: str = ""
+    step: int = 0
+    call: str = ""
+    approval: str = ""
 
 
 Places = Callable[[str], Awaitable[Place]]
@@ -138,20 +140,29 @@ class ApprovalsApi:
         for one in await self._store.find(states=("Pending",), requester=person.name):
             if one.gateway != gateway:
                 continue
-            place = await self._place(one)
-            mine = one.wanted.agent == said.agent and place.task == said.task
-            if (mine or one.wanted.task == f"{said.agent}#{said.task}") and place.step == one.wanted.step:
+            place = await self._place(one.wanted.run)
+            if place.step != one.wanted.step:
+                continue
+            first, _, ident = one.wanted.task.rpartition("#")
+            own = one.wanted.agent == said.agent and place.task == said.task
+            if own or (first == said.agent and await self._leads(ident, said.task, one)):
                 found.append((one, place.call))
         return found
 
-    async def _place(self, approval: Approval) -> Place:
-        run = approval.wanted.run
+    async def _leads(self, ident: str, task: str, approval: Approval) -> bool:
+        """Whether the task that the user talks in shows an approval for another agent; ``ident``: task or run."""
+        if ident == task:
+            return True
+        place = await self._place(ident)
+        return place.task == task and place.approval == approval.id
+
+    async def _place(self, run: str) -> Place:
         if not run or self._places is None:
-            return Place("", 0, "")
+            return Place()
         try:
             return await self._places(run)
         except NotFound:
-            return Place("", 0, "")
+            return Place()
 
     # -- people
     async def list(self, call: Call) -> Answer:

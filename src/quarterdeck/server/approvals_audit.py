@@ -26,8 +26,11 @@ class ApprovalAudit:
     def refused(self, approval: Approval, who: str, verdict: str, why: str) -> None:
         self._write(approval, who, verdict.lower(), "deny", why, status=403)
 
-    def expired(self, approval: Approval) -> None:
-        self._write(approval, "", "expire", "deny", approval.message)
+    def ended(self, approval: Approval) -> None:
+        """It was used, has expired, or does not count any more."""
+        used = approval.state == "Consumed"
+        who = approval.wanted.principal if used else ""
+        self._write(approval, who, approval.state.lower(), "allow" if used else "deny", approval.message)
 
     def intruder(self, who: str, path: str, why: str = "", *, approval: str = "", agent: str = "") -> None:
         """Somebody who may not at all, with what they asked for."""

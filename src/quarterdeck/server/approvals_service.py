@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quarterdeck.controllers.gateway_config import GatewayConfig
-from quarterdeck.errors import Conflict, QuarterdeckError
+from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.clock import SystemClock, sleep
 from quarterdeck.kube.supervise import Supervisor
@@ -72,6 +72,7 @@ class ApprovalService:
         api = ApprovalsApi(self.store, identity, config, self.audit, self._place if runs is not None else None)
         self.routes: list[Route] = api.routes()
         self.agent_routes: list[Route] = api.agent_routes()
+        self.store.changed.append(self._record)
         self._runs = runs
         self._untold: dict[str, tuple[Approval, int]] = {}
         """Decided approvals whose runs do not go on yet, and how often that was tried."""
@@ -102,13 +103,17 @@ class ApprovalService:
     async def _run(self) -> None:
         clock, looks = SystemClock(), 0
         while True:
-            for approval in await self.store.sweep():
-                self.audit.expired(approval)
+            await self.store.sweep()
             await self.tell_runs()
             if self._mirror is not None and looks % _SETTLE == 0:
                 await self._mirror.settle()
             looks += 1
             await sleep(clock, _SWEEP)
+
+    async def _record(self, approval: Approval) -> None:
+        """What happens without anybody saying it."""
+        if approval.state in ("Expired", "Void", "Consumed"):
+            self.audit.ended(approval)
 
     # -- runs
     async def _decided(self, approval: Approval) -> None:
@@ -126,41 +131,59 @@ class ApprovalService:
             await self._tell(approval, tried)
 
     async def _tell(self, approval: Approval, tried: int) -> None:
-        wanted, runs = approval.wanted, self._runs
+        wanted = approval.wanted
+        first = wanted.task.rpartition("#")[2]
+        waiting = [wanted.run, *([first] if first and first != wanted.run else [])]
+        told = [await self._told(run, approval) for run in waiting]
+        if not told[0] and tried + 1 < _TELLINGS:
+            self._untold[approval.id] = (approval, tried + 1)
+        else:
+            self._untold.pop(approval.id, None)
+
+    async def _told(self, run: str, approval: Approval) -> bool:
+        """Whether a run that waits for this approval, its own or another agent's, was told."""
+        runs = self._runs
         assert runs is not None
-        said = {
+        by = ", ".join(d.person.name for d in approval.decisions) or "the control plane"
+        said: dict[str, Any] = {
             "approval": approval.id,
             "state": approval.state,
             "text": approval.message,
-            "argumentsHash": wanted.arguments_hash,
+            "argumentsHash": approval.wanted.arguments_hash,
         }
-        by = ", ".join(d.person.name for d in approval.decisions) or "the control plane"
         try:
-            question = await self._question(wanted.run)
-            if question.get("approval", approval.id) != approval.id:
-                raise Conflict(f"run {wanted.run} waits for {question['approval']}")
-            await runs.answer(wanted.run, wanted.step, said, by)
+            asked = await self._asked(run)
+            question = _question_of(asked) if asked is not None else {}
+            if asked is None or question.get("approval") != approval.id:
+                return False
+            if "task" in question:  # of the agent that was asked
+                said["task"] = question["task"]
+            await runs.answer(run, asked.step, said, by)
         except QuarterdeckError as error:
-            if tried + 1 < _TELLINGS:
-                self._untold[approval.id] = (approval, tried + 1)
-                return
-            log.debug("run %s does not wait for approval %s: %s", wanted.run, approval.id, error)
-        self._untold.pop(approval.id, None)
+            log.debug("run %s does not wait for approval %s: %s", run, approval.id, error)
+            return False
+        return True
 
     async def _place(self, run: str) -> Place:
         runs = self._runs
         assert runs is not None
         row = await runs.run(run)
-        asked = [e for e in await runs.events(row) if e.kind == "waiting"] if row["state"] == "waiting" else []
-        call: Any = _question_of(asked[-1]).get("call") if asked else None
+        asked = await self._asked(run)
+        if asked is None:
+            return Place(str(row["task"]))
+        question = _question_of(asked)
+        call: Any = question.get("call")
         shown = str(call.get("id", "")) if isinstance(call, dict) else ""
-        return Place(str(row["task"]), asked[-1].step if asked else 0, shown)
+        return Place(str(row["task"]), asked.step, shown, str(question.get("approval", "")))
 
-    async def _question(self, run: str) -> dict[str, Any]:
-        """What a run asked last."""
+    async def _asked(self, run: str) -> Event | None:
+        """What a run waits for now. Raises NotFound."""
         assert self._runs is not None
-        events = await self._runs.events(await self._runs.run(run))
-        return next((_question_of(event) for event in reversed(events) if event.kind == "waiting"), {})
+        row = await self._runs.run(run)
+        if row["state"] != "waiting":
+            return None
+        events = await self._runs.events(row)
+        return next((event for event in reversed(events) if event.kind == "waiting"), None)
 
 
 def _question_of(event: Event) -> dict[str, Any]:
