@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
 import msgspec
@@ -64,7 +65,8 @@ _log = logging.getLogger("quarterdeck.gateway")
 class Gateway:
     """``await start()``, then :attr:`endpoints`; ``await stop(grace)`` drains. Raises QuarterdeckError on start."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, clock: Callable[[], float] = time) -> None:
+        """``clock`` says when tokens, keys and revocations expire."""
         self._options = options
         self.endpoints: dict[str, str] = {}
         """Name of the listener → ``http://host:port``."""
@@ -81,7 +83,7 @@ class Gateway:
         self.version = ""
         self._splits = Splits()
         self.waker = Waker(self._ask_to_wake, self._hold, self._awake)
-        self.revocations = Revocations(options.data_dir / "revocations.json", self.upstreams.end)
+        self.revocations = Revocations(options.data_dir / "revocations.json", self.upstreams.end, clock)
         tables = shared(options.limits_file) if options.limits_file is not None else None
         self.limits = Limits(tables, registry=self.registry)
         self.services = Services(
@@ -90,6 +92,7 @@ class Gateway:
             trusted_hops=options.trusted_hops,
             revocations=self.revocations,
             limits=self.limits.admission,
+            clock=clock,
         )
         self._budgets = Budgets()
         sealer = SessionSealer(key)

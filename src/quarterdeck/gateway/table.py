@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,7 +48,8 @@ class Table:
         Raises ConfigError when the snapshot cannot be served as written.
         """
         self.snapshot = snapshot
-        self.authenticator = Authenticator(snapshot.identities)
+        clock = services.clock if services is not None else time
+        self.authenticator = Authenticator(snapshot.identities, clock)
         self.authorizer = Authorizer(snapshot)
         self.servers: list[McpRoute] = []
         """In the order of the aggregated lists."""
