@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import msgspec
 import pytest
+import typer
+from typer.testing import CliRunner, Result
 
 from quarterdeck import snapshot as s
+from quarterdeck.cli import tokens
+from quarterdeck.errors import UsageError
 from quarterdeck.snapshot.policies import BackendCredential
 
 from ..conftest import token as workload_token
@@ -254,6 +259,45 @@ async def test_a_revoked_grant_is_over_at_once(world: World) -> None:
     assert (await alice.call("whoami"))["error"]["code"] == -32042
     assert await bob.text("whoami") == "bob"
     assert ("oauth/revoke", alice.id, "ok") in world.events()
+
+
+async def test_the_command_line_shows_and_ends_sign_ins(world: World) -> None:
+    alice = world.person("alice")
+    await alice.begin()
+    await alice.signed_in()
+    app = typer.Typer()
+    tokens.register(app)
+    admin = ["--admin", world.rig.gateway.endpoints["admin"]]
+
+    async def run(*arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, ["tokens", *arguments, *admin])
+
+    lines = (await run("list")).output.splitlines()
+    assert lines[0].split() == ["USER", "SERVER", "ISSUER", "SCOPES", "GRANTED", "EXPIRES"]
+    assert lines[1].split()[:4] == [alice.id, "file/notes", world.issuer.url, "read"]
+    assert json.loads((await run("list", "-o", "json")).output)[0]["server"] == SERVER
+    assert isinstance((await run("revoke")).exception, UsageError)
+    gone = await run("revoke", "--user", alice.id, "--server", "file/notes")
+    assert gone.output == f"{alice.id} is no longer signed in at file/notes\n"
+    assert (await alice.call("whoami"))["error"]["code"] == -32042
+
+
+async def test_streams_are_told_when_a_user_has_signed_in(world: World) -> None:
+    alice = world.person("alice")
+    await alice.begin()
+    headers = {**alice.headers, "mcp-session-id": alice.session, "accept": "text/event-stream"}
+    stream = await world.rig.request("/mcp", method="GET", listener="web", headers=headers)
+    error = (await alice.call("whoami"))["error"]["data"]["elicitations"][0]
+    code = await Browser("alice").sign_in(error["url"])
+    await alice.text("sign_in", code=code)
+    told = b""
+    async for chunk in stream:
+        told += chunk
+        if b"notifications/tools/list_changed" in told:
+            break
+    assert b'"notifications/elicitation/complete"' in told
+    assert error["elicitationId"].encode() in told
+    stream.close()
 
 
 async def test_no_configured_credential_is_shown_in_a_users_place(world: World) -> None:
