@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from quarterdeck.mcptypes.canonical import arguments_hash
 from quarterdeck.snapshot.consent import ApprovalRule, ServerPattern
 
-from .conftest import ACTING, POLICY, Platform
+from .conftest import ACTING, PATH, POLICY, Platform
 
 CALL = {"path": "/tmp/x", "force": True}
 
@@ -225,3 +226,32 @@ async def test_conditions_over_arguments_and_what_cannot_be_evaluated(platform: 
     assert "result" in await platform.call(arguments={"env": "test"})
     await platform.ask({"env": "prod"})
     await platform.ask({"nothing": 1})
+
+
+async def test_a_modern_client_that_shows_urls_is_given_one(platform: Platform) -> None:
+    platform.rig.gateway.approvals.page = f"http://127.0.0.1:{platform.port}"
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"url": {}}},
+    }
+    headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "delete"}
+
+    async def call(**more: Any) -> dict[str, Any]:
+        params = {"name": "delete", "arguments": CALL, "_meta": meta, **more}
+        return await platform.rig.rpc(PATH, "tools/call", params, bearer="secret", listener="local", headers=headers)
+
+    result = (await call())["result"]
+    ((key, asked),) = result["inputRequests"].items()
+    assert (result["resultType"], asked["method"], asked["params"]["mode"]) == (
+        "input_required", "elicitation/create", "url",
+    )  # fmt: skip
+    path = asked["params"]["url"].removeprefix(platform.rig.gateway.approvals.page)
+    response = await platform.pool.request("GET", ("127.0.0.1", platform.port, False), path, [])
+    page = (await response.read()).decode()
+    approval = path.removeprefix("/approvals/")
+    assert f"qd approvals approve {approval.partition('/')[2]} -n kagent" in page and "/tmp/x" not in page
+    answered = {"inputResponses": {key: {"action": "accept"}}}
+    assert (await call(**answered))["result"]["resultType"] == "input_required", "a click approves nothing"
+    await platform.decide(approval)
+    assert (await call(**answered))["result"]["content"][0]["text"] == "done"
+    assert platform.tools.calls[-1]["arguments"] == CALL and len(platform.tools.calls) == 1

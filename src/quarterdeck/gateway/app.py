@@ -41,6 +41,7 @@ from .limits.service import Limits
 from .limits.sizes import listener as listener_limits
 from .limits.stage import ToolLimits
 from .llm.endpoint import LlmEndpoint
+from .mcp.approvals import page_of
 from .mcp.endpoint import McpEndpoint
 from .mcp.keys import KeyFile
 from .mcp.pinned import tools_handler
@@ -174,6 +175,7 @@ class Gateway:
         self.sign_ins.use(plane.ask if plane is not None else None, options.gateway)
         if plane is not None:
             self.approvals.ask = self.permits.ask = self.cards.ask = plane.ask
+            self.approvals.page = page_of(options.control_plane)
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         self._tasks += [
             asyncio.get_running_loop().create_task(f) for f in (self._keys.follow(), self.revocations.follow())

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable
+from html import escape
 from time import time
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -31,6 +33,14 @@ _REASON = 2000
 _ARGUMENTS = 256 * 1024
 _WAIT = 30.0
 _WORKLOADS = ("system:serviceaccount:", "system:node:")
+_PAGE = """<!doctype html><title>Approval {namespace}/{name}</title>
+<h1>A tool call waits for approval</h1>
+<p>Look at it, and decide, with:</p>
+<pre>qd approvals show {name} -n {namespace}
+qd approvals approve {name} -n {namespace}
+qd approvals deny {name} -n {namespace} --reason …</pre>
+<p>Then let your client go on.</p>
+"""
 VERDICTS: dict[str, Verdict] = {"approve": "Approve", "deny": "Deny"}
 
 
@@ -92,6 +102,7 @@ class ApprovalsApi:
             route("GET", "/v1/approvals", self.list),
             route("GET", one, self.show),
             route("POST", one + "/{verdict}", self.decide),
+            route("GET", "/approvals/{namespace}/{name}", self.page),
         ]
 
     def agent_routes(self) -> list[Route]:
@@ -176,6 +187,13 @@ class ApprovalsApi:
         namespace = call.parameters["namespace"]
         await self._identity.person(call.header(b"authorization"), "get", "approvals", namespace)
         return Answer(_shown(await self._store.get(namespace, call.parameters["name"]), arguments=True))
+
+    async def page(self, call: Call) -> None:
+        """For a browser that was sent here: how to decide. It needs no token, so it tells nothing of the call."""
+        namespace, name = (escape(unquote(call.parameters[key])) for key in ("namespace", "name"))
+        body = _PAGE.format(namespace=namespace, name=name).encode()
+        policy = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+        call.exchange.respond(200, body, [(b"content-type", b"text/html; charset=utf-8"), policy])
 
     async def decide(self, call: Call) -> Answer:
         """``{reason}``; ``argumentsHash``, when given, must be that of the call."""

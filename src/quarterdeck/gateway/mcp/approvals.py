@@ -7,11 +7,13 @@ control plane's word alone: without it the call is refused.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from hashlib import sha256
 from time import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -51,6 +53,8 @@ class Approvals:
         self.acting = Acting(sealer)
         self.ask: Ask | None = None
         """None where there is no control plane: what needs approval is refused."""
+        self.page = ""
+        """Where people look at approvals with a browser; empty where that is not known."""
 
     def keep(self, call: McpCall) -> bool:
         """False when the call was answered, or goes on later."""
@@ -176,8 +180,13 @@ class Approvals:
             "expiresAt": ticket.expires_at,
             "rule": needed[0],
         }
-        answer_error(call, protocol.APPROVAL_REQUIRED, text, data=data)
         call.decision = Decision("approval", needed[0], text)
+        if self.page and _elicits(call):
+            asked = {"mode": "url", "message": text, "url": f"{self.page}/approvals/{ticket.approval}"}
+            requests = {META_APPROVAL: {"method": "elicitation/create", "params": asked}}
+            self._answers.result(call, {"resultType": "input_required", "inputRequests": requests}, outcome="denied")
+            return False
+        answer_error(call, protocol.APPROVAL_REQUIRED, text, data=data)
         self._answers.observer.finish(call, "denied", 200, text)
         return False
 
@@ -198,6 +207,12 @@ class Approvals:
         if meta.pop(META_APPROVAL, None) is not None or meta.pop(META_PERMIT, None) is not None:
             meta.pop(META_PERMIT, None)
             params["_meta"] = Raw(msgspec.json.encode(meta))
+        if "inputResponses" in params:  # the answer to our own question
+            answers = lists.members(params["inputResponses"])
+            answers.pop(META_APPROVAL, None)
+            params["inputResponses"] = Raw(msgspec.json.encode(answers))
+            if not answers:
+                del params["inputResponses"]
         top["params"] = Raw(msgspec.json.encode(params))
         call.body = msgspec.json.encode(top)
         call.message = jsonrpc.parse(call.body)
@@ -218,6 +233,22 @@ class Approvals:
             return False
         call.approved = call.decision = Decision("allow", "approval/passed")
         return True
+
+
+def page_of(control_plane: str) -> str:
+    """Base URL of the pages about approvals: ``$QUARTERDECK_APPROVALS_URL``, or the control plane on this machine."""
+    given = os.environ.get("QUARTERDECK_APPROVALS_URL", "").rstrip("/")
+    here = urlsplit(control_plane).hostname in ("127.0.0.1", "localhost", "::1")
+    return given or (control_plane.rstrip("/") if here else "")
+
+
+def _elicits(call: McpCall) -> bool:
+    """Whether a client of 2026-07-28 shows URLs to its user."""
+    if not call.modern or call.principal.agent:
+        return False
+    capabilities = _meta(call).get(protocol.META_CLIENT_CAPABILITIES)
+    elicitation = capabilities.get("elicitation") if isinstance(capabilities, dict) else None
+    return isinstance(elicitation, dict) and "url" in elicitation
 
 
 def _mark_of(call: McpCall) -> bytes:
