@@ -40,7 +40,7 @@ RECORDED = (
 FASTMCP = "fastmcp==4.1.2"
 CONTEXTFORGE = "mcp-contextforge-gateway==1.0.7.post20260921"
 INSTALL_SECONDS = 240.0
-START_SECONDS = 60.0
+START_SECONDS = 150.0
 STALL_SECONDS = 20.0
 _LINE = b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
 _FASTMCP = """

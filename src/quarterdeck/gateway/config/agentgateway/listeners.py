@@ -87,6 +87,7 @@ class Listeners:
             stateful_mode=model.stateful_mode,
             prefix_mode=model.prefix_mode,
             failure_mode=model.failure_mode,
+            virtual=model.virtual,
         )
         route = now.Route(
             name="mcp", matches=MCP_MATCHES, policies=model.policies, backends=[now.RouteBackend(mcp=backend)]

@@ -131,6 +131,7 @@ def _translate(context: Context, root: now.Root, old: oct.Root | None) -> Snapsh
         default_namespace="file",
         mcp=tuple(servers.found.values()),
         listeners=found,
+        virtual=tuple(routes.virtual.values()),
         children=tuple(servers.children.values()),
     )
 

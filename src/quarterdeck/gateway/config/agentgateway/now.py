@@ -31,6 +31,7 @@ from .shared import (
     ServiceRef,
     Stdio,
 )
+from .virtual import Virtual
 
 TLS_LIBRARY = Refused("ciphers and key exchange are chosen by the TLS library; remove it")
 TlsVersion = Literal["TLS_V1_0", "TLS_V1_1", "TLS_V1_2", "TLS_V1_3"]
@@ -88,6 +89,8 @@ class McpBackend(Model):
     stateful_mode: Literal["stateful", "stateless"] = "stateful"
     prefix_mode: Literal["conditional", "always", "never"] | None = None
     failure_mode: Literal["failClosed", "failOpen"] | None = None
+    virtual: Annotated[Virtual | None, Enforced("test_virtual.py::test_every_field")] = None
+    """Ours."""
     dns_rebinding_protection: Annotated[
         bool | dict[str, Any] | None, Harmless("Host and Origin are always checked")
     ] = None

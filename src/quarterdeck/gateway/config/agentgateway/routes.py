@@ -9,6 +9,7 @@ from quarterdeck.cel.regex import compile_match
 from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.merge import merged
 from quarterdeck.snapshot.policies import Policies
+from quarterdeck.snapshot.virtual import VirtualServer
 
 from ..document import Path_
 from . import checks, now
@@ -18,6 +19,7 @@ from .policies import BackendPolicies, RoutePolicies, TargetPolicies
 from .rules import policies
 from .servers import Servers, address
 from .shared import BackendTls, NamedText, RequestMirror, RouteMatch
+from .virtual import NAMESPACE, virtual_server
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Routes:
     max_body: int | None = None
     """``maxBufferSize`` of the file."""
     names: set[str] = field(default_factory=set[str])
+    virtual: dict[str, VirtualServer] = field(default_factory=dict[str, VirtualServer])
+    """Virtual servers by name."""
 
     def route(self, path: Path_, model: now.Route, place: Place, order: int, *, group: Path_ | None = None) -> r.Route:
         """``place`` is the listener's; ``group``: where the MCP backend is written, if not below ``backends``."""
@@ -189,13 +193,16 @@ class Routes:
             inner = merged(merged(rules, self.attachments.outer("target", spot)), own)
             server = self.servers.add(here, target, _tls(target.policies) or tls, inner.backend_timeout)
             targets.append(r.McpTarget(target.name, server, inner))
-        return r.McpBackend(
-            place.backend,
-            tuple(targets),
-            model.prefix_mode or "conditional",
-            model.stateful_mode == "stateful",
-            model.failure_mode == "failOpen",
-        )
+        prefix, fail_open = model.prefix_mode or "conditional", model.failure_mode == "failOpen"
+        made = ""
+        if model.virtual is not None:
+            name = place.backend.replace("/", ".")
+            self.virtual[name] = virtual_server(
+                self.context, (*path, "virtual"), model.virtual, name, targets, prefix, fail_open
+            )
+            made = f"{NAMESPACE}/{name}"
+        stateful = model.stateful_mode == "stateful"
+        return r.McpBackend(place.backend, tuple(targets), prefix, stateful, fail_open, made)
 
     def _mirrors(self, path: Path_, model: RoutePolicies | None) -> tuple[r.Mirror, ...]:
         mirror: RequestMirror | None = model.request_mirror if model is not None else None
