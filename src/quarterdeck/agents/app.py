@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request, Response
@@ -12,24 +12,13 @@ from quarterdeck.a2atypes import CARD_PATHS, MEDIA_TYPE, cards, errors, operatio
 from quarterdeck.errors import QuarterdeckError
 
 from .a2a import jsonrpc, rest
-from .a2a.core import Caller, Core
-from .credentials import ACTING_FOR, acting_for, trace_parent
+from .a2a.core import Core
+from .doors.http import Doors
+from .incoming import BODY_LIMIT, Identify, body_of, gateway_caller, told
 
-BODY_LIMIT = 4 * 1024 * 1024
-DEFAULT_USER = "admin@kagent.dev"
-PRINCIPAL = "x-quarterdeck-principal"
 _CARD_AGE = "public, max-age=60"
 _STREAM = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
 _JSON_TYPES = ("application/json", MEDIA_TYPE)
-
-Identify = Callable[[Request], Caller]
-
-
-def gateway_caller(request: Request) -> Caller:
-    """Who the gateway says it is: only it can reach the agent's Pod."""
-    principal = request.headers.get(PRINCIPAL, "")
-    user = request.headers.get("x-user-id") or DEFAULT_USER
-    return Caller(user, bool(principal) and not principal.startswith("anonymous"))
 
 
 def build(core: Core, identify: Identify = gateway_caller) -> FastAPI:
@@ -41,14 +30,9 @@ def build(core: Core, identify: Identify = gateway_caller) -> FastAPI:
         app.add_api_route(path, door.agent_card, methods=["GET"])
     for path in ("/health", "/ready"):
         app.add_api_route(path, _health, methods=["GET"])
+    Doors(core, identify).add_to(app)
     app.add_api_route("/{path:path}", door.http_json, methods=["GET", "POST", "PUT", "DELETE"])
     return app
-
-
-def _told(request: Request) -> None:
-    """What the gateway says of the request goes with all calls that are made because of it."""
-    trace_parent.set(request.headers.get("traceparent", ""))
-    acting_for.set(request.headers.get(ACTING_FOR, ""))
 
 
 async def _health() -> Response:
@@ -63,10 +47,10 @@ class _Door:
         self._identify = identify
 
     async def rpc(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await body_of(request)
         if body is None:
             return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
-        _told(request)
+        told(request)
         try:
             _check_type(request)
             version = request.headers.get("a2a-version", "") or request.query_params.get("A2A-Version", "")
@@ -84,10 +68,10 @@ class _Door:
             return Response(answer, status, headers=_challenge(status), media_type=_JSON_TYPES[0])
 
     async def http_json(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await body_of(request)
         if body is None:
             return Response(f"the body is larger than {BODY_LIMIT} bytes\n", 413, media_type="text/plain")
-        _told(request)
+        told(request)
         path = request.scope.get("raw_path", b"").decode("latin-1").partition("?")[0] or request.url.path
         query = parse_qsl(request.url.query, keep_blank_values=True)
         try:
@@ -147,18 +131,6 @@ def _activated(uris: tuple[str, ...]) -> dict[str, str]:
 
 def _challenge(status: int) -> dict[str, str]:
     return {"www-authenticate": 'Bearer realm="quarterdeck"'} if status == 401 else {}
-
-
-async def _body(request: Request) -> bytes | None:
-    """The body, or None when it is too large."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > BODY_LIMIT:
-            return None
-        parts.append(chunk)
-    return b"".join(parts)
 
 
 async def _sse(events: AsyncGenerator[tuple[int, bytes]]) -> AsyncGenerator[bytes]:

@@ -153,6 +153,10 @@ class Core:
             )
 
     # -- messages
+    async def begin(self, message: Json, user: str) -> Running | Reply:
+        """Start to work on a message that came in another protocol. Raises QuarterdeckError."""
+        return await self.engine.start(types.check_message(message, self.card.input_modes), user)
+
     async def _start(self, call: Call) -> Running | Reply:
         message = types.check_message(call.params.get("message"), self.card.input_modes)
         configuration = check.configuration(call.params)

@@ -32,8 +32,8 @@ __all__ = [
     "AUTH_REQUIRED", "CANCELED", "COMPLETED", "FAILED", "INPUT_REQUIRED", "INTERRUPTED", "REJECTED", "STATES",
     "SUBMITTED", "TERMINAL", "VERSIONS", "WORKING", "A2AError", "ContentTypeNotSupported", "InvalidParams",
     "InvalidRequest", "Json", "MethodNotFound", "ParseError", "PushNotSupported", "TaskNotCancelable", "TaskNotFound",
-    "UnsupportedOperation", "VersionNotSupported", "agent_message", "check_message", "new_task", "now", "status",
-    "text_of", "text_part", "trimmed",
+    "UnsupportedOperation", "VersionNotSupported", "agent_message", "check_message", "new_context", "new_task",
+    "now", "status", "text_of", "text_part", "trimmed",
 ]  # fmt: skip
 
 SUBMITTED: Final = "TASK_STATE_SUBMITTED"
@@ -71,12 +71,17 @@ def status(state: str, message: Json | None = None) -> Json:
     return value
 
 
-def new_task(message: Json) -> Json:
-    """A submitted task for a user message; the message gets the ids it lacks, which say where they were made."""
+def new_context() -> str:
+    """A fresh id of a conversation or task, which says where it was made."""
     agent = f"{os.environ.get('KAGENT_NAMESPACE', '')}/{os.environ.get('KAGENT_NAME', '')}"
     tag = os.environ.get(VARIABLE, "")
+    return new_id(agent, int(tag) if tag.isdigit() else 0)
+
+
+def new_task(message: Json) -> Json:
+    """A submitted task for a user message; the message gets the ids it lacks."""
     for name in ("taskId", "contextId"):
-        message.setdefault(name, new_id(agent, int(tag) if tag.isdigit() else 0))
+        message.setdefault(name, new_context())
     return {
         "id": message["taskId"],
         "contextId": message["contextId"],

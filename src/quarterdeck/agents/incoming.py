@@ -1,0 +1,41 @@
+"""What every way into the agent needs of an HTTP request: its body, bounded, and who sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import Request
+
+from .a2a.core import Caller
+from .credentials import ACTING_FOR, acting_for, trace_parent
+
+BODY_LIMIT = 4 * 1024 * 1024
+DEFAULT_USER = "admin@kagent.dev"
+PRINCIPAL = "x-quarterdeck-principal"
+
+Identify = Callable[[Request], Caller]
+
+
+def gateway_caller(request: Request) -> Caller:
+    """Who the gateway says it is: only it can reach the agent's Pod."""
+    principal = request.headers.get(PRINCIPAL, "")
+    user = request.headers.get("x-user-id") or DEFAULT_USER
+    return Caller(user, bool(principal) and not principal.startswith("anonymous"))
+
+
+async def body_of(request: Request) -> bytes | None:
+    """The body, or None when it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > BODY_LIMIT:
+            return None
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def told(request: Request) -> None:
+    """What the gateway says of the request goes with all calls that are made because of it."""
+    trace_parent.set(request.headers.get("traceparent", ""))
+    acting_for.set(request.headers.get(ACTING_FOR, ""))
