@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 UV     := 0.13.8
 STAMP  := $(VENV)/.ready
 NODE_STAMP := .cache/node/.ready
-# Most tests wait for processes, so there are more workers than cores; a file's tests stay together.
+# Most tests wait for processes, so there are more workers than cores; which tests stay together: tests/support/schedule.py.
 PARALLEL := -n 3 --dist loadfile
 
-.PHONY: setup cluster demo test test-full lint bench lock clean
+.PHONY: setup cluster demo test test-full fast full lint bench lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -39,10 +39,17 @@ cluster: setup
 demo: setup
 	@$(BIN)/qd demo
 
-test: setup $(NODE_STAMP) cluster lint
+test: setup $(NODE_STAMP) cluster
+	@$(MAKE) --no-print-directory -j2 lint fast
+
+test-full: setup $(NODE_STAMP) cluster
+	@$(MAKE) --no-print-directory -j2 lint full
+
+# The linters run beside the first tests, which wait for processes to start.
+fast:
 	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
-test-full: setup $(NODE_STAMP) cluster lint
+full:
 	$(BIN)/python -m pytest -q $(PARALLEL)
 
 lint: setup
