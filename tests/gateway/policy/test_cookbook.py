@@ -16,7 +16,7 @@ USES = (
     "Tools by user and group", "The token lists its tools", "Keys of teams", "So many calls for each user",
     "One expensive tool", "So many requests at a time", "A server that fails", "Repeat what may be repeated",
     "A web page as client", "Client certificates", "An authorizer of your own", "Headers made of claims", "A canary",
-    "A share of the sessions",
+    "A share of the sessions", "A choice of tools as one server",
     "Approved tools only", "Records to a collector", "Lock somebody out",
     "More scopes for some tools, asked for when they are called", "A token for the backend",
 )  # fmt: skip
