@@ -15,7 +15,9 @@ from gateway.conftest import Rig, grant, snapshot, token
 from gateway.federation.servers import Upstream
 from gateway.policy.rig import ISSUER, Peer, json_answer, provider
 from gateway.policy.rig import token as person
+from gateway.routes.certs import Authority
 from quarterdeck import snapshot as s
+from quarterdeck.snapshot import routing as r
 from quarterdeck.snapshot.policies import (
     ApiKey,
     ApiKeys,
@@ -27,6 +29,8 @@ from quarterdeck.snapshot.policies import (
     McpAuthentication,
     Policies,
 )
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.tls import client_context
 
 from .conftest import FOREVER, bearer, guard, heard, older
 
@@ -274,3 +278,31 @@ async def test_s13_the_operators_ports_are_not_those_of_callers(bare: Rig, one: 
         for listener, bearing in (("workloads", token("pod-b")), ("local", None)):
             response = await bare.request(path, method="GET", listener=listener, bearer=bearing)
             assert response.status == 404 and await response.read()
+
+
+@pytest.mark.parametrize("shown", [{}, {"x-key": "wrong"}])
+async def test_s13_what_is_known_of_a_head_is_not_believed_of_another_certificate(
+    bare: Rig, one: Upstream, shown: dict[str, str]
+) -> None:
+    """Two people send the very same bytes over connections of their own: the certificate tells them apart."""
+    authority = Authority("people")
+    chain, key = authority.sign("localhost")
+    policies = Policies(api_keys=ApiKeys((ApiKey("0" * 64),), "permissive", Location("header", "x-key", "")))
+    await guard(bare, one, policies=policies)
+    (listener,) = bare.gateway.snapshot.listeners
+    secured: dict[str, Any] = {"protocol": "HTTPS", "certificates": (r.Certificate(chain, key),)}
+    listener = msgspec.structs.replace(listener, client_ca=authority.pem, **secured)
+    bare.gateway.use(msgspec.structs.replace(bare.gateway.snapshot, version="tls", listeners=(listener,)))
+    await bare.gateway.listeners.settled()
+    port = int(bare.gateway.endpoints["front"].rpartition(":")[2])
+    call = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+    lines = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    lines += [(name.encode(), value.encode()) for name, value in shown.items()]
+    for name in ("alice", "eve", "alice", "eve"):
+        mine = client_context(ca_pem=authority.pem, certificate=(pair := authority.sign(name))[0], key=pair[1])
+        pool = Pool(tls=mine, server_hostname="localhost")
+        for _ in range(3):
+            await (await pool.request("POST", ("127.0.0.1", port, True), "/mcp", lines, call)).read()
+        pool.close()
+        named = [record["principal"] for record in bare.records()[-3:]]
+        assert all(f"CN={name}" in each for each in named), named

@@ -164,7 +164,7 @@ class Identification:
 
         None where more than the head decides: callers known by their address or certificate, several credentials.
         """
-        if len(self.methods) != 1 or admission.principal.anonymous:
+        if len(self.methods) != 1 or admission.principal.anonymous or admission.exchange.peer_certificate is not None:
             return None
         return self.methods[0].holding(admission)
 
