@@ -10,7 +10,7 @@ from quarterdeck.resources.roles import cluster_roles
 
 ROLES = {role["metadata"]["name"]: role for role in cluster_roles({"app.kubernetes.io/part-of": "quarterdeck"})}
 EDITORS = ("quarterdeck-edit", "quarterdeck-admin")
-WRITERS: dict[str, tuple[str, ...]] = {"Approval": (), "ApprovalPolicy": ("quarterdeck-admin",)}
+WRITERS: dict[str, tuple[str, ...]] = {"Approval": (), "Run": (), "ApprovalPolicy": ("quarterdeck-admin",)}
 
 
 def may(role: str, verb: str, group: str, resource: str) -> bool:

@@ -5,9 +5,9 @@
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/scale", "agents/status", "mcpservers/scale", "mcpservers/status", "modelconfigs/status", "modelproviderconfigs/status", "remotemcpservers/status"], "verbs": ["patch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
 - {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies", "virtualservers"], "verbs": ["list", "watch"]}
-- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies/status", "approvals/status", "virtualservers/status"], "verbs": ["patch"]}
-- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals"], "verbs": ["list"]}
-- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals"], "verbs": ["create", "delete", "patch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies/status", "approvals/status", "runs/status", "virtualservers/status"], "verbs": ["patch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals", "runs"], "verbs": ["list"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals", "runs"], "verbs": ["create", "delete", "patch"]}
 - {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]}

@@ -90,7 +90,7 @@ def _asked(events: Sequence[Event], clean: _Clean) -> list[str]:
         said = " ".join(str(part.get("text", "")) or clean.value(part.get("data")) for part in parts)
         lines.append(f"user: {clean.cut(said)}")
         origin = event.data.get("origin")
-        if origin:
+        if origin and "how" in origin:
             lines.append(f"({origin['how']} of run {origin['run']} from step {origin['step']}, by {origin['by']})")
     return lines
 

@@ -66,6 +66,10 @@ WATCHED: tuple[Grant, ...] = (
     # not marked as used: what there is to copy, only a call of an agent makes
     Grant(k.APPROVAL, (*APPLY, "delete"), "the same", implied=True),
     Grant(k.APPROVAL, ("patch",), "what was said of the call", "status", implied=True),
+    Grant(k.RUN, ("list",), "copies of what is kept in the database"),
+    # not marked as used: what there is to copy, only somebody makes who starts a run in the background
+    Grant(k.RUN, (*APPLY, "delete"), "the same", implied=True),
+    Grant(k.RUN, ("patch",), "what became of the run", "status", implied=True),
     Grant(k.DEPLOYMENT, (*FOLLOW, "get", *APPLY, "delete"), "agents, MCP servers, scripted models, canaries"),
     Grant(k.SERVICE, (*FOLLOW, *APPLY, "delete"), "their Services; Services labelled as MCP servers"),
     Grant(k.CONFIG_MAP, (*FOLLOW, "get", *APPLY), "configuration of bridges; prompts and values that resources name"),

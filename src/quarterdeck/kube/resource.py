@@ -82,6 +82,7 @@ MEMORY = Resource("kagent.dev", "v1alpha1", "Memory", "memories")
 VIRTUAL_SERVER = Resource("quarterdeck.dev", "v1alpha1", "VirtualServer", "virtualservers")
 APPROVAL_POLICY = Resource("quarterdeck.dev", "v1alpha1", "ApprovalPolicy", "approvalpolicies")
 APPROVAL = Resource("quarterdeck.dev", "v1alpha1", "Approval", "approvals")
+RUN = Resource("quarterdeck.dev", "v1alpha1", "Run", "runs")
 
 GATEWAY_CLASS = Resource("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", False)
 GATEWAY = Resource("gateway.networking.k8s.io", "v1", "Gateway", "gateways")

@@ -33,6 +33,7 @@ from .base import (
 )
 from .replicas import DEFAULT as DEFAULT_REPLICAS
 from .rollout import Rollout, RolloutStatus, ScaleToZero
+from .run import RunSettings
 
 
 def enum(*values: str) -> Any:
@@ -304,6 +305,7 @@ class Declarative(Model):
     share_tools: bool | None = Field(None, description="Give the agent tools that manage share links.")
     memory: AgentMemory | None = Field(None, description="Long-term memory.")
     context: ContextConfig | None = Field(None, description="Handling of long conversations.")
+    runs: RunSettings | None = Field(None, description="What one run may use, and what happens when it is interrupted.")
     deployment: DeclarativeDeployment | None = Field(None, description="Settings of the Deployment.")
 
 

@@ -24,6 +24,7 @@ from . import (
     model_config,
     model_provider_config,
     remote_mcp_server,
+    run,
     sandbox,
     tool_server,
     virtual_server,
@@ -45,6 +46,7 @@ KINDS: tuple[Kind, ...] = (
     virtual_server.KIND,
     approval_policy.KIND,
     approval.KIND,
+    run.KIND,
 )
 GATEWAY_KINDS: tuple[Kind, ...] = (
     backend.KIND,

@@ -17,14 +17,14 @@ _WRITE = ("create", "delete", "deletecollection", "patch", "update")
 _RBAC = "rbac.authorization.k8s.io"
 _AGGREGATE = f"{_RBAC}/aggregate-to-"
 _OURS = "quarterdeck.dev"
-_TOLD = frozenset({"approvals"})
+_TOLD = frozenset({"approvals", "runs"})
 """Kinds that mirror what the control plane decided: nobody writes them."""
 _GOVERNING = frozenset({"approvalpolicies"})
 """Kinds that hold others to something: not written by those who are held to it."""
 _GATEWAY_API = "gateway.networking.k8s.io"
 _ROUTING = ("gateways", "grpcroutes", "httproutes")
 """Kinds of Gateway API within a namespace; with ``referencegrants``, which have no status."""
-_KEPT = ("auditcheckpoints", "revocations", "runs", "status", "toolpins")
+_KEPT = ("auditcheckpoints", "revocations", "status", "toolpins")
 """What the management API keeps and asks the API server about; no kinds."""
 
 
@@ -72,7 +72,7 @@ def _write() -> list[dict[str, Any]]:
 def _govern() -> list[dict[str, Any]]:
     return [
         _rule(_OURS, sorted(_GOVERNING), _WRITE),
-        _rule(_OURS, sorted(_TOLD), ("approve",)),
+        _rule(_OURS, ("approvals",), ("approve",)),
         _rule(_OURS, ("revocations",), ("create", "delete")),
         _rule(_OURS, ("toolpins",), ("update",)),
         _rule(_OURS, ("usertokens",), ("list", "delete")),

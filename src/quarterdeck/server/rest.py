@@ -24,6 +24,8 @@ from .management import ManagementApi
 from .reviews import Reviews
 from .runs_again import Again
 from .runs_api import RunsApi
+from .runs_mirror import RunMirror
+from .runs_retention import DEFAULT, VARIABLE, Retention, seconds_of
 from .runs_store import RunStore
 from .signing import SigningKey
 from .user_tokens import Sealer, UserTokens
@@ -67,7 +69,12 @@ class RestApis:
         tokens = UserTokens(database, self._governance, Sealer(tokens_key or os.urandom(32)))
         governing += UserTokensApi(tokens, identity, config, self._governance).routes()
         self.runs = RunStore(database, config.hosted)
-        runs = RunsApi(self.runs, Again(self.runs, database), identity, config.serves, shared=database.shared).routes()
+        again = Again(self.runs, database)
+        runs = RunsApi(self.runs, again, identity, config.serves, shared=database.shared).routes()
+        self._retention = Retention(again, seconds_of(os.environ.get(VARIABLE) or DEFAULT))
+        objects = approvals or ApprovalOptions()
+        self._mirror = RunMirror(objects.client, self.runs, objects.namespaces) if objects.client is not None else None
+        self._caring: list[asyncio.Task[None]] = []
         self.approvals = ApprovalService(
             database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs
         )
@@ -106,6 +113,11 @@ class RestApis:
             Supervisor().keep("push notifications", self._pusher.run), name="push notifications"
         )
 
+        keepers = {"run retention": self._retention.run}
+        if self._mirror is not None:
+            keepers["run objects"] = self._mirror.run
+        self._caring = [asyncio.create_task(Supervisor().keep(name, run), name=name) for name, run in keepers.items()]
+
     async def listen(self, name: str, host: str, port: int, flag: str) -> tuple[str, int]:
         """Serve ``api`` or ``kagent``. Returns the bound address; raises QuarterdeckError that names the flag."""
         server = Server(self._routers[name].handle, name=name, on_error=log_error)
@@ -117,7 +129,7 @@ class RestApis:
         return bound
 
     async def stop(self) -> None:
-        for task in (self._following, self._pushing):
+        for task in (self._following, self._pushing, *self._caring):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

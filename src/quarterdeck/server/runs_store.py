@@ -35,7 +35,7 @@ MOST_EVENTS = 200
 EVENT_LIMIT = 4 * 1024 * 1024
 """Events in one write, and the bytes of one."""
 MESSAGE = "quarterdeck.dev/message"
-_SEEN = 100_000
+_SEEN, _MIRRORED = 100_000, 10_000
 
 
 class Stale(Conflict):
@@ -132,6 +132,11 @@ class RunStore:
             if value:
                 query = query.where(column == value)
         return await self._database.rows(query.where(runs.c.state.in_(states)) if states else query)
+
+    async def background(self, since: float) -> list[Row]:
+        """Runs that no conversation waits for, changed at that time (seconds since the epoch) or later."""
+        where = and_(runs.c.source != "chat", runs.c.updated_at >= since)
+        return await self._database.rows(select(runs).where(where).order_by(runs.c.updated_at).limit(_MIRRORED))
 
     # -- a replica's work
     async def create(self, new: NewRun, kept: Sequence[Draft] = ()) -> tuple[Row, bool]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
+from quarterdeck.resources.run import RunSettings
 
-from .objects import present
+from .objects import duration, present
 from .options import Options
 
 Name = tuple[str, str]
@@ -93,7 +94,9 @@ def _http_tool(target: ToolTarget, options: Options) -> dict[str, Any]:
     server = target.tool.mcp_server
     out: dict[str, Any] = {"params": params, "tools": list(server.tool_names or ()) if server else []}
     if server is not None:
-        out |= present(allowed_headers=server.allowed_headers, require_approval=server.require_approval)
+        out |= present(allowed_headers=server.allowed_headers)
+        if server.require_approval:
+            out["require_approval"] = []  # the gateway asks: an image that asks, too, would ask twice
     return out
 
 
@@ -138,10 +141,34 @@ def _optional(inputs: AgentInputs, declarative: Declarative, options: Options) -
         out["context_config"] = {"compaction": values}
     if declarative.share_tools:
         out["share_tools"] = True
+    if declarative.runs is not None:
+        out["runs"] = _runs(declarative.runs)
     sandbox = inputs.spec.sandbox
     if sandbox is not None and sandbox.network is not None:
         out["network"] = {"allowed_domains": sandbox.network.allowed_domains or []}
     return out
+
+
+def _runs(settings: RunSettings) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "on_unknown_outcome": settings.on_unknown_outcome,
+        "repeat_tools": list(settings.repeat_tools or ()),
+    }
+    budget = settings.budget
+    if budget is None:
+        return out
+    price = budget.price
+    return out | {
+        "budget": present(
+            steps=budget.steps,
+            tool_calls=budget.tool_calls,
+            tokens=budget.tokens,
+            cost=float(budget.cost) if budget.cost is not None else None,
+            wall_time=duration(budget.wall_time) if budget.wall_time is not None else None,
+            input_price=float(price.input) if price is not None else None,
+            output_price=float(price.output) if price is not None else None,
+        )
+    }
 
 
 def agent_card(inputs: AgentInputs) -> dict[str, Any]:
