@@ -104,6 +104,19 @@ def test_a_value_stays_in_its_place() -> None:
     assert made.target == "/v1/pets/..%2Fa%3Fb%23c%2Fd?fields=a%26b%3Dc&fields=d&filter%5Bx%5D=true"
 
 
+def test_what_a_document_names_cannot_end_a_line_of_the_request() -> None:
+    parameters = [{"name": "my id", "in": "path", "required": True}]
+    content = {"x/y\r\nx-evil: 1+json": {"schema": {}}, "application/vnd.a+json": {"schema": {}}}
+    operation = {"operationId": "x", "parameters": parameters, "requestBody": {"content": content}}
+    document = {"openapi": "3.1.0", "paths": {"/a b HTTP/1.1\r\nx: y/{my id}/\u00e9": {"post": operation}}}
+    made = openapi.prepare(openapi.operations(document)["x"], {"path": {"my id": "1/2"}, "body": 1})
+    assert made.target == "/a%20b%20HTTP/1.1%0D%0Ax:%20y/1%2F2/%C3%A9"
+    assert (b"content-type", b"application/vnd.a+json") in made.headers
+    wrong = {"operationId": "x", "parameters": [{"name": "x-a: b\r\nx-c", "in": "header"}]}
+    with pytest.raises(ConfigError, match="cannot be a header"):
+        openapi.operations({"openapi": "3.1.0", "paths": {"/": {"get": wrong}}})
+
+
 @pytest.fixture
 async def api() -> AsyncIterator[tuple[int, list[Exchange]]]:
     seen: list[Exchange] = []

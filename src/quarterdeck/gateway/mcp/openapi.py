@@ -6,6 +6,7 @@ are made in :mod:`.rest`. Reference: agentgateway_and_peers.md §2.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -19,6 +20,10 @@ GROUPS = ("path", "query", "header", "body")
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization", "host", "content-length", "transfer-encoding"})
 """Not parameters by the specification (§4.8.12.1), or not ours to set."""
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_JSON_LIKE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\+json")
+_PATH = "/{}%:@!$&'()*+,;=~"
+"""What of a path stays as it is written; anything else is escaped, so that it cannot end the request line."""
 _DEPTH = 64
 
 
@@ -103,7 +108,7 @@ def _operation(document: Json, path: str, method: str, operation: Json, shared: 
     description = operation.get("description") or operation.get("summary")
     if description:
         tool["description"] = str(description)
-    return Operation(tool, method.upper(), path, tuple(parameters.values()), body_type)
+    return Operation(tool, method.upper(), quote(path, safe=_PATH), tuple(parameters.values()), body_type)
 
 
 def _add_parameter(
@@ -112,6 +117,8 @@ def _add_parameter(
     name, where = str(parameter.get("name", "")), str(parameter.get("in", ""))
     if where not in ("path", "query", "header") or not name or name.lower() in _IGNORED_HEADERS:
         return
+    if where == "header" and not _TOKEN.fullmatch(name):
+        raise ConfigError(f"openapi: parameter {name!r} cannot be a header")
     content = _members(parameter.get("content"))
     raw = parameter.get("schema") if not content else _members(next(iter(content.values()))).get("schema")
     schema = _schema(document, raw if raw is not None else {})
@@ -134,7 +141,7 @@ def _body(document: Json, operation: Json) -> tuple[str, Any, bool]:
     content = _members(body.get("content"))
     for media, spec in content.items():
         kind = media.partition(";")[0].strip().lower()
-        if kind in ("application/json", "*/*") or kind.endswith("+json"):
+        if kind in ("application/json", "*/*") or _JSON_LIKE.fullmatch(kind):
             sent = "application/json" if kind == "*/*" else kind
             schema = _schema(document, _members(spec).get("schema", {}))
             return sent, schema, body.get("required") is True
@@ -254,7 +261,7 @@ def prepare(operation: Operation, arguments: Mapping[str, Any]) -> Prepared:
             text = _simple(value)
             if text in ("", ".", ".."):
                 raise ArgumentError(f"argument path.{parameter.name} must be a segment of a path")
-            path = path.replace(f"{{{parameter.name}}}", quote(text, safe=""))
+            path = path.replace(f"{{{quote(parameter.name, safe=_PATH)}}}", quote(text, safe=""))
         elif parameter.where == "query":
             query += _query(parameter, value)
         else:
