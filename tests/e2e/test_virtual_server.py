@@ -67,7 +67,10 @@ def test_an_agent_goes_by_exposed_names(clock: Platform) -> None:
     said = clock.qd("agent", "invoke", "clock-agent", "Use now to tell me the time in Zurich")
     assert "Zurich" in said.out
     record = eventually(
-        lambda: next((r for r in clock.audit() if r["agent"] == "kagent/clock-agent" and r["tool"]), None), "a record"
+        lambda: next(
+            (r for r in clock.audit() if (r["agent"], r["method"]) == ("kagent/clock-agent", "tools/call")), None
+        ),
+        "a record",
     )
     assert (record["server"], record["tool"], record["exposed"]) == ("kagent/time", "get_current_time", "now")
     assert record["decision"] == "allow" and record["route"] == "virtualserver/kagent/clock"
