@@ -43,6 +43,7 @@ async def test_a_chat_completion(http: httpx.AsyncClient) -> None:
     answer = (await http.post("/v1/chat/completions", json=body)).json()
     assert answer["object"] == "chat.completion" and answer["model"] == "tck"
     assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["choices"][0]["message"]["content"] == "Hello from TCK"
     assert set(answer["metadata"]) == {"context_id", "task_id", "state"}
     streamed = events((await http.post("/v1/chat/completions", json=body | {"stream": True})).text)
     assert streamed[0]["choices"][0]["delta"]["role"] == "assistant" and streamed[-1] == "[DONE]"

@@ -58,6 +58,7 @@ class Reader:
         self.task = task
         self._said = ""
         """Of the present answer, since the last tool call."""
+        self._spoke = False
 
     def read(self, event: Json) -> list[Piece]:
         if "task" in event:
@@ -68,7 +69,7 @@ class Reader:
         status: Json = event["statusUpdate"]["status"]
         state, message = status["state"], status.get("message") or {}
         if state in types.TERMINAL | types.INTERRUPTED:
-            return [self._end(status)]
+            return self._ended(status)
         if (message.get("metadata") or {}).get(_PARTIAL):
             return [self._text(types.text_of(message))]
         return [piece for part in message.get("parts") or () if (piece := self._tool(part)) is not None]
@@ -78,9 +79,9 @@ class Reader:
         status: Json = self.task["status"]
         if status["state"] not in types.TERMINAL | types.INTERRUPTED:
             return []
-        artifacts: list[Json] = self.task.get("artifacts") or []
+        artifacts: Any = self.task.get("artifacts") or []
         found = [piece for artifact in artifacts for piece in self._answer(artifact)]
-        return [*found, self._end(status)]
+        return [*found, *self._ended(status)]
 
     def _answer(self, artifact: Json) -> list[Piece]:
         """The whole answer, of which a part may have been said already."""
@@ -90,6 +91,7 @@ class Reader:
 
     def _text(self, text: str) -> Text:
         self._said += text
+        self._spoke = True
         return Text(text)
 
     def _tool(self, part: Json) -> Piece | None:
@@ -102,6 +104,12 @@ class Reader:
             response: Json = data.get("response") or {}
             return Result(str(data["id"]), str(response.get("result", "")), bool(response.get("isError")))
         return None
+
+    def _ended(self, status: Json) -> list[Piece]:
+        """An agent that answers with the status' message only has said that."""
+        end = self._end(status)
+        said = end.text if end.state == types.COMPLETED and not self._spoke else ""
+        return [Text(said), end] if said else [end]
 
     def _end(self, status: Json) -> End:
         message = status.get("message")
