@@ -66,7 +66,15 @@ class ToolsMissing:
     reason: str
 
 
-Event = Text | ToolCalled | ToolAnswered | Answer | Status | ToolsMissing
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The task waits for its user: to confirm a call (``tool``), or, with ``ask_user``, to answer."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+Event = Asked | Text | ToolCalled | ToolAnswered | Answer | Status | ToolsMissing
 
 
 class A2aClient:
@@ -79,14 +87,17 @@ class A2aClient:
         self._origin, self._target = split_url(url)
         self._headers = headers
 
-    async def ask(self, text: str, session: str) -> AsyncIterator[Event]:
+    async def ask(
+        self, text: str, session: str, task: str = "", data: dict[str, Any] | None = None
+    ) -> AsyncIterator[Event]:
         """Send a message and yield what happens until the task ends. ``session`` is a context id, empty for a new one.
 
-        Raises Denied, NeedsApproval, NotFound, UpstreamError.
+        ``task``: one that waits for this message; ``data``: sent instead of the text. Raises Denied, NeedsApproval,
+        NotFound, UpstreamError.
         """
-        message: dict[str, Any] = {"messageId": str(uuid4()), "role": "ROLE_USER", "parts": [{"text": text}]}
-        if session:
-            message["contextId"] = session
+        part: dict[str, Any] = {"text": text} if data is None else {"data": data}
+        message: dict[str, Any] = {"messageId": str(uuid4()), "role": "ROLE_USER", "parts": [part]}
+        message |= {key: value for key, value in (("contextId", session), ("taskId", task)) if value}
         response = await self._send("SendStreamingMessage", {"message": message})
         try:
             async for result in self._results(response):
@@ -178,7 +189,10 @@ def events_of(result: dict[str, Any]) -> list[Event]:
     for part in message.get("parts") or []:
         kind = (part.get("metadata") or {}).get("kagent_type") or (part.get("metadata") or {}).get("adk_type")
         data = part.get("data") or {}
-        if kind == "function_call" and data.get("name") != "adk_request_confirmation":
+        if kind == "function_call" and data.get("name") == "adk_request_confirmation":
+            original = (data.get("args") or {}).get("originalFunctionCall") or {}
+            events.append(Asked(str(original.get("name", "")), original.get("args") or {}))
+        elif kind == "function_call":
             events.append(ToolCalled(str(data.get("id", "")), str(data.get("name", "")), data.get("args") or {}))
         elif kind == "function_response":
             response = data.get("response") or {}

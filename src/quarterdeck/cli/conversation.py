@@ -13,7 +13,7 @@ from typing import Any
 from quarterdeck.errors import NeedsApproval, QuarterdeckError, TimedOut, UpstreamError, UsageError
 from quarterdeck.wire.client import Pool
 
-from .a2a import A2aClient, Answer, Event, Status, Text, ToolAnswered, ToolCalled, ToolsMissing
+from .a2a import A2aClient, Answer, Asked, Event, Status, Text, ToolAnswered, ToolCalled, ToolsMissing
 from .durations import seconds
 from .local import gateway_headers, gateway_url, part
 from .output import emit, note, to_json
@@ -22,6 +22,14 @@ from .target import agents_namespace
 _FAILED = ("TASK_STATE_FAILED", "TASK_STATE_REJECTED", "TASK_STATE_CANCELED")
 _WAITING = ("TASK_STATE_INPUT_REQUIRED", "TASK_STATE_AUTH_REQUIRED")
 _RESULT_LIMIT = 400
+
+
+class Waits(NeedsApproval):
+    """The task waits for its user; ``turn`` says which, and for what."""
+
+    def __init__(self, message: str, turn: Turn) -> None:
+        super().__init__(message)
+        self.turn = turn
 
 
 class TaskFailed(UpstreamError):
@@ -41,9 +49,12 @@ class Turn:
     message: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     streamed: bool = False
+    asked: Asked | None = None
 
     def take(self, event: Event) -> None:
-        if isinstance(event, Text):
+        if isinstance(event, Asked):
+            self.asked = event
+        elif isinstance(event, Text):
             self.streamed = True
         elif isinstance(event, ToolCalled):
             self.calls.append({"id": event.id, "name": event.name, "arguments": event.arguments})
@@ -99,15 +110,20 @@ def talk(name: str, namespace: str, *, session: str, timeout: str) -> None:
     with asyncio.Runner() as runner:
         pool = Pool()
         client = A2aClient(pool, url, gateway_headers())
-        while (line := _line(terminal)) is not None:
+        waiting, decision = "", None
+        while (line := "" if decision is not None else _line(terminal)) is not None:
             try:
-                turn = runner.run(_turn(client, line, session, limit, _show_all))
-                session = turn.session
+                turn = runner.run(_turn(client, line, session, limit, _show_all, waiting, decision))
+                session, waiting, decision = turn.session, "", None
                 emit("\n" if turn.streamed else turn.answer.rstrip("\n") + "\n")
                 failed = None
+            except Waits as error:
+                session, waiting = error.turn.session, error.turn.task
+                decision = _decision(error) if terminal else None
+                failed = error
             except QuarterdeckError as error:
                 note(f"error: {error}")
-                failed = error
+                failed, waiting, decision = error, "", None
 
         async def close() -> None:
             pool.close()
@@ -117,6 +133,23 @@ def talk(name: str, namespace: str, *, session: str, timeout: str) -> None:
         note(f"to go on: qd agent chat {name} --session {session}")
     if failed is not None and not terminal:
         sys.exit(failed.exit_code)
+
+
+def _decision(waits: Waits) -> dict[str, Any] | None:
+    """What the person says of a call that waits; None: the next line is the answer."""
+    asked = waits.turn.asked
+    note(str(waits))
+    if asked is None or asked.tool == "ask_user":
+        return None
+    note(f"  {asked.tool} {json.dumps(asked.arguments, ensure_ascii=False)}")
+    try:
+        said = input("approve this call? [y/N, or why not] ").strip()
+    except EOFError:
+        said = ""
+    if said.lower() in ("y", "yes"):
+        return {"decision_type": "approve"}
+    reason = {} if said.lower() in ("", "n", "no") else {"rejection_reason": said}
+    return {"decision_type": "reject", **reason}
 
 
 def _line(terminal: bool) -> str | None:
@@ -143,12 +176,14 @@ def _url(name: str, namespace: str) -> str:
     return f"{gateway_url()}/a2a/{part(agents_namespace(namespace))}/{part(rest or where)}/"
 
 
-async def _turn(client: A2aClient, text: str, session: str, limit: float, show: Any) -> Turn:
+async def _turn(
+    client: A2aClient, text: str, session: str, limit: float, show: Any, task: str = "", data: Any = None
+) -> Turn:
     """Ask and show. At the deadline, and on Ctrl-C, the task is cancelled at the agent."""
     turn = Turn(session=session)
     try:
         async with asyncio.timeout(limit or None):
-            async for event in client.ask(text, session):
+            async for event in client.ask(text, session, task, data):
                 turn.take(event)
                 show(event)
     except TimeoutError:
@@ -169,7 +204,7 @@ async def _turn(client: A2aClient, text: str, session: str, limit: float, show: 
 def _checked(turn: Turn, client: A2aClient) -> Turn:
     suffix = f" (trace {client.trace_id})"
     if turn.state in _WAITING:
-        raise NeedsApproval((turn.message or "the agent waits for an approval") + suffix)
+        raise Waits((turn.message or "the agent waits for an approval") + suffix, turn)
     if turn.state in _FAILED:
         ended = turn.state.removeprefix("TASK_STATE_").lower()
         raise TaskFailed(f"the task was {ended}: {turn.message or 'the agent gave no reason'}{suffix}")
@@ -204,5 +239,5 @@ def show_tools(event: Event) -> None:
 def _show_all(event: Event) -> None:
     if isinstance(event, Text):
         emit(event.text)
-    elif not isinstance(event, Answer | Status):
+    elif not isinstance(event, Answer | Asked | Status):
         show_tools(event)

@@ -40,7 +40,7 @@ def call(
     timeout: Annotated[str, typer.Option("--timeout", help="Longest time for the answer.")] = "60s",
     approval: Annotated[str, typer.Option("--approval", help="NAMESPACE/NAME of the call's approval.")] = "",
 ) -> None:
-    """Call a tool and print its result; exit code 1 when the tool reports an error, 4 when people must approve first."""
+    """Call a tool and print its result; exit code 1 when the tool reports an error, 4 when people must approve."""
     from .toolcalls import call_tool
 
     given = arg or []
