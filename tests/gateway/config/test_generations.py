@@ -94,9 +94,20 @@ def test_mcp_authentication_of_october(reader: Reader) -> None:
 def test_fields_of_one_generation_are_unknown_in_the_other(reader: Reader) -> None:
     old = "mcpAuthentication: {issuer: i, audience: a, jwksUrl: u}"
     assert "audience: unknown field; did you mean audiences?" in reader.refusal(old, "now")
+    assert "; agentgateway, October 2025, has it (--compat oct)" in reader.refusal(old, "now")
     assert "apiKey: unknown field" in reader.refusal("apiKey: {keys: []}", "oct")
     assert "gateways: unknown field" in reader.errors("gateways: {}", "oct")
     assert "require: unknown field" not in reader.refusal("authorization: {rules: [require: 'x ==']}", "oct")
+
+
+def test_fields_of_both_generations_in_one_file_are_told_apart(reader: Reader) -> None:
+    both = "binds:\n- port: 1\n  listeners:\n  - gatewayName: gw\n    routes: [{policies: {basicAuth: {htpasswd: 'a:b'}, x: 1}}]"
+    found = reader.errors(both, "")
+    assert (
+        "basicAuth: unknown field; did you mean backendAuth?; agentgateway, today, has it (--compat now)" in found
+        or ("gatewayName: unknown field" in found and "October 2025, has it (--compat oct)" in found)
+    )
+    assert "policies.x: unknown field" in found and "has it" not in found.split("policies.x", 1)[1].splitlines()[0]
 
 
 def test_ext_authz_of_october_is_grpc(reader: Reader) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 PAGE = ROOT / "docs" / "migrate-agentgateway.md"
-ABOUT_TELLING = {"test_refused_fields_tell_the_generation_too", "test_a_told_generation_is_no_warning"}
+ABOUT_TELLING = {
+    "test_refused_fields_tell_the_generation_too",
+    "test_a_told_generation_is_no_warning",
+    "test_fields_of_both_generations_in_one_file_are_told_apart",
+}
 """Tests of test_generations.py about how a generation is told, not about what differs."""
 
 

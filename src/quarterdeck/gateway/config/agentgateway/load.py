@@ -74,25 +74,41 @@ def load(text: str, options: FileOptions, environment: Mapping[str, str], base: 
 
 def _choose(document: Document, options: FileOptions, base: Path) -> tuple[_Attempt, bool]:
     """The file as the generation it is, and whether that was told by somebody or by its fields."""
-    attempts: list[_Attempt] = []
-    for generation in ("oct", "now"):
-        if options.compat in ("", generation):
-            attempt = _Attempt(generation, Report(document.name))
-            if generation == "oct":
-                attempt.old = decode(document, oct.Root, attempt.report, base)
-                attempt.root = upgrade(attempt.old) if attempt.old is not None else None
-            else:
-                attempt.root = decode(document, now.Root, attempt.report, base)
-            attempts.append(attempt)
-    if len(attempts) == 1:
-        return attempts[0], True
-    fitting = [attempt for attempt in attempts if not attempt.report.errors]
-    if len(fitting) == 1:
-        return fitting[0], True
-    if not fitting:
-        # the one with fewer mistakes is more likely what was meant
-        return min(reversed(attempts), key=lambda attempt: len(attempt.report.errors)), True
-    return fitting[1], False
+    wanted: Generation | Literal[""] = options.compat
+    first = _attempt(document, wanted or "oct", base)
+    if wanted and not first.report.errors:
+        return first, True
+    other = _attempt(document, "now" if first.generation == "oct" else "oct", base)
+    if wanted:
+        _name_the_other(first, other)
+        return first, True
+    fitting = [attempt for attempt in (other, first) if not attempt.report.errors]
+    if fitting:
+        return fitting[0], len(fitting) == 1
+    # the one with fewer mistakes is more likely what was meant
+    meant, less = sorted((other, first), key=lambda attempt: len(attempt.report.errors))
+    _name_the_other(meant, less)
+    return meant, True
+
+
+def _attempt(document: Document, generation: Generation, base: Path) -> _Attempt:
+    attempt = _Attempt(generation, Report(document.name))
+    if generation == "oct":
+        attempt.old = decode(document, oct.Root, attempt.report, base)
+        attempt.root = upgrade(attempt.old) if attempt.old is not None else None
+    else:
+        attempt.root = decode(document, now.Root, attempt.report, base)
+    return attempt
+
+
+def _name_the_other(meant: _Attempt, other: _Attempt) -> None:
+    """Say of each unknown field that the other generation has it, if it does."""
+    unknown = [problem.path for problem in other.report.errors if problem.message.startswith("unknown field")]
+    for index, problem in enumerate(meant.report.errors):
+        strange = any(problem.path == path or problem.path.startswith((f"{path}.", f"{path}[")) for path in unknown)
+        if problem.message.startswith("unknown field") and not strange:
+            told = f"{problem.message}; {TITLES[other.generation]}, has it (--compat {other.generation})"
+            meant.report.errors[index] = replace(problem, message=told)
 
 
 def _translate(context: Context, root: now.Root, old: oct.Root | None) -> Snapshot:
