@@ -20,6 +20,7 @@ import pytest
 
 from quarterdeck import snapshot as s
 from quarterdeck.snapshot import routing as r
+from quarterdeck.snapshot.virtual import Choice, ChosenServer, VirtualServer
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Server
 
@@ -80,6 +81,13 @@ def one_server(port: int) -> s.Snapshot:
     return s.Snapshot(version="v1", mcp=(server,), identities=s.Identities(anonymous_local=True))
 
 
+def in_a_view(port: int) -> s.Snapshot:
+    """The fixture server behind a virtual one that shows all of it."""
+    all_of_it = ChosenServer("everything", "MCPServer/kagent/everything", Choice(), Choice(), Choice())
+    view = VirtualServer("kagent", "view", (all_of_it,), prefixed=False)
+    return msgspec.structs.replace(one_server(port), virtual=(view,))
+
+
 def among_others(port: int, other: int, listen: int = 0) -> s.Snapshot:
     """The fixture server and another behind one route, their names as they are."""
     servers = tuple(
@@ -112,7 +120,7 @@ def gateway(snapshot: s.Snapshot, directory: Path, *more: str) -> Iterator[str]:
         yield (
             found["front"].replace("127.0.0.1", "localhost") + "/mcp"
             if snapshot.listeners
-            else found["local"] + "/mcp/kagent/everything"
+            else found["local"] + ("/mcp/kagent/virtualserver.view" if snapshot.virtual else "/mcp/kagent/everything")
         )
 
 
@@ -128,7 +136,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], st
                 directory = tmp_path_factory.mktemp("gateway")
                 backend, _, others = backend.partition("&")
                 port = int(start(backend).rsplit(":", 1)[1].partition("/")[0])
-                snapshot = among_others(port, stack.enter_context(small_server())) if others else one_server(port)
+                if others == "others":
+                    snapshot = among_others(port, stack.enter_context(small_server()))
+                else:
+                    snapshot = in_a_view(port) if others == "view" else one_server(port)
                 known[path] = stack.enter_context(gateway(snapshot, directory))
             elif path not in known:
                 server = over_stdio(tmp_path_factory.mktemp("bridge")) if backend == "stdio" else over_http(backend)
@@ -149,6 +160,7 @@ ROLES: list[Any] = [
         for pairing in (
             ("both", BEFORE), ("both", NOW), ("stdio+gateway", NOW), ("legacy+gateway", BEFORE),
             ("modern+gateway", NOW), ("legacy&others+gateway", BEFORE), ("modern&others+gateway", NOW),
+            *((f"{era}&view+gateway", revision) for era in ("legacy", "modern") for revision in SCORED),
         )
     ),
 ]  # fmt: skip
