@@ -15,6 +15,7 @@ from quarterdeck.gateway.app import Gateway
 from quarterdeck.gateway.options import Options
 from quarterdeck.gateway.wake import Sleeper, Waker
 from quarterdeck.snapshot.activity import Report
+from quarterdeck.snapshot.virtual import Choice, ChosenServer, ChosenTool, VirtualServer
 from quarterdeck.wire.http import Exchange, Server
 
 from .conftest import Rig, snapshot, token
@@ -127,6 +128,30 @@ async def test_who_may_not_call_wakes_nothing(rig: Rig, plane: tuple[Plane, str]
     answer = await rig.rpc("/mcp/kagent/peer", "ping", bearer=token("pod-c"))
     assert "not granted" in answer["error"]["message"]
     assert control.wakes == []
+
+
+async def test_a_virtual_server_wakes_what_it_shows(rig: Rig, plane: tuple[Plane, str], peer: int) -> None:
+    control, _ = plane
+    shown = ChosenTool("peer", "add", "plus")
+    view = VirtualServer(
+        "kagent", "view", (ChosenServer("peer", "MCPServer/kagent/peer", Choice(())),), (shown,), False
+    )
+
+    def seen(*, up: bool) -> s.Snapshot:
+        granted = s.AgentPolicy("kagent", "b", (s.ToolGrant("kagent", "view", "VirtualServer", ("plus",)),))
+        return msgspec.structs.replace(world(peer, up=up), virtual=(view,), policies=(granted,))
+
+    path, bearer = "/mcp/kagent/virtualserver.view", token("pod-b")
+    await following(rig, control, seen(up=False))
+    headers = {"mcp-session-id": await rig.initialize(path, bearer=bearer)}
+    call = {"name": "add", "arguments": {"a": 1, "b": 2}}
+    assert "error" in await rig.rpc(path, "tools/call", call, bearer=bearer, headers=headers)
+    assert "error" in await rig.rpc(path, "tools/call", call | {"name": "plus"}, bearer=token("pod-a"))
+    assert control.wakes == [], "what is not shown, or not granted, wakes nobody"
+    control.on_wake = seen(up=True)
+    answer = await rig.rpc(path, "tools/call", call | {"name": "plus"}, bearer=bearer, headers=headers)
+    assert answer["result"]["content"][0]["text"] == "3"
+    assert control.wakes == [{"kind": "MCPServer", "namespace": "kagent", "name": "peer"}]
 
 
 async def test_the_aggregated_endpoint_wakes_what_it_lists_and_calls(
