@@ -25,7 +25,7 @@ from quarterdeck import errors
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.kube.conditions import get_condition
-from quarterdeck.resources.crd import crds
+from quarterdeck.resources.crd import crds, gateway_crds
 from quarterdeck.server.operator import Operator
 from quarterdeck.server.operator_options import parse
 from support import postgresql
@@ -55,7 +55,22 @@ OBJECTS = """
 {kind: Agent, apiVersion: kagent.dev/v1alpha2, metadata: {name: keeper}, spec: {type: Declarative, description: d,
  declarative: {modelConfig: m, systemMessageFrom: {type: ConfigMap, name: prompt, key: text},
   tools: [{type: McpServer, mcpServer: {kind: MCPServer, name: clock, toolNames: [get_current_time]}}]}}}
+---
+{kind: VirtualServer, apiVersion: quarterdeck.dev/v1alpha1, metadata: {name: menu},
+ spec: {servers: [{ref: {kind: MCPServer, name: clock}}]}}
+---
+{kind: Gateway, apiVersion: gateway.networking.k8s.io/v1, metadata: {name: front},
+ spec: {gatewayClassName: somebody-elses, listeners: [{name: http, port: 8080, protocol: HTTP}]}}
+---
+{kind: HTTPRoute, apiVersion: gateway.networking.k8s.io/v1, metadata: {name: clock},
+ spec: {parentRefs: [{name: front}], rules: [{backendRefs: [{group: agentgateway.dev, kind: AgentgatewayBackend,
+  name: clock}]}]}}
+---
+{kind: AgentgatewayBackend, apiVersion: agentgateway.dev/v1alpha1, metadata: {name: clock},
+ spec: {mcp: {targets: [{name: clock, static: {host: clock, port: 3000}}]}}}
 """
+KEPT = (k.VIRTUAL_SERVER, k.GATEWAY, k.HTTP_ROUTE, k.AGENTGATEWAY_BACKEND)
+"""Kinds of which only the object itself is kept."""
 
 
 def documented(title: str) -> str:
@@ -198,7 +213,7 @@ async def wiped(admin: KubeClient) -> None:
         return not names & {item["metadata"]["name"] for item in (await admin.list(k.NAMESPACE)).items}
 
     await until(gone, 180)
-    for document in crds():
+    for document in [*crds(), *gateway_crds()]:
         await admin.apply(k.CRD, document)
 
 
@@ -245,6 +260,9 @@ async def test_a_backup_becomes_a_working_installation(
             assert (await other.get(k.SECRET, "quarterdeck-access-token", SYSTEM))["data"] == token
             assert (await other.get(k.NAMESPACE, TEAM))["metadata"]["labels"]["stage"] == "prod"
             assert await _kept_by_the_collector(other)
+            for res in KEPT:
+                (was,), (found,) = (await admin.list(res, TEAM)).items, (await other.list(res, TEAM)).items
+                assert found["spec"] == was["spec"]
 
 
 def _copied(old: str, new: str) -> None:
