@@ -5,35 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quarterdeck.agents.runs import Runs
-from support.run_world import Broken, World, world
+from support.run_world import Broken, replica, user_message, world
 
 pytestmark = pytest.mark.timeout(150)
-MESSAGE = {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "go"}]}
-
-
-@asynccontextmanager
-async def replica(w: World, name: str) -> AsyncIterator[Runs]:
-    """A host in this process with its loop of leases."""
-    runs: Runs = w.runs(name)
-    beating = asyncio.create_task(runs.heartbeat.run())
-    try:
-        yield runs
-    finally:
-        await runs.stop()
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
-
-
-def message(**more: Any) -> dict[str, Any]:
-    return {**MESSAGE, "parts": [dict(p) for p in MESSAGE["parts"]], **more}
 
 
 async def test_a_replica_that_slept_past_its_lease_is_refused_when_it_wakes(tmp_path: Path) -> None:
@@ -75,7 +54,7 @@ async def test_runs_of_a_dead_replica_are_shared_by_the_others_and_each_is_made_
         first = w.runs("pod-1")
         w.tools.on_call = lambda key: _until(held)
         for n in range(4):
-            await first.start(message(messageId=f"m{n}"), "alice")
+            await first.start(user_message(messageId=f"m{n}"), "alice")
         async with asyncio.timeout(60):
             while sum(w.tools.calls.values()) < 8:
                 await asyncio.sleep(0.02)
@@ -101,8 +80,8 @@ async def test_two_messages_to_one_context_are_worked_on_in_turn(tmp_path: Path)
     async with world(tmp_path) as w, replica(w, "pod-1") as one, replica(w, "pod-2") as two:
         gate = asyncio.Event()
         w.tools.on_call = lambda key: _until(gate)
-        first = await one.start(message(), "alice")
-        second = await two.start(message(contextId=first.task["contextId"]), "alice")
+        first = await one.start(user_message(), "alice")
+        second = await two.start(user_message(contextId=first.task["contextId"]), "alice")
         async with asyncio.timeout(60):
             while sum(w.tools.calls.values()) < 2:
                 await asyncio.sleep(0.02)
@@ -121,7 +100,7 @@ async def test_a_caller_of_another_replica_sees_the_same_and_reconnects_without_
     async with world(tmp_path) as w, replica(w, "pod-1") as one, replica(w, "pod-2") as two:
         gate = asyncio.Event()
         w.tools.on_call = lambda key: _until(gate)
-        active = await one.start(message(), "alice")
+        active = await one.start(user_message(), "alice")
         task = active.task["id"]
         seen: list[tuple[int, Any]] = []
         async with asyncio.timeout(60):
@@ -142,7 +121,7 @@ async def test_a_caller_of_another_replica_sees_the_same_and_reconnects_without_
 async def test_cancelling_at_one_replica_ends_the_run_of_another(tmp_path: Path) -> None:
     async with world(tmp_path) as w, replica(w, "pod-1") as one, replica(w, "pod-2") as two:
         w.tools.on_call = lambda key: _until(asyncio.Event())
-        active = await one.start(message(), "alice")
+        active = await one.start(user_message(), "alice")
         async with asyncio.timeout(60):
             while sum(w.tools.calls.values()) < 2:
                 await asyncio.sleep(0.02)
@@ -162,7 +141,7 @@ async def test_a_replica_that_ends_lets_its_runs_go_at_once(tmp_path: Path) -> N
                 await asyncio.Event().wait()
 
         w.model.on_ask = on_ask
-        active = await first.start(message(), "alice")
+        active = await first.start(user_message(), "alice")
         await asked.wait()
         await first.stop()
         assert active.finished.is_set()
@@ -181,7 +160,7 @@ async def test_the_control_plane_is_away_for_a_while(tmp_path: Path) -> None:
                 gone.set()
 
         w.tools.on_call = on_call
-        active = await one.start(message(), "alice")
+        active = await one.start(user_message(), "alice")
         await gone.wait()
         await asyncio.sleep(0.3)
         assert not active.finished.is_set()
@@ -202,20 +181,20 @@ async def test_a_server_that_breaks_off_is_asked_again_only_where_that_does_no_h
                 raise Broken
 
         w.tools.on_call = on_call
-        active = await one.start(message(), "alice")
+        active = await one.start(user_message(), "alice")
         async with asyncio.timeout(60):
             await active.finished.wait()
         assert active.task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED", active.task
         assert w.tools.calls == {'note {"n": 1}': 1, 'look {"n": 1}': 2}
         said = active.task["status"]["message"]["parts"]
         assert "note" in said[0]["text"] and said[1]["data"]["choices"] == ["repeat", "skip", "fail"]
-        answer = message(taskId=active.task["id"], parts=[{"text": "Repeat"}])
+        answer = user_message(taskId=active.task["id"], parts=[{"text": "Repeat"}])
         again = await one.start(answer, "alice")
         async with asyncio.timeout(60):
             await again.finished.wait()
         assert w.tools.calls['note {"n": 1}'] == 2, "as the user wished"
         assert again.task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED", "the second note broke off, too"
-        skipped = await one.start(message(taskId=active.task["id"], parts=[{"data": {"action": "skip"}}]), "alice")
+        skipped = await one.start(user_message(taskId=active.task["id"], parts=[{"data": {"action": "skip"}}]), "alice")
         async with asyncio.timeout(60):
             await skipped.finished.wait()
         assert skipped.task["status"]["state"] == "TASK_STATE_COMPLETED"

@@ -182,7 +182,7 @@ class World:
 
     def host(self, text: str = "", *, replica: str = "pod-1") -> BaseProcess:
         """A host process; with ``text`` it begins a run for it."""
-        host = start_host(self.config, self.url, agent_token(), replica, _message(text) if text else None)
+        host = start_host(self.config, self.url, agent_token(), replica, user_message(text) if text else None)
         self.hosts.append(host)
         return host
 
@@ -203,6 +203,13 @@ class World:
                 return rows[0], await self.store.events(rows[0])
             assert time.monotonic() < until, f"not settled: {rows and rows[0]}"
             await asyncio.sleep(0.02)
+
+    async def conversation(self, row: Json) -> list[Json]:
+        """The messages of a run's session."""
+        found = await self.store._database.list_events(  # pyright: ignore[reportPrivateUsage]
+            row["agent"], row["user_id"], row["session_id"], limit=-1, ascending=True
+        )
+        return [json.loads(event["data"])["message"] for event in found]
 
     async def lapse(self) -> None:
         """Let the leases lapse of all who give no sign of life from now on."""
@@ -249,6 +256,19 @@ class World:
         os.kill(host.pid, signal.SIGKILL)
 
 
+@asynccontextmanager
+async def replica(w: World, name: str) -> AsyncIterator[Any]:
+    """A host in this process with its loop of leases."""
+    runs = w.runs(name)
+    beating = asyncio.create_task(runs.heartbeat.run())
+    try:
+        yield runs
+    finally:
+        await runs.stop()
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+
 def agent_token() -> str:
     claims = {
         "iss": _ISSUER, "sub": "system:serviceaccount:kagent:default", "aud": ["quarterdeck"],
@@ -257,8 +277,8 @@ def agent_token() -> str:
     return jwt.encode({"alg": "ES256", "kid": "k1"}, claims, _KEY)
 
 
-def _message(text: str) -> Json:
-    return {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": text}]}
+def user_message(text: str = "go", **more: Any) -> Json:
+    return {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": text}], **more}
 
 
 def _origin(url: str) -> tuple[str, int, bool]:

@@ -350,7 +350,7 @@ class Runs:
 
     async def _final(self, journal: Journal, state: str, reason: str, text: str) -> None:
         """Write the end, if it can be written; a run that another replica has is its own."""
-        data = {"state": state, "reason": reason, "text": text, "usage": dict(journal.story.usage)}
+        data = {"state": state, "reason": reason, "text": text, "usage": journal.usage}
         try:
             await journal.append(Draft("final", 0, data))
         except (Fenced, Unwritten) as error:
@@ -359,7 +359,7 @@ class Runs:
     async def _late(self, journal: Journal) -> None:
         wall = self._config.runs.budget.wall_time
         if wall is not None and wall <= self._config.turn_timeout:
-            used = f"{len(journal.story.steps)} steps, {tokens(journal.story.usage)} tokens"
+            used = f"{len(journal.story.steps)} steps, {tokens(journal.usage)} tokens"
             text = f"budget_exceeded: wallTime is limited to {wall:g}. Used: {used}"
             await self._final(journal, "failed", "budget_exceeded", text)
         else:

@@ -9,7 +9,7 @@ end because a process died there::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -126,6 +126,11 @@ def _answered(step: Step) -> Decision:
     return actions.get(str(answer.get("action")), Ask())
 
 
+def add_usage(total: dict[str, int], usage: Mapping[str, int] | None) -> None:
+    for name, value in (usage or {}).items():
+        total[name] = total.get(name, 0) + int(value)
+
+
 class Story:
     """The events of one run, folded."""
 
@@ -156,8 +161,7 @@ class Story:
         elif event.kind == "checkpoint":
             self.checkpoint = event.data
         elif event.kind == "model.result":
-            for name, value in (event.data.get("usage") or {}).items():
-                self.usage[name] = self.usage.get(name, 0) + int(value)
+            add_usage(self.usage, event.data.get("usage"))
         elif event.kind == "tool.result":
             self.tool_calls += 1
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from quarterdeck.errors import UpstreamError
 from quarterdeck.snapshot.runs import Event
 
 from .client import Draft, Written
-from .fold import Story
+from .fold import Story, add_usage
 from .pause import Fenced, Unwritten
 
 
@@ -41,8 +41,17 @@ class Journal:
         self._deferred: list[Draft] = []
         self._order = asyncio.Lock()
 
-    def defer(self, kind: str, step: int, data: dict[str, object]) -> None:
+    def defer(self, kind: str, step: int, data: dict[str, Any]) -> None:
         self._deferred.append(Draft(kind, step, data))
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Of all model calls, by what the provider counts; those whose results are not written yet, too."""
+        used = dict(self.story.usage)
+        for draft in self._deferred:
+            if draft.kind == "model.result":
+                add_usage(used, draft.data.get("usage"))
+        return used
 
     async def append(self, *drafts: Draft) -> None:
         """Write, after what was deferred. Raises Fenced, Unwritten."""

@@ -182,7 +182,7 @@ class Steps:
         story = self._journal.story
         made = sum(step.phase != "new" for step in story.steps.values())
         seconds = self._clock() - story.began if story.began else 0.0
-        used = Used(made, story.tool_calls, story.usage, seconds)
+        used = Used(made, story.tool_calls, self._journal.usage, seconds)
         check(self._rules.budget, used, steps=steps, tool_calls=tool_calls)
 
 
