@@ -79,6 +79,8 @@ class Field:
     type: Any
     cls: Class | None
     required: bool
+    default: str | int | float | bool | None = None
+    """What is meant when it is left out; None: nothing, or no single value."""
 
 
 @cache
@@ -89,7 +91,8 @@ def fields_of(model: type[Model]) -> dict[str, Field]:
         marks = cast("tuple[Any, ...]", getattr(info.type, "__metadata__", ()))
         own = next((mark for mark in marks if isinstance(mark, Enforced | Harmless | Refused)), None)
         default = Enforced(model.proof) if model.proof else None
-        found[info.encode_name] = Field(info.encode_name, info.name, info.type, own or default, info.required)
+        plain: Any = info.default if isinstance(info.default, str | int | float | bool) else None
+        found[info.encode_name] = Field(info.encode_name, info.name, info.type, own or default, info.required, plain)
     return found
 
 

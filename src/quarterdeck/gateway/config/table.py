@@ -131,12 +131,25 @@ def render() -> str:
 
 
 def _section(model: type[Model], path: str) -> str:
-    lines = [f"### {f'`{path}`' if path else 'The file'}\n\n| field | type | class |\n|---|---|---|\n"]
+    told = f"{model.__doc__.replace('``', '`')}\n\n" if model.__doc__ else ""
+    lines = [f"### {f'`{path}`' if path else 'The file'}\n\n{told}| field | type | class |\n|---|---|---|\n"]
     for field in fields_of(model).values():
         suffix, _, words = _inner(field.type)
-        need = ", required" if field.required else ""
+        need = ", required" if field.required else _default(field)
         lines.append(f"| `{field.name}{suffix}` | {words}{need} | {_told(field.cls)} |\n")
     return "".join(lines) + "\n"
+
+
+def _default(field: Field) -> str:
+    """Of seconds as a duration is written."""
+    value = field.default
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return f", default {str(value).lower()}"
+    if any(kind == "duration" for _, kind in alternatives(field.type)):
+        return f", default {value:g}s"
+    return f", default {value:g}" if isinstance(value, float) else f", default {value}"
 
 
 def _models(root: type[Model]) -> list[tuple[type[Model], str, Class | None]]:
