@@ -144,6 +144,39 @@ def http_request(data: bytes) -> None:
     _LOOP.run_until_complete(run())
 
 
+def known_request(data: bytes) -> None:
+    """A second message reads the same on a server that has seen the first as on one that has seen nothing."""
+    first, _, second = data.partition(b"~~")
+
+    async def run() -> None:
+        seen: list[Any] = []
+
+        def handler(exchange: Exchange) -> None:
+            fields = sorted(exchange.headers)
+            seen.append(
+                (exchange.method, exchange.target, fields, exchange.body, exchange.keep_alive, exchange.upgrade)
+            )
+            exchange.respond(200)
+
+        async def given(server: Server, message: bytes) -> tuple[list[Any], bool]:
+            connection, transport = ServerConnection(server), Transport()
+            connection.connection_made(transport)
+            seen.clear()
+            connection.data_received(message)
+            await _turn()
+            found, closing = list(seen), transport.closing
+            connection.connection_lost(None)
+            return found, closing
+
+        limits = HttpLimits(header_bytes=2000, body_bytes=1000)
+        knowing, fresh = Server(handler, limits=limits), Server(handler, limits=limits)
+        for message in (first, first):
+            await given(knowing, message)
+        assert await given(knowing, second) == await given(fresh, second)
+
+    _LOOP.run_until_complete(run())
+
+
 class Sink:
     """Takes an upstream's answer."""
 
@@ -178,6 +211,46 @@ def http_response(data: bytes) -> None:
         connection.connection_lost(None)
         await _turn()
         assert sink.ended == 1, f"the call ended {sink.ended} times"
+
+    _LOOP.run_until_complete(run())
+
+
+class Telling(Sink):
+    """Keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        super().on_head(status, headers)
+        self.told += [status, sorted(headers)]
+
+    def on_body(self, data: bytes) -> None:
+        super().on_body(data)
+        self.told.append(data)
+
+
+def known_response(data: bytes) -> None:
+    """The same for answers: what a pool has seen before changes nothing of what is read of the next."""
+    first, _, second = data.partition(b"~~")
+
+    async def given(pool: Pool, answer: bytes) -> tuple[Any, ...]:
+        connection, transport, sink = ClientConnection(pool, ("127.0.0.1", 1, False)), Transport(), Telling()
+        connection.connection_made(transport)
+        connection.send(sink, b"GET / HTTP/1.1\r\n\r\n")
+        connection.data_received(answer)
+        ended, reusable = sink.ended, not connection.closed and not transport.closing
+        connection.connection_lost(None)
+        await _turn()
+        body = b"".join(part for part in sink.told[2:] if isinstance(part, bytes))
+        return sink.told[:2], body, ended, reusable
+
+    async def run() -> None:
+        knowing = Pool()
+        for answer in (first, first):
+            await given(knowing, answer)
+        assert await given(knowing, second) == await given(Pool(), second)
 
     _LOOP.run_until_complete(run())
 
@@ -422,6 +495,20 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     "http_response": (http_response, [
         b"\x05HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
         b"\x09HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ]),
+    "known_request": (known_request, [
+        b"POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntraceparent: 00-1-2-01\r\n\r\nhi"
+        b"~~POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nx-request-id: 7\r\ntraceparent: 00-1-3-01\r\n\r\nyou",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+        b"~~POST / HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
+        b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\nx~~GET / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+        b"~~POST / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ]),
+    "known_response": (known_response, [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi~~HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nyou",
+        b"HTTP/1.1 204 No\r\ncontent-length: 0\r\n\r\n~~HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx~~HTTP/1.0 200 OK\r\n\r\nx",
     ]),
     "message": (message, [
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":"\\u0041"}}}',

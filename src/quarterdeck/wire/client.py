@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         if self._paused:
             self.resume()
         if self._parser.should_keep_alive() and not self.closed:
-            self._lasting = not self._until_eof
+            self._lasting = not self._until_eof and self._parser.get_status_code() not in (204, 304)
             self.pool.release(self)
         else:
             self.closed = True
