@@ -214,7 +214,7 @@ def test_known_or_not_a_request_reads_the_same(lines: list[tuple[bytes, bytes]],
 
 def test_what_is_remembered_is_bounded() -> None:
     seen = Seen()
-    for number in range(2000):
+    for number in range(5000):
         data = b"POST /%d HTTP/1.1\r\nhost: a\r\n\r\n" % number
         seen.keep(data, 0, Head([(b"host", b"a")], method="POST"))
         assert seen.find(data, data.find(b"\r\n\r\n")) is not None

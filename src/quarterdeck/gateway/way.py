@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .http.listeners import HttpListener
     from .http.route import Destination
     from .mcp.groups import McpGroup, Member
+    from .mcp.session import Session
     from .policy.admission import Known
     from .table import Table
 
@@ -26,7 +27,7 @@ _DECISIONS = 256
 class Way:
     """To a group of MCP servers, for one caller. ``holds()``: whether its credential is still good."""
 
-    __slots__ = ("_decisions", "group", "holds", "principal", "routed", "sound", "table")
+    __slots__ = ("_decisions", "group", "holds", "opened", "principal", "routed", "session", "sound", "table")
 
     def __init__(self, table: Table, group: McpGroup, principal: Principal, holds: Callable[[], bool]) -> None:
         self.table = table
@@ -35,6 +36,9 @@ class Way:
         self.holds = holds
         self.routed: Routed | None = None
         """By which route; None on built-in paths."""
+        self.session: Session | None = None
+        """What the head's session token holds, as :attr:`opened`, a generation of keys, could tell."""
+        self.opened = 0
         self.sound = False
         """Whether the head was found to be that of a message (and not of a stream, or no JSON)."""
         self._decisions: dict[tuple[Member, str, str], Decision] = {}

@@ -23,6 +23,7 @@ Origin = tuple[str, int, bool]
 """host, port, TLS; a host starting with ``/`` is a unix socket path."""
 
 
+_NONE: Any = ()
 _HEADER_LIMIT = 256 * 1024  # bytes of one response head
 _FLOOD = 64 * 1024  # bytes of one read after which others come first
 
@@ -137,7 +138,7 @@ class ClientConnection(asyncio.Protocol):
                 head = Head(self._headers, status=self._parser.get_status_code())
                 self.pool.seen.keep(data, self._body_bytes, head)
             elif self._told:
-                self._headers = []
+                self._headers = _NONE
         except httptools.HttpParserUpgrade as upgrade:
             sink = self._sink
             if self._upgrade and self._parser.get_status_code() == 101:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from sys import intern
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
@@ -78,8 +79,7 @@ class ServerConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
         peer: Any = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and len(peer) >= 2:
-            known = cast(tuple[str, int], peer)
-            self.peer = known if len(peer) == 2 else known[:2]
+            self.peer = (intern(str(peer[0])), int(peer[1]))
         self.server.opened(self)
         self._arm(self.server.limits.header_timeout)
 
@@ -108,9 +108,8 @@ class ServerConnection(asyncio.Protocol):
                 self._received += self._chunk
                 if self._received > _FRAMING + 16 * self._body_bytes:
                     self._refuse(400, "malformed HTTP request: more framing than body")
-            if fresh and self._lasting and self._between and self._headers:
-                method = parser.get_method().decode("ascii")
-                head = Head(self._headers, method=method, target=self._target)
+            if fresh and self._lasting and self._between and self._headers and parser.get_method() == b"POST":
+                head = Head(self._headers, method="POST", target=self._target)
                 self.server.seen.keep(data, self._body_bytes, head)
         except httptools.HttpParserUpgrade as upgrade:
             self._keep_for_upgrade(data[int(upgrade.args[0]) :])

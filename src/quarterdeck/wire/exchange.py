@@ -24,8 +24,9 @@ class Exchange:
     """One request and its response. ``headers`` keys are lower case, in the order they came."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_connection", "_edits", "_ends", "_on_disconnect", "admission", "body", "context",
-        "finished", "flow", "head", "headers", "keep_alive", "method", "old", "route", "started", "target", "upgrade",
+        "_also", "_bodiless", "_chunked", "_connection", "_edits", "_ends", "_on_disconnect", "admission", "body",
+        "context", "finished", "flow", "head", "headers", "keep_alive", "method", "old", "route", "started", "target",
+        "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +53,8 @@ class Exchange:
         self._bodiless = False
         self._edits: list[HeadEdit] | None = None
         self._ends: list[Callable[[], None]] | None = None
-        self._on_disconnect: list[Callable[[], None]] = []
+        self._on_disconnect: Callable[[], None] | None = None
+        self._also: list[Callable[[], None]] | None = None  # who else wants to know of that
         self.context: Any = None  # free for the handler chain, e.g. the authenticated principal
         self.route: Any = None  # free for the handler chain: where the request was routed to
         self.admission: Any = None  # free for the handler chain: what is known of the caller while rules are applied
@@ -116,7 +118,15 @@ class Exchange:
         if self._connection.closed:
             callback()
         else:
-            self._on_disconnect.append(callback)
+            self._listen(callback)
+
+    def _listen(self, callback: Callable[[], None]) -> None:
+        if self._on_disconnect is None:
+            self._on_disconnect = callback
+        elif self._also is None:
+            self._also = [callback]
+        else:
+            self._also.append(callback)
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once: the response is complete, the client gone or the connection taken over."""
@@ -209,7 +219,7 @@ class Exchange:
 
     def _finish(self) -> None:
         self.finished = True
-        self._on_disconnect.clear()
+        self._on_disconnect = self._also = None
         if self._ends is not None:
             self._end()
         self._connection.exchange_done(self)
@@ -220,7 +230,10 @@ class Exchange:
             callback()
 
     def lost(self) -> None:
-        callbacks, self._on_disconnect = self._on_disconnect, []
-        for callback in callbacks:
+        first, also = self._on_disconnect, self._also
+        self._on_disconnect = self._also = None
+        if first is not None:
+            first()
+        for callback in also or ():
             callback()
         self._end()

@@ -13,7 +13,7 @@ Header = tuple[bytes, bytes]
 
 _LONGEST = 8192
 """Bytes of a head that is remembered."""
-_ENTRIES = 512
+_ENTRIES = 2048
 _LENGTHS = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 _LENGTH_LINE = 18
 _DIGITS = 10
@@ -69,7 +69,7 @@ class Sized:
 
 
 class Seen:
-    """The heads that one listener or pool remembers; the oldest goes when there are too many."""
+    """The heads that one listener or pool remembers; it begins anew when there are too many."""
 
     __slots__ = ("_exact", "_heads")
 
@@ -113,7 +113,7 @@ class Seen:
 
 def _put(known: dict[bytes, Any], key: bytes, value: object) -> None:
     if len(known) >= _ENTRIES:
-        del known[next(iter(known))]
+        known.clear()
     known[key] = value
 
 

@@ -121,7 +121,14 @@ class McpEndpoint:
         token = call.headers.get(protocol.H_SESSION)
         if token is None or call.method == protocol.INITIALIZE:
             return call.route.plain and not self._eras.newer(call.route)
-        session = call.session = self._sealer.open(token, call.group.binding(call.principal))
+        way, sealer = call.way, self._sealer
+        if way is not None and way.session is not None and way.opened == sealer.generation:
+            session = way.session
+        else:
+            session = sealer.open(token, call.group.binding(call.principal))
+            if way is not None:
+                way.session, way.opened = session, sealer.generation
+        call.session = session
         if session is None:
             self._answers.invalid(call, Problem("unknown session; initialize again", status=404))
             return False

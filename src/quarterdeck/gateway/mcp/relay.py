@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
@@ -34,6 +34,7 @@ _ANOTHERS = "answered a request that it was not sent"
 _SSE = b"text/event-stream"
 _LARGE = frozenset({b"authorization", b"cookie", protocol.H_SESSION})
 _NONE: dict[bytes, bytes] = {}
+_NO_LIST: Any = ()
 _MODES = {_JSON: _JSON, _SSE: _SSE}
 _CONTENT_JSON: Header = (b"content-type", _JSON)
 _JSON_HEADERS: list[Header] = [_CONTENT_JSON]
@@ -121,9 +122,11 @@ class McpRelay(Relay):
         """A stream may stay open for ever: what led here is let go."""
         call, exchange = self.call, self.exchange
         exchange.admission = call.session = None
-        exchange.headers = []
+        self._chunks = exchange.headers = _NO_LIST
         kept = {k: v for k, v in call.headers.items() if k not in _LARGE} if self._observer.tells else _NONE
         call.headers = exchange.context = kept
+        if not kept:
+            call.traceparent = b""
 
     def on_body(self, data: bytes) -> None:
         if self.finished:

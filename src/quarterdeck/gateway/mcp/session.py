@@ -19,7 +19,7 @@ from msgspec import Struct
 
 KEY_BYTES = 32
 _NONCE = 12
-_OPENED = 4096
+_OPENED = 1024
 """Opened tokens remembered; decrypting one costs 2 µs, and a client sends its token with every call."""
 _TOKEN_BYTES = 4096
 """Longer tokens are not remembered: memory stays bounded by what we seal, not by what callers send."""
@@ -62,6 +62,8 @@ class SessionSealer:
     def __init__(self, secret: bytes) -> None:
         self._ciphers: list[AESGCM] = []
         self._opened: dict[tuple[bytes, bytes], Session] = {}
+        self.generation = 0
+        """Another one after each change of keys."""
         self.use(secret)
 
     def use(self, secret: bytes) -> None:
@@ -69,6 +71,7 @@ class SessionSealer:
         keys = [secret[at : at + KEY_BYTES] for at in range(0, len(secret), KEY_BYTES)]
         self._ciphers = [AESGCM(_derived(key)) for key in keys]
         self._opened.clear()
+        self.generation += 1
 
     def seal(self, session: Session, binding: bytes, lot: bytes = b"") -> bytes:
         """A token for the session; ``binding`` names group and principal. :func:`lot_of` finds ``lot`` (one byte)."""
