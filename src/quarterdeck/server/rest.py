@@ -21,6 +21,7 @@ from .governing import GovernanceApi
 from .identity import Identity
 from .kagent import KagentApi
 from .management import ManagementApi
+from .mcp import Listed, McpApi
 from .reviews import Reviews
 from .runs_again import Again
 from .runs_api import RunsApi
@@ -78,10 +79,11 @@ class RestApis:
         self.approvals = ApprovalService(
             database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs
         )
+        mcp = McpApi(self.runs, identity, lambda: _agents(config)).routes()
         kagent = KagentApi(database, identity, [*runs, *self.approvals.agent_routes])
         self._routers = {
             "api": ManagementApi(
-                database, identity, config, [*governing, *runs, *self.approvals.routes, *a2a.management_routes()]
+                database, identity, config, [*governing, *runs, *self.approvals.routes, *a2a.management_routes(), *mcp]
             ).router(),
             "kagent": kagent.router(a2a.agent_routes(kagent.who)),
         }
@@ -141,6 +143,13 @@ class RestApis:
 
     async def close(self) -> None:
         await self.database.close()
+
+
+def _agents(config: GatewayConfig) -> list[Listed]:
+    """Those of the present configuration that a run can be made by."""
+    agents = config.snapshot.agents if config.snapshot is not None else ()
+    found = (Listed(f"{agent.namespace}/{agent.name}", agent.description) for agent in agents)
+    return [agent for agent in found if config.hosted(agent.name)]
 
 
 def port_taken(
