@@ -108,6 +108,7 @@ class Gateway:
         llm = LlmEndpoint(self.upstreams, self._observer)
         a2a = A2aEndpoint(self.upstreams, self._observer, self.services)
         a2a.approvals = mcp.approvals
+        self.revocations.acting = mcp.approvals.acting
         self.cards = a2a.signer = CardSigner(options.gateway)
         self._router = Router(
             Table(Snapshot(), self.upstreams),
@@ -399,6 +400,7 @@ class Gateway:
             names.CONFIG_REJECTED,
             "Snapshots refused.",
             lambda: [({}, float(p.rejected if (p := plane() or self.files) is not None else 0))],
+            kind="counter",
         )
 
     def _following_plane(self) -> ControlPlane | None:
