@@ -51,6 +51,14 @@ class Reply:
         return message
 
 
+class Unreachable(UpstreamError):
+    """The connection could not be made, or broke: nobody answered. Asking again may help."""
+
+
+class _Answered(UpstreamError):
+    """The endpoint answered, with something that is no use."""
+
+
 class ChatModel:
     """One model behind one endpoint."""
 
@@ -63,7 +71,10 @@ class ChatModel:
         self._origin, self._target = split_url(f"{base}/chat/completions")
 
     async def reply(self, messages: list[Message], tools: list[dict[str, Any]], on_text: OnText | None = None) -> Reply:
-        """Ask once. ``on_text`` gets the text as it comes (streaming). Raises Denied, TimedOut, UpstreamError."""
+        """Ask once. ``on_text`` gets the text as it comes (streaming).
+
+        Raises Denied, TimedOut, UpstreamError, and of these Unreachable when the connection broke.
+        """
         body: dict[str, Any] = {"model": self._model.model, "messages": messages, "stream": on_text is not None}
         for name in ("temperature", "max_tokens"):
             value = getattr(self._model, name)
@@ -81,7 +92,8 @@ class ChatModel:
                 finally:
                     response.close()
         except UpstreamError as error:
-            raise UpstreamError(f"model {self._model.model}: {error}") from error
+            kind = UpstreamError if isinstance(error, _Answered) else Unreachable
+            raise kind(f"model {self._model.model}: {error}") from error
         except TimeoutError:
             raise TimedOut(f"model {self._model.model} gave no complete answer within {self._timeout:g} s") from None
 
@@ -101,7 +113,7 @@ class ChatModel:
             text = json.loads(text)["error"]["message"]
         if response.status in (401, 403):
             raise Denied(f"model {self._model.model}: HTTP {response.status}: {text}")
-        raise UpstreamError(f"HTTP {response.status}: {text}")
+        raise _Answered(f"HTTP {response.status}: {text}")
 
 
 def _parse(body: bytes) -> Reply:
@@ -113,7 +125,7 @@ def _parse(body: bytes) -> Reply:
         ]
         return Reply(message.get("content") or "", calls, _usage(document))
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise UpstreamError(f"the answer is not a chat completion: {type(error).__name__}: {error}") from error
+        raise _Answered(f"the answer is not a chat completion: {type(error).__name__}: {error}") from error
 
 
 async def _collect(response: Response, on_text: OnText) -> Reply:
@@ -136,7 +148,7 @@ async def _collect(response: Response, on_text: OnText) -> Reply:
                     call["arguments"] += function.get("arguments") or ""
                 piece = delta.get("content") or ""
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise UpstreamError(f"the stream holds what is no chunk: {error}") from error
+                raise _Answered(f"the stream holds what is no chunk: {error}") from error
             if piece:
                 text.append(piece)
                 await on_text(piece)

@@ -31,10 +31,12 @@ from .journal.steps import Rules, Steps
 from .journal.told import UNAVAILABLE, task_of
 from .model import ChatModel, Message
 from .state import ControlPlaneState
-from .tool import Context
+from .tool import Context, Tool
 from .toolbox import Toolbox
 
 log = logging.getLogger("quarterdeck.agents")
+_TOOL_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to list the tools of all servers when a run goes on."""
 __all__ = ["UNAVAILABLE", "Active", "Runs", "watch"]
 
 
@@ -331,7 +333,7 @@ class Runs:
         session = task["contextId"]
         history = _repaired(await self._state.conversation(active.user, session, before=journal.run))
         asked: Message = {"role": "user", "content": types.text_of(message)}
-        tools = await self._toolbox.load()
+        tools = await self._tools(journal)
         missing = self._toolbox.missing()
         if missing:
             journal.defer("note", 0, {UNAVAILABLE: dict(self._toolbox.unavailable)})
@@ -347,6 +349,16 @@ class Runs:
         with self._saver.of(journal, before) as resume:
             answer = await graph.run(self._graph, turn, before, journal.run, resume=resume)
         await self._final(journal, "completed", "", answer)
+
+    async def _tools(self, journal: Journal) -> dict[str, Tool]:
+        """What can be called now. A run that goes on waits for servers that were there when it called them."""
+        tools = await self._toolbox.load()
+        for pause in _TOOL_PAUSES:
+            if not journal.story.steps or not self._toolbox.unavailable:
+                break
+            await asyncio.sleep(pause)
+            tools = await self._toolbox.load()
+        return tools
 
     async def _final(self, journal: Journal, state: str, reason: str, text: str) -> None:
         """Write the end, if it can be written; a run that another replica has is its own."""

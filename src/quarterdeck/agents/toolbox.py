@@ -145,7 +145,7 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
     try:
         outcome = await tool.call(call.arguments, context)
     except UpstreamError as error:
-        if approvals.needs_approval(error):
+        if isinstance(error, RpcError) and approvals.needs_approval(error):
             raise approvals.paused(error, call) from error
         if tool.server and (not isinstance(error, RpcError) or error.code == protocol.UPSTREAM_FAILED):
             raise Uncertain(str(error), answered=isinstance(error, RpcError)) from error

@@ -7,7 +7,7 @@ one before it find their results in the journal (:mod:`.steps`) and come to the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ class JournalSaver(BaseCheckpointSaver[int]):
         self._runs: dict[str, tuple[Journal, list[Any]]] = {}
 
     @contextmanager
-    def of(self, journal: Journal, before: Sequence[Any]) -> Iterator[bool]:
+    def of(self, journal: Journal, before: Sequence[Any]) -> Generator[bool]:
         """While a run is worked on; whether there is a checkpoint to go on from.
 
         ``before`` is the conversation as it was when the run began, its own message included.

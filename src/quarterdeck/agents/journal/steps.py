@@ -10,7 +10,7 @@ from typing import Any
 
 from quarterdeck.mcptypes.canonical import arguments_hash
 
-from ..model import Message, Reply, ToolCall
+from ..model import Message, Reply, ToolCall, Unreachable
 from ..tool import Context, Outcome, Tool
 from ..toolbox import Uncertain, carry_out
 from .fold import UNKNOWN, Ask, Decision, Do, Fail, OnUnknown, Settle, Stay, Use, decide
@@ -21,6 +21,10 @@ from .pause import Pause, Paused, RunFailed
 _ATTEMPTS = 5
 _AGAIN = 1.0
 """Attempts at a call that breaks off and may be repeated; the pauses between them grow by so many seconds."""
+
+
+_MODEL_PAUSES = (0.3, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts to reach the model's endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Steps:
             return reply_of(known.result)
         self._check(steps=1)
         await self._journal.append(Draft("model.intent", step, {}))
-        reply = await ask()
+        reply = await _asked(ask)
         self._journal.defer("model.result", step, result_of(reply))
         return reply
 
@@ -184,6 +188,16 @@ class Steps:
         seconds = self._clock() - story.began if story.began else 0.0
         used = Used(made, story.tool_calls, self._journal.usage, seconds)
         check(self._rules.budget, used, steps=steps, tool_calls=tool_calls)
+
+
+async def _asked(ask: Callable[[], Awaitable[Reply]]) -> Reply:
+    """The model's answer; a gateway that is being started again is waited for."""
+    for pause in _MODEL_PAUSES:
+        try:
+            return await ask()
+        except Unreachable:
+            await asyncio.sleep(pause)
+    return await ask()
 
 
 def unknown(step: int, call: ToolCall) -> Pause:
