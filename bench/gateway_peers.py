@@ -44,6 +44,8 @@ START_SECONDS = 150.0
 STALL_SECONDS = 20.0
 _STALLED = "no answer within the time"
 """What the load generator says."""
+_CELL = 80
+"""Characters of what is said of a peer that cannot be measured."""
 _LINE = b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
 _FASTMCP = """
 import sys
@@ -110,7 +112,7 @@ async def rows(command: Path, seconds: float) -> list[Row]:
             try:
                 found.append(await _measure(command, make(), upstream, direct.cpu, seconds))
             except (NotInstalled, RuntimeError) as error:
-                missing[name] = str(error)
+                missing[name] = _short(str(error))
     measured = {row.what.partition(" ")[0] for row in found}
     found += [
         Row(f"recorded elsewhere: {name}", ratio, "×", None, "; ".join(filter(None, (note, missing.get(_first(name))))))
@@ -118,6 +120,13 @@ async def rows(command: Path, seconds: float) -> list[Row]:
         if _first(name) not in measured
     ]
     return found
+
+
+def _short(text: str) -> str:
+    """For a cell of the table; the whole is in nobody's way on standard error."""
+    sys.stderr.write(f"{text}\n")
+    line = text.partition("; it said")[0].splitlines()[0]
+    return line if len(line) <= _CELL else f"{line[: _CELL - 1]}…"
 
 
 def _first(name: str) -> str:
