@@ -13,9 +13,11 @@ import pytest
 from gateway.conftest import Rig, grant, snapshot, token
 from gateway.federation.servers import Client, Upstream, behind
 from gateway.limits.upstream import serving
+from gateway.policy.rig import provider
 from quarterdeck import snapshot as s
 from quarterdeck.gateway.a2a.loops import MOST
-from quarterdeck.snapshot.policies import Policies
+from quarterdeck.snapshot import routing as r
+from quarterdeck.snapshot.policies import Jwt, Policies
 from quarterdeck.wire.client import Pool, Response
 from quarterdeck.wire.http import Exchange, Server
 
@@ -265,6 +267,54 @@ async def test_s26_a_revoked_agent_neither_calls_nor_is_called(bare: Rig, agent:
     assert not agent.asked
     rules = [record["rule"] for record in bare.records()]
     assert rules == ["revoked/agent/kagent/b"] * 2
+
+
+@pytest.mark.parametrize("name", ["alice", "alice@issuer.example.org/realms/demo"])
+async def test_s26_no_agent_goes_on_for_somebody_who_was_revoked(
+    bare: Rig, one: Upstream, agent: Agent, name: str
+) -> None:
+    """What alice asked an agent for ends with her, too: the gateway knows whom its call is for."""
+    agent.loops = False
+    rules = Policies(jwt=Jwt((provider(),)))
+    server = s.McpServer("kagent", "one", "MCPServer", "/mcp", endpoints=(s.Endpoint("127.0.0.1", one.port),))
+    talk = r.Route("ns/talk", policies=rules, backends=(r.RouteBackend(agent="kagent/b", policies=rules),))
+    policies = (s.AgentPolicy("kagent", "b", (grant(name="one"),)),)
+    here = s.Agent("kagent", "b", (s.Endpoint("127.0.0.1", agent.port),))
+    listeners = (r.Listener("front", 0, "127.0.0.1", routes=(talk,)),)
+    bare.gateway.use(snapshot(1, mcp=(server,), agents=(here,), policies=policies, listeners=listeners))
+    await bare.gateway.listeners.settled()
+    shown: dict[str, dict[str, str]] = {}
+    for person in ("alice", "eve"):
+        response = await bare.request("/", SEND, listener="front", headers=bearer(person))
+        assert b"result" in await response.read()
+        acting = agent.seen[-1][b"x-quarterdeck-acting-for"].decode()
+        shown[person] = {"x-quarterdeck-acting-for": acting, "accept": "application/json, text/event-stream"}
+    sessions = {
+        person: await bare.initialize("/mcp/kagent/one", bearer=token("pod-b"), headers=dict(headers))
+        for person, headers in shown.items()
+    }
+    for person, headers in shown.items():
+        headers["mcp-session-id"] = sessions[person]
+    hang = {**CALL, "params": {"name": "hang", "arguments": {}}}
+    pools = {person: Pool() for person in shown}
+    streams = {
+        person: await pools[person].request(
+            "POST", bare.origin("workloads"), "/mcp/kagent/one",
+            [(b"authorization", f"Bearer {token('pod-b')}".encode()), (b"content-type", b"application/json"),
+             *((k.encode(), v.encode()) for k, v in headers.items())], msgspec.json.encode(hang),
+        )
+        for person, headers in shown.items()
+    }  # fmt: skip
+    await revoke(bare, user=name)
+    async with asyncio.timeout(1.0):
+        assert await ended(streams["alice"])
+    for person, headers in shown.items():
+        response = await bare.request("/mcp/kagent/one", CALL, bearer=token("pod-b"), headers=headers)
+        assert response.status == (403 if person == "alice" else 200) and await response.read()
+    assert len(bare.gateway.upstreams.in_flight) == 1, "eve's goes on"
+    streams["eve"].close()
+    for pool in pools.values():
+        pool.close()
 
 
 async def test_s26_it_holds_after_a_restart_and_without_a_control_plane(tmp_path: Path, one: Upstream) -> None:

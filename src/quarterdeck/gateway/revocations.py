@@ -10,9 +10,10 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import time
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,6 +22,7 @@ from quarterdeck.malformed import MALFORMED
 from quarterdeck.snapshot.revocations import Revocation, wanted
 from quarterdeck.wire.http import Exchange
 
+from .acting import Acting
 from .policy.authorizer import Decision, Target
 from .policy.principal import Principal
 from .upstream import Open, Picks
@@ -28,6 +30,7 @@ from .upstream import Open, Picks
 _JSON = [(b"content-type", b"application/json")]
 _PATH = "/revocations"
 _MOST = 10_000
+_NONE: Mapping[bytes, bytes] = MappingProxyType({})
 _log = logging.getLogger("quarterdeck.gateway")
 INTERVAL = 0.5
 """Seconds between looks at the file: a worker that was just starting is not told what the others are."""
@@ -44,6 +47,8 @@ class Revocations:
         self._stamp = _stamp(path)
         self._here: tuple[Revocation, ...] = _load(path)
         self._given: tuple[Revocation, ...] = ()
+        self.acting: Acting | None = None
+        """Reads for whom agents act."""
         self._by_kind: dict[str, dict[str, Revocation]] = {}
         self.grants: Callable[[Revocation], None] | None = None
         """Told of each grant of a user at a server that is revoked; once."""
@@ -107,16 +112,21 @@ class Revocations:
             self._here = here
             self._changed()
 
-    def refusal(self, principal: Principal) -> Decision | None:
-        """Why somebody may not call anything; None when they may."""
+    def refusal(self, principal: Principal, headers: Mapping[bytes, bytes] = _NONE) -> Decision | None:
+        """Why somebody may not call anything; None when they may. ``headers`` tell for whom an agent acts."""
         if not self.active:
             return None
         found = self._find("agent", principal.agent)
-        for name in () if found is not None else _names(principal):
+        for name in () if found is not None else (*_names(principal), *self._behind(principal, headers)):
             found = self._find("user", name)
             if found is not None:
                 break
         return _denial(found)
+
+    def _behind(self, principal: Principal, headers: Mapping[bytes, bytes]) -> tuple[str, ...]:
+        """The names of the person an agent provably acts for."""
+        told = self.acting.of(principal, headers) if self.acting is not None and principal.agent else None
+        return (told.user, *told.names) if told is not None else ()
 
     def decide(self, principal: Principal, target: Target) -> Decision | None:
         """The same for one target."""
@@ -132,7 +142,10 @@ class Revocations:
         kind, label = opened.target
         found = self._find({"a2a": "agent", "mcp": "server"}.get(kind, ""), label)
         found = found or self._find("server", _through(opened))
-        return _denial(found) if found is not None else self.refusal(opened.principal)
+        if found is not None:
+            return _denial(found)
+        call = getattr(opened, "call", None)
+        return self.refusal(opened.principal, call.headers if call is not None else _NONE)
 
     def _find(self, kind: str, subject: str) -> Revocation | None:
         found = self._by_kind.get(kind, {}).get(subject) if subject else None

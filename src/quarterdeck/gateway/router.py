@@ -213,7 +213,7 @@ class Router:
             self._refuse(exchange, 403, text, principal)
             return None
         revoked = self.revocations
-        if revoked is not None and revoked.active and (denial := revoked.refusal(principal)) is not None:
+        if revoked is not None and revoked.active and (denial := revoked.refusal(principal, headers)) is not None:
             self._refuse(exchange, 403, denial.reason, principal, decision=denial)
             return None
         return principal

@@ -154,7 +154,7 @@ class Identification:
         admission.admitted = True
         revocations = self._services.revocations
         if revocations is not None and revocations.active:
-            decision = revocations.refusal(admission.principal)
+            decision = revocations.refusal(admission.principal, admission.headers)
             if decision is not None:
                 return Refusal(403, decision.reason, rule=decision.rule)
         return None

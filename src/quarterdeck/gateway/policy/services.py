@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from time import time
@@ -32,7 +32,7 @@ class Revocations(Protocol):
 
     @property
     def active(self) -> bool: ...
-    def refusal(self, principal: Principal) -> Decision | None: ...
+    def refusal(self, principal: Principal, headers: Mapping[bytes, bytes]) -> Decision | None: ...
 
 
 class Services:
