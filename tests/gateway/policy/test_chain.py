@@ -166,7 +166,7 @@ def test_an_agent_stays_one_where_a_route_takes_tokens_of_its_issuer() -> None:
 class _Revoked:
     active = True
 
-    def refusal(self, principal: Any) -> Decision | None:
+    def refusal(self, principal: Any, headers: Any) -> Decision | None:
         return Decision("deny", "revoked/user/alice", "revoked") if principal.username == "alice" else None
 
 
