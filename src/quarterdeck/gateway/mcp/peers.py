@@ -116,7 +116,7 @@ class Peers:
         if origin is None or owner == self.owner:
             self._gone(call)
             return
-        principal = msgspec.to_builtins(call.principal)
+        principal = msgspec.to_builtins(call.principal, enc_hook=_bare)
         told = Passed(owner, call.group.key, time(), principal, _digest(exchange), urandom(12))
         sealed = self._sealer.seal_bytes(msgspec.msgpack.encode(told), _BINDING)
         headers = [(k, v) for k, v in exchange.headers if k not in _HOP] + [(HEADER, sealed)]
@@ -163,7 +163,7 @@ class Peers:
         data = self._sealer.open_bytes(sealed, _BINDING)
         try:
             told = msgspec.msgpack.decode(data, type=Passed) if data is not None else None
-            principal = Principal(**told.principal) if told is not None else None
+            principal = _principal(told.principal) if told is not None else None
         except (msgspec.DecodeError, TypeError):
             told = principal = None
         if told is None or principal is None or not self._first_time(told, exchange):
@@ -191,6 +191,21 @@ class Peers:
 
 def _digest(exchange: Exchange) -> bytes:
     return sha256(b"%b %b\0%b" % (exchange.method.encode(), exchange.target, exchange.body)).digest()
+
+
+def _bare(value: Any) -> str:
+    """The text of a hidden value: what is sealed may hold it."""
+    return str(value.value)
+
+
+def _principal(told: dict[str, Any]) -> Principal:
+    """The caller as the other process knew it. Raises TypeError."""
+    key = told.get("api_key", {}).get("key")
+    if isinstance(key, str):
+        from ..policy.attributes import api_key_value
+
+        told = {**told, "api_key": api_key_value(told["api_key"], key)}
+    return Principal(**told)
 
 
 def _origin(owner: str) -> Origin | None:
