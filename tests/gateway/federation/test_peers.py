@@ -12,9 +12,12 @@ import pytest
 
 from quarterdeck import snapshot as s
 from quarterdeck.gateway.app import Gateway
+from quarterdeck.gateway.mcp import peers
 from quarterdeck.gateway.mcp.keys import KeyFile
 from quarterdeck.gateway.mcp.session import Session, SessionSealer
 from quarterdeck.gateway.options import Options
+from quarterdeck.gateway.policy.attributes import api_key_value
+from quarterdeck.gateway.policy.principal import Principal
 
 from ..conftest import Rig
 from .servers import Client, Upstream, ask, behind, messages
@@ -134,6 +137,13 @@ async def test_the_peer_port_is_for_the_gateways_own_processes(pair: tuple[Rig, 
     for headers in ([], [(b"x-quarterdeck-peer", b"nonsense")]):
         response = await pair[0].pool.request("POST", origin, "/mcp", headers, b"{}", timeout=5)
         assert response.status == 403
+
+
+def test_a_caller_with_an_api_key_is_the_same_for_the_other_process() -> None:
+    key = Principal("alice@apikey", api_key=api_key_value({"team": "a"}, "k"), username="alice")
+    again = peers._principal(msgspec.msgpack.decode(msgspec.msgpack.encode(key, enc_hook=peers._bare)))
+    assert (again, again.api_key["team"], again.api_key["key"].value) == (key, "a", "k")
+    assert str(again.api_key["key"]) == "<redacted>"
 
 
 def test_a_key_is_rotated_without_dropping_sessions(tmp_path: Path) -> None:

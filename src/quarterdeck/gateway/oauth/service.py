@@ -112,7 +112,7 @@ class SignInService:
         if user and server:
             self._end(user, server)  # another worker may have removed it already
         for one in found:
-            self._kept.remove(one.user, one.server)
             self._end(one.user, one.server)
-            self.recorded(one.user, one.server.partition("/")[2], "revoke", "ok", "admin port")
+            if self._kept.remove(one.user, one.server):  # by this worker, and not by another that was asked, too
+                self.recorded(one.user, one.server.partition("/")[2], "revoke", "ok", "admin port")
         return {"revoked": found}
