@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from mcp import Client, MCPError
 
 from quarterdeck.errors import QuarterdeckError
@@ -74,6 +75,20 @@ async def bridge(tmp_path: Path, ready: bool = True, **overrides: Any) -> AsyncI
         await asyncio.wait_for(process.wait(), 15)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
+    """A process for each session; for tests that leave the bridge as it was."""
+    async with bridge(tmp_path_factory.mktemp("alone")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bridge]:
+    """One process for all sessions; for tests that leave it as it was."""
+    async with bridge(tmp_path_factory.mktemp("shared"), mode="shared") as running:
+        yield running
+
+
 async def is_ready(running: Bridge) -> bool:
     try:
         return (await running.http("GET", "/ready"))[0] == 200
@@ -91,51 +106,49 @@ def text(result: Any) -> str:
     return str(result.content[0].text)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_a_client_of_either_era_lists_and_calls(tmp_path: Path, mode: Any) -> None:
-    async with bridge(tmp_path) as running, Client(running.url, mode=mode) as client:
+async def test_a_client_of_either_era_lists_and_calls(alone: Bridge, mode: Any) -> None:
+    async with Client(alone.url, mode=mode) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         assert {"pid", "count", "crash", "hang"} <= set(names)
         assert text(await client.call_tool("env", {"name": "SUPPORT_ENV"})) == "visible"
-        assert running.rss_mb() < 40
+        assert alone.rss_mb() < 40
 
 
-async def test_each_legacy_session_has_its_own_process(tmp_path: Path) -> None:
-    async with bridge(tmp_path) as running:
-        async with Client(running.url, mode="legacy") as one, Client(running.url, mode="legacy") as two:
-            first, again = text(await one.call_tool("pid", {})), text(await one.call_tool("pid", {}))
-            other = text(await two.call_tool("pid", {}))
-        assert first == again != other
+@pytest.mark.asyncio(loop_scope="module")
+async def test_each_legacy_session_has_its_own_process(alone: Bridge) -> None:
+    async with Client(alone.url, mode="legacy") as one, Client(alone.url, mode="legacy") as two:
+        first, again = text(await one.call_tool("pid", {})), text(await one.call_tool("pid", {}))
+        other = text(await two.call_tool("pid", {}))
+    assert first == again != other
 
-        async def gone() -> bool:
-            return not Path(f"/proc/{first}").exists()
+    async def gone() -> bool:
+        return not Path(f"/proc/{first}").exists()
 
-        await eventually(gone)  # closing the session ended its process
+    await eventually(gone)  # closing the session ended its process
 
 
-async def test_shared_mode_serves_all_sessions_from_one_process(tmp_path: Path) -> None:
-    async with (
-        bridge(tmp_path, mode="shared") as running,
-        Client(running.url, mode="legacy") as one,
-        Client(running.url, mode="legacy") as two,
-    ):
+@pytest.mark.asyncio(loop_scope="module")
+async def test_shared_mode_serves_all_sessions_from_one_process(shared: Bridge) -> None:
+    async with Client(shared.url, mode="legacy") as one, Client(shared.url, mode="legacy") as two:
         assert text(await one.call_tool("pid", {})) == text(await two.call_tool("pid", {}))
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_progress_reaches_the_caller_it_belongs_to(tmp_path: Path, mode: Any) -> None:
-    async with bridge(tmp_path, mode="shared") as running:
-        async with Client(running.url, mode=mode) as one, Client(running.url, mode=mode) as two:
-            seen: dict[str, list[float]] = {"one": [], "two": []}
+async def test_progress_reaches_the_caller_it_belongs_to(shared: Bridge, mode: Any) -> None:
+    async with Client(shared.url, mode=mode) as one, Client(shared.url, mode=mode) as two:
+        seen: dict[str, list[float]] = {"one": [], "two": []}
 
-            async def call(client: Client, name: str, steps: int) -> None:
-                async def progress(value: float, total: float | None, message: str | None) -> None:
-                    seen[name].append(value)
+        async def call(client: Client, name: str, steps: int) -> None:
+            async def progress(value: float, total: float | None, message: str | None) -> None:
+                seen[name].append(value)
 
-                await client.call_tool("count", {"steps": steps}, progress_callback=progress)
+            await client.call_tool("count", {"steps": steps}, progress_callback=progress)
 
-            await asyncio.gather(call(one, "one", 3), call(two, "two", 5))
-        assert seen == {"one": [1, 2, 3], "two": [1, 2, 3, 4, 5]}
+        await asyncio.gather(call(one, "one", 3), call(two, "two", 5))
+    assert seen == {"one": [1, 2, 3], "two": [1, 2, 3, 4, 5]}
 
 
 async def test_a_crash_is_a_clear_error_and_the_next_session_works(tmp_path: Path) -> None:
@@ -221,11 +234,11 @@ async def test_a_shared_process_that_answers_nothing_any_more_is_replaced(tmp_pa
             assert text(await client.call_tool("pid", {})) != before
 
 
-async def test_garbage_on_stdout_goes_to_the_log(tmp_path: Path) -> None:
-    async with bridge(tmp_path) as running:
-        async with Client(running.url, mode="legacy") as client:
-            assert text(await client.call_tool("garbage", {})) == "survived"
-        assert "this is not json" in running.log.read_text()
+@pytest.mark.asyncio(loop_scope="module")
+async def test_garbage_on_stdout_goes_to_the_log(alone: Bridge) -> None:
+    async with Client(alone.url, mode="legacy") as client:
+        assert text(await client.call_tool("garbage", {})) == "survived"
+    assert "this is not json" in alone.log.read_text()
 
 
 async def test_a_huge_answer_ends_the_process_not_the_bridge(tmp_path: Path) -> None:
@@ -252,25 +265,25 @@ async def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
         assert (await running.http("GET", "/health"))[0] == 200
 
 
-async def test_requests_out_of_order_are_refused(tmp_path: Path) -> None:
-    async with bridge(tmp_path) as running:
-        call = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
-        assert (await running.http("POST", "/mcp", call))[0] == 400
-        assert (await running.http("POST", "/mcp", call, [(b"mcp-session-id", b"nope")]))[0] == 404
-        assert (await running.http("POST", "/mcp", b"{not json"))[0] == 400
-        assert (await running.http("POST", "/mcp", call, [(b"origin", b"https://evil.example")]))[0] == 403
-        assert (await running.http("PUT", "/mcp"))[0] == 405
-        assert (await running.http("GET", "/elsewhere"))[0] == 404
+@pytest.mark.asyncio(loop_scope="module")
+async def test_requests_out_of_order_are_refused(alone: Bridge) -> None:
+    call = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
+    assert (await alone.http("POST", "/mcp", call))[0] == 400
+    assert (await alone.http("POST", "/mcp", call, [(b"mcp-session-id", b"nope")]))[0] == 404
+    assert (await alone.http("POST", "/mcp", b"{not json"))[0] == 400
+    assert (await alone.http("POST", "/mcp", call, [(b"origin", b"https://evil.example")]))[0] == 403
+    assert (await alone.http("PUT", "/mcp"))[0] == 405
+    assert (await alone.http("GET", "/elsewhere"))[0] == 404
 
 
-async def test_pretty_printed_json_is_one_line_to_the_server(tmp_path: Path) -> None:
-    async with bridge(tmp_path) as running:
-        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-        init = json.dumps({"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": params}, indent=2)
-        status, body, response = await running.http("POST", "/mcp", init.encode(), [(b"accept", b"application/json")])
-        assert status == 200
-        assert json.loads(body)["id"] == "a"
-        assert response.header(b"mcp-session-id")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_pretty_printed_json_is_one_line_to_the_server(alone: Bridge) -> None:
+    params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    init = json.dumps({"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": params}, indent=2)
+    status, body, response = await alone.http("POST", "/mcp", init.encode(), [(b"accept", b"application/json")])
+    assert status == 200
+    assert json.loads(body)["id"] == "a"
+    assert response.header(b"mcp-session-id")
 
 
 async def test_no_process_is_left_when_the_bridge_is_terminated(tmp_path: Path) -> None:
