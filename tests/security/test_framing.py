@@ -105,6 +105,10 @@ async def test_s07_mirrored_arguments_must_be_those_of_the_body(bare: Rig, one: 
         ("resources/read", '{"uri":"memo://hidden","uri":"memo://one"}'),
         ("resources/read", '{"uri":"memo://one","URI":"memo://hidden"}'),
         ("resources/subscribe", '{"uri":"memo://hidden","uri":"memo://one"}'),
+        ("completion/complete", '{"ref":{"type":"ref/prompt","name":"hidden","name":"hello"},"argument":{}}'),
+        ("completion/complete", '{"ref":{"type":"ref/prompt","name":"hello","Name":"hidden"},"argument":{}}'),
+        ("completion/complete", '{"ref":{"type":"ref/prompt","name":"hello","uri":"memo://hidden"},"argument":{}}'),
+        ("completion/complete", '{"ref":{"type":"ref/prompt","name":"hidden"},"ref":{"type":"x","name":"hello"}}'),
     ],
 )
 async def test_s07_policy_and_server_read_the_same_name(bare: Rig, one: Upstream, method: str, params: str) -> None:
@@ -124,18 +128,24 @@ async def test_s07_policy_and_server_read_the_same_name(bare: Rig, one: Upstream
     _, port = await server.listen("127.0.0.1", 0)
     await guard(bare, target("one", port), policies=RULES)
     session = await bare.initialize("/mcp", listener="front", headers=headers)
-    bodies.clear()
-    response = await bare.request("/mcp", body, listener="front", headers={**headers, "mcp-session-id": session})
-    await response.read()
-    assert all(b"hidden" not in sent for sent in bodies), bodies
-    assert len(bodies) <= 1
+    meta = msgspec.json.encode(META)
+    modern = body.replace(b'"params":{', b'"params":{"_meta":%b,' % meta)
+    mirrored = {"prompts/get": "hello", "resources/read": "memo://one"}.get(method, "echo")
+    newer_head = {"mcp-protocol-version": "2026-07-28", "mcp-method": method, "mcp-name": mirrored}
+    for sent, given in ((body, {"mcp-session-id": session}), (modern, newer_head)):
+        bodies.clear()
+        response = await bare.request("/mcp", sent, listener="front", headers={**headers, **given})
+        await response.read()
+        assert all(b"hidden" not in told for told in bodies), bodies
+        assert sum(b'"%b"' % method.encode() in told for told in bodies) <= 1
     await server.stop(0)
 
 
 @pytest.mark.parametrize(
     ("method", "params"),
     [("tools/call", {"name": "hidden"}), ("prompts/get", {"name": "hidden"}), ("resources/read", {"uri": "memo://x"}),
-     ("resources/subscribe", {"uri": "memo://x"}), ("resources/unsubscribe", {"uri": "memo://x"})],
+     ("resources/subscribe", {"uri": "memo://x"}), ("resources/unsubscribe", {"uri": "memo://x"}),
+     ("completion/complete", {"name": "hidden"}), ("completion/complete", {"uri": "memo://x"})],
 )  # fmt: skip
 async def test_s07_what_is_not_allowed_is_not_reached_by_any_method(
     bare: Rig, one: Upstream, two: Upstream, method: str, params: dict[str, str]
@@ -152,6 +162,9 @@ async def test_s07_what_is_not_allowed_is_not_reached_by_any_method(
             asked = dict(params)
             if len(servers) == 2:
                 asked = {k: f"one+{v}" if k == "uri" else f"one_{v}" for k, v in asked.items()}
+            if method == "completion/complete":
+                reference = {"type": "ref/resource" if "uri" in asked else "ref/prompt", **asked}
+                asked = {"ref": reference, "argument": {"name": "a", "value": "b"}}
             sent = {**headers, "mcp-session-id": session}
             answer = await bare.rpc("/mcp", method, asked, listener="front", headers=sent)
             assert "error" in answer, f"{method} of {len(servers)} servers under {rules}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw
 
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import MODERN_VERSIONS, SUPPORTED_VERSIONS, jsonrpc, lists, protocol
 from quarterdeck.mcptypes.headers import decode_value
 from quarterdeck.wire.client import Origin
@@ -54,6 +55,7 @@ class McpCall(Call):
     __slots__ = (
         "approved",
         "asked",
+        "asked_as",
         "body",
         "client",
         "group",
@@ -91,6 +93,8 @@ class McpCall(Call):
         """The client's own, where several upstream sessions are behind one."""
         self.asked: bytes | Raw | None = None
         """The client's arguments, where those that the server gets are others."""
+        self.asked_as = ""
+        """The method that the call is decided on as; empty: its own."""
         self.own = ""
         """What its server calls the prompt or resource; a tool's is :attr:`tool`."""
         self.target = ""
@@ -200,12 +204,32 @@ def _read_body(call: McpCall) -> Problem | None:
             call.own = mirrored(message)
             if not jsonrpc.unambiguous(call.body, b'"method"', b'"params"', b'"%b"' % _ABOUT[message.method].encode()):
                 call.body = jsonrpc.canonical(call.body)
+        elif message.method == "completion/complete":
+            _read_reference(call, message)
         elif not jsonrpc.unambiguous(call.body, b'"method"'):
             # an answer too: a server that ignores letter case would read "Method" in it as a call
             call.body = jsonrpc.canonical(call.body)
         return _check_modern(call, message) if call.modern else None
     except jsonrpc.FramingError as error:
         return Problem(str(error), error.code)
+
+
+def _read_reference(call: McpCall, message: jsonrpc.Message) -> None:
+    """Arguments are completed for those who may use the prompt or resource; the server gets the name decided on."""
+    try:
+        params: dict[str, Any] = dict(call.params)
+        given = lists.members(params.get("ref", Raw(b"{}")))
+    except MALFORMED as error:
+        raise jsonrpc.FramingError(f"invalid params of {message.method}: {error}", protocol.INVALID_PARAMS) from None
+    by_uri = text_of(given.get("type")) == "ref/resource"
+    call.own = text_of(given.get("uri" if by_uri else "name"))
+    call.asked_as = protocol.RESOURCES_READ if by_uri else protocol.PROMPTS_GET
+    if call.raw_id:
+        known = ("type", "uri") if by_uri else ("type", "name", "title")
+        params["ref"] = {key: value for key, value in given.items() if key in known}
+        encoded = Raw(msgspec.json.encode(params))
+        call.message = jsonrpc.Message("2.0", Raw(call.raw_id), message.method, encoded)
+        call.body = jsonrpc.request(Raw(call.raw_id), message.method, encoded)
 
 
 def _read_tool_call(call: McpCall, message: jsonrpc.Message) -> None:

@@ -136,7 +136,8 @@ class McpEndpoint:
 
     def _authorize(self, call: McpCall) -> bool:
         name = call.tool or call.own
-        decision = call.decision = call.judge(call.member, call.method, name, call.exposed)
+        method = call.asked_as or call.method
+        decision = call.decision = call.judge(call.member, method, name, call.exposed)
         chain = call.member.chain
         if call.approved is not None and decision.verdict != "deny":  # another attempt
             call.decision = call.approved
