@@ -8,6 +8,7 @@ import pytest
 from quarterdeck import snapshot
 from quarterdeck.errors import ConfigError
 from quarterdeck.snapshot import Endpoint, HeaderValue
+from quarterdeck.snapshot.sign_in import SignIn
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.options import Options
 from quarterdeck.translate.resolve import Services, resolve
@@ -41,6 +42,23 @@ def service(name: str, port: int, namespace: str = "kagent", **meta: Any) -> tup
 
 SERVICE, SLICE = service("tools", 8084)
 INDEX = Services.of([SERVICE], [SLICE])
+
+
+def test_a_remote_server_whose_users_sign_in() -> None:
+    spec = {
+        "description": "d", "url": "https://notes.example/mcp?x=1", "auth": "oauth",
+        "oauth": {"clientId": "qd", "clientSecretRef": "c", "method": "clientSecretPost", "scopes": ["read"]},
+    }  # fmt: skip
+    secret = obj("Secret", "c") | {"data": {"clientSecret": base64.b64encode(b"s3cret").decode()}}
+    world = World(remote_mcp_servers=[obj("RemoteMCPServer", "notes", spec)], values=Values.of([secret], []))
+    [server] = compile_snapshot(world, Options()).mcp
+    assert server.sign_in == SignIn(
+        "https://notes.example/mcp", "qd", "s3cret", "", "client_secret_post", "", ("read",), (), "notes"
+    )
+    assert "s3cret" not in str(snapshot.redacted(server))
+    both = spec | {"headersFrom": [{"name": "authorization", "value": "Bearer x"}]}
+    world = World(remote_mcp_servers=[obj("RemoteMCPServer", "notes", both)], values=Values.of([secret], []))
+    assert compile_snapshot(world, Options()).mcp == ()
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,22 @@ async def test_pages_cannot_be_framed_and_a_link_alone_begins_nothing(world: Wor
     assert response.status == 400
 
 
+async def test_behind_tls_the_cookie_is_of_this_host_alone(world: World) -> None:
+    services = world.rig.gateway.services
+    here, services.public_url = world.rig.gateway.endpoints["local"], "https://gw.example/qd"
+    alice = world.person("alice")
+    await alice.begin()
+    url = await alice.url()
+    assert url.startswith("https://gw.example/qd/.quarterdeck/oauth/start?t=")
+    browser = Browser("alice")
+    response, _ = await browser.get(url.replace("https://gw.example/qd", here))
+    cookie = (response.header(b"set-cookie") or b"").decode()
+    assert cookie.startswith("__Host-qd-sign-in=")
+    assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= {part.strip() for part in cookie.split(";")}
+    location = await browser.open(url.replace("https://gw.example/qd", here))
+    assert query_of(location)["redirect_uri"] == "https://gw.example/qd/.quarterdeck/oauth/callback"
+
+
 async def test_a_revoked_grant_is_over_at_once(world: World) -> None:
     alice, bob = world.person("alice"), world.person("bob")
     for person in (alice, bob):

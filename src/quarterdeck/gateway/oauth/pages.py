@@ -23,7 +23,7 @@ from .flow import Refused
 from .sign_ins import CALLBACK, DOCUMENT, LASTS, START, Begun, ServerDoor, SignIns, Ticket
 
 _MOST = 16 * 1024
-_COOKIE = "qd-sign-in"
+_COOKIE, _HOST = "qd-sign-in", "__Host-"
 _CSP = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 _HEADERS: list[Header] = [
     (b"content-type", b"text/html; charset=utf-8"),
@@ -93,7 +93,7 @@ class Pages:
     async def _begin(self, exchange: Exchange, form: dict[str, str]) -> None:
         found = self._found(form.get("t", ""))
         browser = form.get("b", "")
-        if found is None or not _same(_cookie_of(exchange), browser):
+        if found is None or not _same(_cookie_of(exchange, self._cookie_name), browser):
             _page(exchange, 400, "This page has expired", _AGAIN)
             return
         ticket, door = found
@@ -115,7 +115,7 @@ class Pages:
             if begun is None or door is None:
                 _page(exchange, 400, "This sign-in is over", _AGAIN)
                 return
-            if not _same(_hash(_cookie_of(exchange)), begun.browser):
+            if not _same(_hash(_cookie_of(exchange, self._cookie_name)), begun.browser):
                 raise Refused("it was begun in another browser")
             code = await door.finish(begun, given)
         except Refused as error:
@@ -133,11 +133,16 @@ class Pages:
         )
         _page(exchange, 200, "One step left", body, [self._cookie("", 0)])
 
+    @property
+    def _cookie_name(self) -> str:
+        return f"{_HOST}{_COOKIE}" if self._sign_ins.identity.redirect_uri.startswith("https:") else _COOKIE
+
     def _cookie(self, value: str, seconds: int = int(LASTS)) -> Header:
         base = self._sign_ins.identity.redirect_uri
-        path = "/" + base.partition("://")[2].partition("/")[2].rpartition("/")[0]
-        secure = "; Secure" if base.startswith("https:") else ""
-        cookie = f"{_COOKIE}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+        path, secure = "/" + base.partition("://")[2].partition("/")[2].rpartition("/")[0], ""
+        if base.startswith("https:"):  # then the name says that this host alone has set it (RFC 6265bis §4.1.3.2)
+            path, secure = "/", "; Secure"
+        cookie = f"{self._cookie_name}={value}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
         return b"set-cookie", cookie.encode("ascii", "ignore")
 
 
@@ -158,12 +163,12 @@ def _form(text: str) -> dict[str, str]:
     return {name: value for name, value in pairs if names.count(name) == 1}
 
 
-def _cookie_of(exchange: Exchange) -> str:
+def _cookie_of(exchange: Exchange, wanted: str) -> str:
     for name, value in exchange.headers:
         if name.lower() == b"cookie":
             for part in value.decode("latin-1").split(";"):
                 key, _, cookie = part.strip().partition("=")
-                if key == _COOKIE:
+                if key == wanted:
                     return cookie
     return ""
 
