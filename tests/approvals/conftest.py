@@ -24,6 +24,7 @@ from quarterdeck.server.database import Database
 from quarterdeck.server.http import Router
 from quarterdeck.server.identity import Identity
 from quarterdeck.server.management import failure
+from quarterdeck.server.runs_store import RunStore
 from quarterdeck.snapshot.consent import ApprovalRule, ServerPattern
 from quarterdeck.snapshot.runs import Event
 from quarterdeck.wire.client import Pool
@@ -123,7 +124,7 @@ class Runs:
     async def run(self, ident: str) -> dict[str, Any]:
         if ident not in self.waits:
             raise NotFound(f"no run {ident}")
-        return {"id": ident, "task": self.waits[ident][0], "state": "waiting"}
+        return {"id": ident, "task_id": self.waits[ident][0], "state": "waiting"}
 
     async def events(self, row: dict[str, Any]) -> list[Event]:
         _, step, question = self.waits[row["id"]]
@@ -137,6 +138,8 @@ class Runs:
 
 class Platform:
     """One control plane, any number of gateways."""
+
+    journal: RunStore
 
     def __init__(self, service: ApprovalService, configuration: Configuration, tools: Tools, clock: Clock) -> None:
         self.service = service
@@ -224,23 +227,28 @@ async def _gateway(tmp_path: Path, plane: str, number: int) -> Rig:
 
 
 @pytest.fixture
-async def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
-    """Two gateways of one key, policies for ``delete*`` and, for agent a, ``requireApproval`` of ``echo``."""
-    del monkeypatch
+async def platform(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Platform]:
+    """Two gateways of one key, policies for ``delete*`` and, for agent a, ``requireApproval`` of ``echo``.
+
+    Indirectly with ``journal``: runs are in the real journal, :attr:`Platform.journal`.
+    """
     database = await Database.open(str(tmp_path / "server.db"))
     configuration, clock = Configuration(), Clock()
     audit = tmp_path / "control-plane.jsonl"
     pods, runs = {"pod-a": "kagent/a"}, Runs()
+    journal = RunStore(database, lambda agent: True)
+    await journal.open()
     service = ApprovalService(
         database, Identity(Reviews(), pods.get), configuration,  # type: ignore[arg-type]  # the part that is used
-        ApprovalOptions(audit=audit, local=frozenset({"kubernetes-admin", "user@local"})), _unsent, runs,  # type: ignore[arg-type]
+        ApprovalOptions(audit=audit, local=frozenset({"kubernetes-admin", "user@local"})), _unsent,
+        journal if getattr(request, "param", "") == "journal" else runs,  # type: ignore[arg-type]
     )  # fmt: skip
     _use(service, clock)
     tools = Tools()
     server = Server(tools.handle)
     _, tools.port = await server.listen("127.0.0.1", 0)
     made = Platform(service, configuration, tools, clock)
-    made.audit_file, made.runs = audit, runs
+    made.audit_file, made.runs, made.journal = audit, runs, journal
     _, made.port = await made.server.listen("127.0.0.1", 0)
     for number in range(2):
         made.rigs.append(await _gateway(tmp_path, f"http://127.0.0.1:{made.port}", number))

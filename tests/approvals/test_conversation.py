@@ -13,6 +13,8 @@ from quarterdeck import snapshot as s
 from quarterdeck.errors import Denied
 from quarterdeck.gateway.a2a.deciding import record, said
 from quarterdeck.gateway.policy.principal import Principal
+from quarterdeck.mcptypes.canonical import arguments_hash
+from quarterdeck.server.runs_store import Draft, NewRun
 from quarterdeck.wire.http import Exchange, Server
 
 from .conftest import POLICY, Platform
@@ -202,3 +204,33 @@ async def test_no_agent_and_nobody_unknown_is_taken_at_their_word(principal: Pri
     assert word is not None
     with pytest.raises(Denied, match=why):
         await record(ask, principal, "kagent/b", word)
+
+
+@pytest.mark.parametrize("platform", ["journal"], indirect=True)
+@pytest.mark.parametrize("where", ["conversation", "api"])
+async def test_the_run_of_the_journal_goes_on(platform: Platform, agent: AgentDouble, where: str) -> None:
+    await say(platform, "delete it", task="")
+    acting = {ACTING.decode(): agent.got[-1][0][ACTING].decode()}
+    journal, message = platform.journal, {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "delete it"}]}
+    row, leased = await journal.create(NewRun("kagent/b", "u", "s", "T", message, replica="pod/boot"))
+    assert leased
+    run, fence = row["id"], (await journal.run(row["id"]))["fence"]
+    call = {"id": "c1", "name": "delete", "tool": "delete", "server": "kagent/peer", "arguments": CALL, "attempt": 1}
+    await journal.append("kagent/b", run, fence, "1", [Draft("tool.intent", 2, call | {"hash": arguments_hash(CALL)})])
+    approval = await platform.ask(CALL, run=run, step=2, headers=acting)
+    question = {"approval": approval, "call": {"id": "c1"}}
+    waiting = {"reason": "approval", "question": question, "parts": []}
+    await journal.append("kagent/b", run, fence, "2", [Draft("waiting", 2, waiting)])
+    assert (await journal.run(run))["state"] == "waiting"
+    if where == "conversation":
+        await say(platform, {"decision_type": "batch", "decisions": {"c1": "approve"}})
+        await platform.service.tell_runs()
+        assert (await journal.run(run))["state"] == "waiting", "the message itself makes it go on"
+        await platform.service.tell_runs()
+    else:
+        await platform.decide(approval)
+    row = await journal.run(run)
+    assert row["state"] == "pending"
+    answer = (await journal.events(row))[-1]
+    assert (answer.kind, answer.step, answer.data["approval"]) == ("answer", 2, approval)
+    assert "result" in await platform.call(arguments=CALL, run=run, step=2, headers=acting, approval=approval)

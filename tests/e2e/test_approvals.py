@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
+from uuid import uuid4
+
+import httpx
 
 from support.platform import EXAMPLES, Platform, eventually
 
@@ -92,3 +96,35 @@ def test_a_policy_holds_people_to_it_too(seed: Platform) -> None:
         assert again.code == 3 and "used already" in again.text
     finally:
         seed.kubectl("delete", "approvalpolicy", "time-is-sensitive", "-n", "kagent")
+
+
+def test_the_user_answers_in_the_conversation(seed: Platform) -> None:
+    seed.apply((EXAMPLES / "approvals" / "agent.yaml").read_text())
+    seed.wait(f"agent/{AGENT}")
+    token = (seed.own_home() / "run" / "local-token").read_text().strip()
+
+    def say(part: dict[str, Any], bearer: str = token, **message: str) -> dict[str, Any]:
+        body = {
+            "jsonrpc": "2.0", "id": 1, "method": "SendMessage",
+            "params": {"message": {"messageId": str(uuid4()), "role": "ROLE_USER", "parts": [part], **message}},
+        }  # fmt: skip
+        headers = {"A2A-Version": "1.0"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
+        answer = httpx.post(
+            f"{seed.gateway}/a2a/kagent/{AGENT}/", json=body, headers=headers, timeout=60, trust_env=False
+        )
+        return answer.json()
+
+    before = _calls(seed, "get_datetime")
+    task = say({"text": QUESTION})["result"]["task"]
+    assert task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    (asked,) = [part["data"] for part in task["status"]["message"]["parts"] if "data" in part]
+    assert asked["name"] == "adk_request_confirmation"
+    assert asked["args"]["originalFunctionCall"]["name"] == "get_datetime"
+    decision = {"data": {"decision_type": "approve"}}
+    refused = say(decision, bearer="", taskId=task["id"])
+    assert "error" in refused, "nobody knows who that is"
+    assert _calls(seed, "get_datetime") == before
+    answer = say(decision, taskId=task["id"], contextId=task["contextId"])
+    assert "result" in answer, answer
+    assert answer["result"]["task"]["status"]["state"] == "TASK_STATE_COMPLETED", answer
+    assert _calls(seed, "get_datetime") == before + 1

@@ -120,15 +120,19 @@ class ApprovalService:
         """A run that waits for this goes on: the call is made again, and the gateway says what became of it."""
         if not approval.wanted.run or approval.state not in _DECIDED:
             return
-        self._untold[approval.id] = (approval, 0)
         said = approval.decisions[-1].person.via if approval.decisions else "api"
-        if said == "api":  # what was said in the conversation reaches the agent by itself
+        if said == "api":
             await self._tell(approval, 0)
+        else:  # it reaches the agent by itself, in this moment
+            self._untold[approval.id] = (approval, -1)
 
     async def tell_runs(self) -> None:
         """Those that did not wait yet when the approval was decided."""
         for approval, tried in list(self._untold.values()):
-            await self._tell(approval, tried)
+            if tried < 0:
+                self._untold[approval.id] = (approval, 0)
+            else:
+                await self._tell(approval, tried)
 
     async def _tell(self, approval: Approval, tried: int) -> None:
         wanted = approval.wanted
@@ -170,11 +174,11 @@ class ApprovalService:
         row = await runs.run(run)
         asked = await self._asked(run)
         if asked is None:
-            return Place(str(row["task"]))
+            return Place(str(row["task_id"]))
         question = _question_of(asked)
         call: Any = question.get("call")
         shown = str(call.get("id", "")) if isinstance(call, dict) else ""
-        return Place(str(row["task"]), asked.step, shown, str(question.get("approval", "")))
+        return Place(str(row["task_id"]), asked.step, shown, str(question.get("approval", "")))
 
     async def _asked(self, run: str) -> Event | None:
         """What a run waits for now. Raises NotFound."""
