@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from typing import Any
 
 import uvloop
@@ -98,8 +99,29 @@ def model(exchange: Exchange) -> None:
     exchange.finish()
 
 
+def journal(exchange: Exchange) -> None:
+    """The control plane's journal: takes everything and keeps nothing."""
+    global written
+    asked: dict[str, Any] = json.loads(exchange.body or b"{}")
+    if exchange.path == "/v1/runs":
+        run = {"id": asked["task"], "fence": 1, "leased": True, "createdAt": time.time(), "task": asked["task"]}
+        exchange.respond(201, json.dumps(run).encode(), JSON)
+    elif exchange.path == "/v1/runs/claim":
+        exchange.respond(200, b'{"lost":[],"cancel":[],"claimed":[]}', JSON)
+    else:
+        written += len(asked.get("events", ()))
+        answer = {"first": written + 10, "at": time.time(), "permits": {}, "cancel": False}
+        exchange.respond(200, json.dumps(answer).encode(), JSON)
+
+
+written = 0
+
+
 def state(exchange: Exchange) -> None:
     """The control plane's REST API with an empty memory."""
+    if exchange.path.startswith("/v1/runs"):
+        journal(exchange)
+        return
     data: list[Any] | None = [] if exchange.method == "GET" else None
     missing = exchange.method == "GET" and exchange.raw_path.startswith(b"/api/sessions/")
     body = json.dumps({"error": missing, "data": data, "message": ""}).encode()

@@ -24,6 +24,7 @@ BEAT = 2.5
 """Seconds between signs of life."""
 WAIT = 10.0
 """Seconds the control plane lets us wait for a run to take over."""
+_BREATH = 0.1
 MOST = 20
 """Runs taken over while so many are worked on."""
 
@@ -86,6 +87,8 @@ class Leases:
         answer = await self._client.claim(self._replica, {}, most=room, wait=wait)
         for claimed in answer.claimed:
             await self._take(claimed)
+        if not answer.claimed:
+            await asyncio.sleep(_BREATH)  # a control plane that does not wait is not asked without a pause
         return len(answer.claimed)
 
     async def _forever(self, look: Callable[[], Awaitable[object]], pause: float) -> None:

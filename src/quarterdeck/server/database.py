@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -48,6 +48,7 @@ from .approvals_tables import approvals_tables
 from .governance_tables import governance_tables
 from .runs_tables import runs_tables
 from .user_tokens_tables import user_tokens_tables
+from .writer_thread import WriterThread
 
 VERSION = 5
 _MIGRATION_LOCK = 0x7164_6462
@@ -92,6 +93,7 @@ tasks = Table(
 )
 
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Database:
         self._engine = engine
         sqlite = engine.dialect.name == "sqlite"
         self._writer: AbstractAsyncContextManager[None] = asyncio.Lock() if sqlite else nullcontext()
+        self._thread = WriterThread(engine.url, _sqlite_pragmas) if sqlite else None
         self.record: Record | None = None
         self.queued = asyncio.Event()
         """Set when :attr:`record` queued something."""
@@ -163,6 +166,8 @@ class Database:
         return self._engine.dialect.name != "sqlite"
 
     async def close(self) -> None:
+        if self._thread is not None:
+            self._thread.close()
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -170,6 +175,14 @@ class Database:
         """A transaction that writes. SQLite has one writer at a time, and in its own queue some wait for ever."""
         async with self._writer, self._engine.begin() as connection:
             yield connection
+
+    async def transact(self, work: Callable[[Connection], T]) -> T:
+        """A transaction that writes, as a function of its connection: with many statements cheaper than ``write``."""
+        if self._thread is None:
+            async with self.write() as connection:
+                return await connection.run_sync(work)
+        async with self._writer:
+            return await self._thread.transact(work)
 
     # -- sessions
     async def create_session(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes
 from time import monotonic, time
@@ -17,9 +18,8 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quarterdeck.errors import BadRequest, Conflict, NotFound
 from quarterdeck.snapshot.permits import LIFETIME, Permit, Signer
@@ -36,6 +36,44 @@ EVENT_LIMIT = 4 * 1024 * 1024
 """Events in one write, and the bytes of one."""
 MESSAGE = "quarterdeck.dev/message"
 _SEEN, _MIRRORED = 100_000, 10_000
+
+
+# made once: to make a statement costs more than to execute it
+_LOCK = select(runs).where(runs.c.number == bindparam("this")).with_for_update()
+_INSERT, _SAY = insert(run_events), insert(session_events)
+_CHANGED = ("state", "reason", "holder", "beat", "seq", "cancel", "summary", "updated_at")
+_BRING = update(runs).where(runs.c.number == bindparam("this")).values({name: bindparam(name) for name in _CHANGED})
+_LAST = (
+    select(run_events.c.kind, run_events.c.fence, run_events.c.data)
+    .where(and_(run_events.c.run == bindparam("this"), run_events.c.step == bindparam("which")))
+    .order_by(run_events.c.seq.desc())
+    .limit(1)
+)
+
+
+_NEW_RUN, _NEW_SESSION = insert(runs), insert(sessions)
+_SESSION = (
+    select(sessions.c.id)
+    .where(
+        and_(
+            sessions.c.agent == bindparam("of_agent"), sessions.c.user_id == bindparam("of_user"),
+            sessions.c.id == bindparam("of_session"),
+        )
+    )
+    .with_for_update()
+)  # fmt: skip
+_OPEN = (
+    select(runs.c.number)
+    .where(
+        and_(
+            runs.c.agent == bindparam("of_agent"), runs.c.user_id == bindparam("of_user"),
+            runs.c.session_id == bindparam("of_session"), runs.c.state.in_(sorted(OPEN)),
+            runs.c.number < bindparam("before"),
+        )
+    )
+    .limit(1)
+)  # fmt: skip
+_LATEST = 2**62
 
 
 class Stale(Conflict):
@@ -95,6 +133,8 @@ class RunStore:
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._signer: Signer | None = None
+        self._numbers: dict[str, tuple[int, str]] = {}
+        """Number and agent of runs that were asked for, by id."""
 
     async def open(self) -> str:
         """Read the key that permits are signed with, made once for all replicas; gives its public part."""
@@ -153,16 +193,19 @@ class RunStore:
         }  # fmt: skip
         data = {"message": new.message, "task": new.task, "session": new.session, "source": new.source}
         drafts = [Draft("created", 0, data | ({"origin": new.origin} if new.origin else {})), *kept]
-        await self._database.create_session(new.agent, new.user, new.session, None, new.source)
-        async with self._database.write() as connection:
-            if new.replica and await _next_in_session(connection, row, None):
-                row |= {"state": "running", "holder": new.replica, "fence": 1}
-                drafts.append(Draft("leased", 0, {"replica": new.replica}))
-            made = await connection.execute(insert(runs).values(**row))
-            row["number"] = made.inserted_primary_key[0]  # type: ignore[index]  # an insert of one row has one
-            await self._write(connection, row, "create", drafts)
+        await self._database.transact(lambda connection: self._create(connection, row, new, drafts))
+        self._numbers[row["id"]] = row["number"], new.agent
         self._tell(row)
         return row, row["state"] == "running"
+
+    def _create(self, connection: Connection, row: Row, new: NewRun, drafts: list[Draft]) -> None:
+        _session(connection, row)
+        if new.replica and _next_in_session(connection, row, _LATEST):
+            row |= {"state": "running", "holder": new.replica, "fence": 1}
+            drafts.append(Draft("leased", 0, {"replica": new.replica}))
+        made = connection.execute(_NEW_RUN, row)
+        row["number"] = made.inserted_primary_key[0]  # type: ignore[index]  # an insert of one row has one
+        self._write(connection, row, "create", drafts)
 
     async def append(self, agent: str, ident: str, fence: int, batch: str, drafts: Sequence[Draft]) -> Written:
         """Write events in one transaction; the same batch again is written once.
@@ -170,46 +213,56 @@ class RunStore:
         Raises Stale when somebody else holds the run, BadRequest for what an agent may not write.
         """
         _check(drafts)
-        row = await self.run(ident, agent)
-        known = await self._batch(row, batch)
-        if known:
-            return Written(known[0].seq, known[0].at, self._permits(row, known), bool(row["cancel"]))
+        number = await self._number(ident, agent)
         try:
-            async with self._database.write() as connection:
-                row = await _locked(connection, row)
-                if row["fence"] != fence or not row["holder"]:
-                    now_is = f"it is {row['state']}, its fence {row['fence']}"
-                    raise Stale(f"run {row['id']} is not held under fence {fence}: {now_is}")
-                written = await self._write(connection, row, batch, self._guard(row, drafts))
+            row, written = await self._database.transact(
+                lambda connection: self._append(connection, number, fence, batch, drafts)
+            )
         except IntegrityError:  # the first attempt of this batch was committed just now
+            row = await self.run(ident, agent)
             written = await self._batch(row, batch)
             if not written:
                 raise
         self._tell(row)
         return Written(written[0].seq, written[0].at, self._permits(row, written), bool(row["cancel"]))
 
+    def _append(
+        self, connection: Connection, number: int, fence: int, batch: str, drafts: Sequence[Draft]
+    ) -> tuple[Row, list[Event]]:
+        row = _locked(connection, number)
+        if row["fence"] != fence or not row["holder"]:
+            known = _of_batch(connection, number, batch)
+            if known:
+                return row, known
+            now_is = f"it is {row['state']}, its fence {row['fence']}"
+            raise Stale(f"run {row['id']} is not held under fence {fence}: {now_is}")
+        return row, self._write(connection, row, batch, self._guard(row, drafts))
+
     async def start(self, ident: str, step: int, fence: int, attempt: int, gateway: str, key: str = "") -> None:
         """A gateway is about to forward the call of a step: once per intent, or again with the same ``key``.
 
         Raises Stale, NotFound.
         """
-        row = await self.run(ident)
+        number = await self._number(ident, None)
         batch = f"start/{step}/{fence}/{attempt}"
+
+        def begin(connection: Connection) -> Row:
+            row = _locked(connection, number)
+            if row["fence"] != fence or not row["holder"] or row["cancel"]:
+                why = "it is being canceled" if row["cancel"] else f"another replica has it, fence {row['fence']}"
+                raise Stale(f"step {step} of run {row['id']} may not start under fence {fence}: {why}")
+            if not _intended(connection, row, step, attempt):
+                raise Stale(f"step {step} of run {row['id']} has no open intent number {attempt}")
+            draft = Draft("tool.started", step, {"gateway": gateway, "attempt": attempt, "key": key})
+            self._write(connection, row, batch, [draft])
+            return row
+
         try:
-            async with self._database.write() as connection:
-                row = await _locked(connection, row)
-                if row["fence"] != fence or not row["holder"] or row["cancel"]:
-                    why = "it is being canceled" if row["cancel"] else f"another replica has it, fence {row['fence']}"
-                    raise Stale(f"step {step} of run {row['id']} may not start under fence {fence}: {why}")
-                if not await _intended(connection, row, step, attempt):
-                    raise Stale(f"step {step} of run {row['id']} has no open intent number {attempt}")
-                draft = Draft("tool.started", step, {"gateway": gateway, "attempt": attempt, "key": key})
-                await self._write(connection, row, batch, [draft])
+            self._tell(await self._database.transact(begin))
         except IntegrityError:
-            known = await self._batch(row, batch)
+            known = await self._batch(await self.run(ident), batch)
             if not key or not known or known[0].data.get("key") != key:
-                raise Stale(f"step {step} of run {row['id']} was started already") from None
-        self._tell(row)
+                raise Stale(f"step {step} of run {ident} was started already") from None
 
     async def beat(self, agent: str, replica: str, held: dict[str, int]) -> tuple[list[str], list[str]]:
         """A replica is alive. Gives the runs that it holds no longer, and those it shall end."""
@@ -257,14 +310,18 @@ class RunStore:
         row = await self.run(ident, agent)
         if row["state"] in FINAL:
             raise Conflict(f"run {row['id']} is {row['state']} already")
-        draft = Draft("cancel", 0, {"by": by})
-        async with self._database.write() as connection:
-            row = await _locked(connection, row)
+
+        def end(connection: Connection) -> Row:
+            row = _locked(connection, number)
             if row["state"] in FINAL:
                 raise Conflict(f"run {row['id']} is {row['state']} already")
             row["cancel"] = 1
             row["state"] = "pending" if row["state"] == "waiting" else row["state"]
-            await self._write(connection, row, f"cancel/{row['seq']}", [draft])
+            self._write(connection, row, f"cancel/{row['seq']}", [Draft("cancel", 0, {"by": by})])
+            return row
+
+        number = row["number"]
+        row = await self._database.transact(end)
         self._tell(row)
         return row
 
@@ -275,15 +332,19 @@ class RunStore:
     # -- inside
     async def _reopen(self, row: Row, draft: Draft, step: int) -> Row:
         asked = [e for e in await self.events(row) if e.kind == "waiting"]
-        async with self._database.write() as connection:
-            row = await _locked(connection, row)
+
+        def go_on(connection: Connection) -> Row:
+            row = _locked(connection, number)
             if row["state"] != "waiting" or not asked or asked[-1].step != step:
                 at = f"step {asked[-1].step}" if row["state"] == "waiting" and asked else "nothing"
-                raise Conflict(
-                    f"run {row['id']} waits for {at} (it is {row['state']}), not for an answer to step {step}"
-                )
+                waits = f"waits for {at} (it is {row['state']})"
+                raise Conflict(f"run {row['id']} {waits}, not for an answer to step {step}")
             row["state"] = "pending"
-            await self._write(connection, row, f"answer/{row['seq']}", [draft])
+            self._write(connection, row, f"answer/{row['seq']}", [draft])
+            return row
+
+        number = row["number"]
+        row = await self._database.transact(go_on)
         self._tell(row)
         return row
 
@@ -292,18 +353,19 @@ class RunStore:
             runs.c.number == row["number"], runs.c.fence == row["fence"], runs.c.holder == row["holder"],
             runs.c.beat == row["beat"], runs.c.state.in_(OPEN),
         )  # fmt: skip
-        async with self._database.write() as connection:
-            if not await _next_in_session(connection, row, row["number"]):
+
+        def take(connection: Connection) -> Row | None:
+            if not _next_in_session(connection, row, row["number"]):
                 return None
             values = {"fence": row["fence"] + 1, "holder": replica, "state": "running"}
-            done = await connection.execute(update(runs).where(old).values(**values))
-            if done.rowcount == 0:
+            if connection.execute(update(runs).where(old).values(**values)).rowcount == 0:
                 return None
-            leased = await _locked(connection, row)
-            await self._write(
-                connection, leased, f"lease/{leased['fence']}", [Draft("leased", 0, {"replica": replica})]
-            )
-        return leased
+            leased = _locked(connection, row["number"])
+            draft = Draft("leased", 0, {"replica": replica})
+            self._write(connection, leased, f"lease/{leased['fence']}", [draft])
+            return leased
+
+        return await self._database.transact(take)
 
     def _lapsed(self, row: Row, replica: str) -> bool:
         """Whether its holder is gone: an earlier process of the same Pod, or one that was silent for long enough."""
@@ -318,9 +380,18 @@ class RunStore:
         return self._monotonic() - since >= LEASE
 
     async def _batch(self, row: Row, batch: str) -> list[Event]:
-        where = and_(run_events.c.run == row["number"], run_events.c.batch == batch)
-        query = select(run_events).where(where).order_by(run_events.c.position)
-        return [_event(found) for found in await self._database.rows(query)]
+        return [_event(found) for found in await self._database.rows(_batch_query(row["number"], batch))]
+
+    async def _number(self, ident: str, agent: str | None) -> int:
+        """The number of a run. Raises NotFound when there is none, or none of that agent."""
+        known = self._numbers.get(ident)
+        if known is None or agent not in (None, known[1]):
+            row = await self.run(ident, agent)
+            known = row["number"], row["agent"]
+            if len(self._numbers) >= _SEEN:
+                self._numbers.clear()
+            self._numbers[row["id"]] = known
+        return known[0]
 
     def _guard(self, row: Row, drafts: Sequence[Draft]) -> list[Draft]:
         """Mark the intents of calls that the gateway will let pass with a permit only."""
@@ -331,7 +402,7 @@ class RunStore:
             for d in drafts
         ]
 
-    async def _write(self, connection: AsyncConnection, row: Row, batch: str, drafts: Sequence[Draft]) -> list[Event]:
+    def _write(self, connection: Connection, row: Row, batch: str, drafts: Sequence[Draft]) -> list[Event]:
         """Append to a run whose row is locked, and bring the row up to date."""
         at = self._clock()
         first = row["seq"] + 1
@@ -344,15 +415,12 @@ class RunStore:
              "at": at, "fence": e.fence, "data": text}
             for i, (e, text) in enumerate(zip(written, texts, strict=True))
         ]  # fmt: skip
-        await connection.execute(insert(run_events), values)
+        connection.execute(_INSERT, values)
         said = [e for e in written if "message" in e.data and e.kind in ("created", "model.result", "tool.result")]
         if said:
-            await connection.execute(insert(session_events), [_mirrored(row, e) for e in said])
+            connection.execute(_SAY, [_mirrored(row, e) for e in said])
         row |= _after(row, written, at)
-        changed = {key: row[key] for key in ("state", "reason", "holder", "beat", "seq", "cancel", "summary")}
-        await connection.execute(
-            update(runs).where(runs.c.number == row["number"]).values(**changed, updated_at=row["updated_at"])
-        )
+        connection.execute(_BRING, {key: row[key] for key in _CHANGED} | {"this": row["number"]})
         return written
 
     def _permits(self, row: Row, written: Sequence[Event]) -> dict[int, str]:
@@ -433,33 +501,47 @@ def _text(message: dict[str, Any]) -> str:
     )
 
 
-async def _locked(connection: AsyncConnection, row: Row) -> Row:
+def _locked(connection: Connection, number: int) -> Row:
     """The row as it is now, kept from others until the transaction ends."""
-    query = select(runs).where(runs.c.number == row["number"]).with_for_update()
-    return dict((await connection.execute(query)).mappings().one())
+    return dict(connection.execute(_LOCK, {"this": number}).mappings().one())
 
 
-async def _next_in_session(connection: AsyncConnection, row: Row, number: int | None) -> bool:
-    """Whether no earlier run of the session is open: two messages to one conversation are worked on in turn."""
-    ours = and_(
-        sessions.c.agent == row["agent"], sessions.c.user_id == row["user_id"], sessions.c.id == row["session_id"]
-    )
-    await connection.execute(select(sessions.c.id).where(ours).with_for_update())  # others wait until we have decided
-    where = and_(
-        runs.c.agent == row["agent"], runs.c.session_id == row["session_id"], runs.c.user_id == row["user_id"],
-        runs.c.state.in_(OPEN),
-    )  # fmt: skip
-    if number is not None:
-        where = and_(where, runs.c.number < number)
-    found = await connection.execute(select(func.count()).select_from(runs).where(where))
-    return int(found.scalar_one()) == 0
+def _of_batch(connection: Connection, number: int, batch: str) -> list[Event]:
+    return [_event(dict(found)) for found in connection.execute(_batch_query(number, batch)).mappings()]
 
 
-async def _intended(connection: AsyncConnection, row: Row, step: int, attempt: int) -> bool:
+def _batch_query(number: int, batch: str) -> Any:
+    where = and_(run_events.c.run == number, run_events.c.batch == batch)
+    return select(run_events).where(where).order_by(run_events.c.position)
+
+
+def _session(connection: Connection, row: Row) -> None:
+    """Make the session of a run unless it is there; others who decide about it wait until we have."""
+    if connection.execute(_SESSION, _session_of(row)).first() is not None:
+        return
+    stamp = now()
+    with suppress(IntegrityError), connection.begin_nested():
+        connection.execute(
+            _NEW_SESSION,
+            {"id": row["session_id"], "agent": row["agent"], "user_id": row["user_id"], "name": None,
+             "source": row["source"], "created_at": stamp, "updated_at": stamp},
+        )  # fmt: skip
+    connection.execute(_SESSION, _session_of(row))
+
+
+def _session_of(row: Row) -> dict[str, Any]:
+    return {"of_agent": row["agent"], "of_user": row["user_id"], "of_session": row["session_id"]}
+
+
+def _next_in_session(connection: Connection, row: Row, before: int) -> bool:
+    """Whether no run of the session before that number is open: messages to one conversation are worked on in turn."""
+    connection.execute(_SESSION, _session_of(row))
+    return connection.execute(_OPEN, _session_of(row) | {"before": before}).first() is None
+
+
+def _intended(connection: Connection, row: Row, step: int, attempt: int) -> bool:
     """Whether the last thing that is known of a step is the intent of that number under the run's fence."""
-    where = and_(run_events.c.run == row["number"], run_events.c.step == step)
-    query = select(run_events.c.kind, run_events.c.fence, run_events.c.data).where(where)
-    last = (await connection.execute(query.order_by(run_events.c.seq.desc()).limit(1))).mappings().first()
+    last = connection.execute(_LAST, {"this": row["number"], "which": step}).mappings().first()
     if last is None or last["kind"] not in ("tool.intent", "tool.started") or last["fence"] != row["fence"]:
         return False
     return int(msgspec.json.decode(last["data"]).get("attempt", 0)) == attempt

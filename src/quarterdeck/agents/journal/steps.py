@@ -56,6 +56,7 @@ class Steps:
         self._context = context
         self._clock = clock
         self._loops = Loops()
+        self._under_way = 0
         for known in journal.story.steps.values():
             if known.phase == "done" and known.result.get("hash"):
                 self._loops.note(known.result["name"], known.result["hash"], str(known.result["message"]["content"]))
@@ -83,6 +84,7 @@ class Steps:
         new = [p for p in planned if isinstance(p.decision, Do)]
         self._check(steps=len(new), tool_calls=len(new))
         await self._journal.append(*(self._intent(p) for p in new))
+        self._under_way = len(planned)
         made = await asyncio.gather(*(self._make(p, tools) for p in planned), return_exceptions=True)
         for outcome in made:
             if isinstance(outcome, BaseException) and not isinstance(outcome, Pause):
@@ -118,6 +120,12 @@ class Steps:
         return Draft("tool.intent", plan.step, data)
 
     async def _make(self, plan: _Planned, tools: Mapping[str, Tool]) -> Message:
+        try:
+            return await self._made(plan, tools)
+        finally:
+            self._under_way -= 1
+
+    async def _made(self, plan: _Planned, tools: Mapping[str, Tool]) -> Message:
         """The message with the call's result. Raises Pause."""
         decision = plan.decision
         if isinstance(decision, Use):
@@ -172,7 +180,11 @@ class Steps:
             "id": plan.call.id, "name": plan.call.name, "hash": plan.hash, "failed": outcome.failed,
             "message": message,
         }  # fmt: skip
-        await self._journal.append(Draft("tool.result", plan.step, data | ({"how": how} if how else {})))
+        data |= {"how": how} if how else {}
+        if self._under_way == 1:  # it is written with the intent of the model call that follows at once
+            self._journal.defer("tool.result", plan.step, data)
+        else:
+            await self._journal.append(Draft("tool.result", plan.step, data))
         return message
 
     async def _pause(self, step: int, pause: Pause) -> None:
