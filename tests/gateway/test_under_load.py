@@ -330,3 +330,17 @@ async def test_a_killed_worker_takes_its_calls_along_and_nothing_else(tmp_path: 
     finally:
         running.process.terminate()
         await running.process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_other_backends_hardly_notice() -> None:
+    """The bench of faults in short: every call to the good backend is answered, with a bound that no machine misses."""
+    from bench import faults, gotools
+
+    if gotools.binary() is None:
+        pytest.skip(gotools.NO_GO)
+    rows = await faults.bench(True)
+    slower = {row.what: row.value for row in rows if row.unit == "\u00d7" and row.target is not None}
+    assert len(slower) >= 9 and all(ratio < 20 for ratio in slower.values()), slower
+    assert rows[-1].unit == "MB" and rows[-1].value < 150
