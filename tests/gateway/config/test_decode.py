@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from quarterdeck.errors import ConfigError
+
 from .conftest import Reader
 
 
@@ -30,6 +32,12 @@ from .conftest import Reader
 )  # fmt: skip
 def test_problems_name_line_path_and_remedy(reader: Reader, text: str, wanted: str) -> None:
     assert wanted in reader.errors(text)
+
+
+def test_what_variables_hold_is_not_told(reader: Reader) -> None:
+    with pytest.raises(ConfigError) as caught:
+        reader.load("binds:\n- port: $TOKEN\n  listeners: []", environment={"TOKEN": "s3cret"})
+    assert "binds[0].port: expected a whole number, found '$TOKEN'" in str(caught.value)
 
 
 def test_spelling_of_other_conventions_is_recognised(reader: Reader) -> None:

@@ -28,7 +28,7 @@ HARMLESS = {
     # names without a meaning in a file
     "localXdsPath", "namespace", "gateway", "storage", "ui",
     # more telemetry, or the same elsewhere
-    "tracing", "metrics", "accessLog", "filter", "add", "database", "standardAttributes", "histograms",
+    "clientSampling", "tracing", "metrics", "accessLog", "filter", "add", "database", "standardAttributes", "histograms",
     "sensitiveHeaders",
     # what we do always, or need not
     "dnsRebindingProtection", "sessionTtl", "cache", "restoreHealth", "alg",
@@ -173,4 +173,4 @@ def test_harmless(reader: Reader) -> None:
         "<inline>:2: config.workerThreads: has no effect: processes are set by QUARTERDECK_GATEWAY_WORKERS" in warnings
     )
     assert any("config.mcp.sessionTtl: has no effect" in warning for warning in warnings)
-    assert any("config.tracing: has no effect: spans are sent to" in warning for warning in warnings)
+    assert any("config.tracing.otlpProtocol: spans go over HTTP only" in warning for warning in warnings)

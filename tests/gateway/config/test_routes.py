@@ -206,7 +206,7 @@ def test_http_backends(reader: Reader, host: str, wanted: tuple[str, int, str, b
         ("{host: 'b:x'}", "is no address"),
         ("{host: 'ftp://b'}", "must be HOST:PORT or http(s)://"),
         ("{host: 'b:80/x'}", "a host has no path; use urlRewrite"),
-        ("{host: 'http://me:pw@b'}", "must be HOST:PORT"),
+        ("{host: 'http://me:pw@b'}", "host: must not hold a name and password; use backendAuth"),
         ("{}", "give exactly one of host, mcp, backend"),
         ("{host: 'b:80', weight: -1}", "weight: must not be negative"),
     ],

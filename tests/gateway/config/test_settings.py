@@ -107,6 +107,25 @@ def test_audit_that_cannot_be(reader: Reader, body: str, told: str) -> None:
     assert f"<inline>:2: {told}" in reader.errors(BIND + f"audit: {{{body}}}")
 
 
+def test_tracing(reader: Reader, tmp_path: Path) -> None:
+    for body, url, sample in (
+        ("otlpEndpoint: 'http://c:4318', otlpProtocol: http", "http://c:4318/v1/traces", 0.0),
+        ("otlpEndpoint: 'c:4318', otlpProtocol: http, randomSampling: true", "http://c:4318/v1/traces", 1.0),
+        ("otlpEndpoint: 'https://c/x', otlpProtocol: http, randomSampling: '0.25'", "https://c/x", 0.25),
+        ("otlpEndpoint: 'http://c', otlpProtocol: http, path: /t, randomSampling: 0.5", "http://c/t", 0.5),
+        ("otlpEndpoint: 'http://c:4317'", "", 0.0),
+    ):
+        file = reader.file("c.yaml", BIND + f"config: {{tracing: {{{body}}}}}")
+        for compat in ("oct", "now"):
+            options = parse([f"--file={file}", f"--data-dir={tmp_path}", f"--compat={compat}"])
+            assert (options.audit.trace, options.audit.sample) == (url, sample), body
+    told = reader.load(
+        BIND + "config: {tracing: {otlpEndpoint: c, otlpProtocol: http, randomSampling: 'jwt.sub', headers: {a: b}}}"
+    )
+    assert any("headers: are not sent: write them into the variable" in one for one in told.warnings)
+    assert any("randomSampling: is not true, false or a number" in one for one in told.warnings)
+
+
 def test_one_source_is_enough(reader: Reader) -> None:
     with pytest.raises(UsageError, match="one of --control-plane URL, --config FILE and --file FILE"):
         parse(["--file=x", "--config=y"])

@@ -94,7 +94,8 @@ class _Reader:
                 return value
         if any(plain is str for plain, _ in kinds):
             return self._document.text(node)
-        return self._fail(path, f"expected {_wanted(kinds)}, found {_named(value)}")
+        shown = node.value if "$" in node.value else value  # what a variable holds may be a secret
+        return self._fail(path, f"expected {_wanted(kinds)}, found {_named(shown)}")
 
     def _special(self, text: str, kind: Kind) -> Any:
         if kind == "duration":

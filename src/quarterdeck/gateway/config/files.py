@@ -23,7 +23,7 @@ POLL = 1.0
 
 _WRITTEN = {
     "admin": "config.adminAddr", "stats": "config.statsAddr", "ready": "config.readinessAddr",
-    "log_level": "config.logging.level", "log_format": "config.logging.format", "audit": "audit",
+    "log_level": "config.logging.level", "log_format": "config.logging.format", "audit": "audit or config.tracing",
 }  # fmt: skip
 """Where a file says what."""
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from quarterdeck.errors import UsageError
 
 from ...audit.options import is_url, size, url
 from ..fields import Model
 from .context import Context
+
+if TYPE_CHECKING:
+    from .shared import RawConfig
 
 PATH = ("audit",)
 
@@ -59,6 +63,43 @@ def flags(context: Context, model: Audit | None) -> dict[str, str]:
     }
     _check(context, model)
     return {flag: text for flag, text in given.items() if text is not None}
+
+
+def tracing_flags(context: Context, config: RawConfig | None) -> dict[str, str]:
+    """``config.tracing`` as flags. What cannot be sent is a warning: spans are for looking at."""
+    tracing = config.tracing if config is not None else None
+    path = ("config", "tracing")
+    if tracing is None or tracing.otlp_endpoint is None:
+        return {}
+    if tracing.otlp_protocol == "grpc":
+        context.warn((*path, "otlpProtocol"), "spans go over HTTP only: write http, and the port of it (4318)")
+        return {}
+    if tracing.headers:
+        context.warn((*path, "headers"), "are not sent: write them into the variable OTEL_EXPORTER_OTLP_HEADERS")
+    share = tracing.random_sampling
+    if isinstance(share, str):
+        share = _share(share)
+    if share is None or not 0 <= share <= 1:
+        if tracing.random_sampling is not None:
+            context.warn(
+                (*path, "randomSampling"), "is not true, false or a number from 0 to 1: no span is sampled here"
+            )
+        share = 0.0
+    address = tracing.otlp_endpoint.rstrip("/")
+    where = address if "://" in address else f"http://{address}"
+    target = where + (tracing.path or ("" if urlsplit(where).path else "/v1/traces"))
+    try:
+        url(target, "otlpEndpoint")
+    except UsageError as error:
+        context.error((*path, "otlpEndpoint"), str(error).partition(": ")[2])
+    return {"trace-otlp": target, "trace-sample": str(float(share))}
+
+
+def _share(text: str) -> float | None:
+    try:
+        return {"true": 1.0, "false": 0.0}[text] if text in ("true", "false") else float(text)
+    except ValueError:
+        return None
 
 
 def _check(context: Context, model: Audit) -> None:

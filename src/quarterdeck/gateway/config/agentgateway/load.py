@@ -19,6 +19,7 @@ from ..standalone import FileOptions, Loaded, Settings
 from . import now, oct
 from .attachments import Attachments, Named, Structured
 from .auditing import flags as audit_flags
+from .auditing import tracing_flags
 from .context import Context
 from .listeners import Listeners
 from .routes import Routes
@@ -57,7 +58,8 @@ def load(text: str, options: FileOptions, environment: Mapping[str, str], base: 
     root = attempt.root
     assert root is not None
     snapshot = _translate(context, root, attempt.old)
-    settings = replace(_settings(context, root), audit=audit_flags(context, root.audit))
+    flags = {**audit_flags(context, root.audit), **tracing_flags(context, root.config)}
+    settings = replace(_settings(context, root), audit=flags)
     report.check()
     warnings = sorted(set(report.warnings), key=lambda problem: (problem.line, problem.path, problem.message))
     title = TITLES[attempt.generation] if told else "agentgateway, of either generation"

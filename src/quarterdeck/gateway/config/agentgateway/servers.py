@@ -201,7 +201,10 @@ def address(context: Context, path: Path_, text: str, *, tls: bool = False) -> A
         context.error(path, f"{text!r} is no address: {error}")
         return None
     scheme = parts.scheme
-    if scheme not in ("", "http", "https") or not parts.hostname or parts.username is not None or parts.fragment:
+    if parts.username is not None:
+        context.error(path, "must not hold a name and password; use backendAuth")
+        return None
+    if scheme not in ("", "http", "https") or not parts.hostname or parts.fragment:
         context.error(path, f"{text!r} must be HOST:PORT or http(s)://HOST[:PORT][/PATH]")
         return None
     secure = scheme == "https" or (tls and not scheme)

@@ -475,12 +475,17 @@ class Logging(Model):
 
 
 class Tracing(Model):
+    """Spans of calls, as OTLP over HTTP."""
+
+    proof: ClassVar[str] = "test_settings.py::test_tracing"
     otlp_endpoint: str | None = None
     headers: dict[str, str] = {}
     otlp_protocol: Literal["grpc", "http"] = "grpc"
-    fields: LogFields | None = None
+    fields: Annotated[LogFields | None, Enforced("test_fields.py::test_refused")] = None
     random_sampling: str | bool | float | None = None
-    client_sampling: str | bool | float | None = None
+    client_sampling: Annotated[str | bool | float | None, Harmless("traces that callers sampled are always kept")] = (
+        None
+    )
     path: str | None = None
 
 
@@ -521,7 +526,7 @@ class RawConfig(Model):
     connection_termination_deadline: Annotated[Duration | None, Harmless("calls in flight get ten seconds")] = None
     connection_min_termination_deadline: Annotated[Duration | None, Harmless("a drained gateway ends at once")] = None
     worker_threads: Annotated[str | int | None, Harmless("processes are set by QUARTERDECK_GATEWAY_WORKERS")] = None
-    tracing: Annotated[Tracing | None, Harmless("spans are sent to QUARTERDECK_GATEWAY_TRACE_OTLP")] = None
+    tracing: Annotated[Tracing | None, Enforced("test_settings.py::test_tracing")] = None
     logging: Annotated[Logging | None, Enforced("test_settings.py::test_logging")] = None
     metrics: Annotated[Metrics | None, Harmless("series have agentgateway's labels")] = None
     backend: Annotated[BackendSettings | None, SOCKETS] = None
