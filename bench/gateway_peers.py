@@ -225,7 +225,8 @@ async def _measure(command: Path, peer: Peer, upstream: str, base: float, second
                 raise
             said = f"; at {connections} connections it stalled"
             continue
-        note = f"{found.cpu:,.0f} µs, {found.rate:,.0f} calls/s, p50 {found.p50:.2g} ms, {memory:.0f} MB"
+        rate = f"{found.rate:,.0f}" if found.rate >= 10 else f"{found.rate:.1f}"
+        note = f"{found.cpu:,.0f} µs, {rate} calls/s, p50 {found.p50:.2g} ms, {memory:.0f} MB"
         where = "" if connections == 16 else " (one connection)"
         what = f"{peer.name} pass-through{where}: CPU, times the upstream's"
         return Row(what, found.cpu / base, "×", None, note + said)
