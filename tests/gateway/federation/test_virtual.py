@@ -242,6 +242,26 @@ async def test_agents_need_the_virtual_server_only_and_name_exposed_tools(bare: 
     assert "error" in await direct.modern("tools/call", name="echo", arguments={})
 
 
+async def test_headers_of_a_grant_go_with_calls_by_that_grant_only(bare: Rig) -> None:
+    one = Upstream("one")
+    async with running(one):
+        grants = tuple(
+            s.ToolGrant("kagent", name, kind, headers=(s.HeaderValue("x-key", name),))
+            for name, kind in (("one", "MCPServer"), ("support", "VirtualServer"))
+        )
+        bare.gateway.use(serving(virtual(chosen(one)), one, policies=(s.AgentPolicy("kagent", "a", grants),)))
+        clients = [Virtual(bare, path, token("pod-a")) for path in ("/mcp/kagent/one", PATH)]
+        for client in clients:
+            await client.initialize()
+        calls = [c.call("tools/call", name="echo", arguments={"a": i}) for i in range(3) for c in clients]
+        calls += [c.modern("tools/call", name="echo", arguments={"a": i}) for i in range(3) for c in clients]
+        assert all("result" in answer for answer in await asyncio.gather(*calls))
+        posts = [head for head in one.heads if b"content-type" in head]
+        assert {head.get(b"x-key") for head in one.heads} == {b"one", b"support"}
+        called = [h[b"x-key"] for h, told in zip(posts, one.told, strict=True) if told.get("method") == "tools/call"]
+        assert (called.count(b"one"), called.count(b"support")) == (6, 6)
+
+
 async def test_people_approve_exposed_names_or_what_the_server_is_really_asked(bare: Rig, one: Upstream) -> None:
     asks = s.ToolGrant("kagent", "support", "VirtualServer", ("say", "raw"), ("say",))
     rule = ApprovalRule(

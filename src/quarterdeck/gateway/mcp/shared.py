@@ -51,14 +51,16 @@ class Conversations:
         if len(encoded) > _CAPABILITIES_BYTES:
             text = f"the client's capabilities are larger than {_CAPABILITIES_BYTES} bytes"
             raise Refused(protocol.INVALID_PARAMS, text)
-        key = (f"{route.server.kind} {route.label}", principal.id, encoded)
+        lane = route.lane(principal)
+        # by way of a virtual server other headers may be granted
+        through = "" if lane.target == route.target else f" by {'/'.join(lane.target)}"
+        key = (f"{route.server.kind} {route.label}{through}", principal.id, encoded)
         if key not in self._conversations and not self._make_room(key):
             text = f"{_VARIANTS} sets of capabilities are in use with this server already"
             raise Refused(protocol.INVALID_REQUEST, text)
         now = monotonic()
         self._expire(now)
         found = self._conversations.pop(key, None)
-        lane = route.lane(principal)
         conversation = found[0] if found is not None else (translated(route) or Conversation)(route, lane, capabilities)
         conversation.stateless = True
         conversation.renew(route, lane, extra)
