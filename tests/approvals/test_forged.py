@@ -185,10 +185,12 @@ async def test_what_is_sent_is_what_was_approved_whatever_the_parser(platform: P
     raw = b'{"path":"/etc","path":"/tmp/x","n":{"a":1,"a":2},"big":12345678901234567890,"f":1.0}'
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete","arguments":%b}}' % raw
 
-    async def send() -> dict:
-        response = await platform.rig.request("/mcp/kagent/peer", body, listener="local")
+    async def send(bearer: str | None = "secret") -> dict[str, Any]:
+        response = await platform.rig.request("/mcp/kagent/peer", body, listener="local", bearer=bearer)
         return msgspec.json.decode(await response.read())
 
+    refused = (await send(bearer=None))["error"]
+    assert refused["code"] == 4003 and "use a token" in refused["message"], "nobody unknown is waited for"
     approval = (await send())["error"]["data"]["approval"]
     _, shown = await platform.rest("GET", f"/v1/approvals/{approval}")
     assert shown["arguments"] == {"path": "/tmp/x", "n": {"a": 2}, "big": 12345678901234567890, "f": 1.0}

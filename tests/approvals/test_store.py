@@ -107,6 +107,20 @@ async def test_a_person_counts_once_and_may_change_their_mind(replicas: Replicas
     assert (await store.decide(asked, Decision(Person("alice"), "Deny", 2.0))).state == "Denied"
 
 
+async def test_one_person_under_two_names_is_one(replicas: Replicas) -> None:
+    replicas.rules = (msgspec.structs.replace(POLICY, users=(), required=2, requester=True),)
+    store = replicas.stores[0]
+    asked = await store.request(GATEWAY, msgspec.structs.replace(WANTED, requester=Requester("alice@idp", ("alice",))))
+    for person in (Person("alice@idp", via="conversation"), Person("alice"), Person("oidc:alice")):
+        asked = await store.decide(asked, Decision(person, "Approve", 1.0))
+        assert asked.state == "Pending", person
+    for name in ("bob", "oidc:bob"):
+        asked = await store.get("kagent", asked.name)
+        if asked.state == "Pending":
+            asked = await store.decide(asked, Decision(Person(name), "Approve", 1.0))
+    assert asked.state == "Approved"
+
+
 @pytest.mark.parametrize(
     ("requester", "approver", "rules", "may"),
     [

@@ -86,3 +86,4 @@ def test_what_is_not_plainly_false_demands_an_approval(when: str, arguments: Any
     variables = {"tool": "delete", "server": "kagent/a", "arguments": arguments, "agent": "", "user": "alice"}
     assert rule.demands(variables) is demanded
     assert not rule.demands({**variables, "tool": "add"})
+    assert rule.demands({**variables, "tool": " DELETE"}) is demanded or "tool ==" in when

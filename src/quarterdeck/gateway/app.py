@@ -231,7 +231,7 @@ class Gateway:
         if self._started:
             self._write_endpoints()
         self.upstreams.closed = frozenset(snapshot.closed)
-        if snapshot.approvals and self._options.config is None and self.files is not None:
+        if snapshot.approvals and (self._options.config is not None or self.files is not None):
             _log.warning("approvals are configured and need a control plane: these calls are refused here")
         self.version = snapshot.version
         self.waker.changed()

@@ -160,11 +160,11 @@ def lacking(approval: Approval, rules: Rules, same: Same) -> str:
         if rule is None:
             missing.append(f"{name} is not there any more")
             continue
-        people: set[str] = set()
+        people: set[str] = set()  # the requester is one person, by whatever name they came in
         for said in approval.decisions:
             own = same(requester, said.person)
             if said.verdict == "Approve" and _counts(rule, said.person, requester, own):
-                people.add(said.person.name)
+                people.add("" if own else min(_plain(frozenset((said.person.name,))), key=len))
         if len(people) < rule.required:
             missing.append(f"{name}: {len(people)} of {rule.required} approved")
     return "; ".join(missing)

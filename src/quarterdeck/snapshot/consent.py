@@ -50,10 +50,10 @@ class ApprovalRule(Struct, frozen=True, omit_defaults=True):
         return any(pattern.matches(kind, namespace, name) for pattern in self.servers)
 
     def names(self, tool: str) -> bool:
-        """Whether the tool is one of those it is about."""
-        return not self.tools or any(
-            tool.startswith(one[:-1]) if one.endswith("*") else tool == one for one in self.tools
-        )
+        """Whether the tool is one of those it is about; there are servers that read names whatever their case."""
+        plain = tool.strip().casefold()
+        wanted = [one.casefold() for one in self.tools]
+        return not wanted or any(plain.startswith(one[:-1]) if one.endswith("*") else plain == one for one in wanted)
 
 
 class Requester(Struct, frozen=True, omit_defaults=True):

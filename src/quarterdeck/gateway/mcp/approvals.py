@@ -102,6 +102,8 @@ class Approvals:
             return False
         if not call.raw_id:
             return self._refused(call, needed, "a call that needs approval must be a request, not a notification")
+        if call.principal.anonymous:
+            return self._refused(call, needed, f'tool "{call.tool}" of {call.server} needs approval: use a token')
         try:
             ticket = await self._ticket(wanted, given)
         except Denied as error:
