@@ -15,7 +15,7 @@ from quarterdeck.translate.reference import Target, allowed
 from quarterdeck.translate.virtual import Offer, Resolution, Servers, offer, resolve
 
 from .context import RESOLVED, Context, Verdict
-from .discovery import Discovery, Found
+from .discovery import DISABLED, Discovery, Found
 
 _REFERENCES, _SELECTORS = "servers", "selectors"
 _KINDS: dict[str, Resource] = {
@@ -138,16 +138,18 @@ class VirtualServerReconciler:
         return Result(_AGAIN)
 
     def _definitions(self, found: Resolution) -> tuple[dict[str, Sequence[Object]], list[str]]:
-        """The tools of each server that has been heard of, and the others' names."""
+        """The tools of each server that has been heard of, and the names of those that will be."""
         heard: dict[str, Sequence[Object]] = {}
         silent: list[str] = []
         for name, target in found.targets.items():
+            obj = self.context.get(_KINDS[target[0]], *target[1:]) or {"metadata": {}}
+            if (obj["metadata"].get("labels") or {}).get(DISABLED) == "disabled":
+                continue
             tools = self.discovery.known(target)
             if tools is None and target in self.context.tools:
                 tools = [{"name": tool} for tool in self.context.tools[target]]
             if tools is None:
-                status = (self.context.get(_KINDS[target[0]], *target[1:]) or {}).get("status") or {}
-                tools = status.get("discoveredTools")
+                tools = (obj.get("status") or {}).get("discoveredTools")
             if tools is None:
                 silent.append(name)
             else:
