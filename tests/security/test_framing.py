@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from gateway.conftest import Rig, snapshot
 from gateway.federation.servers import Client, Upstream, messages
 from gateway.policy.rig import provider
+from quarterdeck.gateway.way import Way
 from quarterdeck.snapshot.policies import Authorization, CelRule, Jwt, Policies
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Server
@@ -316,6 +318,24 @@ async def test_s27_depth_and_nonsense_are_answered(bare: Rig, one: Upstream, bod
             assert response.status != 500 and (response.status >= 400 or b"result" in data or b"error" in data)
             pool.close()
     assert "result" in await client.call("tools/list")
+
+
+async def test_s27_names_that_callers_make_up_are_not_kept(bare: Rig, one: Upstream) -> None:
+    """What was decided for a head is remembered: for a bounded number of names of bounded length."""
+    await guard(bare, one, policies=RULES)
+    headers = bearer()
+    headers["mcp-session-id"] = await bare.initialize("/mcp", listener="front", headers=headers)
+    long = "x" * 100_000
+    for number in range(100):
+        for name in (f"n{number:03}", f"{long}{number:03}"):
+            call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}
+            await (await bare.request("/mcp", call, listener="front", headers=headers)).read()
+    gc.collect()
+    ways = [found for found in gc.get_objects() if isinstance(found, Way)]
+    assert ways, "the same head was sent again and again"
+    for way in ways:
+        kept = way._decisions  # pyright: ignore[reportPrivateUsage]
+        assert len(kept) <= 64 and all(len(tool) <= 128 for _, tool, _ in kept)
 
 
 async def test_s27_lists_without_end_are_cut(bare: Rig, one: Upstream) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .policy.admission import Known
     from .table import Table
 
-_DECISIONS = 256
+_DECISIONS, _LONGEST = 64, 128
+"""Decisions of one head that are kept, and letters of the names in them: callers choose heads and names."""
 
 
 class Way:
@@ -49,6 +50,8 @@ class Way:
 
     def remember(self, member: Member, tool: str, exposed: str, decision: Decision) -> None:
         """Keep a decision that caller, head and names alone have led to."""
+        if len(tool) > _LONGEST or len(exposed) > _LONGEST:
+            return
         if len(self._decisions) >= _DECISIONS:
             self._decisions.clear()
         self._decisions[member, tool, exposed] = decision
