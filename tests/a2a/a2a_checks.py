@@ -334,7 +334,11 @@ async def _(p: Peer) -> None:
 @check("EXTENDED-CARD")
 async def _(p: Peer) -> None:
     card = await p.call(op.EXTENDED_CARD, {})
-    assert card["name"] == "tck" and card["skills"] and card["supportedInterfaces"]
+    assert card["name"] == "tck" and card["skills"]
+    if p.driver.binding != "grpc":
+        assert {i["url"].rstrip("/") for i in card["supportedInterfaces"] if i["protocolBinding"] != "GRPC"} == {
+            p.world.gateway
+        }
 
 
 @check("EXTENDED-CARD-AUTHENTICATION")

@@ -14,7 +14,7 @@ from quarterdeck.errors import QuarterdeckError
 from .a2a import jsonrpc, rest
 from .a2a.core import Core
 from .doors.http import Doors
-from .incoming import BODY_LIMIT, Identify, body_of, gateway_caller, told
+from .incoming import BODY_LIMIT, Identify, base_of, body_of, gateway_caller, told
 
 _CARD_AGE = "public, max-age=60"
 _STREAM = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
@@ -54,13 +54,13 @@ class _Door:
         try:
             _check_type(request)
             version = request.headers.get("a2a-version", "") or request.query_params.get("A2A-Version", "")
-            ident, call = jsonrpc.parse(body, version, self._identify(request), _extensions(request), _after(request))
+            ident, call = jsonrpc.parse(
+                body, version, self._identify(request), _extensions(request), _after(request), base_of(request)
+            )
             headers = _activated(self._core.activated(call))
             if call.operation in operations.STREAMS:
                 events = await jsonrpc.events(self._core, ident, call)
                 return StreamingResponse(_sse(events), headers=_STREAM | headers)
-            if call.operation == operations.EXTENDED_CARD:
-                call.params["base"] = str(request.base_url)
             return Response(await jsonrpc.answer(self._core, ident, call), headers=headers, media_type=_JSON_TYPES[0])
         except QuarterdeckError as error:
             status = 401 if isinstance(error, errors.Unauthenticated) else 200
@@ -78,12 +78,13 @@ class _Door:
             if body:
                 _check_type(request)
             version = request.headers.get("a2a-version", "")
-            call = rest.parse(request.method, path, query, body, version, self._identify(request), _extensions(request))
+            call = rest.parse(
+                request.method, path, query, body, version, self._identify(request), _extensions(request),
+                _after(request), base_of(request),
+            )  # fmt: skip
             headers = _activated(self._core.activated(call))
             if call.operation in operations.STREAMS:
                 return StreamingResponse(_sse(await rest.events(self._core, call)), headers=_STREAM | headers)
-            if call.operation == operations.EXTENDED_CARD:
-                call.params["base"] = str(request.base_url)
             answer = await rest.answer(self._core, call)
             return Response(answer, headers=headers, media_type=_answer_type(request, call.version))
         except QuarterdeckError as error:

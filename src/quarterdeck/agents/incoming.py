@@ -12,6 +12,8 @@ from .credentials import ACTING_FOR, acting_for, trace_parent
 BODY_LIMIT = 4 * 1024 * 1024
 DEFAULT_USER = "admin@kagent.dev"
 PRINCIPAL = "x-quarterdeck-principal"
+BASE = "x-quarterdeck-base"
+"""URL of the agent at the gateway, without a slash at its end."""
 
 Identify = Callable[[Request], Caller]
 
@@ -21,6 +23,11 @@ def gateway_caller(request: Request) -> Caller:
     principal = request.headers.get(PRINCIPAL, "")
     user = request.headers.get("x-user-id") or DEFAULT_USER
     return Caller(user, bool(principal) and not principal.startswith("anonymous"))
+
+
+def base_of(request: Request) -> str:
+    """Where the client found the agent: at the gateway, or here."""
+    return request.headers.get(BASE, "") or str(request.base_url)
 
 
 async def body_of(request: Request) -> bytes | None:

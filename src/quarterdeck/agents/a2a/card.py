@@ -43,6 +43,8 @@ class AgentCard:
         self.required_extensions = tuple(str(each["uri"]) for each in declared if each.get("required") is True)
         self.tenant = cards.tenant_of(document)
         self.input_modes: tuple[str, ...] = tuple(self._served([])["defaultInputModes"])
+        self.home = f"{str(document.get('url') or 'http://localhost:8080').rstrip('/')}/"
+        """Where the agent is in its cluster; gRPC does not tell under which name it was called."""
         self.name = str(document.get("name") or "agent")
 
     async def public(self, base: str) -> Json:
@@ -50,18 +52,21 @@ class AgentCard:
         return await self._with_signatures(self._served(self._interfaces(base)))
 
     async def extended_card(self, base: str) -> Json:
-        """Raises ExtendedCardNotConfigured."""
+        """Unsigned: it is for this caller. ``base`` without a slash at its end is a gateway's, which has no gRPC.
+
+        Raises ExtendedCardNotConfigured.
+        """
         card = self._served(self._interfaces(base))
         if self._extended is None:
             raise ExtendedCardNotConfigured("no extended card is configured for this agent")
-        return await self._with_signatures(card | {"skills": [*card["skills"], *self._extended]})
+        return card | {"skills": [*card["skills"], *self._extended]}
 
     def _served(self, interfaces: list[Interface]) -> Json:
         return cards.served(self._document, interfaces, push=self.push, extended=self.has_extended)
 
     def _interfaces(self, base: str) -> list[Interface]:
         found = [Interface(base, cards.JSONRPC), Interface(base.rstrip("/"), cards.HTTP_JSON)]
-        if self.grpc_port:
+        if self.grpc_port and base.endswith("/"):
             host = base.partition("://")[2].partition("/")[0].rpartition(":")[0] or base.partition("://")[2].rstrip("/")
             found.append(Interface(f"{host}:{self.grpc_port}", cards.GRPC, ("1.0",)))
         return found

@@ -41,6 +41,8 @@ class Call:
     extensions: tuple[str, ...] = ()
     after: int | None = None
     """Number of the last event that a client has seen of the task it subscribes to again (``Last-Event-ID``)."""
+    base: str = ""
+    """URL at which the client found the agent, with the slash at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ class Core:
             raise errors.UnsupportedOperation("this agent has no extended card; its card says so")
         if not call.caller.authenticated:
             raise errors.Unauthenticated("the extended card is for authenticated callers: come through the gateway")
-        return await self.card.extended_card(call.params.get("base", ""))
+        return await self.card.extended_card(call.base)
 
 
 def shown(task: Json, history_length: int | None = None) -> Json:

@@ -60,9 +60,7 @@ class GrpcServer:
             caller = await self._verify(metadata.get("authorization", ""))
             params = protobuf.decode(request, data)
             extensions = [uri.strip() for uri in metadata.get("a2a-extensions", "").split(",") if uri.strip()]
-            if name == operations.EXTENDED_CARD:
-                params["base"] = f"http://{metadata.get(':authority', '')}/"
-            found = Call(name, params, caller, "1.0", tuple(extensions[:100]))
+            found = Call(name, params, caller, "1.0", tuple(extensions[:100]), base=self._core.card.home)
             active = self._core.activated(found)
             if active:
                 await context.send_initial_metadata((("a2a-extensions", ", ".join(active)),))

@@ -13,7 +13,7 @@ from .core import Call, Caller, Core
 
 
 def parse(
-    body: bytes, version: str, caller: Caller, extensions: tuple[str, ...], after: int | None = None
+    body: bytes, version: str, caller: Caller, extensions: tuple[str, ...], after: int | None = None, base: str = ""
 ) -> tuple[Any, Call]:
     """The request's id and what it asks for. ``version`` is the header's value. Raises an A2AError."""
     document = _document(body)
@@ -26,7 +26,7 @@ def parse(
         raise errors.InvalidParams("params: must be an object")
     if version == "0.3":
         params = legacy.request_in(operation, params)
-    return document.get("id"), Call(operation, params, caller, version, extensions, after)
+    return document.get("id"), Call(operation, params, caller, version, extensions, after, base)
 
 
 def request_id(body: bytes) -> Any:

@@ -26,6 +26,7 @@ def parse(
     caller: Caller,
     extensions: tuple[str, ...],
     after: int | None = None,
+    base: str = "",
 ) -> Call:
     """What a request asks for. The version is the header's, else the query parameter's. Raises an A2AError."""
     asked = {k.lower(): v for k, v in query if k.lower() == _VERSION}
@@ -43,7 +44,7 @@ def parse(
         params = legacy_proto.request_in(found.operation, params) | {
             k: v for k, v in found.params.items() if k in ("id", "taskId") and found.operation not in _WITH_BODY
         }
-    return Call(found.operation, params, caller, version, extensions, after)
+    return Call(found.operation, params, caller, version, extensions, after, base)
 
 
 async def answer(core: Core, call: Call) -> bytes:

@@ -41,6 +41,7 @@ _PASSED_BACK = frozenset(
 )
 
 
+_EXTENDED = frozenset({"GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"})
 Sign = Callable[[dict[str, Any], str, str, Callable[[dict[str, Any]], None]], None]
 
 
@@ -164,6 +165,9 @@ class A2aEndpoint:
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
         relay.acting = b"" if card or self.approvals is None else self.approvals.acting.line(call, call.server)
+        if call.method in _EXTENDED:  # its addresses are the gateway's, too, and its own are nobody's business
+            found = self._services.base_url(call.exchange, call.headers) + base
+            relay.acting += b"x-quarterdeck-base: %b\r\n" % found.encode("latin-1", "replace")
         self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint, relay.acting))
 
 
