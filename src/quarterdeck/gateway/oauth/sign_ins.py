@@ -196,7 +196,10 @@ class ServerDoor:
                 "so the call must carry the user's identity (a token with sub and act, RFC 8693)"
             )
         elif principal.anonymous:
-            problem = f"{self.label} knows people only: authenticate at the gateway first, so that it knows who you are"
+            problem = (
+                f"{self.label} knows people only: authenticate at the gateway first, so that it knows who you are "
+                "(on this machine with the token in run/local-token of the data directory)"
+            )
         if problem:
             raise RpcError(jsonrpc.ErrorObject(protocol.DENIED, problem), {"reason": "user_required"})
         return principal.id
