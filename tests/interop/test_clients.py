@@ -102,11 +102,16 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
             )
         stack.callback(_end, process)
         deadline = time.monotonic() + 60
-        while not endpoints.exists():
+        while not (listener := _listener(endpoints)):
             assert process.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
             time.sleep(0.1)
-        listener = next(v for k, v in json.loads(endpoints.read_text()).items() if k.startswith("bind/"))
         yield Endpoint(f"{listener.replace('0.0.0.0', '127.0.0.1')}/mcp", why)
+
+
+def _listener(endpoints: Path) -> str:
+    """Where the gateway listens; empty while it does not: a port that is taken is tried again."""
+    found: dict[str, str] = json.loads(endpoints.read_text()) if endpoints.exists() else {}
+    return next((url for name, url in found.items() if name.startswith("bind/")), "")
 
 
 def _started(stack: ExitStack, command: list[str]) -> int:

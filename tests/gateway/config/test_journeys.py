@@ -207,7 +207,7 @@ class Journey:
         self.pool = Pool()
 
     async def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Response:
-        listener = next(v for k, v in self.gateway.endpoints.items() if k.startswith(("bind/", "default/")))
+        listener = next(url for name, url in self.gateway.endpoints.items() if "/" in name)
         lines = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         data = b"" if body is None else msgspec.json.encode(body)
         lines += [(b"content-type", b"application/json")] if data else []
@@ -348,3 +348,58 @@ async def test_metadata_is_found_whether_its_paths_are_listed_or_not(user: Journ
         session = await user.session(path, authorization=bearer("alice"))
         _, _, answer = await user.rpc(path, "tools/list", **session)
         assert [tool["name"] for tool in answer["result"]["tools"]] == ["add", "echo"]
+
+
+GATEWAYS = """
+gateways:
+  edge:
+    port: 0
+    listeners:
+    - {name: keys, hostname: keys.example, apiKey: {mode: strict, location: {header: {name: x-key}}, keys: [{key: k1}]}}
+    - name: people
+      hostname: "*.people.example"
+      basicAuth: {mode: strict, htpasswd: 'ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ='}
+    - {name: rest}
+backends:
+- name: api
+  host: "SERVICE"
+  policies: {backendAuth: {key: s3cret}, requestHeaderModifier: {set: {x-backend: api}}}
+routes:
+- {name: keys, gateways: edge/keys, backends: [{backend: api}]}
+- name: people
+  gateways: edge/people
+  backends: [{backend: api, policies: {requestHeaderModifier: {set: {x-route: people}}}}]
+- {name: tool, gateways: [edge/rest], matches: [{path: {pathPrefix: /tool}}], backends: [{mcp: {targets: [
+    {name: one, mcp: {backend: api, path: /mcp}, policies: {requestHeaderModifier: {set: {x-target: one}}}}]}}]}
+mcp:
+  gateways: edge/rest
+  prefixMode: always
+  targets: [{name: one, mcp: {backend: api, path: /mcp}}]
+"""
+
+
+async def test_gateways_with_listeners_and_named_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    service = Behind()
+    await service.start()
+    (tmp_path / "c.yaml").write_text(GATEWAYS.replace("SERVICE", f"127.0.0.1:{service.port}"))
+    off = [f"--{name}=off" for name in ("local", "workloads", "admin", "stats", "ready")]
+    gateway = Gateway(parse(["--file=c.yaml", *off, "--data-dir=d"]))
+    await gateway.start()
+    user = Journey(gateway, service, service)
+    try:
+        assert (await user.got("/", host="keys.example"))[0] == 401
+        status, got, _ = await user.got("/", host="keys.example", x_key="k1")
+        assert (status, got["headers"]["authorization"], got["headers"]["x-backend"]) == (200, "Bearer s3cret", "api")
+        assert (await user.got("/", host="a.people.example", x_key="k1"))[0] == 401
+        status, got, _ = await user.got("/", host="a.people.example", authorization="Basic YW5uOnNlY3JldA==")
+        assert (status, got["headers"]["x-route"], got["headers"]["authorization"]) == (200, "people", "Bearer s3cret")
+        assert (await user.got("/"))[0] == 404
+        for path, name in (("/mcp", "one_add"), ("/tool", "add")):
+            session = await user.session(path)
+            _, _, answer = await user.rpc(path, "tools/list", **session)
+            assert answer["result"]["tools"][0]["name"] == name
+    finally:
+        user.pool.close()
+        await gateway.stop(0.2)
+        await service.server.stop(0.0)
