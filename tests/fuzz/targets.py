@@ -406,7 +406,7 @@ def sign_in_form(data: bytes) -> None:
     found = pages._form(text)
     assert all(isinstance(value, str) for value in found.values())
     exchange = SimpleNamespace(headers=[(b"cookie", data)])
-    pages._same(pages._hash(pages._cookie_of(cast(Any, exchange))), text)
+    pages._same(pages._hash(pages._cookie_of(cast(Any, exchange), "qd-sign-in")), text)
     said = challenge.read(401, [(b"www-authenticate", data)])
     assert len(said.scope) <= len(data) and len(said.resource_metadata) <= len(data)
 

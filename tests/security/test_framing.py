@@ -12,6 +12,8 @@ import pytest
 from gateway.conftest import Rig, snapshot
 from gateway.federation.servers import Client, Upstream, messages
 from gateway.policy.rig import provider
+from quarterdeck.gateway.http.headers import _host_of  # pyright: ignore[reportPrivateUsage]
+from quarterdeck.gateway.policy.cors import _parse_origin  # pyright: ignore[reportPrivateUsage]
 from quarterdeck.gateway.way import Way
 from quarterdeck.snapshot.policies import Authorization, CelRule, Jwt, Policies
 from quarterdeck.wire.client import Pool
@@ -336,6 +338,32 @@ async def test_s27_names_that_callers_make_up_are_not_kept(bare: Rig, one: Upstr
     for way in ways:
         kept = way._decisions  # pyright: ignore[reportPrivateUsage]
         assert len(kept) <= 64 and all(len(tool) <= 128 for _, tool, _ in kept)
+
+
+async def test_s27_what_strangers_send_is_remembered_within_bounds(bare: Rig, one: Upstream) -> None:
+    """Nobody has shown a token, and each request has another long head: what is kept of them does not grow."""
+    bare.gateway.use(snapshot(one.port))
+    host, port, _ = bare.origin("workloads")
+    server = next(s for s in bare.gateway._servers if s.name == "workloads")  # pyright: ignore[reportPrivateUsage]
+    reader, writer = await asyncio.open_connection(host, port)
+    most = 0
+    for number in range(1200):
+        writer.write(HEAD + b"x-a: %05d%b\r\ncontent-length: 2\r\n\r\n{}" % (number, b"y" * 7_800))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 401 " in head
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        known = server.seen._heads, server.seen._exact  # pyright: ignore[reportPrivateUsage]
+        most = max(most, sum(len(key) for kept in known for key in kept))
+    writer.close()
+    assert 1024 * 1024 < most <= 4 * 1024 * 1024
+    await guard(bare, one)
+    before = _host_of.cache_info().currsize, _parse_origin.cache_info().currsize
+    for number in range(20):
+        long = f"{number:05d}{'h' * 20_000}"
+        headers = {"host": long, "origin": f"https://{long}", "connection": long}
+        response = await bare.request("/mcp", {}, listener="front", headers=headers)
+        assert response.status == 400 and await response.read()
+    assert (_host_of.cache_info().currsize, _parse_origin.cache_info().currsize) == before
 
 
 async def test_s27_lists_without_end_are_cut(bare: Rig, one: Upstream) -> None:

@@ -14,6 +14,8 @@ Header = tuple[bytes, bytes]
 _LONGEST = 8192
 """Bytes of a head that is remembered."""
 _ENTRIES = 2048
+_BYTES = 4 * 1024 * 1024
+"""Bytes of all heads that are remembered: anybody can send some, and nobody has shown a credential yet."""
 _LENGTHS = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 _LENGTH_LINE = 18
 _DIGITS = 10
@@ -71,9 +73,10 @@ class Sized:
 class Seen:
     """The heads that one listener or pool remembers; it begins anew when there are too many."""
 
-    __slots__ = ("_exact", "_heads")
+    __slots__ = ("_bytes", "_exact", "_heads")
 
     def __init__(self) -> None:
+        self._bytes = 0
         self._heads: dict[bytes, Head] = {}
         self._exact: dict[bytes, Sized] = {}
         """By all of their bytes, where nothing in them varies."""
@@ -95,7 +98,7 @@ class Seen:
         key, digits, _ = cut
         if len(data) - at - 4 != body or int(digits or b"0") != body:
             return
-        _put(self._heads, key, head)
+        self._put(self._heads, key, head)
 
     def _find(self, data: bytes, at: int) -> tuple[Sized, list[Header] | None] | None:
         cut = _cut(data, at)
@@ -107,14 +110,16 @@ class Seen:
             return None
         sized = Sized(head, digits)
         if varying is None:
-            _put(self._exact, data[:at], sized)
+            self._put(self._exact, data[:at], sized)
         return sized, varying
 
-
-def _put(known: dict[bytes, Any], key: bytes, value: object) -> None:
-    if len(known) >= _ENTRIES:
-        known.clear()
-    known[key] = value
+    def _put(self, known: dict[bytes, Any], key: bytes, value: object) -> None:
+        self._bytes += len(key)
+        if len(known) >= _ENTRIES or self._bytes > _BYTES:
+            self._heads.clear()
+            self._exact.clear()
+            self._bytes = len(key)
+        known[key] = value
 
 
 def _cut(data: bytes, at: int) -> tuple[bytes, bytes, list[Header] | None] | None:

@@ -28,13 +28,19 @@ _NOT_SENT = _PER_CONNECTION | _OURS
 _NOT_RETURNED = _PER_CONNECTION | {b"date"}
 _FIXED = _PER_CONNECTION | {b"content-length"}
 """What rules may not change: it frames the message."""
+_LONGEST = 320
+"""Bytes of a value that is remembered; no host is longer."""
 _PRIVATE = b"x-quarterdeck-"
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5})?)?")
 
 
-@lru_cache(maxsize=1024)
 def host_of(value: bytes) -> str | None:
     """The name in a Host field: lower case, without port and final dot; None when it is no host."""
+    return _host_of(value) if len(value) <= _LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _host_of(value: bytes) -> str | None:
     found = _HOST.fullmatch(value.decode("latin-1"))
     return found[1].lower().rstrip(".") if found is not None else None
 
@@ -75,11 +81,15 @@ def to_client(headers: list[Header]) -> list[Header]:
     return [header for header in headers if header[0] not in _NOT_RETURNED and header[0] not in listed]
 
 
-@lru_cache(maxsize=256)
 def _listed(connection: bytes | None) -> frozenset[bytes]:
     """The fields that a Connection field names as its own."""
     if connection is None:
         return frozenset()
+    return _names_in(connection) if len(connection) <= _LONGEST else _names_in.__wrapped__(connection)
+
+
+@lru_cache(maxsize=256)
+def _names_in(connection: bytes) -> frozenset[bytes]:
     return frozenset(name.strip().lower() for name in connection.split(b","))
 
 

@@ -16,12 +16,19 @@ _PORTS = {"http": 80, "https": 443}
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _ORIGIN = re.compile(r"(https?)://([^/?#:@]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?\Z", re.IGNORECASE)
 
+_LONGEST = 320
+"""Letters of an origin or host that can be one: longer ones are not remembered, whoever sends them."""
+
 Origin = tuple[str, str, int]
 
 
-@lru_cache(maxsize=512)
 def parse_origin(text: str) -> Origin | None:
     """Scheme, host and port of an origin (RFC 6454), in lower case; None when it is none."""
+    return _parse_origin(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(maxsize=512)
+def _parse_origin(text: str) -> Origin | None:
     match = _ORIGIN.match(text)
     if match is None:
         return None
@@ -46,7 +53,10 @@ class Origins:
                 self._patterns.append((scheme, re.compile(pattern), port))
             else:
                 self._exact.add(parsed)
-        self.allows = lru_cache(maxsize=512)(self._allows)
+        self._known = lru_cache(maxsize=512)(self._allows)
+
+    def allows(self, origin: str) -> bool:
+        return self._known(origin) if len(origin) <= _LONGEST else self.every
 
     def _allows(self, origin: str) -> bool:
         if self.every:
@@ -139,9 +149,13 @@ class CsrfPolicy:
         return Refusal(403, "requests from pages of other origins are not allowed", rule="csrf")
 
 
-@lru_cache(maxsize=256)
 def same_origin(origin: str, host: str) -> bool:
     """Whether a page of ``origin`` and a request to ``host`` are of one site: authority by authority."""
+    return len(origin) <= _LONGEST and len(host) <= _LONGEST and _same_origin(origin, host)
+
+
+@lru_cache(maxsize=256)
+def _same_origin(origin: str, host: str) -> bool:
     try:
         parts = urlsplit(origin)
     except ValueError:
