@@ -180,6 +180,7 @@ NOT_SECRET = {
     "Child.env": "redacted value by value",
     "Child.clear_env": "a flag",
     "Cors.allow_credentials": "a flag",
+    "Snapshot.permit_keys": "public",
 }
 
 
