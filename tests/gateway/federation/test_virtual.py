@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from quarterdeck.snapshot.virtual import Choice, ChosenServer, ChosenTool, Virtu
 
 from ..conftest import Rig, snapshot, token
 from .servers import Client, Json, Upstream, ask, messages, modern, running
+from .test_peers import gateway
 
 PATH = "/mcp/kagent/virtualserver.support"
 SCHEMA: Json = {
@@ -66,8 +68,8 @@ def serving(view: VirtualServer, *upstreams: Upstream, **changes: Any) -> s.Snap
 class Virtual(Client):
     """A client of the virtual server, as a person at this machine or with a token."""
 
-    def __init__(self, rig: Rig, path: str = PATH, bearer: str = "") -> None:
-        super().__init__(rig, path=path)
+    def __init__(self, *rigs: Rig, path: str = PATH, bearer: str = "") -> None:
+        super().__init__(*rigs, path=path)
         self.bearer = bearer
 
     async def post(self, body: Any, method: str = "POST", **headers: str) -> Any:
@@ -75,7 +77,9 @@ class Virtual(Client):
         sent |= {"mcp-session-id": self.session} if self.session else {}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         where: Json = {"bearer": self.bearer, "listener": "workloads"} if self.bearer else {"listener": "local"}
-        return await self.rigs[0].request(self.path, body, method=method, headers=sent, **where)
+        self._turn += 1
+        rig = self.rigs[self._turn % len(self.rigs)]
+        return await rig.request(self.path, body, method=method, headers=sent, **where)
 
     async def modern(self, method: str, **params: Any) -> Json:
         body, headers = modern(method, **params)
@@ -250,7 +254,7 @@ async def test_headers_of_a_grant_go_with_calls_by_that_grant_only(bare: Rig) ->
             for name, kind in (("one", "MCPServer"), ("support", "VirtualServer"))
         )
         bare.gateway.use(serving(virtual(chosen(one)), one, policies=(s.AgentPolicy("kagent", "a", grants),)))
-        clients = [Virtual(bare, path, token("pod-a")) for path in ("/mcp/kagent/one", PATH)]
+        clients = [Virtual(bare, path=path, bearer=token("pod-a")) for path in ("/mcp/kagent/one", PATH)]
         for client in clients:
             await client.initialize()
         calls = [c.call("tools/call", name="echo", arguments={"a": i}) for i in range(3) for c in clients]
@@ -376,6 +380,26 @@ async def test_a_call_in_flight_ends_when_the_virtual_server_is_revoked(bare: Ri
         bare.gateway.use(serving(view, one, revocations=(ban,)))
         answer = [message async for message in messages(await asked)][-1]
     assert "revoked" in answer["error"]["message"]
+
+
+async def test_a_session_of_it_is_served_by_all_replicas_and_recorded_alike(tmp_path: Path) -> None:
+    one, new = Upstream("one"), Upstream("new", modern=True)
+    async with running(one, new):
+        view = virtual(chosen(one), chosen(new), tools=(tool("say"),))
+        rigs = [await gateway(tmp_path / name, tmp_path / "p") for name in ("a", "b")]
+        for rig in rigs:
+            rig.gateway.use(serving(view, one, new))
+        client = Virtual(*rigs)
+        await client.initialize()
+        for name in ("say", "new_echo") * 2:  # the session with a modern server is kept by one of them
+            for _ in rigs:
+                assert "result" in await client.call("tools/call", name=name, arguments={"text": "x"})
+        records = [each for rig in rigs for each in rig.records() if each["method"] == "tools/call"]
+        assert {each["route"] for each in records} == {"virtualserver/kagent/support"}
+        assert len(records) == 8 and {each["exposed"] for each in records} == {"say", "new_echo"}
+        for rig in rigs:
+            rig.pool.close()
+            await rig.gateway.stop(0.2)
 
 
 async def test_questions_of_a_server_reach_the_client_through_it(bare: Rig, one: Upstream) -> None:

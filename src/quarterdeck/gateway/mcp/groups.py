@@ -17,6 +17,7 @@ from ..policy.principal import Principal
 from .route import McpRoute
 
 if TYPE_CHECKING:
+    from ..http.call import RouteRef
     from .virtual import View
 
 Prefix = Literal["conditional", "always", "never"]
@@ -105,6 +106,8 @@ class McpGroup:
         """The rules of its route."""
         self.view: View | None = None
         """What a virtual server shows of its members; None for all other groups."""
+        self.ref: RouteRef | None = None
+        """How records and metrics name a virtual server's built-in path."""
         self.lot = b""
         """What its session tokens begin with where a route deals requests out among several groups."""
         self.limited = False

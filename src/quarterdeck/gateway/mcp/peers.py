@@ -176,6 +176,7 @@ class Peers:
         if told.owner != self.owner or group is None or self.handle is None:
             exchange.respond(404, b"", [(_GONE, b"1")])
             return None
+        exchange.route = group.ref
         return self.handle(exchange, group, principal)
 
     def _first_time(self, told: Passed, exchange: Exchange) -> bool:

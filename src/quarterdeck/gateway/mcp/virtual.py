@@ -240,8 +240,7 @@ class VirtualGroup(McpGroup):
         self.edition = f"{key}@{hashlib.sha256(msgspec.json.encode(virtual)).hexdigest()[:16]}"
         self.single = None
         self.fail_open = virtual.fail_open
-        self.ref = RouteRef(route=view.rule)
-        """How records and metrics name the built-in path."""
+        self.ref = RouteRef(route=view.rule) if chains is None else None
         for member in self.members:
             member.mark = member.name
 
