@@ -127,3 +127,11 @@ async def test_a_known_grant_outlasts_a_control_plane_that_does_not_answer_for_a
     plane.clock.now += 200
     with pytest.raises(TimedOut):
         await store.get("grant", "alice", NOTES)
+
+
+async def test_many_are_revoked_by_one_mark(plane: Plane) -> None:
+    for number in range(101):
+        await plane.tokens.put("grant", f"u{number}", NOTES, b"x", shown={"user": f"u{number}", "server": NOTES})
+    status, gone = await plane("DELETE", "/v1/user-tokens?server=ns/notes")
+    assert (status, len(gone["revoked"])) == (200, 101)
+    assert [mark.subject for mark in plane.configuration.revocations] == [f"{NOTES} *"]

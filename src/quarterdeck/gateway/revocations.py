@@ -158,6 +158,7 @@ class Revocations:
 
     def _compile(self) -> None:
         self._by_kind = {}
+        self._told &= {revocation.id for revocation in self.all()}
         for revocation in self.all():
             if revocation.kind == "grant":
                 if self.grants is not None and revocation.id not in self._told:

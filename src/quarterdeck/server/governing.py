@@ -86,7 +86,8 @@ class GovernanceApi:
 
     async def revocations(self, call: Call) -> Answer:
         await self._person(call, "list", "revocations")
-        return Answer({"revocations": msgspec.to_builtins(await self._governance.revocations())})
+        found = [r for r in await self._governance.revocations() if r.kind != "grant"]  # those are only passing marks
+        return Answer({"revocations": msgspec.to_builtins(found)})
 
     async def undo(self, call: Call) -> Answer:
         await self._person(call, "delete", "revocations")

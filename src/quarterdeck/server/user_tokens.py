@@ -31,6 +31,8 @@ from .user_tokens_tables import user_tokens
 
 Kind = Literal["grant", "pending", "flow", "client"]
 _MOST: dict[str, int] = {"grant": 1_000_000, "pending": 10_000, "flow": 10_000, "client": 10_000}
+_NAMED = 100
+"""Users that are named one by one when all at a server are revoked; of more, the mark is for everybody."""
 _KEY, _NONCE = 32, 12
 _MARKED = 7200.0
 """Seconds that gateways are told of a revoked grant: longer than any of them remembers one."""
@@ -154,7 +156,8 @@ class UserTokens:
             keys = [_key(kind, one["user"], one["server"]) for kind in ("grant", "pending")]
             async with self._database.write() as connection:
                 await connection.execute(delete(user_tokens).where(user_tokens.c.key.in_(keys)))
-            subject = f"{one['server']} {one['user']}"
+        named = bool(user) or len(found) <= _NAMED
+        for subject in sorted({f"{one['server']} {one['user'] if named else '*'}" for one in found}):
             await self._governance.revoke(
                 Revocation(uuid4().hex[:12], "grant", subject, "", by, round(now, 3), round(now + _MARKED, 3))
             )

@@ -76,7 +76,7 @@ class Issuer(Web):
             return self._authorize(exchange, given)
         if path == "/token":
             return self._token(given)
-        if path == "/revoke":
+        if path == "/revocation":
             self.revoked.append(given["token"])
             return 200, [], {}
         return 404, [], {}

@@ -275,6 +275,11 @@ async def test_a_revoked_grant_is_over_at_once(world: World) -> None:
     assert (await alice.call("whoami"))["error"]["code"] == -32042
     assert await bob.text("whoami") == "bob"
     assert ("oauth/revoke", alice.id, "ok") in world.events()
+    for _ in range(100):
+        if world.issuer.revoked:
+            break
+        await asyncio.sleep(0.02)
+    assert [token.rpartition("-")[0] for token in world.issuer.revoked] == ["r-alice"]  # told to forget it, too
 
 
 async def test_the_command_line_shows_and_ends_sign_ins(world: World) -> None:

@@ -20,7 +20,7 @@ from ..policy.authorizer import Decision
 from ..upstream import Open, Upstreams
 from .pages import Pages
 from .plane import PlaneStore
-from .sign_ins import SignIns
+from .sign_ins import EVERYBODY, SignIns
 from .store import FileStore, Seals
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class SignInService:
 
         def picks(opened: Open) -> Decision | None:
             principal = opened.principal
-            same = opened.target == target and (principal.on_behalf_of or principal.id) == user
+            named = user in (EVERYBODY, principal.on_behalf_of or principal.id)
+            same = named and opened.target == target
             return denied if same else None
 
         self._upstreams.end(picks)
@@ -113,6 +114,9 @@ class SignInService:
             self._end(user, server)  # another worker may have removed it already
         for one in found:
             self._end(one.user, one.server)
+            door = self.sign_ins.found(one.server)
+            if door is not None:
+                door.forget(one.user)
             if self._kept.remove(one.user, one.server):  # by this worker, and not by another that was asked, too
                 self.recorded(one.user, one.server.partition("/")[2], "revoke", "ok", "admin port")
         return {"revoked": found}

@@ -15,6 +15,7 @@ Threats and answers (MCP security best practices; RFC 9700):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from secrets import compare_digest, randbelow, token_urlsafe
 from time import time
@@ -49,6 +50,10 @@ _LEASE = 15.0
 _TRIES = 5
 _TICKET = b"sign-in ticket v1"
 _POLL = 1.0
+_USERS = 10_000
+_VOID = 7200.0
+"""Users of whom something is remembered; seconds that a revocation is: longer than any grant is without being read."""
+EVERYBODY = "*"
 _GONE = frozenset({"invalid_grant", "invalid_token", "invalid_client", "unauthorized_client"})
 
 Recorded = Callable[[str, str, str, str, str], None]
@@ -156,10 +161,17 @@ class SignIns:
         await self.kept().put("client", "", f"{issuer} {redirect_uri}", msgspec.msgpack.encode(client))
 
     def revoked(self, user: str, server: str, at: float) -> None:
-        """What was granted before is over, at once."""
+        """What a user (:data:`EVERYBODY`: any) granted before is over, at once."""
+        if len(self.void) >= _USERS:
+            self.void = {key: since for key, since in self.void.items() if since > at - _VOID}
         self.void[user, server] = max(at, self.void.get((user, server), 0.0))
-        if self.store is not None:
-            self.store.forget(user, server)
+        door = self._doors.get(server)
+        if door is not None:
+            door.forget(user)
+
+    def over(self, user: str, server: str) -> float:
+        """Until when what the user granted there is revoked."""
+        return max(self.void.get((user, server), 0.0), self.void.get((EVERYBODY, server), 0.0)) if self.void else 0.0
 
 
 class ServerDoor:
@@ -181,6 +193,7 @@ class ServerDoor:
         self._fetch: Fetch = GuardedFetcher(frozenset(named), refuse)
         self._decoded: dict[str, tuple[int, Grant]] = {}
         self._refreshing: dict[str, asyncio.Task[Grant | None]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def protected(self) -> Protected:
@@ -212,16 +225,32 @@ class ServerDoor:
             return None
         known = self._decoded.get(user)
         if known is None or known[0] != stored.version:
-            if len(self._decoded) >= 10_000:
+            if len(self._decoded) >= _USERS:
                 self._decoded.clear()
             known = self._decoded[user] = (stored.version, msgspec.msgpack.decode(stored.value, type=Grant))
         grant = known[1]
-        if grant.at <= self._owner.void.get((user, self.key), 0.0):
+        if grant.at <= self._owner.over(user, self.key):
             return None
         life = grant.expires - (grant.refreshed or grant.at)
         if grant.expires - self._owner.clock() > min(_MARGIN, life / 5):
             return grant
         return await self._refreshed(user, grant, stored.version)
+
+    def forget(self, user: str) -> None:
+        """What is remembered of a user's grant; the authorization server is told, if it takes that."""
+        store = self._owner.store
+        for name in list(self._decoded) if user == EVERYBODY else [user]:
+            if store is not None:
+                store.forget(name, self.key)
+            known = self._decoded.pop(name, None)
+            if known is not None and known[1].server.revocation_endpoint:
+                task = asyncio.get_running_loop().create_task(self._take_back(known[1]))
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
+
+    async def _take_back(self, grant: Grant) -> None:
+        with contextlib.suppress(UpstreamError, TimedOut):  # it is over here, whatever is known there
+            await self.protected.revoke(grant)
 
     async def renewed(self, user: str, grant: Grant | None, challenge: Challenge) -> Grant | None:
         if challenge.status == 403 and not challenge.steps_up:
@@ -378,6 +407,9 @@ class ServerDoor:
         known = [ref for ref in self.watchers.get(user, ()) if ref() is not None]
         if not any(ref() == told for ref in known):
             known.append(WeakMethod(told))
+        if len(self.watchers) >= _USERS:
+            alive = {name: [ref for ref in refs if ref() is not None] for name, refs in self.watchers.items()}
+            self.watchers = {name: refs for name, refs in alive.items() if refs}
         self.watchers[user] = known
 
     def _tell(self, user: str, elicitation: str) -> None:
