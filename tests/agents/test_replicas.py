@@ -199,3 +199,44 @@ async def test_a_server_that_breaks_off_is_asked_again_only_where_that_does_no_h
             await skipped.finished.wait()
         assert skipped.task["status"]["state"] == "TASK_STATE_COMPLETED"
         assert w.tools.calls['note {"n": 2}'] == 1
+
+
+async def test_the_gateway_is_killed_in_the_middle_of_calls(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, replica(w, "pod-1") as one:
+        both, gate = asyncio.Event(), asyncio.Event()
+
+        async def on_call(key: str) -> None:
+            if sum(w.tools.calls.values()) == 2:
+                both.set()
+            await gate.wait()
+
+        w.tools.on_call = on_call
+        active = await one.start(user_message(), "alice")
+        async with asyncio.timeout(60):
+            await both.wait()
+            await w.restart_gateway()
+            gate.set()
+            await active.finished.wait()
+        assert active.task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED", active.task["status"]
+        skipped = await one.start(user_message("skip", taskId=active.task["id"]), "alice")
+        async with asyncio.timeout(60):
+            await skipped.finished.wait()
+        assert skipped.task["status"]["state"] == "TASK_STATE_COMPLETED"
+        assert w.tools.calls == {'note {"n": 1}': 1, 'look {"n": 1}': 2, 'note {"n": 2}': 1}
+
+
+async def test_the_gateway_is_away_while_the_model_is_asked(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        broken: list[int] = []
+
+        async def on_ask() -> None:
+            if not broken:
+                broken.append(1)
+                raise Broken
+
+        w.model.on_ask = on_ask
+        async with replica(w, "pod-1") as one:
+            active = await one.start(user_message(), "alice")
+            async with asyncio.timeout(60):
+                await active.finished.wait()
+        assert active.task["status"]["state"] == "TASK_STATE_COMPLETED" and w.model.asked == 4

@@ -34,6 +34,8 @@ async def killed_at(w: World, number: int, *, lost: bool) -> tuple[dict[str, Any
     await asyncio.to_thread(host.join, 100)
     assert not host.is_alive(), "it was killed"
     w.on_write = None
+    while w.under_way:
+        await asyncio.sleep(0.01)
     w.host("" if await w.store.select() else "go")
     return await w.settled()
 

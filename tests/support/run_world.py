@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -148,7 +149,11 @@ class Model:
     async def handle(self, exchange: Exchange) -> None:
         self.asked += 1
         if self.on_ask is not None:
-            await self.on_ask()
+            try:
+                await self.on_ask()
+            except Broken:
+                exchange.abort()
+                return
         messages = json.loads(exchange.body)["messages"]
         rounds = sum(m["role"] == "assistant" for m in _since_question(messages))
         calls = self.script[rounds] if rounds < len(self.script) else []
@@ -173,6 +178,8 @@ class World:
     gateway: Gateway
     writes: int = 0
     """Requests that write to the journal so far."""
+    under_way: int = 0
+    """Writes that are being served."""
     on_write: Callable[[int], bool] | None = None
     """Called with the number of a write before it is served; whether it is lost on its way."""
     away: bool = False
@@ -204,6 +211,15 @@ class World:
             assert time.monotonic() < until, f"not settled: {rows and rows[0]}"
             await asyncio.sleep(0.02)
 
+    async def restart_gateway(self) -> None:
+        """It goes in the middle of what it does, and comes back at the same address."""
+        host, _, port = self.gateway.endpoints["workloads"].removeprefix("http://").partition(":")
+        options = dataclasses.replace(self.gateway._options, workloads=(host, int(port)))  # pyright: ignore[reportPrivateUsage]
+        await self.gateway.stop(0)
+        self.gateway = Gateway(options)
+        await self.gateway.start()
+        self.gateway.permits.ask = self.ask
+
     async def conversation(self, row: Json) -> list[Json]:
         """The messages of a run's session."""
         found = await self.store._database.list_events(  # pyright: ignore[reportPrivateUsage]
@@ -228,10 +244,14 @@ class World:
             return
         self.writes += 1
         number = self.writes
-        if self.on_write is not None and self.on_write(number):
-            exchange.abort()
-            return
-        await inner(exchange)
+        self.under_way += 1
+        try:
+            if self.on_write is not None and self.on_write(number):
+                exchange.abort()
+                return
+            await inner(exchange)
+        finally:
+            self.under_way -= 1
 
     async def ask(self, path: str, body: bytes) -> bytes:
         """The gateway's way to the control plane."""
@@ -336,7 +356,7 @@ async def world(tmp: Path, script: list[list[Json]] = SCRIPT, **config: Any) -> 
             if host.is_alive():
                 made.kill(host)
             host.join()
-        await gateway.stop(0)
+        await made.gateway.stop(0)
         for server in (plane, tool_server, model_server):
             await server.stop(0)
         await database.close()
