@@ -96,7 +96,7 @@ async def _seen(pins: Pins, route: McpRoute, lane: Lane, extra: bytes) -> None:
 async def definitions(route: McpRoute, lane: Lane, extra: bytes) -> list[Raw]:
     """All tools as the server lists them, in a session of our own. Raises UpstreamError, TimedOut."""
     only = translated(route)
-    kinds: tuple[type[Conversation], ...] = (only,) if only is not None else (Conversation, NewerConversation)
+    kinds: tuple[Callable[..., Conversation], ...] = (only,) if only is not None else (Conversation, NewerConversation)
     for kind in kinds[:-1]:
         try:
             return await _listed(kind, route, lane, extra)
@@ -105,7 +105,7 @@ async def definitions(route: McpRoute, lane: Lane, extra: bytes) -> list[Raw]:
     return await _listed(kinds[-1], route, lane, extra)
 
 
-async def _listed(kind: type[Conversation], route: McpRoute, lane: Lane, extra: bytes) -> list[Raw]:
+async def _listed(kind: Callable[..., Conversation], route: McpRoute, lane: Lane, extra: bytes) -> list[Raw]:
     conversation = kind(route, lane, {})
     conversation.extra = extra
     try:
