@@ -8,11 +8,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import DDL, update
+from sqlalchemy import DDL, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
-from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version
+from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version, tasks
+from quarterdeck.server.runs_tables import runs
 from support import postgresql
 
 
@@ -119,30 +120,22 @@ async def test_rows_survive_a_restart_and_a_newer_schema_is_refused(tmp_path: Pa
         await Database.open(path)
 
 
-async def test_unfinished_tasks_are_found_and_a_stale_writer_is_refused(database: Database) -> None:
-    for name, state in (("t1", "working"), ("t2", "completed"), ("t3", "submitted")):
-        await database.save_task(_task("{}", name, state))
-    found = await database.tasks_in("kagent/a", ["submitted", "working"])
-    assert [row["id"] for row in found] == ["t1", "t3"]
-    assert await database.tasks_in("kagent/b", ["submitted", "working"]) == []
-    await database.touch_tasks("kagent/a", ["t1", "unknown"])
-    with pytest.raises(Conflict, match="t1"):
-        await database.save_task(_task('{"late": 1}'), unchanged_since=found[0]["updated_at"])
-    await database.save_task(_task("{}", "t3", "failed"), unchanged_since=found[1]["updated_at"])
-    assert [row["id"] for row in await database.tasks_in("kagent/a", ["submitted", "working"])] == ["t1"]
-
-
 async def test_a_database_of_version_1_is_brought_up(tmp_path: Path) -> None:
     path = str(tmp_path / "server.db")
     database = await Database.open(path)
     async with database._engine.begin() as connection:
-        for statement in ("DROP INDEX ix_tasks_state", "ALTER TABLE tasks DROP COLUMN state"):
+        for statement in (
+            "DROP INDEX ix_tasks_state", "ALTER TABLE tasks DROP COLUMN state",
+            "ALTER TABLE tasks DROP COLUMN status_at", "DROP TABLE runs", "DROP TABLE run_events",
+        ):  # fmt: skip
             await connection.execute(DDL(statement))
         await connection.execute(update(schema_version).values(version=1))
     await database.close()
     database = await Database.open(path)
     await database.save_task(_task("{}"))
-    assert len(await database.tasks_in("kagent/a", ["working"])) == 1
+    [row] = await database.rows(select(tasks.c.state, tasks.c.status_at))
+    assert row["state"] == "working" and row["status_at"]
+    assert await database.rows(select(runs)) == []
     await database.close()
 
 

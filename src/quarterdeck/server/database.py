@@ -258,36 +258,21 @@ class Database:
         return list(reversed(rows)) if ascending else rows
 
     # -- tasks
-    async def save_task(self, task: TaskRow, *, unchanged_since: str | None = None) -> None:
-        """Save a task, new or not. ``unchanged_since``: only if its ``updated_at`` still is this; raises Conflict."""
+    async def save_task(self, task: TaskRow) -> None:
+        """Save a task, new or not."""
         values: Row = {
             "session_id": task.session, "protocol_version": task.protocol_version, "data": task.data,
             "state": task.state, "updated_at": now(), "status_at": task.status_at or now()[:23] + "Z",
         }  # fmt: skip
         where = and_(tasks.c.agent == task.agent, tasks.c.id == task.id)
-        if unchanged_since is not None:
-            where = and_(where, tasks.c.updated_at == unchanged_since)
         async with self.write() as connection:
             told = await self.record(connection, task.agent, task.id, task.data) if self.record is not None else False
             done = await connection.execute(update(tasks).where(where).values(**values))
-            if done.rowcount == 0 and unchanged_since is not None:
-                raise Conflict(f"task {task.id!r} of agent {task.agent} has changed since {unchanged_since}")
             if done.rowcount == 0:
                 values |= {"id": task.id, "agent": task.agent, "user_id": task.user}
                 await connection.execute(insert(tasks).values(**values))
         if told:
             self.queued.set()
-
-    async def touch_tasks(self, agent: str, ids: list[str]) -> None:
-        """Renew ``updated_at`` of an agent's tasks; unknown ids are passed over."""
-        where = and_(tasks.c.agent == agent, tasks.c.id.in_(ids))
-        async with self.write() as connection:
-            await connection.execute(update(tasks).where(where).values(updated_at=now()))
-
-    async def tasks_in(self, agent: str, states: list[str]) -> list[Row]:
-        """An agent's tasks in one of these states, oldest change first."""
-        where = and_(tasks.c.agent == agent, tasks.c.state.in_(states))
-        return await self.rows(select(tasks).where(where).order_by(tasks.c.updated_at))
 
     async def task(self, agent: str, task_id: str) -> Row:
         """Raises NotFound."""

@@ -58,8 +58,6 @@ class KagentApi:
             route("GET", "/api/sessions/{id}/tasks", self.session_tasks),
             route("POST", "/api/sessions/{id}/events", self.append_event),
             route("POST", "/api/tasks", self.save_task),
-            route("GET", "/api/tasks", self.list_tasks),
-            route("POST", "/api/tasks/heartbeat", self.touch_tasks),
             route("GET", "/api/tasks/{id}", self.get_task),
             route("DELETE", "/api/tasks/{id}", self.delete_task),
             *self._more,
@@ -132,27 +130,8 @@ class KagentApi:
         version = "0.3" if body.get("kind") == "task" else "1.0"
         data, moment = json.dumps(body), _status_at(body)
         row = TaskRow(agent, user, str(task_id), session_id, version, _state(body), data, moment)
-        await self._database.save_task(row, unchanged_since=call.query.get("unchanged_since"))
+        await self._database.save_task(row)
         return Answer(envelope(body, "task saved"), 201)
-
-    async def list_tasks(self, call: Call) -> Answer:
-        """``?state=submitted,working``: an agent's tasks in these states, of every user. Ours, not kagent's."""
-        agent, _ = await self.who(call)
-        states = [state for state in call.query.get("state", "").split(",") if state]
-        if not states:
-            raise BadRequest("state: is missing; name one or more task states, e.g. ?state=submitted,working")
-        rows = await self._database.tasks_in(agent, states)
-        found = [{k: row[k] for k in ("user_id", "updated_at")} | {"task": json.loads(row["data"])} for row in rows]
-        return Answer(envelope(found))
-
-    async def touch_tasks(self, call: Call) -> Answer:
-        """``{"ids": [...]}``: the caller still works on these tasks. Ours, not kagent's."""
-        agent, _ = await self.who(call)
-        ids = call.body().get("ids")
-        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-            raise BadRequest("ids: must be a list of task ids")
-        await self._database.touch_tasks(agent, ids)
-        return Answer(envelope(None, "tasks touched"))
 
     async def get_task(self, call: Call) -> Answer:
         """With ``X-User-ID``, a task of that user only."""
