@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from quarterdeck.agents.a2a.store import A2aState
@@ -25,9 +27,23 @@ _forks.set_forkserver_preload([__name__])
 
 def start_host(config: Json, url: str, token: str, replica: str, message: Json | None) -> BaseProcess:
     """A host that works on ``message``, if there is one, and on what other replicas left. ``url``: control plane."""
+    _preloaded()
     process = _forks.Process(target=_main, args=(config, url, token, replica, message), daemon=True)
     process.start()
     return process
+
+
+def _preloaded() -> None:
+    """The server that forks must find this module by itself: it is not told our path (Python 3.11)."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(Path(__file__).parents[1]), before) if path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _main(config: Json, url: str, token: str, replica: str, message: Json | None) -> None:
