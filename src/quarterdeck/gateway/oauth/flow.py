@@ -74,8 +74,11 @@ def scope_for(found: Found, settings: SignIn, challenge: Challenge, before: Iter
     return " ".join(dict.fromkeys(chosen))
 
 
-def begin(found: Found, client: Client, redirect_uri: str, scope: str) -> tuple[str, Flow]:
-    """Where the user has to go, and the flow. Raises UpstreamError when the server has no PKCE with S256."""
+def begin(found: Found, client: Client, redirect_uri: str, scope: str, state: str = "") -> tuple[str, Flow]:
+    """Where the user has to go, and the flow; ``state`` must be nobody else's (default: a random one).
+
+    Raises UpstreamError when the server has no PKCE with S256.
+    """
     server = found.server
     if "S256" not in (server.code_challenge_methods_supported or ()):
         raise UpstreamError(
@@ -83,7 +86,7 @@ def begin(found: Found, client: Client, redirect_uri: str, scope: str) -> tuple[
         )
     if not server.authorization_endpoint:
         raise UpstreamError(f"is protected by {server.issuer}, which has no authorization endpoint for users")
-    flow = Flow(token_urlsafe(32), token_urlsafe(48), server, client, redirect_uri, found.resource, scope)
+    flow = Flow(state or token_urlsafe(32), token_urlsafe(48), server, client, redirect_uri, found.resource, scope)
     digest = sha256(flow.verifier.encode()).digest()
     query = [
         ("response_type", "code"),

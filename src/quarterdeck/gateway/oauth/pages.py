@@ -109,8 +109,7 @@ class Pages:
         begun: Begun | None = None
         door: ServerDoor | None = None
         try:
-            stored = await sign_ins.kept().take("flow", "", given.get("state", "-"))
-            begun = msgspec.msgpack.decode(stored.value, type=Begun) if stored is not None else None
+            begun = await sign_ins.begun(given.get("state", ""))
             door = sign_ins.found(begun.ticket.server) if begun is not None else None
             if begun is None or door is None:
                 _page(exchange, 400, "This sign-in is over", _AGAIN)

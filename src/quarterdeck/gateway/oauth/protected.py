@@ -44,7 +44,7 @@ class Protected:
         self._registrations = registrations
         self._clock = clock
 
-    async def begin(self, challenge: Challenge, before: Iterable[str] = ()) -> tuple[str, Flow]:
+    async def begin(self, challenge: Challenge, before: Iterable[str] = (), state: str = "") -> tuple[str, Flow]:
         """Where the user has to go, and the flow to keep until the answer comes.
 
         ``before``: scopes of the grant that turned out too small. Raises UpstreamError, TimedOut.
@@ -54,7 +54,7 @@ class Protected:
         found = await discovery.find(self._fetch, self.settings.url, challenge, self.settings.issuer)
         scope = flow.scope_for(found, self.settings, challenge, before)
         client = await self._client(found.server, scope)
-        return flow.begin(found, client, self.identity.redirect_uri, scope)
+        return flow.begin(found, client, self.identity.redirect_uri, scope, state)
 
     def check(self, challenge: Challenge, before: Iterable[str]) -> None:
         """Raises UpstreamError when nothing that a user can do would meet the challenge."""

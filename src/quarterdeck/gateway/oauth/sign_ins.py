@@ -17,14 +17,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from hashlib import sha256
 from secrets import compare_digest, randbelow, token_urlsafe
 from time import time
+from typing import TypeVar
 from weakref import WeakMethod
 
 import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.snapshot import McpServer
 from quarterdeck.snapshot.sign_in import SignIn
@@ -41,6 +44,8 @@ from .registration import Identity
 from .store import Seals, Shown, Store
 from .token_endpoint import Client, TokenRefused
 
+T = TypeVar("T")
+
 PREFIX = "/.quarterdeck/oauth"
 START, CALLBACK, DOCUMENT = f"{PREFIX}/start", f"{PREFIX}/callback", f"{PREFIX}/client.json"
 LASTS = 600.0
@@ -48,7 +53,7 @@ LASTS = 600.0
 _MARGIN = 60.0
 _LEASE = 15.0
 _TRIES = 5
-_TICKET = b"sign-in ticket v1"
+_TICKET, _STATE = b"sign-in ticket v1", b"sign-in state v1"
 _POLL = 1.0
 _USERS = 10_000
 _VOID = 7200.0
@@ -69,6 +74,11 @@ class Ticket(Struct, frozen=True, array_like=True):
     until: float
     challenge: Challenge
     before: tuple[str, ...] = ()
+
+
+class _State(Struct, frozen=True, array_like=True):
+    id: str
+    until: float
 
 
 class Begun(Struct, frozen=True, array_like=True):
@@ -148,14 +158,31 @@ class SignIns:
 
     def ticket(self, sealed: str) -> Ticket | None:
         """A ticket of ours that still holds."""
-        data = self._sealer.open_bytes(sealed.encode("ascii", "replace"), _TICKET)
-        ticket = msgspec.msgpack.decode(data, type=Ticket) if data is not None else None
+        ticket = _read(self._sealer.open_bytes(sealed.encode("ascii", "replace"), _TICKET), Ticket)
         return ticket if ticket is not None and ticket.until > self.clock() else None
+
+    def state(self) -> str:
+        """A new ``state``: nobody else can make one, so those that are not ours cost no look into the store."""
+        state = _State(token_urlsafe(24), self.clock() + LASTS)
+        return self._sealer.seal_bytes(msgspec.msgpack.encode(state), _STATE).decode()
+
+    async def begun(self, state: str) -> Begun | None:
+        """The flow of a ``state``, once, while it holds."""
+        found = _read(self._sealer.open_bytes(state.encode("ascii", "replace"), _STATE), _State)
+        if found is None or found.until <= self.clock():
+            return None
+        stored = await self.kept().take("flow", "", _name_of(state))
+        return _read(stored.value if stored is not None else None, Begun)
+
+    async def keep_flow(self, begun: Begun) -> None:
+        """Until its answer comes."""
+        value, until = msgspec.msgpack.encode(begun), self.clock() + LASTS
+        await self.kept().put("flow", "", _name_of(begun.flow.state), value, until=until)
 
     # -- the clients that were registered
     async def client(self, issuer: str, redirect_uri: str) -> Client | None:
         found = await self.kept().get("client", "", f"{issuer} {redirect_uri}")
-        return msgspec.msgpack.decode(found.value, type=Client) if found is not None else None
+        return _read(found.value, Client) if found is not None else None
 
     async def keep_client(self, issuer: str, redirect_uri: str, client: Client) -> None:
         await self.kept().put("client", "", f"{issuer} {redirect_uri}", msgspec.msgpack.encode(client))
@@ -227,7 +254,10 @@ class ServerDoor:
         if known is None or known[0] != stored.version:
             if len(self._decoded) >= _USERS:
                 self._decoded.clear()
-            known = self._decoded[user] = (stored.version, msgspec.msgpack.decode(stored.value, type=Grant))
+            found = _read(stored.value, Grant)
+            if found is None:
+                return None  # of another release: the user signs in again
+            known = self._decoded[user] = (stored.version, found)
         grant = known[1]
         if grant.at <= self._owner.over(user, self.key):
             return None
@@ -306,7 +336,7 @@ class ServerDoor:
             return fresh
         store.forget(user, self.key)  # revoked, or granted anew, in the meantime: what is there now counts
         stored = await store.get("grant", user, self.key)
-        return msgspec.msgpack.decode(stored.value, type=Grant) if stored is not None else None
+        return _read(stored.value, Grant) if stored is not None else None
 
     def _unrefreshed(self, user: str, grant: Grant, error: QuarterdeckError) -> Grant:
         self._owner.recorded(user, self.server, "refresh", "error", str(error))
@@ -323,7 +353,7 @@ class ServerDoor:
             if stored is None:
                 return None
             if stored.version != version:
-                return msgspec.msgpack.decode(stored.value, type=Grant)
+                return _read(stored.value, Grant)
             await asyncio.sleep(0.2)
         raise TimedOut(f"gave no fresh token for {user} in {_LEASE:g} s")
 
@@ -353,9 +383,8 @@ class ServerDoor:
 
     async def begin(self, ticket: Ticket, browser: str) -> str:
         """Where the browser goes. Raises UpstreamError, TimedOut."""
-        url, flow = await self.protected.begin(ticket.challenge, ticket.before)
-        value = msgspec.msgpack.encode(Begun(ticket, flow, browser))
-        await self._owner.kept().put("flow", "", flow.state, value, until=self._owner.clock() + LASTS)
+        url, flow = await self.protected.begin(ticket.challenge, ticket.before, self._owner.state())
+        await self._owner.keep_flow(Begun(ticket, flow, browser))
         return url
 
     async def finish(self, begun: Begun, response: dict[str, str]) -> str:
@@ -378,7 +407,9 @@ class ServerDoor:
         stored = await store.take("pending", user, self.key)
         if stored is None:
             return False
-        pending = msgspec.msgpack.decode(stored.value, type=_Pending)
+        pending = _read(stored.value, _Pending)
+        if pending is None:
+            return False
         given = "".join(c for c in code if c.isdigit())
         if not compare_digest(given, pending.code):
             pending.tries += 1
@@ -417,3 +448,16 @@ class ServerDoor:
             told = ref()
             if told is not None:
                 told(elicitation)
+
+
+def _name_of(state: str) -> str:
+    """Of all its characters: what only decodes to the same is another."""
+    return sha256(state.encode()).hexdigest()
+
+
+def _read(data: bytes | None, kind: type[T]) -> T | None:
+    """What was kept; None for nothing, and for what another release has kept."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind) if data is not None else None
+    except MALFORMED:
+        return None
