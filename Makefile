@@ -5,13 +5,16 @@ BIN    := $(VENV)/bin
 UV     := 0.13.8
 STAMP  := $(VENV)/.ready
 NODE_STAMP := .cache/node/.ready
+unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes, so there are more workers than cores; which tests stay together: tests/support/schedule.py.
 PARALLEL := -n 3 --dist loadfile
 
 .PHONY: setup cluster demo test test-full fast full lint bench lock clean
 .DEFAULT_GOAL := setup
 
+# Compiled here, once: Pods see our code read-only, so none of them could keep what it compiles at each start.
 setup: $(STAMP)
+	@$(BIN)/python -m compileall -q src
 
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
