@@ -398,7 +398,8 @@ def _discovered(conversation: Conversation) -> dict[str, Any]:
 
 def state_of(call: McpCall) -> bytes:
     """What the ``requestState`` of a call held here is bound to."""
-    return call.group.binding(call.principal) + b"|state|" + call.member.name.encode()
+    user = call.principal.on_behalf_of.encode()
+    return call.group.binding(call.principal) + b"|state|" + call.member.name.encode() + b"|" + user
 
 
 def _object(raw: Raw | None) -> dict[str, Any]:
