@@ -26,9 +26,7 @@ class ApprovalSpec(Model):
     run: str | None = Field(None, description="The run the call belongs to.")
     step: int | None = Field(None, json_schema_extra={"format": "int64"}, description="The step of that run.")
     policies: list[str] | None = Field(None, description="What demands the approval.")
-    expires_at: str | None = Field(
-        None, json_schema_extra={"format": "date-time"}, description="Until when it can be approved and used."
-    )
+    expires_at: str | None = Field(None, description="Until when it can be approved and used (RFC 3339).")
 
 
 class ApprovalDecision(Model):

@@ -57,7 +57,6 @@ class ApprovalPolicySpec(Model):
     """Calls of these tools are executed only after people have approved that very call."""
 
     model_config = rules(
-        ("!has(self.when) || self.when.size() > 0", "when must not be empty"),
         (
             "!has(self.approvers) || !has(self.approvers.users) || (has(self.approvers.groups) && "
             "self.approvers.groups.size() > 0) || self.approvers.users.size() >= self.required",
@@ -75,6 +74,7 @@ class ApprovalPolicySpec(Model):
     )
     when: str | None = Field(
         None,
+        min_length=1,
         max_length=4096,
         description="CEL over arguments, tool, server, agent and user; calls for which it is false need no approval. "
         "If it cannot be evaluated, the call needs one.",
