@@ -67,6 +67,23 @@ async def test_s08_a_poisoned_tool_waits_for_somebody_who_is_told(bare: Rig, one
     assert found and all(str(finding).isprintable() for finding in found), "what was hidden is written out"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" + " " * 200_000,
+        "never " * 30_000,
+        "send " + "a." * 90_000,
+        "post a@" * 28_000,
+        "~/." * 60_000,
+        "<" * 200_000,
+    ],
+)
+def test_s08_a_definition_cannot_hang_whoever_looks_at_it(text: str) -> None:
+    """Patterns over texts that servers choose: linear, or nearly so."""
+    scan(ADD | {"description": text})
+
+
 @pytest.mark.parametrize("change", POISONED[:4], ids=range(4))
 async def test_s09_a_tool_that_changes_after_its_approval_is_blocked_and_told(
     bare: Rig, one: Upstream, change: Any, caplog: pytest.LogCaptureFixture

@@ -32,7 +32,8 @@ _INSTRUCTIONS: tuple[tuple[str, str], ...] = (
     ("keeps something from the user",
      r"\b(do not|don't|never|without)\b.{0,30}\b(tell|telling|mention|mentioning|inform|informing|reveal|revealing|"
      r"notify|notifying|show|showing|asking|ask)\b.{0,30}\b(users?|anyone|them|him|her|people)\b"),
-    ("marks text as important to the model", r"<\s*/?\s*(important|system|secret|instructions?|hidden|critical)\s*>"),
+    ("marks text as important to the model",
+     r"<\s{0,4}/?\s{0,4}(important|system|secret|instructions?|hidden|critical)\s{0,4}>"),
     ("speaks as a system prompt",
      r"\b(system prompt|you are now|new instructions?:|assistant:|\[/?INST\]|<\|im_start\|>)"),
     ("orders another action first",
