@@ -22,7 +22,7 @@ from quarterdeck.resources.images import own_image
 from .guard import processes_of
 from .plane import Plane, available
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]  # in the fast tier, those that use it prove it
 KUBECTL = str(Path(sys.executable).parent / "kubectl")
 SERVER = """
 import http.server, os
@@ -203,7 +203,6 @@ def test_a_pod_with_the_machines_network_is_a_client_of_the_api(web: Plane) -> N
     assert kubectl(web, "logs", "client") == "200 default\n"
 
 
-@pytest.mark.slow
 def test_an_autoscaler_acts_on_what_metrics_server_measures(web: Plane) -> None:
     kubectl(web, "autoscale", "deployment/web", "--min=1", "--max=3", "--cpu=50%")
     eventually(lambda: get(web, "deployment", "web")["spec"]["replicas"] == 1, "scaled down: it is idle", 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -26,7 +27,12 @@ def test_a_second_start_on_one_home_is_refused(seed: Platform) -> None:
     before, address = versions(seed), seed.endpoints()
     ran = seed.qd("up", *FREE_PORTS, ok=False)
     assert ran.code == 1 and "already runs" in ran.text and str(seed.home) in ran.text, ran.text
+    assert "qd down" in ran.text
+    server = (sys.executable, "-m", "quarterdeck.server", f"--home={seed.home}", *FREE_PORTS)
+    ran = seed.run(*server, stdin="", ok=False)  # without the supervisor, which asks first
+    assert ran.code == 1 and f"in use by process {address['pid']}" in ran.err, ran.err
     assert seed.endpoints() == address
+    assert seed.qd("status").code == 0
     changed = changes(before, versions(seed))
     assert [k for k in changed if k[0] not in ("Lease", "Node", "Event")] == []
 
