@@ -135,11 +135,11 @@ class RestApis:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        await self.approvals.stop()
         await self._webhooks.close()
         for server in self._servers:
             await server.stop(_GRACE)
         self._servers.clear()
+        await self.approvals.stop()
 
     async def close(self) -> None:
         await self.database.close()
