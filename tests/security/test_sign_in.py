@@ -13,6 +13,7 @@ import pytest
 
 from gateway.oauth.conftest import World
 from gateway.oauth.servers import Browser, query_of
+from quarterdeck.gateway.oauth import challenge
 from quarterdeck.wire.client import Response
 
 
@@ -90,3 +91,11 @@ def _base(location: str, asked: dict[str, str]) -> str:
     parts = urlsplit(asked["redirect_uri"])
     assert parts.path.endswith("/callback") and not parts.query and not parts.fragment, location
     return asked["redirect_uri"]
+
+
+@pytest.mark.timeout(20)
+def test_s27_a_servers_challenge_cannot_hold_the_gateway() -> None:
+    """It is read in the event loop, for as many answers as a server gives: in time that its length bounds."""
+    for value in (b"Bearer " + b" " * 8000 + b"=", b"Bearer " + b",  " * 2700, b'Bearer a="' + b"\\x" * 4000):
+        for _ in range(200):
+            challenge.read(401, [(b"www-authenticate", value)])

@@ -10,7 +10,7 @@ from msgspec import Struct
 from quarterdeck.wire.http import Header
 
 _LONGEST = 8192
-_PART = re.compile(r'\s*,?\s*([A-Za-z0-9._~+-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+)))?')
+_PART = re.compile(r'[\s,]*([A-Za-z0-9._~+-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+)))?')
 
 
 class Challenge(Struct, frozen=True):
