@@ -18,6 +18,7 @@ FOLLOWED: dict[str, tuple[str, ...]] = {
     "metadata": ("gateway.policy.wellknown", "gateway.policy.jwks"),
     "upstream_answer": ("gateway.mcp.relay", "gateway.upstream"),
     "virtual_tool": ("gateway.mcp.virtual", "gateway.mcp.naming", "snapshot.virtual"),
+    "server_says": ("gateway.mcp.naming", "gateway.mcp.merge", "gateway.mcp.muxrelay"),
     "sign_in_form": ("gateway.oauth",),
     "expression": ("cel",),
     "snapshot": ("snapshot",),

@@ -20,11 +20,11 @@ from tests.gateway.policy.rig import chain, provider, request, token, tokens
 
 from quarterdeck.cel import CompileError, EvalError, Limits
 from quarterdeck.cel import compile as compile_cel
-from quarterdeck.errors import ConfigError, QuarterdeckError
+from quarterdeck.errors import ConfigError, QuarterdeckError, UpstreamError
 from quarterdeck.gateway.a2a.cards import rewrite
 from quarterdeck.gateway.config.standalone import FileOptions, load
 from quarterdeck.gateway.http import paths
-from quarterdeck.gateway.mcp import ids, openapi, virtual
+from quarterdeck.gateway.mcp import ids, merge, muxrelay, naming, openapi, virtual
 from quarterdeck.gateway.mcp.call import McpCall
 from quarterdeck.gateway.mcp.relay import McpRelay
 from quarterdeck.gateway.mcp.session import SessionSealer
@@ -35,7 +35,7 @@ from quarterdeck.gateway.policy.principal import Principal
 from quarterdeck.gateway.policy.wellknown import no_web_address, registered
 from quarterdeck.gateway.upstream import Upstreams
 from quarterdeck.malformed import MALFORMED
-from quarterdeck.mcptypes import headers, jsonrpc, lists
+from quarterdeck.mcptypes import headers, jsonrpc, lists, modern
 from quarterdeck.snapshot import decode
 from quarterdeck.snapshot.policies import ApiKey, ApiKeys, BasicUsers, Cors, Csrf, Jwt, Location
 from quarterdeck.snapshot.virtual import ChosenTool
@@ -65,7 +65,10 @@ _SEALER = SessionSealer(b"k" * 32)
 _UPSTREAMS = Upstreams()
 _OBSERVER = Observer(open_log(Path("/dev/null")), Registry())
 _GROUP = SimpleNamespace(single=None)
-_MEMBER = SimpleNamespace(name="m", shown="m", mark="m", name_out=lambda name: f"m_{name}", uri_out=lambda uri: uri)
+_MEMBER = SimpleNamespace(
+    name="m", shown="m", mark="m", name_out=lambda name: f"m_{name}", uri_out=lambda uri: f"m+{uri}",
+    task_out=lambda task: f"m+{task}",
+)  # fmt: skip
 _ENTRIES = [
     ChosenTool("s", "t", title="T", defaults={"b": 1}, fixed={"a": "x"}, hidden=("c",)),
     ChosenTool("s", "t", description="D", annotations={"readOnlyHint": True}, fixed={"a": None}),
@@ -400,6 +403,32 @@ def virtual_tool(data: bytes) -> None:
     assert all(sent[name] == value for name, value in entry.fixed.items())
 
 
+def server_says(data: bytes) -> None:
+    """Definitions, results and notices of one of several servers, on their way to the client."""
+    raw, member = msgspec.Raw(data), cast(Any, _MEMBER)
+    for key in ("tools", "prompts", "resources", "resourceTemplates"):
+        with contextlib.suppress(*MALFORMED):
+            naming.item_out(member, key, raw)
+    for method in ("tools/call", "prompts/get", "resources/read", "completion/complete", "tasks/get"):
+        change = naming.result_out(member, method, "m_x", "x")
+        with contextlib.suppress(*MALFORMED, UpstreamError):
+            if change is not None:
+                change(data)
+    for method in ("notifications/progress", "notifications/resources/updated", "notifications/message"):
+        with contextlib.suppress(*MALFORMED, UpstreamError):
+            naming.notice_out(member, method, raw)
+    with contextlib.suppress(*MALFORMED, UpstreamError):
+        muxrelay.outgoing(member, data)
+    with contextlib.suppress(*MALFORMED, ValueError):
+        schema = msgspec.json.decode(data)
+        mapping = modern.mirrored(schema)
+        if mapping:
+            given = modern.param_headers(mapping, schema)
+            assert not any(b"\r" in part or b"\n" in part for header in given for part in header)
+            assert modern.param_problem(mapping, schema, given) == ""
+    merge.position(data.decode("latin-1"))
+
+
 def sign_in_form(data: bytes) -> None:
     """Queries, forms and cookies of a sign-in, and challenges of servers."""
     text = data.decode("latin-1")
@@ -550,6 +579,13 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
         b'\x00[{"name":"t","inputSchema":{"type":"object","properties":{"a":{"type":"string"},"b":{}},"required":["a","b"]}},'
         b'{"c":1}]',
         b'\x01[{"name":"t","annotations":{"x":1},"inputSchema":{"properties":[1]}},{"A":1}]',
+    ]),
+    "server_says": (server_says, [
+        b'{"name":"t","uri":"memo://x","_meta":{"ui":{"resourceUri":"ui://x"}},"properties":{"a":{"type":"string","x-mcp-header":"R"}}}',
+        b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"resource_link","uri":"a://b"},{"resource":{"uri":"c"}}],'
+        b'"contents":[{"uri":"x"}],"taskId":"t","resultType":"task"}}',
+        b'{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"_meta":{"progressToken":1}}}',
+        b'{"uri":"memo://x","progressToken":"qd.MQ.m"}',
     ]),
     "sign_in_form": (sign_in_form, [
         b"code=c&state=s&iss=https%3A%2F%2Fa&state=t", b"qd-sign-in=abc; other=1",
