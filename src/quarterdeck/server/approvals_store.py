@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import time
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from quarterdeck.errors import Conflict, Forbidden, NotFound
@@ -137,9 +137,10 @@ class ApprovalStore:
                 expired.append(after)
         stale = and_(approvals.c.slot.is_not(None), approvals.c.state == "Denied", approvals.c.expires <= now)
         old = and_(approvals.c.state.not_in(sorted(a.OPEN)), approvals.c.changed <= now - _KEPT)
-        async with self._database.write() as connection:
-            await connection.execute(update(approvals).where(stale).values(slot=None))
-            await connection.execute(delete(approvals).where(old))
+        if await self._database.rows(select(approvals.c.name).where(or_(stale, old)).limit(1)):
+            async with self._database.write() as connection:
+                await connection.execute(update(approvals).where(stale).values(slot=None))
+                await connection.execute(delete(approvals).where(old))
         return expired
 
     # -- inside
