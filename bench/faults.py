@@ -98,8 +98,9 @@ class Bad:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + ANSWER)
             writer.write_eof()
             await reader.read()
-        elif mode == "answers of 1 GB":
-            writer.write(HEAD % (b"application/json", GIB))
+        elif mode in ("answers of 1 GB", *HEAVY):
+            head = HEAD % (b"application/json", GIB)
+            writer.write(head if mode not in HEAVY else head.replace(b"content-length", b"x-length"))
             for _ in range(GIB >> 16):
                 writer.write(b" " * 65_536)
                 await writer.drain()
@@ -109,9 +110,10 @@ class Bad:
         return False
 
 
-HEAVY = ("answers of 1 GB",)
+HEAVY = ("answers without end",)
 MODES = (
-    "hung", "reset", "cut off in the middle", "slow", "garbage", "wrong content type", "half closed", "killed", *HEAVY,
+    "hung", "reset", "cut off in the middle", "slow", "garbage", "wrong content type", "half closed", "killed", "answers of 1 GB",
+    *HEAVY,
 )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RESPONSE_LIMIT = 16 * 1024 * 1024
 """Bytes of one JSON answer or one server-sent event."""
 
+_DIGITS = 8
+"""Digits of a length that may be within :data:`RESPONSE_LIMIT`."""
 _SMALL = 64 * 1024
 """Bytes of an answer that do not count among what is held of all."""
 
@@ -100,10 +102,12 @@ class McpRelay(Relay):
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.heard = True
         self._status = status
-        content = b""
+        content, huge = b"", False
         for name, value in headers:
             if name == b"content-type":
                 content = value
+            elif name == b"content-length" and len(value) > _DIGITS:
+                huge = True
             elif name == protocol.H_SESSION and self.seal is not None:
                 self.session_header = (protocol.H_SESSION, self.seal(value))
         mode = _MODES.get(content) or content.partition(b";")[0].strip().lower()
@@ -111,6 +115,8 @@ class McpRelay(Relay):
         if status in (401, 403) and self.call.raw_id:
             text = f"refused the gateway's credentials (HTTP {status}); check its headers and secrets"
             self.give_up(UpstreamError(text))
+        elif huge and mode != _SSE:  # nothing of it is read: other calls would wait for that
+            self.give_up(UpstreamError(f"answered with more than {RESPONSE_LIMIT} bytes"))
         elif mode == _SSE and status == 200:
             self._parser = sse.SseParser(RESPONSE_LIMIT)
             if self.call.method == "GET":
