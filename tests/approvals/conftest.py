@@ -124,7 +124,7 @@ class Runs:
     async def run(self, ident: str) -> dict[str, Any]:
         if ident not in self.waits:
             raise NotFound(f"no run {ident}")
-        return {"id": ident, "task_id": self.waits[ident][0], "state": "waiting"}
+        return {"id": ident, "task_id": self.waits[ident][0], "state": "waiting", "source": "chat", "user_id": "u"}
 
     async def events(self, row: dict[str, Any]) -> list[Event]:
         _, step, question = self.waits[row["id"]]

@@ -234,3 +234,19 @@ async def test_the_run_of_the_journal_goes_on(platform: Platform, agent: AgentDo
     answer = (await journal.events(row))[-1]
     assert (answer.kind, answer.step, answer.data["approval"]) == ("answer", 2, approval)
     assert "result" in await platform.call(arguments=CALL, run=run, step=2, headers=acting, approval=approval)
+
+
+@pytest.mark.parametrize("platform", ["journal"], indirect=True)
+@pytest.mark.parametrize(("source", "requester"), [("background", "alice"), ("chat", "")])
+async def test_who_started_a_run_here_is_its_requester(
+    platform: Platform, agent: AgentDouble, source: str, requester: str
+) -> None:
+    platform.policies(POLICY)
+    message = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "delete it"}]}
+    row, _ = await platform.journal.create(NewRun("kagent/b", "alice", "s", "T", message, source, replica="pod/boot"))
+    approval = await platform.ask(CALL, run=row["id"], step=2, user="")
+    kept = await platform.service.store.get(*approval.split("/"))
+    assert kept.wanted.requester.id == requester, "what an agent says of a conversation's user is not believed"
+    assert (await platform.decide(approval))[0] == (403 if requester else 200)
+    await platform.decide(approval, who="bob")
+    assert "result" in await platform.call(arguments=CALL, run=row["id"], step=2, user="", approval=approval)

@@ -21,7 +21,7 @@ from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Forbidden, NotFound, QuarterdeckError, Unauthorized
 from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes.canonical import arguments_hash
-from quarterdeck.snapshot.consent import Wanted
+from quarterdeck.snapshot.consent import Requester, Wanted
 
 from .approvals import Approval, Decision, Person, Verdict, when
 from .approvals_audit import ApprovalAudit
@@ -59,12 +59,13 @@ class Said(msgspec.Struct, rename="camel"):
 
 class Place(NamedTuple):
     """Where a run waits: its A2A task, the step, the id that the model gave the call, and the approval that its user is
-    shown; 0 and "" where it does not."""
+    shown; 0 and "" where it does not. ``user``: who had the control plane start it; empty for one of a conversation."""
 
     task: str = ""
     step: int = 0
     call: str = ""
     approval: str = ""
+    user: str = ""
 
 
 Places = Callable[[str], Awaitable[Place]]
@@ -115,12 +116,13 @@ class ApprovalsApi:
         wanted = self._wanted(call)
         if arguments_hash(wanted.arguments) != wanted.arguments_hash:
             raise BadRequest("argumentsHash is not that of the arguments")
+        wanted = await self._complete(wanted)
         return Answer(msgspec.to_builtins((await self._store.request(gateway, wanted)).ticket()))
 
     async def consume(self, call: Call) -> Answer:
         """The call is to be sent now. Good only if the answer's state is ``Consumed``."""
         gateway = await self._gateway(call)
-        wanted = self._wanted(call)
+        wanted = await self._complete(self._wanted(call))
         namespace, name = call.parameters["namespace"], call.parameters["name"]
         try:
             approval = await self._store.consume(gateway, namespace, name, wanted)
@@ -296,6 +298,13 @@ class ApprovalsApi:
         except QuarterdeckError:
             return None
         return caller.agent or caller.name
+
+    async def _complete(self, wanted: Wanted) -> Wanted:
+        """With the requester of a run that was started here: no user's message went through the gateway."""
+        if wanted.requester.id or not wanted.run:
+            return wanted
+        user = (await self._place(wanted.run)).user
+        return msgspec.structs.replace(wanted, requester=Requester(user)) if user else wanted
 
     def _wanted(self, call: Call) -> Wanted:
         if len(call.exchange.body) > _ARGUMENTS:

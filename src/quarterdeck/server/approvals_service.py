@@ -173,12 +173,13 @@ class ApprovalService:
         assert runs is not None
         row = await runs.run(run)
         asked = await self._asked(run)
+        user = "" if row["source"] == "chat" else str(row["user_id"])
         if asked is None:
-            return Place(str(row["task_id"]))
+            return Place(str(row["task_id"]), user=user)
         question = _question_of(asked)
         call: Any = question.get("call")
         shown = str(call.get("id", "")) if isinstance(call, dict) else ""
-        return Place(str(row["task_id"]), asked.step, shown, str(question.get("approval", "")))
+        return Place(str(row["task_id"]), asked.step, shown, str(question.get("approval", "")), user)
 
     async def _asked(self, run: str) -> Event | None:
         """What a run waits for now. Raises NotFound."""
