@@ -112,8 +112,8 @@ class Bad:
 
 HEAVY = ("answers without end",)
 MODES = (
-    "hung", "reset", "cut off in the middle", "slow", "garbage", "wrong content type", "half closed", "killed", "answers of 1 GB",
-    *HEAVY,
+    "hung", "reset", "cut off in the middle", "slow", "garbage", "wrong content type", "half closed", "killed",
+    "answers of 1 GB", *HEAVY,
 )  # fmt: skip
 
 
