@@ -260,6 +260,7 @@ async def test_a_database_of_before_gets_the_tables(tmp_path: Path) -> None:
     async with engine.begin() as connection:
         for table in ("revocations", "tool_pins", "audit_checkpoints", "governance_changes"):
             await connection.execute(text(f"DROP TABLE {table}"))
+        await connection.execute(text("ALTER TABLE tasks DROP COLUMN status_at"))
         await connection.execute(text("UPDATE schema_version SET version = 2"))
     await engine.dispose()
     opened = await Database.open(str(path))
