@@ -44,6 +44,8 @@ ACTED_ON = {
         | under("rollout.match[].claims[].", "name exact regex")
         | under("rollout.analysis.", "maxErrorRate minRequests requireTraffic progressDeadline")
         | under("provider.", "organization url")
+        | under("declarative.runs.", "onUnknownOutcome repeatTools")
+        | under("declarative.runs.budget.", "cost price.input price.output steps tokens toolCalls wallTime")
         | under("allowedNamespaces.", _NAMESPACES)
         | under("declarative.", "runtime systemMessage modelConfig stream")
         | under("declarative.systemMessageFrom.", "type name key")
@@ -71,7 +73,12 @@ ACTED_ON = {
         | under("tls.", _TLS)
     ),
     "RemoteMCPServer": (
-        under("", "description url protocol timeout")
+        under("", "description url protocol timeout auth")
+        | under(
+            "oauth.",
+            "clientId clientSecretKey clientSecretRef issuer method scopes signingKeySecretKey signingKeySecretRef "
+            "trustedHosts",
+        )
         | under("headersFrom[].", _VALUE_REF)
         | under("allowedNamespaces.", _NAMESPACES)
         | under("tls.", _TLS)
