@@ -14,7 +14,8 @@ SOURCES = ROOT / "src/quarterdeck/controllers"
 WORD = re.compile(r"[A-Z][A-Za-z]+")
 OTHER = {
     # kinds, and what manifests and protocols say
-    "Agent", "Agents", "BYO", "VirtualServer", "ConfigMap", "Deployment", "MCPServer", "ModelConfig", "ModelProviderConfig",
+    "Agent", "Agents", "BYO", "VirtualServer", "ConfigMap", "Deployment", "MCPServer", "ModelConfig",
+    "ModelProviderConfig",
     "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service",
     "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "POST", "SSE",
     "EndpointSlice", "Gateway", "GatewayClass", "Hostname", "IPAddress", "SupportedVersion",

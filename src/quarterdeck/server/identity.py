@@ -79,7 +79,6 @@ class Identity:
             raise Forbidden(f'User "{name}" cannot {verb} resource "{resource}" in API group "quarterdeck.dev"{where}')
         return Caller(user["username"], tuple(user.get("groups", ())), None)
 
-
     async def somebody(self, authorization: str) -> Caller:
         """Who shows a Kubernetes API token, whatever they may do. Raises Unauthorized."""
         token = _bearer(authorization)

@@ -10,7 +10,8 @@ from msgspec import Struct
 from quarterdeck.errors import BadRequest
 
 Kind = Literal["agent", "user", "server", "grant"]
-"""``grant``: what a user had granted at a server, until ``created``; the subject is ``kind/namespace/name USER``, or ``*`` for all."""
+"""``grant``: what a user had granted at a server before ``created``; subject ``kind/namespace/name USER``, ``*`` for all.
+"""
 KINDS: tuple[Kind, ...] = ("agent", "user", "server")
 _TEXT = 512
 
