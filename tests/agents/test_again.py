@@ -11,7 +11,7 @@ import pytest
 
 from quarterdeck.server.runs_again import Again
 from quarterdeck.wire.client import Pool
-from support.run_world import World, agent_token, replica, tool_call, user_message, world
+from support.run_world import Broken, World, agent_token, replica, tool_call, user_message, world
 
 pytestmark = pytest.mark.timeout(150)
 LOOP = [[tool_call("look", 1)] for _ in range(9)]
@@ -71,7 +71,7 @@ async def test_a_retry_keeps_what_was_before_the_step(tmp_path: Path) -> None:
         row, asked = await w.run(), w.model.asked
         w.tools.calls.clear()
         w.tools.results['note {"n": 2}'] = "better"
-        made = await Again(w.store, w.store._database).retry(row, 5, "root")
+        made = await Again(w.store, w.store.database).retry(row, 5, "root")
         again, events = await w.settled()
         assert again["id"] == made["id"] and again["state"] == "completed" and again["task_id"] != first["id"]
         assert dict(w.tools.calls) == {'note {"n": 2}': 1} and w.model.asked == asked + 1
@@ -88,7 +88,7 @@ async def test_a_fork_leaves_the_conversation_alone(tmp_path: Path) -> None:
         second = await done(await one.start(user_message("go", contextId=first["contextId"]), "alice"))
         row = await w.run()
         before = await w.conversation(row)
-        made = await Again(w.store, w.store._database).fork(row, 4, "root")
+        made = await Again(w.store, w.store.database).fork(row, 4, "root")
         forked, _ = await w.settled()
         assert forked["id"] == made["id"] and forked["session_id"] != second["contextId"]
         assert await w.conversation(row) == before
@@ -154,14 +154,30 @@ async def test_a_run_in_the_background_is_taken_by_a_replica(tmp_path: Path) -> 
         assert status == 201 and made["source"] == "background" and made["user"] == "root"
         row, _ = await w.settled()
         assert row["id"] == made["id"] and row["state"] == "completed"
+        assert (await ask("root", "POST", "", {"agent": "kagent/nobody", "text": "do it"}))[0] == 404
         ask.pool.close()
+
+
+async def test_a_run_that_waits_can_be_canceled(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, replica(w, "pod-1") as one:
+
+        async def on_call(key: str) -> None:
+            if key.startswith("note"):
+                raise Broken
+
+        w.tools.on_call = on_call
+        task = await done(await one.start(user_message(), "alice"))
+        assert task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+        ended = await one.cancel(task["id"], "alice")
+        assert ended["status"]["state"] == "TASK_STATE_CANCELED" and (await w.run())["state"] == "canceled"
+        assert w.tools.calls['note {"n": 1}'] == 1
 
 
 async def test_old_runs_are_deleted(tmp_path: Path) -> None:
     async with world(tmp_path) as w, replica(w, "pod-1") as one:
         await done(await one.start(user_message(), "alice"))
         row = await w.run()
-        again = Again(w.store, w.store._database)
+        again = Again(w.store, w.store.database)
         assert await again.prune(row["updated_at"] - 1) == 0
         assert await again.prune(row["updated_at"] + 1) == 1
         assert await w.store.select() == [] and await w.store.events(row) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,28 @@ from quarterdeck.agents.journal.fold import Story
 from support.run_world import World, world
 
 pytestmark = pytest.mark.timeout(240)  # processes are started: on a machine that is busy that takes its time
-WRITES = 17
+WRITES = 14
 """Requests that write down one run of the script, without interruptions."""
 POINTS = [(number, lost) for number in range(1, WRITES + 1) for lost in (False, True)]
 SAMPLE = set(random.Random(20261121).sample(POINTS, 5))
+
+
+async def test_a_run_is_written_down_in_so_many_requests(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.host("go")
+        row, events = await w.settled()
+        while w.under_way or w.writes < WRITES:
+            await asyncio.sleep(0.01)
+        assert row["state"] == "completed"
+        assert w.writes - WRITES in (0, 1), "each is a point to be killed at; of two results at once, one may wait"
+        assert [e.kind for e in events if e.kind != "checkpoint"] == [
+            "created", "leased", "model.intent", "model.result", "tool.intent", "tool.intent", "tool.started",
+            "tool.started", "tool.result", "tool.result", "model.intent", "model.result", "tool.intent", "tool.started",
+            "tool.result", "model.intent", "model.result", "final",
+        ]  # fmt: skip
+        assert [meta["dev.quarterdeck/step"] for meta in w.tools.metas] == [2, 3, 5]
+        assert all("dev.quarterdeck/permit" not in meta for meta in w.tools.metas), "it is for the gateway only"
+        assert all(meta["dev.quarterdeck/idempotencyKey"].startswith(row["id"]) for meta in w.tools.metas)
 
 
 async def killed_at(w: World, number: int, *, lost: bool) -> tuple[dict[str, Any], list[Any]]:
@@ -66,3 +85,8 @@ async def test_a_host_killed_at_any_write_is_succeeded(tmp_path: Path, number: i
         results = [e.step for e in events if e.kind == "tool.result"]
         assert sorted(results) == [2, 3, 5], "each has one result"
         assert [e.kind for e in events].count("final") == 1
+        while w.under_way:
+            await asyncio.sleep(0.01)
+        task = json.loads((await w.store.database.task("kagent/a", row["task_id"]))["data"])
+        asked = [e for e in events if e.kind == "answer"]
+        assert task["status"]["state"] == "TASK_STATE_COMPLETED" and len(task["history"]) == 7 + len(asked)

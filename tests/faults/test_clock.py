@@ -1,4 +1,4 @@
-"""The wall clock jumps: a machine slept, or a time server corrects it. Tokens; tasks are in agents/test_interrupted."""
+"""The wall clock jumps: a machine slept, or a time server corrects it. Tokens; leases are in server/test_runs."""
 
 from __future__ import annotations
 

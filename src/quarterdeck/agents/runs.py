@@ -172,7 +172,6 @@ class Runs:
             active.apply(leased)
         else:
             active.worker = asyncio.create_task(self._follow(active), name=f"follow-{task['id']}")
-        await self._state.save_task(active.user, task)
 
     async def _continue(self, message: Json, user: str) -> Active:
         """Answer what a task waits for."""
@@ -407,10 +406,11 @@ class Runs:
 
     async def _finish(self, active: Active) -> None:
         task = active.task
-        try:
-            await self._state.save_task(active.user, task)
-        except QuarterdeckError as error:
-            log.error("task %s: its result could not be kept: %s", task["id"], error)
+        if self._client is None:  # else it was saved with the run's end
+            try:
+                await self._state.save_task(active.user, task)
+            except QuarterdeckError as error:
+                log.error("task %s: its result could not be kept: %s", task["id"], error)
         log.info("task %s of context %s: %s", task["id"], task["contextId"], _outcome(task))
         self._active.pop(task["id"], None)
         active.journal = None

@@ -272,6 +272,11 @@ class GatewayConfig:
         """Whether a gateway (``namespace/name``) is given a configuration by us."""
         return bool(self._line_of(gateway))
 
+    def has_agent(self, agent: str) -> bool:
+        """Whether there is an agent of that name (``namespace/name``)."""
+        agents = self.snapshot.agents if self.snapshot is not None else ()
+        return any(f"{one.namespace}/{one.name}" == agent for one in agents)
+
     def hosted(self, agent: str) -> bool:
         """Whether gateways want permits for the tool calls of an agent (``namespace/name``)."""
         if self.snapshot is not self._of_hosted:

@@ -125,12 +125,9 @@ class KagentApi:
     async def save_task(self, call: Call) -> Answer:
         agent, user = await self.who(call)
         body = call.body()
-        task_id = call.text(body, "id", required=True)
+        call.text(body, "id", required=True)
         session_id = call.text(body, "contextId") or call.text(body, "context_id") or ""
-        version = "0.3" if body.get("kind") == "task" else "1.0"
-        data, moment = json.dumps(body), _status_at(body)
-        row = TaskRow(agent, user, str(task_id), session_id, version, _state(body), data, moment)
-        await self._database.save_task(row)
+        await self._database.save_task(task_row(agent, user, session_id, body))
         return Answer(envelope(body, "task saved"), 201)
 
     async def get_task(self, call: Call) -> Answer:
@@ -160,6 +157,12 @@ def _integer(text: str, name: str) -> int:
         return int(text)
     except ValueError:
         raise BadRequest(f"{name}: {text!r} is not a whole number") from None
+
+
+def task_row(agent: str, user: str, session: str, task: dict[str, Any]) -> TaskRow:
+    """A task of A2A 1.0 or 0.3 as it is saved."""
+    version = "0.3" if task.get("kind") == "task" else "1.0"
+    return TaskRow(agent, user, str(task["id"]), session, version, _state(task), json.dumps(task), _status_at(task))
 
 
 def _state(task: dict[str, Any]) -> str:

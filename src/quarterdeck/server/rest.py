@@ -71,7 +71,9 @@ class RestApis:
         governing += UserTokensApi(tokens, identity, config, self._governance).routes()
         self.runs = RunStore(database, config.hosted)
         again = Again(self.runs, database)
-        runs = RunsApi(self.runs, again, identity, config.serves, shared=database.shared).routes()
+        runs = RunsApi(
+            self.runs, again, identity, config.serves, agent=config.has_agent, shared=database.shared
+        ).routes()
         self._retention = Retention(again, seconds_of(os.environ.get(VARIABLE) or DEFAULT))
         objects = approvals or ApprovalOptions()
         self._mirror = RunMirror(objects.client, self.runs, objects.namespaces) if objects.client is not None else None

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import msgspec
 
+from quarterdeck.agents.journal.told import task_of
 from quarterdeck.errors import BadRequest, Forbidden, NotFound, QuarterdeckError, Unauthorized
 from quarterdeck.snapshot.conversation import new_id
 from quarterdeck.snapshot.runs import FINAL, Event
@@ -23,6 +24,7 @@ from quarterdeck.wire.http import Disconnected
 from .database import Row
 from .http import Answer, Call, Route, Router, route
 from .identity import Identity
+from .kagent import task_row
 from .runs_again import Again
 from .runs_store import Draft, NewRun, RunStore, Stale
 
@@ -32,6 +34,7 @@ LONGEST_WAIT = 20.0
 _POLL = 0.5
 """Seconds between looks at a database that other control planes write to."""
 HEARTBEAT = 15.0
+_TOLD = frozenset({"waiting", "final"})
 
 
 def failure(error: QuarterdeckError) -> dict[str, Any]:
@@ -61,10 +64,13 @@ class RunsApi:
         identity: Identity,
         gateway: Callable[[str], bool] = lambda name: False,
         *,
+        agent: Callable[[str], bool] = lambda name: True,
         shared: bool = False,
     ) -> None:
-        """``shared``: other processes write to the database, too."""
+        """``agent`` says whether there is one of a name. ``shared``: other processes write to the database, too."""
+        self._agent = agent
         self._store = store
+        self._database = store.database
         self._again = again
         self._identity = identity
         self._gateway = gateway
@@ -104,7 +110,10 @@ class RunsApi:
             )  # fmt: skip
         else:
             new = _background(call, body, who.name)
+            if not self._agent(new.agent):
+                raise NotFound(f"agent {new.agent} does not exist; see: qd get agents -A", name=new.agent)
         row, leased = await self._store.create(new)
+        await self._save_task(row)
         return Answer(shown(row) | {"leased": leased}, 201)
 
     async def claim(self, call: Call) -> Answer:
@@ -140,6 +149,8 @@ class RunsApi:
         if len(batch) > 80:
             raise BadRequest("batch: is longer than 80 characters")
         written = await self._store.append(agent, call.parameters["id"], fence, batch, drafts)
+        if any(draft.kind in _TOLD for draft in drafts):
+            await self._save_task(await self._store.run(call.parameters["id"], agent))
         return Answer(msgspec.to_builtins(written, str_keys=True))
 
     async def release(self, call: Call) -> Answer:
@@ -216,6 +227,11 @@ class RunsApi:
         return Answer(shown(await self._again.fork(row, step, who.name)), 201)
 
     # -- inside
+    async def _save_task(self, row: Row) -> None:
+        """The run's A2A task as of its journal: for lists of tasks, and for those who are notified."""
+        task = task_of(await self._store.events(row))
+        await self._database.save_task(task_row(row["agent"], row["user_id"], row["session_id"], task))
+
     async def _of_step(self, call: Call) -> tuple[_Who, Row, int]:
         who, row = await self._of(call, "create")
         return who, row, _whole(call.body().get("step", 1), "step")

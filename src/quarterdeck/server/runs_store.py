@@ -126,7 +126,7 @@ class RunStore:
         clock: Callable[[], float] = time,
         monotonic: Callable[[], float] = monotonic,
     ) -> None:
-        self._database = database
+        self.database = self._database = database
         self._guarded = guarded
         self._clock = clock
         self._monotonic = monotonic
@@ -283,7 +283,7 @@ class RunStore:
         where = and_(runs.c.number == row["number"], runs.c.fence == fence, runs.c.state == "running")
         async with self._database.write() as connection:
             await connection.execute(update(runs).where(where).values(holder="", state="pending"))
-        self._tell(row)
+        self._tell(row | {"holder": ""})
 
     async def claim(self, agent: str, replica: str, most: int, only: str = "") -> list[tuple[Row, list[Event]]]:
         """Lease runs that nobody works on to a replica: oldest first, one per session."""
