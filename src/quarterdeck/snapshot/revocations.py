@@ -10,8 +10,7 @@ from msgspec import Struct
 from quarterdeck.errors import BadRequest
 
 Kind = Literal["agent", "user", "server", "grant"]
-"""``grant``: what a user had granted at a server before ``created``; subject ``kind/namespace/name USER``, ``*`` for all.
-"""
+"""``grant``: what a user had granted at a server before ``created``; subject ``kind/namespace/name USER`` or ``*``."""
 KINDS: tuple[Kind, ...] = ("agent", "user", "server")
 _TEXT = 512
 
