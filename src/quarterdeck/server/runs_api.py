@@ -7,6 +7,7 @@ agents' one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ _POLL = 0.5
 """Seconds between looks at a database that other control planes write to."""
 HEARTBEAT = 15.0
 _TOLD = frozenset({"waiting", "final"})
+log = logging.getLogger(__name__)
 
 
 def failure(error: QuarterdeckError) -> dict[str, Any]:
@@ -104,8 +106,9 @@ class RunsApi:
         who = await self._who(call, "create", str(body.get("agent", "")).partition("/")[0])
         if who.agent:
             user, session, task = (str(call.text(body, key, required=True)) for key in ("user", "session", "task"))
+            message = _object(body, "message") | {"taskId": task, "contextId": session}
             new = NewRun(
-                who.agent, user, session, task, _object(body, "message"), replica=call.text(body, "replica") or "",
+                who.agent, user, session, task, message, replica=call.text(body, "replica") or "",
                 origin=_object(body, "origin") if "origin" in body else {},
             )  # fmt: skip
         else:
@@ -229,7 +232,11 @@ class RunsApi:
     # -- inside
     async def _save_task(self, row: Row) -> None:
         """The run's A2A task as of its journal: for lists of tasks, and for those who are notified."""
-        task = task_of(await self._store.events(row))
+        try:
+            task = task_of(await self._store.events(row))
+        except (KeyError, TypeError, AttributeError) as error:  # what an agent writes is its own, and bounded only
+            log.warning("run %s of agent %s cannot be told as a task: %r", row["id"], row["agent"], error)
+            return
         await self._database.save_task(task_row(row["agent"], row["user_id"], row["session_id"], task))
 
     async def _of_step(self, call: Call) -> tuple[_Who, Row, int]:
