@@ -19,6 +19,7 @@ from quarterdeck.gateway.options import Options
 from quarterdeck.kube import resource as k
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.resources.crd import crds
+from quarterdeck.server.database import Database
 from quarterdeck.server.operator import Operator
 from quarterdeck.server.operator_options import parse
 from quarterdeck.wire.http import Exchange, Server
@@ -48,11 +49,17 @@ def replica(started: Plane, tmp_path: Path, name: str) -> Operator:
         parse(
             [
                 f"--namespace={SYSTEM}", f"--kubeconfig={started.kubeconfig}", "--api=127.0.0.1:0", "--webhook=off",
-                "--kagent=127.0.0.1:0", "--health=127.0.0.1:0", f"--database-url={tmp_path / name}.db",
+                "--kagent=127.0.0.1:0", "--health=127.0.0.1:0", f"--database-url={tmp_path}/shared.db",
             ],
             {"POD_NAME": name},
         )
     )  # fmt: skip
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def database(tmp_path: Path) -> None:
+    """All replicas share one, as two must: made before they start, since of SQLite they do not take turns."""
+    await (await Database.open(f"{tmp_path}/shared.db")).close()
 
 
 async def until(check: Callable[[], Awaitable[bool]], seconds: float = 40.0) -> None:

@@ -166,8 +166,9 @@ class Database:
         return self._engine.dialect.name != "sqlite"
 
     async def close(self) -> None:
-        if self._thread is not None:
-            self._thread.close()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.close()
         await self._engine.dispose()
 
     @asynccontextmanager

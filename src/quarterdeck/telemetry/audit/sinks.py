@@ -53,10 +53,14 @@ class DescriptorSink:
             self._rest = data[os.write(self._fd, data) :]
 
     def close(self) -> None:
+        """Closing again does nothing: the number may be another file's by then."""
+        descriptor, self._fd = self._fd, -1
+        if descriptor < 0:
+            return
         if self._rest:
             with contextlib.suppress(OSError):
-                os.write(self._fd, self._rest)
-        os.close(self._fd)
+                os.write(descriptor, self._rest)
+        os.close(descriptor)
 
 
 class FileSink(DescriptorSink):
