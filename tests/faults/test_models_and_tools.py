@@ -48,8 +48,8 @@ def test_a_broken_answer_of_the_model_fails_the_task_and_says_why(victim: A2A, m
 def test_a_model_that_never_stops_calling_tools_is_ended(victim: A2A, model: ModelDouble) -> None:
     model.requests.clear()
     task = victim.send("loops")
-    assert "stopped after 25 steps" in said(task)
-    assert len(model.requests) == 25
+    assert "loop_detected: tool pid was called 3 times" in said(task)
+    assert len(model.requests) == 3
 
 
 def test_a_hanging_model_can_be_cancelled(victim: A2A, model: ModelDouble) -> None:
@@ -71,9 +71,7 @@ def test_an_answer_without_end_is_cut_off(victim: A2A) -> None:
     ("call", "pattern"),
     [
         ("call hang {}", r"spec\.timeout of the MCPServer"),
-        ("call crash {}", r"exited with code 7"),
         ("call garbage {}", r"survived"),
-        ('call huge {"size": 100000000}', r"longer than|spec\.timeout"),
         ("call freeze {}", r"spec\.timeout of the MCPServer"),
         ('call count {"steps": "many"}', r"steps"),
     ],
@@ -87,6 +85,18 @@ def test_a_tools_failure_is_a_result_the_model_can_read(victim: A2A, call: str, 
         return bool(re.fullmatch(r"result: \d+", said(victim.send("call pid {}"))))
 
     eventually(works, "the server works again", 20)
+
+
+@pytest.mark.parametrize(
+    ("call", "pattern"),
+    [("call crash {}", r"exited with code 7"), ('call huge {"size": 100000000}', r"longer than|spec\.timeout")],
+)
+def test_a_call_that_may_have_done_something_is_asked_about(victim: A2A, call: str, pattern: str) -> None:
+    """The process ended in the middle: nobody knows how far it came, and twice may not be like once."""
+    task = victim.send(call)
+    assert state(task) == "INPUT_REQUIRED", said(task)
+    assert re.search(pattern, said(task)) and "skip" in said(task), said(task)
+    eventually(lambda: re.fullmatch(r"result: \d+", said(victim.send("call pid {}"))), "the server works again", 20)
 
 
 async def test_one_gigabyte_ends_the_process_not_the_platform(faulty: Platform) -> None:

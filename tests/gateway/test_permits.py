@@ -80,21 +80,22 @@ async def test_a_call_with_its_permit_starts_the_step_and_is_sent_on_without_it(
     assert body | {"key": ""} == {"gateway": s.Snapshot().gateway, "fence": 1, "attempt": 1, "key": ""} and body["key"]
 
 
-REFUSED: list[tuple[str, Permit, dict[str, Any], str]] = [
-    ("another tool", permit(tool="echo"), {}, "another call"),
-    ("other arguments", permit(), {"arguments": {"a": 2, "b": 4}}, "another call"),
-    ("another agent", permit(agent="kagent/a"), {}, "another call"),
-    ("another run", permit(run="r2"), {}, "another call"),
-    ("another step", permit(step=3), {}, "another call"),
-    ("expired", permit(expires=time.time() - 60), {}, "expired"),
+REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("another tool", {"tool": "echo"}, {}, "another call"),
+    ("other arguments", {}, {"arguments": {"a": 2, "b": 4}}, "another call"),
+    ("another agent", {"agent": "kagent/a"}, {}, "another call"),
+    ("another run", {"run": "r2"}, {}, "another call"),
+    ("another step", {"step": 3}, {}, "another call"),
+    ("expired", {"expires": 1.0}, {}, "expired"),
 ]
+"""Name, what is other in the permit, what is other in the call, words of the refusal."""
 
 
 @pytest.mark.parametrize(("shown", "changes", "words"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 async def test_a_permit_for_something_else_is_refused(
-    bare: Rig, plane: ControlPlane, shown: Permit, changes: dict[str, Any], words: str
+    bare: Rig, plane: ControlPlane, shown: dict[str, Any], changes: dict[str, Any], words: str
 ) -> None:
-    answer = await call(bare, SIGNER.sign(shown), **changes)
+    answer = await call(bare, SIGNER.sign(permit(**shown)), **changes)
     assert answer["error"]["code"] == 4003 and words in answer["error"]["message"], answer
     assert not plane.asked and bare.records()[-1]["rule"] == "gateway/permits"
 

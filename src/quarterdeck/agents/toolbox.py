@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
-from quarterdeck.mcpclient import HeaderSource, McpClient, RpcError
+from quarterdeck.mcpclient import HeaderSource, McpClient, RpcError, SessionEnded
 from quarterdeck.mcpclient import Tool as ListedTool
 from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import permits
@@ -48,7 +48,8 @@ class McpTool:
     repeatable: bool = False
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        result = await self.client.call_tool(self.upstream, arguments, meta=_meta(context))
+        # a permit is good for one request: the same call once more needs another
+        result = await self.client.call_tool(self.upstream, arguments, meta=_meta(context), repeat=not context.permit)
         text, failed = _text(result), bool(result.get("isError"))
         # Chat completions have no error flag for tool results: every failure starts with the same word.
         return Outcome(f"Error: {text}" if failed and not text.startswith("Error") else text, failed)
@@ -130,8 +131,12 @@ class Uncertain(Exception):
         self.answered = answered
 
 
+class Unsent(Exception):
+    """A call was not carried out: the server no longer knew the session."""
+
+
 async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) -> Outcome:
-    """Run one call; every failure becomes a result the model can read, but for :class:`Uncertain`.
+    """Run one call; every failure becomes a result the model can read, but for :class:`Uncertain`, :class:`Unsent`.
 
     Raises Pause when the call waits for people.
     """
@@ -144,6 +149,8 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
         )
     try:
         outcome = await tool.call(call.arguments, context)
+    except SessionEnded as error:
+        raise Unsent(str(error)) from error
     except UpstreamError as error:
         if isinstance(error, RpcError) and approvals.needs_approval(error):
             raise approvals.paused(error, call) from error

@@ -120,21 +120,26 @@ class McpClient:
         raise UpstreamError(f"{self.url}: tools/list has more than {_PAGES} pages")
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None = None
+        self, name: str, arguments: dict[str, Any], *, meta: dict[str, Any] | None = None, repeat: bool = True
     ) -> dict[str, Any]:
-        """The ``CallToolResult``. Cancelling the await tells the server. Raises as :meth:`list_tools`."""
+        """The ``CallToolResult``. Cancelling the await tells the server. Raises as :meth:`list_tools`.
+
+        ``repeat`` False: where the session was lost, and so nothing carried out, SessionEnded is raised, too.
+        """
         params: dict[str, Any] = {"name": name, "arguments": arguments}
         if meta:
             params["_meta"] = meta
-        return await self.request(protocol.TOOLS_CALL, params)
+        return await self.request(protocol.TOOLS_CALL, params, repeat=repeat)
 
-    async def request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """One request in the session; a lost session is opened again once."""
+    async def request(self, method: str, params: dict[str, Any], *, repeat: bool = True) -> dict[str, Any]:
+        """One request in the session; a lost session is opened again once, by the next request unless ``repeat``."""
         await self._open()
         try:
             return await self._ask(method, params)
         except SessionEnded:
             self._ready = False
+            if not repeat:
+                raise
             await self._open()
             return await self._ask(method, params)
 

@@ -12,7 +12,7 @@ from quarterdeck.mcptypes.canonical import arguments_hash
 
 from ..model import Message, Reply, ToolCall, Unreachable
 from ..tool import Context, Outcome, Tool
-from ..toolbox import Uncertain, carry_out
+from ..toolbox import Uncertain, Unsent, carry_out
 from .fold import UNKNOWN, Ask, Decision, Do, Fail, OnUnknown, Settle, Stay, Use, decide
 from .journal import Draft, Journal
 from .limits import Budget, Loops, Used, check
@@ -149,6 +149,8 @@ class Steps:
                 return await carry_out(plan.call, dict(tools), context)
             except Uncertain as error:
                 outcome = await self._cleared_up(plan, error, last=attempt == _ATTEMPTS)
+            except Unsent as error:
+                outcome = Outcome(f"Error: {error}", failed=True) if attempt == _ATTEMPTS else None
             if outcome is not None:
                 return outcome
             await asyncio.sleep(_AGAIN * attempt)
@@ -167,7 +169,7 @@ class Steps:
         repeatable = plan.call.name in self._rules.repeat or (plan.tool is not None and plan.tool.repeatable)
         decision = decide(story.step(plan.step), repeatable=repeatable, on_unknown=self._rules.on_unknown)
         if isinstance(decision, Ask):
-            raise unknown(plan.step, plan.call)
+            raise unknown(plan.step, plan.call, str(error))
         if isinstance(decision, Settle):
             return Outcome(decision.text, failed=True)
         if isinstance(decision, Fail):
@@ -212,11 +214,12 @@ async def _asked(ask: Callable[[], Awaitable[Reply]]) -> Reply:
     return await ask()
 
 
-def unknown(step: int, call: ToolCall) -> Pause:
-    """Ask the user about a call of which nobody knows whether it was carried out."""
+def unknown(step: int, call: ToolCall, why: str = "") -> Pause:
+    """Ask the user about a call of which nobody knows whether it was carried out; ``why``: what went wrong."""
+    because = f" ({why})" if why else ""
     text = (
-        f"I was interrupted while I called {call.name}. Whether the call was carried out is not known, and the tool "
-        "does not say that calling it twice does no harm. Shall I repeat the call, skip it, or fail? "
+        f"I was interrupted while I called {call.name}{because}. Whether the call was carried out is not known, and "
+        "the tool does not say that calling it twice does no harm. Shall I repeat the call, skip it, or fail? "
         'Answer "repeat", "skip" or "fail".'
     )
     question = {"call": {"id": call.id, "name": call.name, "arguments": call.arguments}, "step": step}
