@@ -48,9 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Plane]:
-    """Kubernetes' API server and controllers, without a node; one for all tests of a worker."""
+    """Kubernetes' API server and controllers, without a node; one for a file: what others left would be reconciled."""
     if COMMANDS is None:
         pytest.skip(f"kube-apiserver: {WHY}")
     with plane(nodes=0) as started:

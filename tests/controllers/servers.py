@@ -114,7 +114,7 @@ class World:
         async def read() -> bool:
             return await self.find(res, namespace, name) is None
 
-        await self.eventually(read, f"{res.kind} {name} is gone", 90)  # a real garbage collector takes its time
+        await self.eventually(read, f"{res.kind} {name} is gone", 150)  # a real garbage collector takes its time
 
 
 async def quiet(controllers: ControllerSet, turns: int = 25) -> None:
