@@ -26,15 +26,15 @@ _TOGETHER: tuple[tuple[str, re.Pattern[str] | None, str], ...] = (
 """Beginning of the name of a test, what else is in it, unit."""
 
 FIRST = (
-    "e2e", "tests/controllers/test_tenancy.py", "tests/controllers/test_rollout.py", "tests/cluster/test_restarts.py", "faults", "e2e kubectl",
-    "tests/cluster/test_backup.py", "tests/cluster/test_leader.py", "faults of the home", "tests/cli/test_lifecycle.py",
-    "e2e real", "tests/cli/test_platform.py", "tests/conformance/test_server.py", "tests/interop/test_inspector.py",
-    "tests/cluster/test_operator.py", "tests/cluster/test_roles.py", "tests/fuzz/test_fuzz.py",
-    "tests/bridge/test_bridge.py", "tests/controllers/test_bad_input.py", "tests/controllers/test_faults.py",
-    "tests/cluster/test_conversion.py", "tests/cluster/test_confinement.py", "tests/cluster/test_plane.py",
-    "tests/cluster/test_schemas.py", "tests/cluster/test_crds.py", "tests/cluster/test_migrate.py",
-    "tests/agents/scripted/test_real_servers.py", "tests/interop/test_clients.py", "tests/cli/test_get.py", "tests/charts/test_helm.py",
-    "tests/server/test_database.py", "tests/node/test_crash.py",
+    "e2e", "tests/controllers/test_tenancy.py", "tests/controllers/test_rollout.py", "tests/cluster/test_restarts.py",
+    "faults", "e2e kubectl", "tests/cluster/test_backup.py", "tests/cluster/test_leader.py", "faults of the home",
+    "tests/cli/test_lifecycle.py", "e2e real", "tests/cli/test_platform.py", "tests/conformance/test_server.py",
+    "tests/interop/test_inspector.py", "tests/cluster/test_operator.py", "tests/cluster/test_roles.py",
+    "tests/fuzz/test_fuzz.py", "tests/bridge/test_bridge.py", "tests/controllers/test_bad_input.py",
+    "tests/controllers/test_faults.py", "tests/cluster/test_conversion.py", "tests/cluster/test_confinement.py",
+    "tests/cluster/test_plane.py", "tests/cluster/test_schemas.py", "tests/cluster/test_crds.py",
+    "tests/cluster/test_migrate.py", "tests/agents/scripted/test_real_servers.py", "tests/interop/test_clients.py",
+    "tests/cli/test_get.py", "tests/charts/test_helm.py", "tests/server/test_database.py", "tests/node/test_crash.py",
 )  # fmt: skip
 """Units that take longest, in the order in which they begin; the others follow, those with most tests first."""
 
