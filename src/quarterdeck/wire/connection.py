@@ -389,23 +389,20 @@ class ServerConnection(asyncio.Protocol):
         exchange = Exchange(self, head.method, head.target, headers, data[at + 4 :], not self.server.draining)
         exchange.context = fields
         exchange.head = head
+        self._arrived(exchange)
+        return True
+
+    def _arrived(self, exchange: Exchange) -> None:
         if self._current is None and not self._unsent:
             self.deadline = 0.0
             self._dispatch(exchange)
         else:
-            self._arrived(exchange)
-        return True
-
-    def _arrived(self, exchange: Exchange) -> None:
-        self._disarm()
-        if self._current is not None or self._unsent:
+            self._disarm()
             if not self._queue:
                 self._queue = []
             self._queue.append(exchange)
             if len(self._queue) > 16:
                 self.transport.pause_reading()
-        else:
-            self._dispatch(exchange)
 
     def _dispatch(self, exchange: Exchange) -> None:
         self._current = exchange

@@ -446,7 +446,7 @@ class Multiplexer:
         name, own = ids.event_in(last)
         member = call.group.by_name.get(name)
         if member is not None:  # a call's stream is taken up again at the server that keeps it
-            call.headers[protocol.H_LAST_EVENT] = own
+            call.headers = {**call.headers, protocol.H_LAST_EVENT: own}  # others may share the one that came
             call.choose(member)
             call.session = client.sessions.get(name)
             if call.session is None:
