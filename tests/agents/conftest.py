@@ -102,7 +102,7 @@ def tools_url() -> Iterator[str]:
         f"server.run('streamable-http', host='127.0.0.1', port={port})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), 0.2).close()

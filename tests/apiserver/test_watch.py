@@ -199,13 +199,13 @@ async def test_an_informer_lists_follows_and_lists_again_when_expired(tmp_path: 
     seen: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     informer.on_change(lambda kind, old, new: seen.put_nowait((kind, (new or old)["metadata"]["name"])))
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 10)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     while not seen.empty():
         seen.get_nowait()
     await client.create(CONFIG_MAP, config_map("a"), "default")
-    assert await asyncio.wait_for(seen.get(), 10) == ("added", "a")
+    assert await asyncio.wait_for(seen.get(), 30) == ("added", "a")
     await client.delete(CONFIG_MAP, "a", "default")
-    assert await asyncio.wait_for(seen.get(), 10) == ("deleted", "a")
+    assert await asyncio.wait_for(seen.get(), 30) == ("deleted", "a")
     await informer.stop()
     await client.close()
     await server.stop()
@@ -225,12 +225,12 @@ async def test_a_watcher_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
     await asyncio.to_thread(tls.sendall, request.encode())
     assert server.store is not None
     bucket = server.store.bucket("configmaps")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not bucket.listeners:
             await asyncio.sleep(0.01)
     for number in range(40):
         await client.patch(CONFIG_MAP, "big", {"data": {"b": str(number)}}, "default")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while bucket.listeners:
             await asyncio.sleep(0.01)
     tls.close()

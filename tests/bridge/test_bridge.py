@@ -72,7 +72,7 @@ async def bridge(tmp_path: Path, ready: bool = True, **overrides: Any) -> AsyncI
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.wait(), 15)
+        await asyncio.wait_for(process.wait(), 30)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -96,7 +96,7 @@ async def is_ready(running: Bridge) -> bool:
         return False
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.05)

@@ -224,7 +224,7 @@ def test_tools_are_pinned(platform: Run) -> None:
     wait_for(lambda: "get_date" in platform("tools", "list", server, "-o", "name").stdout)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -44,7 +44,7 @@ def start(folder: Path, auth: str = "") -> tuple[subprocess.Popen[bytes], str]:
         f"http: {{addr: '127.0.0.1:{port}'}}\n{auth}"
     )
     process = subprocess.Popen([str(REGISTRY), "serve", str(config)], stderr=(folder / "log").open("wb"))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

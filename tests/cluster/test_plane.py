@@ -74,7 +74,7 @@ def get(plane: Plane, *what: str) -> Any:
     return json.loads(kubectl(plane, "get", *what, "-o", "json"))
 
 
-def eventually(check: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def eventually(check: Callable[[], Any], what: str, seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

@@ -373,7 +373,7 @@ async def _exists(admin: KubeClient, res: k.Resource, namespace: str, name: str)
     return True
 
 
-async def _until(check: Any, seconds: float = 30.0) -> None:
+async def _until(check: Any, seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
         while not await check():
             await asyncio.sleep(0.1)

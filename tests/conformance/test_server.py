@@ -112,7 +112,7 @@ def gateway(snapshot: s.Snapshot, directory: Path, *more: str) -> Iterator[str]:
         "-m", "quarterdeck.gateway", *zero, "--config", config, "--data-dir", directory / "data",
         "--endpoints-file", endpoints, "--key-file", directory.parent / "key", *more,
     ):  # fmt: skip
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not endpoints.exists():
             assert time.monotonic() < deadline, "the gateway does not start"
             time.sleep(0.02)

@@ -59,7 +59,7 @@ class World:
             await controllers.stop()
             await client.close()
 
-    async def eventually(self, read: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    async def eventually(self, read: Callable[[], Any], what: str, seconds: float = 90) -> Any:
         """What the coroutine function ``read`` gives once that is true."""
         last: Any = None
         try:
@@ -77,7 +77,7 @@ class World:
             return None
 
     async def condition(
-        self, res: Resource, namespace: str, name: str, kind: str, status: str, reason: str = "", seconds: float = 30
+        self, res: Resource, namespace: str, name: str, kind: str, status: str, reason: str = "", seconds: float = 90
     ) -> Object:
         """The condition once it has ``status`` (and ``reason``) for the newest generation."""
         seen: list[Any] = [None]

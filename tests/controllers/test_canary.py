@@ -84,7 +84,7 @@ async def on_trial(world: World, *tools: str) -> Object:
 
 
 async def snapshot_of(config: GatewayConfig, check: Any) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while config.snapshot is None or not check(config.snapshot):
             await asyncio.sleep(0.02)
     return config.snapshot

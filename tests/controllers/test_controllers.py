@@ -53,7 +53,7 @@ class Platform:
         self.api, self.client, self.controllers, self.config = api, client, controllers, config
 
     async def eventually(self, check: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (found := check()):
                 async with self.api.changed:
                     try:

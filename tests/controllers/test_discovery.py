@@ -50,7 +50,7 @@ def asked(name: str, port: int) -> McpServer:
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
 

@@ -72,7 +72,7 @@ def running(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
             process.communicate()
 
 
-def read_until(process: subprocess.Popen[str], pattern: str, seconds: float = 15) -> str:
+def read_until(process: subprocess.Popen[str], pattern: str, seconds: float = 90) -> str:
     """Lines of a running command until one matches; fails with what came instead."""
     assert process.stdout is not None
     text, descriptor = "", process.stdout.fileno()
@@ -303,7 +303,7 @@ def test_exec_with_a_terminal(web: Platform) -> None:
 
     def read(pattern: str) -> None:
         nonlocal text
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not re.search(pattern, text):
             assert time.monotonic() < deadline, f"no {pattern!r} in {text!r}"
             if select.select([leader], [], [], 0.2)[0]:

@@ -54,7 +54,7 @@ def test_the_process_writes_its_addresses_and_drains_on_sigterm(tmp_path: Path) 
     flags += [f"--config={config}", f"--data-dir={tmp_path}", f"--endpoints-file={endpoints}"]
     process = subprocess.Popen([sys.executable, "-m", "quarterdeck.gateway", *flags], stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not endpoints.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         found = json.loads(endpoints.read_bytes())

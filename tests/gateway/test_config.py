@@ -59,7 +59,7 @@ def options(folder: Path, port: int) -> Options:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -74,14 +74,14 @@ async def test_snapshots_are_taken_acknowledged_or_refused_and_survive_the_contr
     good = s.encode(s.Snapshot(default_namespace="one"))
     version = s.decode(good).version
     plane.lines.put_nowait(good)
-    path, ack = await asyncio.wait_for(plane.acks.get(), 5)
+    path, ack = await asyncio.wait_for(plane.acks.get(), 30)
     assert path == f"/v1/gateways/quarterdeck-system/quarterdeck/config/{version}/ack"
     assert ack == {"accepted": True, "errors": []}
     assert plane.tokens[0] == b"Bearer gateway-token"
 
     bad = s.encode(s.Snapshot(models=(s.Model("n", "m", "OpenAI", "x", "ftp://nowhere"),)))
     plane.lines.put_nowait(bad)
-    _, nack = await asyncio.wait_for(plane.acks.get(), 5)
+    _, nack = await asyncio.wait_for(plane.acks.get(), 30)
     assert nack["accepted"] is False and "ModelConfig n/m" in nack["errors"][0]
     assert gateway.version == version
 
@@ -103,7 +103,7 @@ async def test_it_reconnects(tmp_path: Path) -> None:
     gateway = Gateway(options(tmp_path, port))
     await gateway.start()
     plane.lines.put_nowait(s.encode(s.Snapshot(default_namespace="one")))
-    await asyncio.wait_for(plane.acks.get(), 5)
+    await asyncio.wait_for(plane.acks.get(), 30)
     await server.stop(0.0)
     second = Server(plane.handle)
     await second.listen("127.0.0.1", port)

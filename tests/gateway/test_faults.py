@@ -165,11 +165,11 @@ async def test_a_client_that_leaves_ends_the_call_upstream(rig: Rig) -> None:
     rig.gateway.use(snapshot(port))
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": CALL}
     task = asyncio.ensure_future(rig.request(PATH, body, listener="local"))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not rig.gateway.upstreams.in_flight and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     task.cancel()
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(gone.wait(), 30)
     assert rig.records()[-1]["status"] == 499
     server.close()
 
@@ -189,7 +189,7 @@ async def test_a_client_that_leaves_after_its_answer_had_a_good_call(rig: Rig) -
     response = await rig.request(PATH, body, listener="local")
     await anext(aiter(response))
     response.close()
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(gone.wait(), 30)
     assert (rig.records()[-1]["outcome"], rig.records()[-1]["status"]) == ("ok", 200)
     server.close()
 
@@ -215,7 +215,7 @@ async def test_a_slow_reader_costs_bounded_memory(rig: Rig) -> None:
     writer.write(head % (PATH.encode(), len(body)) + body)
     await reader.read(100)
     before, stable = -1, 0
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while stable < 5 and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
         stable = stable + 1 if sent == before else 0

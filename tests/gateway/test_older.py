@@ -133,11 +133,11 @@ async def test_what_is_no_mcp_is_the_servers_error(bare: Rig, legacy: Legacy, to
 async def test_questions_are_bounded(bare: Rig, legacy: Legacy) -> None:
     body, headers = request("large")
     waiting = asyncio.ensure_future(bare.request(PATH, body, headers=headers, bearer=token()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not any("error" in told for told in legacy.told):
             await asyncio.sleep(0.02)
     waiting.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await legacy.cancelled.wait()  # nobody waits for it any more, and the server is told
 
 
@@ -174,4 +174,4 @@ async def test_a_server_waits_for_a_client_that_does_not_read() -> None:
     await asyncio.sleep(0)
     assert flight.full and not waiting.done()
     assert (await flight.next(1)).kind == "notice"
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)

@@ -81,7 +81,7 @@ async def rig(plane: tuple[Plane, str], tmp_path: Path) -> AsyncIterator[Rig]:
 
 async def following(rig: Rig, plane: Plane, snapshot: s.Snapshot) -> None:
     plane.serve(snapshot)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while rig.gateway.snapshot.agents != snapshot.agents or rig.gateway.snapshot.mcp != snapshot.mcp:
             await asyncio.sleep(0.01)
 
@@ -184,7 +184,7 @@ async def test_reports_say_what_was_used(rig: Rig, plane: tuple[Plane, str], pee
     control, _ = plane
     await following(rig, control, world(peer, up=True))
     await rig.rpc("/mcp/kagent/peer", "ping", bearer=token("pod-b"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not any(u.calls for report in control.reports for u in report.used if u.kind == "MCPServer"):
             control.told.clear()
             await control.told.wait()

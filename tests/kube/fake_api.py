@@ -175,7 +175,7 @@ class FakeApi:
             obj = obj | {"metadata": {"resourceVersion": str(self.version)}}
         before = self.told
         self.log.append((self.version, kind, (res.group, res.plural, "", ""), {"metadata": {}} | obj))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.told == before:
                 async with self.changed:
                     self.changed.notify_all()

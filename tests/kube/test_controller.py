@@ -29,7 +29,7 @@ async def test_failures_come_back_and_owned_objects_wake_their_owner(client: Kub
         return None
 
     async def until(count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(calls) < count:
                 arrived.clear()
                 await arrived.wait()
@@ -75,15 +75,15 @@ async def test_one_leader_and_take_over(client: KubeClient) -> None:
         await asyncio.Event().wait()
 
     one = asyncio.create_task(first.run(lambda: work("one")))
-    await asyncio.wait_for(working["one"].wait(), 5)
+    await asyncio.wait_for(working["one"].wait(), 30)
     two = asyncio.create_task(second.run(lambda: work("two")))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while second.holder != "one":  # the rival saw the lease
             await asyncio.sleep(0.01)
     assert not second.is_leader
     one.cancel()
     await asyncio.gather(one, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not working["two"].is_set():
             clock.advance(1)
             await asyncio.sleep(0.01)

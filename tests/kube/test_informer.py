@@ -29,7 +29,7 @@ class Log:
         self.arrived.set()
 
     async def until(self, *entries: tuple[str, str]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not set(entries) <= set(self.entries):
                 self.arrived.clear()
                 await self.arrived.wait()
@@ -48,7 +48,7 @@ async def test_follows_changes_and_indexes(client: KubeClient, informer: Informe
     log = Log()
     informer.on_change(log)
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     assert "managedFields" not in informer.get("default", "a")["metadata"]  # type: ignore[index]
     await client.create(CONFIG_MAP, config_map("b", k="1"))
     await client.patch(CONFIG_MAP, "a", {"data": {"k": "2"}}, "default")
@@ -63,7 +63,7 @@ async def test_resumes_a_dropped_watch_without_listing(client: KubeClient, api: 
     log = Log()
     informer.on_change(log)
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     await api.drop_watches()
     await client.create(CONFIG_MAP, config_map("a"))
     await log.until(("added", "a"))
@@ -78,7 +78,7 @@ async def test_deletions_missed_during_a_gap_are_delivered(
     log = Log()
     informer.on_change(log)
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     await log.until(("added", "kept"), ("added", "gone"), ("added", "remade"))
     log.entries.clear()
     # All of it happens behind the informer's back, and the server forgets it: resuming gets 410.
@@ -103,7 +103,7 @@ async def test_resumes_at_the_last_bookmark_where_older_versions_are_forgotten(
     log = Log()
     informer.on_change(log)
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     api.version += 1000
     await api.tell(CONFIG_MAP, "BOOKMARK", {"kind": "ConfigMap", "apiVersion": "v1"})
     bookmark = api.history_from = api.version
@@ -121,7 +121,7 @@ async def test_a_watch_that_is_told_in_the_middle_that_it_is_too_old_lists_anew(
     log = Log()
     informer.on_change(log)
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     api.objects.pop(("", "configmaps", "default", "gone"))
     status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version: 1 (1002)"}
     await api.tell(CONFIG_MAP, "ERROR", status)
@@ -129,7 +129,7 @@ async def test_a_watch_that_is_told_in_the_middle_that_it_is_too_old_lists_anew(
     await client.create(CONFIG_MAP, config_map("new"))
     await log.until(("deleted", "gone"), ("added", "new"))
     assert informer.relists == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(api.watched) < 2:
             await asyncio.sleep(0.01)
     assert int(api.watched[-1]) > int(api.watched[0]), "the new list's version, not the old one again"
@@ -139,7 +139,7 @@ async def test_own_writes_are_seen_at_once_and_ghosts_are_not(client: KubeClient
     log = Log()
     informer.on_change(log)
     informer.start()
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 30)
     made = await client.create(CONFIG_MAP, config_map("a"))
     informer.observe(made)
     assert informer.get("default", "a") is not None
@@ -155,9 +155,9 @@ async def test_a_kind_that_a_real_server_does_not_know_counts_as_answered(client
     api.plain_404.add("agents")
     informer.start()
     try:
-        await asyncio.wait_for(informer.answered.wait(), 5)
+        await asyncio.wait_for(informer.answered.wait(), 30)
         assert not informer.synced.is_set()
         api.plain_404.clear()
-        await asyncio.wait_for(informer.synced.wait(), 10)
+        await asyncio.wait_for(informer.synced.wait(), 30)
     finally:
         await informer.stop()

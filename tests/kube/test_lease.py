@@ -18,7 +18,7 @@ from .fake_clock import FakeClock
 
 
 async def until(condition: object, clock: FakeClock | None = None) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # type: ignore[operator]
             if clock is not None:
                 clock.advance(1)

@@ -24,7 +24,7 @@ async def test_queue_reconciles_and_watches_are_told(client: KubeClient) -> None
     controllers.add(Controller("test", CONFIG_MAP, reconcile))
     register(registry, controllers, LeaderElector(client, "ns", "qd", "one"))
     await controllers.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(calls) < 2 or not controllers.idle:
             await asyncio.sleep(0.005)
     lines = registry.render().decode().splitlines()

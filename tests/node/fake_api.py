@@ -105,7 +105,7 @@ class FakeApi:
                 if self.version <= seen:
                     await self.changed.wait()
 
-    async def wait(self, name: str, condition: Any, seconds: float = 20, namespace: str = "default") -> Object:
+    async def wait(self, name: str, condition: Any, seconds: float = 90, namespace: str = "default") -> Object:
         """The Pod once ``condition(pod)`` holds (pod None when it is gone)."""
         async with asyncio.timeout(seconds), self.changed:
             while True:

@@ -47,7 +47,7 @@ def sleepers(mark: int) -> list[int]:
     return found
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
@@ -116,7 +116,7 @@ async def test_kill_9_starts_nothing_twice_and_leaves_no_orphan(client: KubeClie
         for name in ("p1", "p2", "p3"):
             await client.delete(POD, name, "default")
         await until(lambda: not any(sleepers(m) for m in marks.values()))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await client.list(POD, "default")).items:
                 await asyncio.sleep(0.1)
         await until(lambda: not list(data.glob("pods/*")))

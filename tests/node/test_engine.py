@@ -101,7 +101,7 @@ def containers_of(uid: str) -> list[str]:
     return podman("ps", "-aq", "--filter", f"label=quarterdeck.dev/pod-uid={uid}").stdout.decode().split()
 
 
-async def until(condition: Any, seconds: float = 20) -> None:
+async def until(condition: Any, seconds: float = 90) -> None:
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.1)

@@ -77,7 +77,7 @@ async def as_uid(node: Node, uid: int | None, host: str, port: int) -> int | Non
     with open("/dev/null", "r+b") as null:
         started = launch(null.fileno(), null.fileno(), null.fileno())
         started.release(spec | ({"uid": uid, "gid": uid} if uid is not None else {}))
-        return (await asyncio.wait_for(wait(started.process), 20)).code
+        return (await asyncio.wait_for(wait(started.process), 30)).code
 
 
 async def test_the_relay_lets_in_whom_policies_allow(node: Node) -> None:

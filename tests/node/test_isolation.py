@@ -255,12 +255,12 @@ async def test_no_pod_can_use_up_the_connections_of_the_others(tmp_path: Path) -
         await proxy.open(door, f"default/{door.name}", "")
     held = [await asyncio.open_unix_connection(str(doors[0])) for _ in range(3)]
     refused, _ = await asyncio.open_unix_connection(str(doors[1]))
-    assert await asyncio.wait_for(refused.read(), 5) == b""
+    assert await asyncio.wait_for(refused.read(), 30) == b""
     held[0][1].write(b"nonsense\r\n\r\n")
-    assert b"400" in await asyncio.wait_for(held[0][0].read(), 5)
+    assert b"400" in await asyncio.wait_for(held[0][0].read(), 30)
     reader, writer = await asyncio.open_unix_connection(str(doors[1]))
     writer.write(b"nonsense\r\n\r\n")
-    assert b"400" in await asyncio.wait_for(reader.read(), 5), "a place that was left is free again"
+    assert b"400" in await asyncio.wait_for(reader.read(), 30), "a place that was left is free again"
     for _, open_one in held:
         open_one.close()
     for door in doors:

@@ -190,7 +190,7 @@ async def test_two_servers_on_one_port(api: FakeApi, node: Node) -> None:
                                            for c in (p.get("status") or {}).get("conditions") or ()))  # fmt: skip
 
 
-async def until(condition: Any, seconds: float = 15) -> None:
+async def until(condition: Any, seconds: float = 90) -> None:
     import asyncio
 
     async with asyncio.timeout(seconds):

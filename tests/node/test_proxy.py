@@ -131,7 +131,7 @@ async def ask(sent: bytes = b"!") -> bytes:
         writer.close()
 
 
-async def until(check: Any, seconds: float = 10) -> Any:
+async def until(check: Any, seconds: float = 90) -> Any:
     async with asyncio.timeout(seconds):
         while True:
             try:

@@ -97,7 +97,7 @@ async def raw(rig: Rig, data: bytes, listener: str = "front") -> bytes:
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(data)
     answer = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionError):
             while chunk := await reader.read(65_536):
                 answer += chunk

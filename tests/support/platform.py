@@ -54,9 +54,12 @@ class Ran:
         return self.out + self.err
 
 
-def eventually(check: Callable[[], T], what: str, seconds: float = 30.0, every: float = 0.1) -> T:
-    """Poll until ``check`` returns something true; the last falsy value or assertion is in the failure."""
-    deadline = time.monotonic() + seconds
+def eventually(check: Callable[[], T], what: str, seconds: float = 90, every: float = 0.1) -> T:
+    """Poll until ``check`` returns something true; the last falsy value or assertion is in the failure.
+
+    ``seconds`` is what it usually takes at most; a busy machine gets longer.
+    """
+    deadline = time.monotonic() + max(seconds, 90.0)
     while True:
         last: object
         try:
@@ -67,7 +70,7 @@ def eventually(check: Callable[[], T], what: str, seconds: float = 30.0, every: 
         except AssertionError as error:
             last = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}; last: {last}")
+            raise AssertionError(f"not within {max(seconds, 90.0):g} s: {what}; last: {last}")
         time.sleep(every)
 
 

@@ -64,7 +64,7 @@ def running(host: str = "127.0.0.1") -> Generator[str]:
 
 
 def _wait(binaries: Path, host: str, port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while subprocess.run([binaries / "pg_isready", "-q", "-h", host, "-p", str(port)]).returncode:
         if server.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}")

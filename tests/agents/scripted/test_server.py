@@ -55,12 +55,12 @@ async def model(*arguments: str) -> AsyncIterator[Model]:
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
-    line = (await asyncio.wait_for(process.stdout.readline(), 15)).decode()
+    line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
     try:
         yield Model(int(line.rpartition(":")[2].partition("/")[0]), process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 15) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 def message(answer: dict[str, Any]) -> dict[str, Any]:

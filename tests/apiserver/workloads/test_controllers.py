@@ -87,7 +87,7 @@ class World:
     def one(self, res: Resource, name: str, namespace: str = "default") -> Any:
         return self.api.objects.get((res.group, res.plural, namespace, name))
 
-    async def until(self, check: Callable[[], Any], seconds: float = 10) -> Any:
+    async def until(self, check: Callable[[], Any], seconds: float = 90) -> Any:
         async with asyncio.timeout(seconds):
             while not (value := check()):
                 await asyncio.sleep(0.02)

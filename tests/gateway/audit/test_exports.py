@@ -87,7 +87,7 @@ async def test_a_collector_that_is_down_blocks_when_the_queue_is_full(
         assert answers == [400, 400, 503]
         assert len(rig.audit_file.read_bytes().splitlines()) == 2
         collector.status = 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await rig.request(PATH, b"{}", listener="local")).status == 503:
                 await asyncio.sleep(0.05)
     assert verify(rig.audit_file).ok
@@ -122,11 +122,11 @@ async def test_a_batch_is_sent_until_it_is_taken_in_order() -> None:
     exporter = Exporter(post, b"".join, limit=10, on_error=lambda _: None, sleep=pause)
     running = asyncio.create_task(exporter.run())
     exporter.offer([b"1", b"2"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while exporter.waiting:
             await asyncio.sleep(0)
     exporter.offer([b"3"])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while exporter.waiting:
             await asyncio.sleep(0)
     running.cancel()

@@ -80,7 +80,7 @@ async def test_what_is_open_ends_and_nothing_new_begins(
     open_now = await opened(rig, came, **options)
     status, made = await admin(rig, "POST", {**body, "reason": "stolen laptop"})
     assert status == 201
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(30):
         call = b"".join([chunk async for chunk in open_now[0]])
         with pytest.raises(Exception, match="closed the connection"):
             async for _ in open_now[1]:
@@ -240,7 +240,7 @@ async def test_streams_that_the_gateway_serves_itself_end_too(rig: Rig, peer: in
     stream = await rig.request("/mcp", method="GET", bearer=token("pod-b"), headers=headers)
     assert stream.status == 200
     await admin(rig, "POST", {"agent": "kagent/b"})
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(30):
         with contextlib.suppress(UpstreamError):
             async for _ in stream:
                 pass

@@ -56,7 +56,7 @@ async def test_recorded_before_the_switch_and_cut_when_revoked(tmp_path: Path) -
 
     caller = rig.records()[-1]["principal"]
     gateway.revocations.add(wanted({"user": caller}, by="me", now=1.0))
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(30):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     writer.close()

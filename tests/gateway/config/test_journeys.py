@@ -317,7 +317,7 @@ async def test_policies(user: Journey) -> None:
     assert (await user.got("/flaky"))[0] == 200 and user.service.seen.count("/flaky") == 2
     assert [(await user.got("/limited"))[0] for _ in range(2)] == [200, 429]
     assert (await user.got("/mirrored"))[0] == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "/mirrored" not in user.other.seen:
             await asyncio.sleep(0.01)
     assert (await user.got("/tokens"))[0] == 401

@@ -86,6 +86,6 @@ async def test_a_client_of_http_sse_reaches_later_servers(mixed: Rig, one: Upstr
             assert result.content[0].text == said  # type: ignore[union-attr]
         await until(lambda: one.streams)
         await one.push({"method": "notifications/tools/list_changed"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await changed.wait()
     await until(lambda: one.requests("DELETE"))

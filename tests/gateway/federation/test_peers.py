@@ -108,7 +108,7 @@ async def test_requests_at_the_same_time_are_answered_by_all(pair: tuple[Rig, Ri
     client = Client(*pair)
     await client.initialize()
     stream = await client.post(None, "GET")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         answers = await asyncio.gather(*(client.call("tools/list") for _ in range(6)))
     assert all(len(answer["result"]["tools"]) == 2 for answer in answers)
     stream.close()

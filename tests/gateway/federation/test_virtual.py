@@ -353,7 +353,7 @@ async def test_changes_of_a_list_are_passed_on_and_those_of_the_view_are_told(ba
         subscribed = messages(await bare.request(PATH, body, headers=headers, listener="local"))
         assert (await anext(subscribed))["method"] == "notifications/subscriptions/acknowledged"
         news = asyncio.ensure_future(anext(stream))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not one.streams:
                 await asyncio.sleep(0.01)
             await one.push({"method": "notifications/tools/list_changed"})
@@ -373,7 +373,7 @@ async def test_a_call_in_flight_ends_when_the_virtual_server_is_revoked(bare: Ri
     bare.gateway.use(serving(view, one))
     body, headers = modern("tools/call", name="hang", arguments={})
     asked = asyncio.ensure_future(bare.request(PATH, body, headers=headers, listener="local"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not one.holding:
             await asyncio.sleep(0.01)
         ban = Revocation("r1", "server", "kagent/support", "stolen", "ops", 1.0)

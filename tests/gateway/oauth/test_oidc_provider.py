@@ -88,7 +88,7 @@ async def world(bare: Rig) -> AsyncIterator[World]:
     )
     assert process.stdout is not None
     provider = Provider()
-    provider.url = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+    provider.url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
     parts = urlsplit(provider.url)
     keys = await Pool().request("GET", (parts.hostname or "", parts.port or 80, False), "/jwks")
     provider.keys = KeySet.import_key_set(msgspec.json.decode(await keys.read()))

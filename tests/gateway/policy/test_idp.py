@@ -66,7 +66,7 @@ async def idp(name: str) -> AsyncIterator[str]:
     )
     try:
         assert process.stdout is not None and process.stderr is not None
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
+        line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
         assert line, (await process.stderr.read()).decode()
         yield f"{line}{LAYOUTS[name]['prefix']}"
     finally:

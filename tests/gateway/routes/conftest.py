@@ -95,7 +95,7 @@ class Front:
         """Bytes as they are; what comes until the gateway closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port(listener))
         writer.write(data)
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), 30)
         writer.close()
         return answer
 

@@ -54,7 +54,7 @@ async def ask(port: int, context: ssl.SSLContext, sni: str, host: str = "") -> t
 
 async def again(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> tuple[int, str]:
     writer.write(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
-    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
     length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
     return int(head.split()[1]), (await reader.readexactly(length)).decode()
 
@@ -100,7 +100,7 @@ async def test_a_taken_port_is_told_and_the_rest_is_served(front: Front) -> None
         metrics = front.gateway.registry.render().decode()
         assert 'quarterdeck_gateway_listener_up{listener="late"} 0' in metrics
         assert 'quarterdeck_gateway_listener_up{listener="web"} 1' in metrics
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while front.gateway.listeners.problems:
             await asyncio.sleep(0.05)
     assert await (await front.ask(listener="late")).read() == b"late"
@@ -217,7 +217,7 @@ async def test_who_does_not_shake_hands_is_cut_off() -> None:
     await server.listen_socket(sock, tls=context)
     reader, writer = await asyncio.open_connection(*sock.getsockname())
     with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
     await server.stop(0)
 

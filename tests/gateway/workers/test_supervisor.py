@@ -142,7 +142,7 @@ async def test_all_end_with_the_supervisor(running: Running) -> None:
     workers = running.pids()
     running.process.kill()
     await running.process.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while any(Path(f"/proc/{pid}/status").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text()
                   for pid in workers):  # fmt: skip
             await asyncio.sleep(0.05)
