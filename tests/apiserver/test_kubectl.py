@@ -122,7 +122,7 @@ def test_dry_run_writes_nothing(kubectl: Any) -> None:
 
 def test_custom_resources(kubectl: Any) -> None:
     kubectl("apply", "-f", "-", input=CRD)
-    kubectl("wait", "--for=condition=Established", "crd/crontabs.stable.example.com", "--timeout=10s")
+    kubectl("wait", "--for=condition=Established", "crd/crontabs.stable.example.com", "--timeout=90s")
     kubectl("apply", "-f", "-", input=CRON)
     lines = kubectl("get", "ct").stdout.splitlines()
     assert lines[0].split() == ["NAME", "SPEC", "AGE"] and lines[1].startswith("nightly")
@@ -132,14 +132,14 @@ def test_custom_resources(kubectl: Any) -> None:
     bad = kubectl("create", "-f", "-", input=CRON.replace('"0 3 * * *"', "5").replace("nightly", "bad"), ok=False)
     assert 'The CronTab "bad" is invalid: spec.cronSpec: Invalid value: "integer"' in bad.stderr
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=CRON.replace("0 3", "0 4"))
-    kubectl("delete", "crd", "crontabs.stable.example.com", "--timeout=20s")
+    kubectl("delete", "crd", "crontabs.stable.example.com", "--timeout=90s")
     assert "the server could not find the requested resource" in kubectl("get", "crontabs", ok=False).stderr
 
 
 def test_client_side_apply_changes_a_custom_resource(kubectl: Any) -> None:
     other = CRD.replace("crontab", "jobtab").replace("CronTab", "JobTab").replace("[ct]", "[jt]")
     kubectl("apply", "-f", "-", input=other)
-    kubectl("wait", "--for=condition=Established", "crd/jobtabs.stable.example.com", "--timeout=10s")
+    kubectl("wait", "--for=condition=Established", "crd/jobtabs.stable.example.com", "--timeout=90s")
     manifest = CRON.replace("CronTab", "JobTab")
     kubectl("apply", "-f", "-", input=manifest)
     kubectl("apply", "-f", "-", input=manifest.replace("0 3", "0 5"))

@@ -74,7 +74,7 @@ def namespace(name: str, labels: dict[str, str] | None = None) -> dict[str, Any]
 def shut(cluster: Plane) -> str:
     """A namespace that admits restricted Pods only."""
     apply(cluster, namespace(NAMESPACE, {"pod-security.kubernetes.io/enforce": "restricted"}))
-    kubectl(cluster, "wait", "--for=create", "-n", NAMESPACE, "serviceaccount/default", "--timeout=30s")
+    kubectl(cluster, "wait", "--for=create", "-n", NAMESPACE, "serviceaccount/default", "--timeout=90s")
     return f"/api/v1/namespaces/{NAMESPACE}/pods"
 
 
@@ -121,7 +121,7 @@ def test_non_root_is_refused_as_a_kubelet_does(pods: Plane, shut: str) -> None:
     container = {"name": "main", "image": own_image(), "command": ["true"], "securityContext": context}
     apply(pods, pod("root", {"containers": [container]}, home="default"))
     waiting = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError"
-    kubectl(pods, "wait", "pod/root", f"--for={waiting}", "--timeout=30s")
+    kubectl(pods, "wait", "pod/root", f"--for={waiting}", "--timeout=90s")
     shown = json.loads(kubectl(pods, "get", "pod", "root", "-o", "json"))
     message = shown["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
     assert message.startswith("container's runAsUser breaks non-root policy (pod: \"root_default(")
@@ -147,7 +147,7 @@ def test_translated_policies_are_applied(pods: Plane) -> None:
             "selector": dict(settings.gateway), "ports": [{"name": "workloads", "port": 8702}]}}  # fmt: skip
     apply(pods, namespace("team"), namespace("quarterdeck-system"))
     for home in ("team", "quarterdeck-system"):
-        kubectl(pods, "wait", "--for=create", "-n", home, "serviceaccount/default", "--timeout=30s")
+        kubectl(pods, "wait", "--for=create", "-n", home, "serviceaccount/default", "--timeout=90s")
     gateway = pod("gateway", {"containers": [serving]}, dict(settings.gateway), "quarterdeck-system")
     apply(pods, *policies, service, gateway)
     kubectl(pods, "wait", "-n", "quarterdeck-system", "pod/gateway", "--for=condition=Ready", "--timeout=60s")

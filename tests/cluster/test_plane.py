@@ -199,7 +199,7 @@ def test_a_pod_with_the_machines_network_is_a_client_of_the_api(web: Plane) -> N
         "containers": [{"name": "client", "image": own_image(), "command": ["python", "-c", IDENTITY]}],
     }  # fmt: skip
     apply(web, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": spec})
-    kubectl(web, "wait", "pod/client", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    kubectl(web, "wait", "pod/client", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
     assert kubectl(web, "logs", "client") == "200 default\n"
 
 

@@ -26,8 +26,8 @@ async def test_kubectl_scales_what_never_was(kind: str, tmp_path: Path) -> None:
             text = json.dumps({"apiVersion": res.api_version, "kind": res.kind} | body)
             crd = f"crd/{res.plural}.kagent.dev"
             # kubectl cannot wait for a condition of an object that has no conditions yet
-            await api.kubectl("wait", "--for=jsonpath={.status.acceptedNames.kind}", crd, "--timeout=20s")
-            await api.kubectl("wait", "--for=condition=Established", crd, "--timeout=20s")
+            await api.kubectl("wait", "--for=jsonpath={.status.acceptedNames.kind}", crd, "--timeout=90s")
+            await api.kubectl("wait", "--for=condition=Established", crd, "--timeout=90s")
             await api.kubectl("apply", "-f", "-", stdin=text)
             scale = ("get", name, "a", "-n", "kagent", "--subresource=scale", "-o", "jsonpath={.spec.replicas}")
             assert await api.kubectl(*scale) == "1", "an autoscaler can read it at once"

@@ -95,7 +95,7 @@ def test_the_seeds_chapters_are_accepted(seed: Platform) -> None:
 
         def programmed(namespace: str = namespace) -> bool:
             said = seed.kubectl(
-                "wait", "-n", namespace, "gateway/agentgateway", "--for=condition=Programmed", "--timeout=20s", ok=False
+                "wait", "-n", namespace, "gateway/agentgateway", "--for=condition=Programmed", "--timeout=90s", ok=False
             )
             return said.code == 0
 

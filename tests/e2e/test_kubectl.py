@@ -53,9 +53,9 @@ WEB = {
 def web(seed: Platform) -> Iterator[Platform]:
     seed.kubectl("create", "namespace", "web")
     seed.apply(WEB | {"metadata": WEB["metadata"] | {"namespace": "web"}})
-    seed.kubectl("rollout", "status", "deploy/web", "-n", "web", "--timeout=30s")
+    seed.kubectl("rollout", "status", "deploy/web", "-n", "web", "--timeout=90s")
     yield seed
-    seed.kubectl("delete", "namespace", "web", "--ignore-not-found", "--timeout=30s")
+    seed.kubectl("delete", "namespace", "web", "--ignore-not-found", "--timeout=90s")
 
 
 @contextmanager
@@ -219,12 +219,12 @@ def test_events_and_api_resources(seed: Platform) -> None:
 
 
 def test_wait_for_a_condition(seed: Platform) -> None:
-    ran = seed.kubectl("wait", "--for=condition=Ready", "agent/datetime-agent", "-n", "kagent", "--timeout=10s")
+    ran = seed.kubectl("wait", "--for=condition=Ready", "agent/datetime-agent", "-n", "kagent", "--timeout=90s")
     assert "agent.kagent.dev/datetime-agent condition met" in ran.out
     late = seed.kubectl("wait", "--for=condition=Ready", "agent/k8s-agent", "-n", "default", "--timeout=1s", ok=False)
     assert late.code == 1 and "timed out waiting" in late.err
     seed.kubectl("wait", "--for=jsonpath={.status.readyReplicas}=1", "deploy/datetime-agent", "-n", "kagent",
-                 "--timeout=10s")  # fmt: skip
+                 "--timeout=90s")  # fmt: skip
 
 
 def test_auth_can_i(seed: Platform) -> None:
@@ -365,7 +365,7 @@ def test_top_pods(seed: Platform) -> None:
 
 def test_scale(web: Platform) -> None:
     web.kubectl("scale", "deploy/web", "-n", "web", "--replicas=2")
-    web.kubectl("rollout", "status", "deploy/web", "-n", "web", "--timeout=30s")
+    web.kubectl("rollout", "status", "deploy/web", "-n", "web", "--timeout=90s")
     assert web.get("deploy", "web", "web")["status"]["readyReplicas"] == 2
     web.kubectl("scale", "deploy", "web", "-n", "web", "--current-replicas=2", "--replicas=1")
     eventually(lambda: len(web.get("pods", namespace="web", selector="app=web")["items"]) == 1, "one Pod is left")
@@ -482,12 +482,12 @@ def test_typed_commands(web: Platform) -> None:
     eventually(lambda: web.get("endpointslices", namespace="web", selector="kubernetes.io/service-name=web")["items"],
                "the Service has endpoints")  # fmt: skip
     web.kubectl("create", "job", "once", "--image=datetime-server:latest", *n, "--", "sh", "-c", "echo done")
-    web.kubectl("wait", "--for=condition=complete", "job/once", *n, "--timeout=30s")
+    web.kubectl("wait", "--for=condition=complete", "job/once", *n, "--timeout=90s")
     assert web.kubectl("logs", "job/once", *n).out == "done\n"
     web.kubectl(
         "run", "single", "--image=datetime-server:latest", "--restart=Never", *n, "--command", "--", "sleep", "60"
     )
-    web.kubectl("wait", "--for=condition=Ready", "pod/single", *n, "--timeout=30s")
+    web.kubectl("wait", "--for=condition=Ready", "pod/single", *n, "--timeout=90s")
     assert 'pod "single" deleted' in web.kubectl("delete", "pod", "single", *n, "--grace-period=1").out
     web.kubectl("create", "namespace", "other", "--dry-run=client", "-o", "yaml")
 

@@ -60,9 +60,9 @@ def files(platform: Platform) -> Iterator[Platform]:
     document["spec"]["template"]["spec"]["containers"][0]["command"][-1] = "/tmp"
     platform.kubectl("create", "namespace", "releases")
     platform.apply(document)
-    platform.kubectl("rollout", "status", "deploy/web", *SPACE, "--timeout=30s")
+    platform.kubectl("rollout", "status", "deploy/web", *SPACE, "--timeout=90s")
     yield platform
-    platform.kubectl("delete", "namespace", "releases", "--timeout=30s")
+    platform.kubectl("delete", "namespace", "releases", "--timeout=90s")
 
 
 @pytest.fixture(scope="module", params=kubectls.params())

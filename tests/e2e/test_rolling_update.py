@@ -163,7 +163,7 @@ async def _roll(platform: Platform, load: Load, slow: SlowTool, url: str, stream
     assert load.failures == []
     assert load.ended == {"completed": streams}
     assert asked > 4
-    await kubectl("wait", "--for=delete", f"pod/{name}", "--timeout=30s")
+    await kubectl("wait", "--for=delete", f"pod/{name}", "--timeout=90s")
 
 
 @pytest.mark.timeout(240)

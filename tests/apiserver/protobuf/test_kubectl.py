@@ -58,10 +58,10 @@ def test_create_stores_what_apply_stores(kubectl: Any, command: tuple[str, ...])
 
     kubectl("create", *words)
     sent = _stored(kubectl, kind, name)
-    kubectl("delete", kind, name, "--timeout=20s")
+    kubectl("delete", kind, name, "--timeout=90s")
     kubectl("apply", "-f", "-", input=printed)
     applied = _stored(kubectl, kind, name)
-    kubectl("delete", kind, name, "--timeout=20s")
+    kubectl("delete", kind, name, "--timeout=90s")
 
     assert sent == applied
 

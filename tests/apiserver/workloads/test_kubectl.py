@@ -66,22 +66,22 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def test_rollouts(cluster: Cluster) -> None:
     kubectl = cluster.kubectl
     await cluster.create("deployment", "web", "--image=web:1", "--replicas=3", "--port=80")
-    assert "successfully rolled out" in await kubectl("rollout", "status", "deploy/web", "--timeout=20s")
+    assert "successfully rolled out" in await kubectl("rollout", "status", "deploy/web", "--timeout=90s")
     await kubectl("expose", "deploy/web")
     await kubectl("set", "image", "deploy/web", "web=web:2")
-    await kubectl("rollout", "status", "deploy/web", "--timeout=20s")
+    await kubectl("rollout", "status", "deploy/web", "--timeout=90s")
     history = await kubectl("rollout", "history", "deploy/web")
     assert [line.split()[0] for line in history.splitlines()[2:] if line.strip()] == ["1", "2"]
     await kubectl("rollout", "undo", "deploy/web")
-    await kubectl("rollout", "status", "deploy/web", "--timeout=20s")
+    await kubectl("rollout", "status", "deploy/web", "--timeout=90s")
     assert "web:1" in await kubectl("get", "deploy", "web", "-o", "wide")
     await kubectl("rollout", "pause", "deploy/web")
     await kubectl("set", "image", "deploy/web", "web=web:3")
     await kubectl("rollout", "resume", "deploy/web")
     await kubectl("rollout", "restart", "deploy/web")
-    await kubectl("rollout", "status", "deploy/web", "--timeout=20s")
+    await kubectl("rollout", "status", "deploy/web", "--timeout=90s")
     await kubectl("scale", "deploy/web", "--replicas=5")
-    await kubectl("wait", "--for=jsonpath={.status.availableReplicas}=5", "deploy/web", "--timeout=20s")
+    await kubectl("wait", "--for=jsonpath={.status.availableReplicas}=5", "deploy/web", "--timeout=90s")
     assert (await kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "name")).count(
         "web-"
     ) == 1
@@ -90,7 +90,7 @@ async def test_rollouts(cluster: Cluster) -> None:
         if cluster.client.writes == writes:
             break
     assert "ScalingReplicaSet" in await kubectl("describe", "deploy", "web")
-    await kubectl("delete", "deploy", "web", "--cascade=foreground", "--timeout=20s")
+    await kubectl("delete", "deploy", "web", "--cascade=foreground", "--timeout=90s")
     assert "No resources found" in await kubectl("get", "rs,pods")
 
 
@@ -98,29 +98,29 @@ async def test_orphan_namespace_and_jobs(cluster: Cluster) -> None:
     kubectl = cluster.kubectl
     await cluster.create("namespace", "team")
     await cluster.create("deployment", "web", "--image=web:1", "-n", "team")
-    await kubectl("rollout", "status", "deploy/web", "-n", "team", "--timeout=20s")
-    await kubectl("delete", "deploy", "web", "-n", "team", "--cascade=orphan", "--timeout=20s")
+    await kubectl("rollout", "status", "deploy/web", "-n", "team", "--timeout=90s")
+    await kubectl("delete", "deploy", "web", "-n", "team", "--cascade=orphan", "--timeout=90s")
     assert "replicaset" in await kubectl("get", "rs", "-n", "team", "-o", "name")
     await cluster.create("job", "work", "--image=job:1", "-n", "team")
-    await kubectl("wait", "--for=condition=Complete", "job/work", "-n", "team", "--timeout=20s")
+    await kubectl("wait", "--for=condition=Complete", "job/work", "-n", "team", "--timeout=90s")
     await cluster.create("cronjob", "tick", "--image=job:1", "--schedule=@yearly", "-n", "team")
     await cluster.create("job", "now", "--from=cronjob/tick", "-n", "team")
-    await kubectl("wait", "--for=condition=Complete", "job/now", "-n", "team", "--timeout=20s")
+    await kubectl("wait", "--for=condition=Complete", "job/now", "-n", "team", "--timeout=90s")
     assert "kube-root-ca.crt" in await kubectl("get", "configmaps", "-n", "team", "-o", "name")
-    await kubectl("delete", "namespace", "team", "--timeout=20s")
+    await kubectl("delete", "namespace", "team", "--timeout=90s")
 
 
 async def test_a_budget_follows_its_pods(cluster: Cluster) -> None:
     kubectl = cluster.kubectl
     await cluster.create("pdb", "web", "--selector=app=web", "--min-available=1")
     expected = "jsonpath={.status.expectedPods}"
-    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.observedGeneration}=1", "--timeout=10s")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.observedGeneration}=1", "--timeout=90s")
     assert await kubectl("get", "pdb", "web", "-o", expected) == "0", "without Pods the zeros are there too"
     await cluster.create("deployment", "web", "--image=web:1", "--replicas=3")
-    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.disruptionsAllowed}=2", "--timeout=15s")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.disruptionsAllowed}=2", "--timeout=90s")
     await kubectl("scale", "deploy/web", "--replicas=1")
-    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.disruptionsAllowed}=0", "--timeout=15s")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.disruptionsAllowed}=0", "--timeout=90s")
     pod = (await kubectl("get", "pods", "-o", "name")).split()[0].removeprefix("pod/")
     await cluster.client.patch(POD, pod, {"metadata": {"labels": {"app": "other"}}}, "default")
     await kubectl("delete", "deploy", "web")
-    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.expectedPods}=0", "--timeout=15s")
+    await kubectl("wait", "pdb/web", "--for=jsonpath={.status.expectedPods}=0", "--timeout=90s")
