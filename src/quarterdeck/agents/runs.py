@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.snapshot.runs import Event
@@ -24,12 +24,14 @@ from .credentials import ACTING_FOR, acting_for
 from .interrupted import Leases, replica_name
 from .journal.checkpoints import JournalSaver
 from .journal.client import Claimed, Gone, JournalClient
+from .journal.fold import PARTS
 from .journal.journal import Draft, Journal, Memory, Unwritten
 from .journal.limits import tokens
 from .journal.pause import Fenced, Paused, RunFailed
 from .journal.steps import Rules, Steps
 from .journal.told import UNAVAILABLE, task_of
 from .model import ChatModel, Message
+from .parts import Asked, Plugin, texts
 from .state import ControlPlaneState
 from .tool import Context, Tool
 from .toolbox import Toolbox
@@ -52,8 +54,11 @@ class Runs:
         journal: JournalClient | None = None,
         *,
         replica: str = "",
+        plugins: Sequence[Plugin] = (),
     ) -> None:
         self._config = config
+        self._plugins = plugins
+        toolbox.builtin.extend(tool for plugin in plugins for tool in plugin.tools())
         self._model = model
         self._toolbox = toolbox
         self._state = state
@@ -336,7 +341,8 @@ class Runs:
         missing = self._toolbox.missing()
         if missing:
             journal.defer("note", 0, {UNAVAILABLE: dict(self._toolbox.unavailable)})
-        said = "\n\n".join(text for text in (self._config.instruction, missing) if text)
+        parts = await self._parts(journal, Asked(active.user, session, journal.run, asked["content"], not history))
+        said = "\n\n".join(text for text in (self._config.instruction, *parts.values(), missing) if text)
         before = [*([{"role": "system", "content": said}] if said else []), *history, asked]
 
         async def on_text(piece: str) -> None:
@@ -348,6 +354,14 @@ class Runs:
         with self._saver.of(journal, before) as resume:
             answer = await graph.run(self._graph, turn, before, journal.run, resume=resume)
         await self._final(journal, "completed", "", answer)
+
+    async def _parts(self, journal: Journal, asked: Asked) -> dict[str, str]:
+        """What the plug-ins say; a run that goes on has it in its journal."""
+        if journal.story.parts is None and self._plugins:
+            found = await texts(self._plugins, asked)
+            journal.defer("note", 0, {PARTS: found})
+            return found
+        return journal.story.parts or {}
 
     async def _tools(self, journal: Journal) -> dict[str, Tool]:
         """What can be called now. A run that goes on waits for servers that were there when it called them."""

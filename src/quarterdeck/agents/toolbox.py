@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Set
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -83,9 +84,10 @@ class Server:
 
 
 class Toolbox:
-    """All tools of an agent."""
+    """All tools of an agent. ``builtin`` are the host's own; their names are theirs."""
 
     def __init__(self, pool: Pool, config: AgentConfig, headers: HeaderSource) -> None:
+        self.builtin: list[Tool] = [ask_user.AskUser()]
         self._servers = [Server(pool, entry, headers) for entry in [*config.http_tools, *config.sse_tools]]
         self._agents = [RemoteAgentTool(pool, agent, headers) for agent in config.remote_agents]
         self.unavailable: dict[str, str] = {}
@@ -94,6 +96,7 @@ class Toolbox:
         """The callables by the name the model sees; servers that cannot be asked are noted in ``unavailable``."""
         lists = await asyncio.gather(*(server.tools() for server in self._servers), return_exceptions=True)
         found: dict[str, Tool] = {}
+        own: dict[str, Tool] = {tool.name: tool for tool in self.builtin}
         self.unavailable = {}
         for server, listed in zip(self._servers, lists, strict=True):
             if isinstance(listed, QuarterdeckError):
@@ -102,14 +105,13 @@ class Toolbox:
                 raise listed
             else:
                 for tool in listed:
-                    name = _unused(tool.name, server.url, found)
+                    name = _unused(tool.name, server.url, found.keys() | own.keys())
                     found[name] = McpTool(
                         name, tool.description, tool.schema, server.client, tool.name, server.name, _repeatable(tool)
                     )
         for agent in self._agents:
-            found[_unused(agent.name, agent.url, found)] = agent
-        found.setdefault(ask_user.NAME, ask_user.AskUser())
-        return found
+            found[_unused(agent.name, agent.url, found.keys() | own.keys())] = agent
+        return found | own
 
     def missing(self) -> str:
         """What the model has to know about servers that could not be asked; empty when all could."""
@@ -206,7 +208,7 @@ def _meta(context: Context) -> dict[str, Any]:
     return meta | ({permits.META_PERMIT: context.permit} if context.permit else {})
 
 
-def _unused(name: str, url: str, taken: dict[str, Tool]) -> str:
+def _unused(name: str, url: str, taken: Set[str]) -> str:
     """A function name that model providers accept and nobody has yet; a clash gets the server's name in front."""
     clean = _NAME.sub("_", name)[:64]
     if clean not in taken:

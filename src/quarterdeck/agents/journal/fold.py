@@ -18,6 +18,8 @@ from quarterdeck.snapshot.runs import Event
 Json = dict[str, Any]
 OnUnknown = Literal["Ask", "Repeat", "Skip", "Fail"]
 UNKNOWN = "unknown_outcome"
+PARTS = "parts"
+"""Member of a note: what plug-ins put before the conversation of the run, by their names."""
 
 
 @dataclass(slots=True)
@@ -145,6 +147,7 @@ class Story:
         self.tool_calls = 0
         self.began = 0.0
         self.checkpoint: Json | None = None
+        self.parts: dict[str, str] | None = None
         for event in events:
             self.add(event)
 
@@ -160,6 +163,8 @@ class Story:
             self.final = event.data
         elif event.kind == "checkpoint":
             self.checkpoint = event.data
+        elif event.kind == "note" and PARTS in event.data:
+            self.parts = event.data[PARTS]
         elif event.kind == "model.result":
             add_usage(self.usage, event.data.get("usage"))
         elif event.kind == "tool.result":
