@@ -18,6 +18,11 @@ acting_for: ContextVar[str] = ContextVar("acting_for", default="")
 """What the gateway said of the user who asked: shown with all calls that are made for them."""
 ACTING_FOR = "x-quarterdeck-acting-for"
 
+forwarded_key: ContextVar[str] = ContextVar("forwarded_key", default="")
+"""The user's own key for the model (``apiKeyPassthrough``): goes to the model's endpoint and nowhere else, and is not
+kept: a run taken up again has none."""
+FORWARDED_KEY = "x-quarterdeck-forward-authorization"
+
 
 class WorkloadToken:
     """Reads the projected token again when the kubelet has put a new file there.

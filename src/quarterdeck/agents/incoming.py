@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import Request
 
 from .a2a.core import Caller
-from .credentials import ACTING_FOR, acting_for, trace_parent
+from .credentials import ACTING_FOR, FORWARDED_KEY, acting_for, forwarded_key, trace_parent
 
 BODY_LIMIT = 4 * 1024 * 1024
 DEFAULT_USER = "admin@kagent.dev"
@@ -46,3 +46,4 @@ def told(request: Request) -> None:
     """What the gateway says of the request goes with all calls that are made because of it."""
     trace_parent.set(request.headers.get("traceparent", ""))
     acting_for.set(request.headers.get(ACTING_FOR, ""))
+    forwarded_key.set(request.headers.get(FORWARDED_KEY, ""))

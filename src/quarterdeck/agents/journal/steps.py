@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from time import time
 from typing import Any
 
@@ -229,13 +229,16 @@ def unknown(step: int, call: ToolCall, why: str = "") -> Pause:
 
 def result_of(reply: Reply) -> dict[str, Any]:
     """A model's answer as the journal keeps it."""
-    calls = [{"id": c.id, "name": c.name, "arguments": c.arguments, "problem": c.problem} for c in reply.calls]
+    calls = [asdict(call) for call in reply.calls]
     return {"message": reply.message(), "usage": reply.usage, "calls": calls}
 
 
 def reply_of(result: Mapping[str, Any]) -> Reply:
     message = result["message"]
-    calls = [ToolCall(c["id"], c["name"], c["arguments"], c.get("problem", "")) for c in result["calls"]]
+    calls = [
+        ToolCall(c["id"], c["name"], c["arguments"], c.get("problem", ""), c.get("extra") or {})
+        for c in result["calls"]
+    ]
     return Reply(message.get("content") or "", calls, dict(result.get("usage") or {}))
 
 

@@ -34,7 +34,10 @@ from .signing import KEYS, CardSigner
 
 _TIMEOUT = 600.0  # seconds an agent may stay silent
 _CARD_LIMIT = 1024 * 1024
-_PASSED = (b"accept", b"content-type", b"a2a-version", b"a2a-extensions", b"x-a2a-extensions", b"last-event-id")
+_PASSED = (
+    b"accept", b"content-type", b"a2a-version", b"a2a-extensions", b"x-a2a-extensions", b"last-event-id",
+    b"x-quarterdeck-forward-authorization",
+)  # fmt: skip
 _PASSED_BACK = frozenset(
     {b"content-type", b"cache-control", b"etag", b"content-length", b"a2a-version", b"a2a-extensions"}
     | {b"www-authenticate"}
