@@ -1,4 +1,4 @@
-"""HTTP of the scripted model server: /v1/chat/completions, /v1/models, /health, /ready, /metrics."""
+"""HTTP of the scripted model server: /v1/chat/completions, /v1/embeddings, /v1/models, /health, /ready, /metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quarterdeck.errors import BadRequest
 from quarterdeck.wire.http import Disconnected, Exchange, Header
 from quarterdeck.wire.sse import encode
 
-from . import completion
+from . import completion, embedding
 from .script import Entry
 
 JSON: list[Header] = [(b"content-type", b"application/json")]
@@ -32,14 +32,17 @@ class ModelServer:
 
     def handle(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
         path = exchange.path.rstrip("/") or "/"
-        wanted = "POST" if path.endswith("/chat/completions") else "GET"
+        embeds = path.endswith("/embeddings")
+        wanted = "POST" if embeds or path.endswith("/chat/completions") else "GET"
         if path not in (
-            "/v1/chat/completions", "/chat/completions", "/v1/models", f"/v1/models/{self._model}", "/health", "/ready",
-            "/metrics",
+            "/v1/chat/completions", "/chat/completions", "/v1/embeddings", "/embeddings", "/v1/models",
+            f"/v1/models/{self._model}", "/health", "/ready", "/metrics",
         ):  # fmt: skip
             return self._error(exchange, 404, f"{exchange.method} {path}: no such endpoint; see /v1/models")
         if exchange.method != wanted and not (wanted == "GET" and exchange.method == "HEAD"):
             return self._error(exchange, 405, f"{path}: use {wanted}")
+        if embeds:
+            return self._embed(exchange)
         if wanted == "POST":
             return self._complete(exchange)
         if path == "/metrics":
@@ -51,6 +54,12 @@ class ModelServer:
         else:
             self._respond(exchange, 200, {"status": "ok", "model": self._model, "provider": "Scripted"})
         return None
+
+    def _embed(self, exchange: Exchange) -> None:
+        try:
+            self._respond(exchange, 200, embedding.answer(exchange.body, self._model))
+        except BadRequest as error:
+            self._error(exchange, 400, str(error))
 
     async def _complete(self, exchange: Exchange) -> None:
         try:
