@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -78,8 +78,12 @@ class Filtered(UpstreamError):
     """The provider's content filter refused the question."""
 
 
+class Malformed(UpstreamError):
+    """The answer is no chat completion, or its tool calls have no usable shape. Asking again may help."""
+
+
 class _Answered(UpstreamError):
-    """The endpoint answered, with something that is no use."""
+    """The endpoint answered that it will not do it."""
 
 
 class ChatModel:
@@ -103,8 +107,8 @@ class ChatModel:
     ) -> Reply:
         """Ask once. ``on_text`` gets the text as it comes (streaming); ``response_format`` as OpenAI has it.
 
-        Raises Denied, TimedOut, UpstreamError, and of these Filtered, Unreachable when the connection broke, and
-        Overloaded when the provider asks to come back later.
+        Raises Denied, TimedOut, UpstreamError, and of these Filtered, Malformed, Unreachable when the connection
+        broke, and Overloaded when the provider asks to come back later.
         """
         body: dict[str, Any] = {"model": self._model.model, "messages": messages, "stream": on_text is not None}
         for name in ("temperature", "max_tokens"):
@@ -129,8 +133,7 @@ class ChatModel:
         except Overloaded as error:
             raise Overloaded(f"model {self._model.model}: {error}", error.retry_after) from error
         except UpstreamError as error:
-            kind = Filtered if isinstance(error, Filtered) else UpstreamError
-            kind = kind if isinstance(error, _Answered | Filtered) else Unreachable
+            kind = _KINDS.get(type(error), Unreachable)
             raise kind(f"model {self._model.model}: {error}") from error
         except TimeoutError:
             raise TimedOut(f"model {self._model.model} gave no complete answer within {self._timeout:g} s") from None
@@ -158,6 +161,11 @@ class ChatModel:
         raise _problem(f"HTTP {response.status}: {text}", error, response.status, response.header(b"retry-after"))
 
 
+_KINDS: dict[type[UpstreamError], type[UpstreamError]] = {
+    _Answered: UpstreamError, Filtered: Filtered, Malformed: Malformed,
+}  # fmt: skip
+
+
 def _problem(text: str, error: dict[str, Any], status: int, retry_after: bytes | None = None) -> UpstreamError:
     """What an error in OpenAI's shape means. 503 without Retry-After is the gateway's own word on a ModelConfig."""
     kind, code = str(error.get("type") or ""), str(error.get("code") or "")
@@ -178,9 +186,9 @@ def _parse(body: bytes) -> Reply:
         calls = [_call(c, c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or []]
         refusal = message.get("refusal") or ""
         text = message.get("content") or refusal
-        return Reply(text, calls, _usage(document), choice.get("finish_reason") or "", refusal)
+        return Reply(text, _distinct(calls), _usage(document), choice.get("finish_reason") or "", refusal)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise _Answered(f"the answer is not a chat completion: {type(error).__name__}: {error}") from error
+        raise Malformed(f"the answer is not a chat completion: {type(error).__name__}: {error}") from error
 
 
 class _Pieces:
@@ -209,7 +217,7 @@ class _Pieces:
                 self.refusal.append(str(delta["refusal"]))
             return str(delta.get("content") or "")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise _Answered(f"the stream holds what is no chunk: {error}") from error
+            raise Malformed(f"the stream holds what is no chunk: {error}") from error
 
     def _failed(self, error: dict[str, Any]) -> UpstreamError:
         found = _problem(str(error.get("message") or "the stream ended with an error"), error, 0)
@@ -227,7 +235,7 @@ class _Pieces:
     def reply(self) -> Reply:
         calls = [_call(c, c["name"], c["arguments"]) for _, c in sorted(self._calls.items())]
         refusal = "".join(self.refusal)
-        return Reply("".join(self.text) or refusal, calls, self.usage, self.finish, refusal)
+        return Reply("".join(self.text) or refusal, _distinct(calls), self.usage, self.finish, refusal)
 
 
 async def _collect(response: Response, on_text: OnText) -> Reply:
@@ -257,6 +265,16 @@ def _call(part: dict[str, Any], name: str, arguments: str | dict[str, Any] | Non
     if not isinstance(parsed, dict):
         return ToolCall(call_id, name, {}, "the arguments must be a JSON object", extra)
     return ToolCall(call_id, name, parsed, extra=extra)
+
+
+def _distinct(calls: list[ToolCall]) -> list[ToolCall]:
+    """With a fresh id for a call whose id another call of the answer has."""
+    seen: set[str] = set()
+    for at, call in enumerate(calls):
+        if call.id in seen:
+            calls[at] = replace(call, id=f"call_{uuid4().hex[:12]}")
+        seen.add(call.id)
+    return calls
 
 
 def _usage(document: dict[str, Any]) -> dict[str, int]:
