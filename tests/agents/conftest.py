@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,8 +32,8 @@ from quarterdeck.wire.http import Exchange, Header, Server
 
 PEER = Path(__file__).parent.parent / "peers" / "stdio_server.py"
 
-Answer = dict[str, Any] | bytes | int
-"""What the model double says: an assistant message, raw bytes, or an HTTP status."""
+Answer = dict[str, Any] | bytes | int | Callable[[Exchange], Awaitable[None]]
+"""What the model double says: an assistant message, raw bytes, an HTTP status, or whatever it does."""
 
 
 def call(name: str, arguments: Any = None, ident: str = "c1") -> dict[str, Any]:
@@ -65,7 +65,9 @@ class ModelDouble:
     async def _respond(self, exchange: Exchange, answer: Answer) -> None:
         if self.gate is not None:
             await self.gate.wait()
-        if isinstance(answer, int):
+        if callable(answer):
+            await answer(exchange)
+        elif isinstance(answer, int):
             exchange.respond(answer, b'{"error":{"message":"told to fail"}}')
         elif isinstance(answer, bytes):
             exchange.respond(200, answer)
@@ -162,7 +164,7 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
     pool = Pool()
     started: list[tuple[Agent, Server]] = []
 
-    async def make(*answers: Answer, **overrides: Any) -> Agent:
+    async def make(*answers: Answer, model_timeout: float = 300.0, **overrides: Any) -> Agent:
         double = ModelDouble(list(answers))
         provider = Server(double)
         _, port = await provider.listen("127.0.0.1", 0)
@@ -175,7 +177,7 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
             | overrides
         )
         toolbox = Toolbox(pool, config, headers)
-        model = ChatModel(pool, config.model, headers)
+        model = ChatModel(pool, config.model, headers, timeout=model_timeout)
         state = A2aState(pool, state_url, headers)
         runs = Runs(config, model, toolbox, state, JournalClient(pool, state_url, headers))
         card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[])

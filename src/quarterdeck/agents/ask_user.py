@@ -42,6 +42,9 @@ _DESCRIPTION = (
 class AskUser:
     """Offered by every agent, as in kagent."""
 
+    trusted = True
+    """What it answers are the user's own words (:mod:`.untrusted`)."""
+
     def __init__(self) -> None:
         self.name = self.upstream = NAME
         self.server = ""

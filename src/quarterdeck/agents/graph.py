@@ -19,6 +19,7 @@ from .journal.steps import Steps
 from .model import ChatModel, Message, Reply, ToolCall
 from .tool import Tool
 from .toolbox import described
+from .untrusted import marked
 
 
 class State(TypedDict):
@@ -54,6 +55,8 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
     if last and turn.tools:
         note = f"The limit of {turn.max_steps} steps is reached: answer now with what you know."
         messages = [*messages, {"role": "system", "content": note}]
+
+    messages = marked(messages, turn.tools)
 
     async def ask() -> Reply:
         reply = await turn.model.reply(messages, [] if last else described(dict(turn.tools)), turn.on_text)

@@ -448,10 +448,13 @@ def _is_call(part: Json) -> bool:
 
 
 def _repaired(history: list[Message]) -> list[Message]:
-    """A conversation that models accept: a call whose result was lost (the Pod was killed) gets one that says so."""
+    """A conversation that models accept: a call whose result was lost (the Pod was killed) gets one that says so, and
+    answers in which nothing was said are left out."""
     answered = {m.get("tool_call_id") for m in history if m["role"] == "tool"}
     repaired: list[Message] = []
     for message in history:
+        if message["role"] == "assistant" and not message.get("content") and not message.get("tool_calls"):
+            continue
         repaired.append(message)
         for call in message.get("tool_calls") or []:
             if call["id"] not in answered:

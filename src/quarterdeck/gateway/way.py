@@ -28,7 +28,9 @@ _DECISIONS, _LONGEST = 64, 128
 class Way:
     """To a group of MCP servers, for one caller. ``holds()``: whether its credential is still good."""
 
-    __slots__ = ("_decisions", "group", "holds", "opened", "principal", "routed", "session", "sound", "table")
+    __slots__ = (
+        "_decisions", "_methods", "group", "holds", "opened", "principal", "routed", "session", "sound", "table",
+    )  # fmt: skip
 
     def __init__(self, table: Table, group: McpGroup, principal: Principal, holds: Callable[[], bool]) -> None:
         self.table = table
@@ -43,10 +45,20 @@ class Way:
         self.sound = False
         """Whether the head was found to be that of a message (and not of a stream, or no JSON)."""
         self._decisions: dict[tuple[Member, str, str], Decision] = {}
+        self._methods: dict[tuple[Member, str], Decision] = {}
 
     def decided(self, member: Member, tool: str, exposed: str) -> Decision | None:
         """What was decided on calls of a tool; None when it has to be (again)."""
         return self._decisions.get((member, tool, exposed))
+
+    def decided_on(self, member: Member, method: str) -> Decision | None:
+        """The same of a request that names nothing: lists, and what goes to all servers."""
+        return self._methods.get((member, method))
+
+    def remember_on(self, member: Member, method: str, decision: Decision) -> None:
+        """Keep what caller and head alone have led to."""
+        if len(method) <= _LONGEST and len(self._methods) < _DECISIONS:
+            self._methods[member, method] = decision
 
     def remember(self, member: Member, tool: str, exposed: str, decision: Decision) -> None:
         """Keep a decision that caller, head and names alone have led to."""

@@ -83,6 +83,7 @@ VIRTUAL_SERVER = Resource("quarterdeck.dev", "v1alpha1", "VirtualServer", "virtu
 APPROVAL_POLICY = Resource("quarterdeck.dev", "v1alpha1", "ApprovalPolicy", "approvalpolicies")
 APPROVAL = Resource("quarterdeck.dev", "v1alpha1", "Approval", "approvals")
 RUN = Resource("quarterdeck.dev", "v1alpha1", "Run", "runs")
+TRIGGER = Resource("quarterdeck.dev", "v1alpha1", "Trigger", "triggers")
 
 GATEWAY_CLASS = Resource("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses", False)
 GATEWAY = Resource("gateway.networking.k8s.io", "v1", "Gateway", "gateways")

@@ -27,6 +27,7 @@ from . import (
     run,
     sandbox,
     tool_server,
+    trigger,
     virtual_server,
 )
 from .base import Column, Kind, Model, Version
@@ -47,6 +48,7 @@ KINDS: tuple[Kind, ...] = (
     approval_policy.KIND,
     approval.KIND,
     run.KIND,
+    trigger.KIND,
 )
 GATEWAY_KINDS: tuple[Kind, ...] = (
     backend.KIND,

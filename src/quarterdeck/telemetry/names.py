@@ -46,6 +46,26 @@ AUDIT_CHECKPOINT_ERRORS: Final = "quarterdeck_audit_checkpoint_errors_total"
 REVOKED: Final = "quarterdeck_gateway_revocations"
 QUARANTINED: Final = "quarterdeck_gateway_quarantined_tools"
 
+# -- metrics of an agent host
+AGENT_RUNS: Final = "quarterdeck_agent_runs_total"
+AGENT_RUNS_ACTIVE: Final = "quarterdeck_agent_runs_active"
+AGENT_RUN_DURATION: Final = "quarterdeck_agent_run_duration_seconds"
+AGENT_STEP_DURATION: Final = "quarterdeck_agent_step_duration_seconds"
+AGENT_FIRST_TOKEN: Final = "quarterdeck_agent_time_to_first_token_seconds"  # noqa: S105 - no credential
+AGENT_TOKENS: Final = "quarterdeck_agent_tokens_total"  # noqa: S105
+AGENT_COST: Final = "quarterdeck_agent_cost_total"
+AGENT_SPANS: Final = "quarterdeck_agent_spans_exported_total"
+AGENT_SPANS_DROPPED: Final = "quarterdeck_agent_spans_dropped_total"
+AGENT_SPANS_WAITING: Final = "quarterdeck_agent_spans_waiting"
+
+# -- metrics of the control plane about runs
+RUNS: Final = "quarterdeck_runs_total"
+RUN_DURATION: Final = "quarterdeck_run_duration_seconds"
+RUN_STEP_DURATION: Final = "quarterdeck_run_step_duration_seconds"
+RUN_FIRST_TOKEN: Final = "quarterdeck_run_time_to_first_token_seconds"  # noqa: S105
+RUN_TOKENS: Final = "quarterdeck_run_tokens_total"  # noqa: S105
+RUN_COST: Final = "quarterdeck_run_cost_total"
+
 # -- span and log attributes
 MCP_METHOD: Final = "mcp.method.name"
 MCP_SESSION: Final = "mcp.session.id"
@@ -54,6 +74,27 @@ REQUEST_MODEL: Final = "gen_ai.request.model"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHED_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+OPERATION: Final = "gen_ai.operation.name"
+PROVIDER: Final = "gen_ai.provider.name"
+AGENT_ID: Final = "gen_ai.agent.id"
+AGENT_NAME: Final = "gen_ai.agent.name"
+CONVERSATION: Final = "gen_ai.conversation.id"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+TOOL_TYPE: Final = "gen_ai.tool.type"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+INPUT_MESSAGES: Final = "gen_ai.input.messages"
+OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
+TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_RESULT: Final = "gen_ai.tool.call.result"
+ERROR_TYPE: Final = "error.type"
+USER: Final = "user.id"
+A2A_TASK: Final = "a2a.task.id"
+RUN: Final = "quarterdeck.run.id"
+RUN_OUTCOME: Final = "quarterdeck.run.outcome"
+RUN_COST_SPENT: Final = "quarterdeck.run.cost"
+STEP: Final = "quarterdeck.step"
 GATEWAY: Final = "gateway"
 LISTENER: Final = "listener"
 ROUTE: Final = "route"
@@ -81,4 +122,6 @@ DURATION: Final = "duration"
 # -- buckets, seconds unless said otherwise
 DURATION_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 MODEL_BUCKETS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+STEP_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+RUN_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 TOKEN_BUCKETS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)

@@ -10,9 +10,11 @@ from typing import Any
 
 from quarterdeck.mcptypes.canonical import arguments_hash
 
-from ..model import Message, Reply, ToolCall, Unreachable
+from ..model import Message, Reply, ToolCall
 from ..tool import Context, Outcome, Tool
 from ..toolbox import Uncertain, Unsent, carry_out
+from .asking import asked
+from .asking import check as check_reply
 from .fold import UNKNOWN, Ask, Decision, Do, Fail, OnUnknown, Settle, Stay, Use, decide
 from .journal import Draft, Journal
 from .limits import Budget, Loops, Used, check
@@ -23,8 +25,8 @@ _AGAIN = 1.0
 """Attempts at a call that breaks off and may be repeated; the pauses between them grow by so many seconds."""
 
 
-_MODEL_PAUSES = (0.3, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts to reach the model's endpoint."""
+MALFORMED = 3
+"""So many answers in a row with a call that cannot be read end a run; before that the model is told what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,9 @@ class Steps:
             return reply_of(known.result)
         self._check(steps=1)
         await self._journal.append(Draft("model.intent", step, {}))
-        reply = await _asked(ask)
+        reply = await asked(ask)
         self._journal.defer("model.result", step, result_of(reply))
+        check_reply(reply)
         return reply
 
     async def tools(self, first: int, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> list[Message]:
@@ -93,10 +96,23 @@ class Steps:
             if isinstance(outcome, Pause):
                 await self._pause(plan.step, outcome)
         messages = [message for message in made if isinstance(message, dict)]
+        self._check_calls(first, calls)
         for plan, message in zip(planned, messages, strict=True):
             if not isinstance(plan.decision, Use):
                 self._loops.saw(plan.call.name, plan.hash, str(message.get("content")))
         return messages
+
+    def _check_calls(self, first: int, calls: Sequence[ToolCall]) -> None:
+        """Raises RunFailed at the third answer in a row in which a call cannot be read."""
+        broken = next((call for call in calls if call.problem), None)
+        steps = self._journal.story.steps
+        before = [steps[n].result["calls"] for n in sorted(steps, reverse=True)
+                  if n < first - 1 and "calls" in steps[n].result]  # fmt: skip
+        last = before[: MALFORMED - 1]
+        if broken is None or len(last) < MALFORMED - 1 or not all(any(c.get("problem") for c in cs) for cs in last):
+            return
+        text = f"malformed_tool_call: the model wrote {MALFORMED} calls in a row that cannot be read; the last, of "
+        raise RunFailed("malformed_tool_call", f"{text}{broken.name}: {broken.problem}")
 
     def _plan(self, step: int, call: ToolCall, tools: Mapping[str, Tool]) -> _Planned:
         tool = tools.get(call.name)
@@ -202,16 +218,6 @@ class Steps:
         seconds = self._clock() - story.began if story.began else 0.0
         used = Used(made, story.tool_calls, self._journal.usage, seconds)
         check(self._rules.budget, used, steps=steps, tool_calls=tool_calls)
-
-
-async def _asked(ask: Callable[[], Awaitable[Reply]]) -> Reply:
-    """The model's answer; a gateway that is being started again is waited for."""
-    for pause in _MODEL_PAUSES:
-        try:
-            return await ask()
-        except Unreachable:
-            await asyncio.sleep(pause)
-    return await ask()
 
 
 def unknown(step: int, call: ToolCall, why: str = "") -> Pause:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from ..untrusted import plain
 from .answer import ASKING, asked_for
 from .results import Done
 
@@ -68,7 +69,7 @@ def _quote(text: str) -> str:
 
 def _done(entries: list[dict[str, Any]]) -> list[Done]:
     """Calls of this turn that have a result, in the order called."""
-    results = {str(m.get("tool_call_id")): text_of(m.get("content")) for m in entries if m.get("role") == "tool"}
+    results = {str(m.get("tool_call_id")): plain(text_of(m.get("content"))) for m in entries if m.get("role") == "tool"}
     done: list[Done] = []
     for entry in entries:
         calls = entry.get("tool_calls")

@@ -39,11 +39,15 @@ class Redaction:
     def recorded(self, arguments: bytes | Raw) -> Raw:
         """What the record holds of a call's arguments (JSON)."""
         try:
-            clean = self._clean(msgspec.json.decode(arguments), (), self._pointers)
+            clean = self.clean(msgspec.json.decode(arguments))
         except MALFORMED:
             return Raw(b'"<no JSON>"')
         encoded = msgspec.json.encode(clean)
         return Raw(encoded if len(encoded) <= _LIMIT else b'"<%d bytes>"' % len(encoded))
+
+    def clean(self, value: Any) -> Any:
+        """JSON data of any size without what may not be recorded."""
+        return self._clean(value, (), self._pointers)
 
     def _clean(self, value: Any, path: tuple[str, ...], pointers: list[tuple[str, ...]]) -> Any:
         if len(path) > _DEPTH:

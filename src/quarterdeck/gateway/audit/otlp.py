@@ -25,9 +25,9 @@ def logs(lines: list[bytes], resource: list[dict[str, Any]]) -> bytes:
     return msgspec.json.encode({"resourceLogs": [{"resource": {"attributes": resource}, "scopeLogs": [scope]}]})
 
 
-def traces(spans: list[bytes], resource: list[dict[str, Any]]) -> bytes:
-    """An ExportTraceServiceRequest of spans that are JSON already."""
-    scope = {"scope": _SCOPE, "spans": [msgspec.Raw(span) for span in spans]}
+def traces(spans: list[bytes], resource: list[dict[str, Any]], by: str = "quarterdeck.gateway") -> bytes:
+    """An ExportTraceServiceRequest of spans that are JSON already. ``by`` is the instrumentation scope."""
+    scope = {"scope": {"name": by, "version": __version__}, "spans": [msgspec.Raw(span) for span in spans]}
     return msgspec.json.encode({"resourceSpans": [{"resource": {"attributes": resource}, "scopeSpans": [scope]}]})
 
 

@@ -137,12 +137,22 @@ class McpCall(Call):
     def judge(self, member: Member, method: str, name: str = "", exposed: str = "") -> Decision:
         """What the caller may do on a server: grants first, then the rules of the target."""
         way, chain = self.way, member.chain
-        if way is None or method != protocol.TOOLS_CALL or (chain is not None and not chain.by_head):
+        if way is None or (chain is not None and not chain.by_head):
             return self._judge(member, method, name, exposed)
+        if method != protocol.TOOLS_CALL:
+            return self._judge(member, method, name, exposed) if name else self._judge_method(way, member, method)
         decision = way.decided(member, name, exposed)
         if decision is None:
             decision = self._judge(member, method, name, exposed)
             way.remember(member, name, exposed, decision)
+        self.target = member.name
+        return decision
+
+    def _judge_method(self, way: Way, member: Member, method: str) -> Decision:
+        decision = way.decided_on(member, method)
+        if decision is None:
+            decision = self._judge(member, method, "", "")
+            way.remember_on(member, method, decision)
         self.target = member.name
         return decision
 

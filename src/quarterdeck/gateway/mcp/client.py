@@ -177,13 +177,14 @@ Ask = Callable[[str, dict[str, Any] | None], Awaitable[Raw]]
 """Sends a request of our own and returns its result."""
 
 
-async def list_all(ask: Ask, method: str, key: str) -> list[Raw]:
-    """All pages of a list. Raises what ``ask`` raises, and UpstreamError when it is too long."""
+async def list_all(ask: Ask, method: str, key: str, first: Raw | None = None) -> list[Raw]:
+    """All pages of a list; ``first`` is the first if it is there. Raises as ``ask``, and UpstreamError if too long."""
     found: list[Raw] = []
     cursor: str | None = None
     size = 0
     for _ in range(_PAGES):
-        result = await ask(method, {"cursor": cursor} if cursor else None)
+        result = first or await ask(method, {"cursor": cursor} if cursor else None)
+        first = None
         size += memoryview(result).nbytes
         if size > _LIST_BYTES:
             raise UpstreamError(f"lists more than {_LIST_BYTES} bytes")

@@ -113,14 +113,6 @@ class Legs:
             return await conversation.ask(method, params)
         return await client.ask(member.route, lane, self._known(session, member), method, params)
 
-    async def list_all(self, call: McpCall, session: ClientSession, member: Member, method: str, key: str) -> list[Raw]:
-        """All pages of a member's list."""
-
-        def ask(method: str, params: dict[str, Any] | None) -> Any:
-            return self.ask(call, session, member, method, params)
-
-        return await client.list_all(ask, method, key)
-
     async def notify(self, call: McpCall, session: ClientSession, member: Member, body: bytes, method: str) -> None:
         """Tell a server with a session among the links. Raises UpstreamError, TimedOut."""
         link = self._link(session, member)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from os import urandom
 from typing import Any
 
@@ -21,13 +22,14 @@ from quarterdeck.mcptypes import LATEST_LEGACY, LEGACY_VERSIONS, jsonrpc, lists,
 
 from ..observe import Observer
 from ..upstream import Upstreams
-from . import ids, listing, merge, naming, sessions
+from . import ids, merge, naming, sessions
 from .answers import Answers
 from .call import SSE_VERSION, McpCall, Problem, text_of
 from .client import INFO, RpcError
 from .eras import Eras
 from .groups import Member
 from .legs import Elsewhere, Legs, slot
+from .listing import Listed, together
 from .merge import Part
 from .merged import MergedStream
 from .muxrelay import MuxRelay
@@ -69,6 +71,7 @@ class Multiplexer:
         self._legs = Legs(eras)
         self._talk = Talk(self._answers, upstreams)
         self._search = Search()
+        self._listed = Listed()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, call: McpCall) -> Later | None:
@@ -341,7 +344,7 @@ class Multiplexer:
     async def _list(self, call: McpCall, client: ClientSession, key: str) -> None:
         members = [member for member in self._allowed(call) if call.judge(member, call.method).allow]
         try:
-            result = await listing.together(call, self._answers, key, members, self._lists(call, client))
+            result = await together(call, self._answers, key, members, self._lists(call, client))
         except Elsewhere:
             await self._pass_on(call)
             return
@@ -350,8 +353,8 @@ class Multiplexer:
 
     def _lists(self, call: McpCall, client: ClientSession) -> ListOne:
         """How one member is asked for a list."""
-        return lambda member, method, key: listing.part(
-            call, member, key, self._legs.list_all(call, client, member, method, key)
+        return lambda member, method, key: self._listed.part(
+            call, member, method, key, partial(self._legs.ask, call, client, member)
         )
 
     async def _to_all(self, call: McpCall, client: ClientSession) -> None:

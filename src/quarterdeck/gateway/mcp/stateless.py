@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,13 +19,14 @@ from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import MODERN_VERSIONS, jsonrpc, lists, modern, protocol
 
 from ..upstream import Upstreams
-from . import client, listing, merge, naming
+from . import client, merge, naming
 from .answers import Answers
 from .call import McpCall, Problem, Transform, text_of
 from .client import Link
 from .conversation import Conversation
 from .eras import Eras
 from .groups import Member
+from .listing import Listed, together
 from .merge import Part
 from .newer import greeting_of
 from .older import state_of as held_state_of
@@ -55,6 +57,7 @@ class StatelessMultiplexer:
         self._run = run
         self._sealer = sealer
         self._search = Search()
+        self._listed = Listed()
 
     def handle(self, call: McpCall) -> Later | None:
         """Answer one request."""
@@ -182,7 +185,7 @@ class StatelessMultiplexer:
 
     async def _list(self, call: McpCall, envelope: modern.Envelope, key: str) -> None:
         members = self._allowed(call, call.method)
-        result = await listing.together(call, self._answers, key, members, self._lists(call, envelope))
+        result = await together(call, self._answers, key, members, self._lists(call, envelope))
         if result is not None:
             # a list of several servers, filtered for one caller, is that caller's only
             meta = {protocol.META_SERVER_INFO: merge.INFO, **result.pop("_meta", {})}
@@ -192,17 +195,13 @@ class StatelessMultiplexer:
     def _lists(self, call: McpCall, envelope: modern.Envelope) -> ListOne:
         """How one member is asked for a list."""
 
-        async def items(member: Member, method: str, key: str) -> list[Raw]:
+        async def ask(member: Member, method: str, params: dict[str, Any] | None) -> Raw:
             source = await self._source(call, envelope, member)
+            if isinstance(source, Conversation):
+                return await source.ask(method, params)
+            return await client.ask(member.route, member.route.lane(call.principal), source, method, params)
 
-            def ask(method: str, params: dict[str, Any] | None) -> Any:
-                if isinstance(source, Conversation):
-                    return source.ask(method, params)
-                return client.ask(member.route, member.route.lane(call.principal), source, method, params)
-
-            return await client.list_all(ask, method, key)
-
-        return lambda member, method, key: listing.part(call, member, key, items(member, method, key))
+        return lambda member, method, key: self._listed.part(call, member, method, key, partial(ask, member))
 
     async def _listen(self, call: McpCall, envelope: modern.Envelope) -> None:
         members = [m for m in self._allowed(call, "subscriptions/listen") if m.route.reachable]
