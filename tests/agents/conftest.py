@@ -29,6 +29,7 @@ from quarterdeck.agents.runs import Runs
 from quarterdeck.agents.toolbox import Toolbox
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Exchange, Header, Server
+from support.unmarked import unmarked
 
 PEER = Path(__file__).parent.parent / "peers" / "stdio_server.py"
 
@@ -55,10 +56,14 @@ class ModelDouble:
 
     answers: list[Answer] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    """Without the marks of what is untrusted (:mod:`quarterdeck.agents.untrusted`)."""
+    marked: list[dict[str, Any]] = field(default_factory=list)
+    """The same as they came."""
     gate: asyncio.Event | None = None
 
     def __call__(self, exchange: Exchange) -> Any:
-        self.requests.append(json.loads(exchange.body))
+        self.marked.append(json.loads(exchange.body))
+        self.requests.append(unmarked(json.loads(exchange.body)))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return self._respond(exchange, answer)
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from support.unmarked import unmarked
+
 Json = dict[str, Any]
 
 
@@ -27,7 +29,7 @@ class ModelDouble:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = unmarked(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                 double.requests.append(body)
                 _answer(self, body, double.release)
 
