@@ -13,6 +13,7 @@ from .a2a import types
 from .a2a.types import Json
 from .journal.journal import Journal
 from .journal.told import tell
+from .observe import NOBODY, Seen
 
 _QUEUE = 10_000
 
@@ -34,6 +35,7 @@ class Active:
     worker: asyncio.Task[None] | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     canceling: bool = False
+    seen: Seen = NOBODY
 
     def apply(self, event: Event) -> None:
         """Let the task and its watchers know of an event, once."""

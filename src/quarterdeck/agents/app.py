@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Request, Response
@@ -10,19 +10,23 @@ from fastapi.responses import StreamingResponse
 
 from quarterdeck.a2atypes import CARD_PATHS, MEDIA_TYPE, cards, errors, operations
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.telemetry.metrics import Registry
 
 from .a2a import jsonrpc, rest
 from .a2a.core import Core
 from .doors.http import Doors
-from .incoming import BODY_LIMIT, Identify, base_of, body_of, gateway_caller, told
+from .incoming import BODY_LIMIT, PRINCIPAL, Identify, base_of, body_of, gateway_caller, told
 
 _CARD_AGE = "public, max-age=60"
 _STREAM = {"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
 _JSON_TYPES = ("application/json", MEDIA_TYPE)
 
 
-def build(core: Core, identify: Identify = gateway_caller) -> FastAPI:
-    """The application. It is ready as soon as it listens: a tool server that is down costs its tools, not the agent."""
+def build(core: Core, identify: Identify = gateway_caller, metrics: Registry | None = None) -> FastAPI:
+    """The application. It is ready as soon as it listens: a tool server that is down costs its tools, not the agent.
+
+    ``metrics`` are served to who reaches the Pod itself, not through the gateway.
+    """
     app = FastAPI(title=core.card.name, openapi_url=None, docs_url=None, redoc_url=None)
     door = _Door(core, identify)
     app.add_api_route("/", door.rpc, methods=["POST"])
@@ -31,12 +35,23 @@ def build(core: Core, identify: Identify = gateway_caller) -> FastAPI:
     for path in ("/health", "/ready"):
         app.add_api_route(path, _health, methods=["GET"])
     Doors(core, identify).add_to(app)
+    if metrics is not None:
+        app.add_api_route("/metrics", _exposition(metrics), methods=["GET"])
     app.add_api_route("/{path:path}", door.http_json, methods=["GET", "POST", "PUT", "DELETE"])
     return app
 
 
 async def _health() -> Response:
     return Response("ok\n", media_type="text/plain")
+
+
+def _exposition(metrics: Registry) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        if PRINCIPAL in request.headers:
+            return Response("metrics are not served through the gateway\n", 404, media_type="text/plain")
+        return Response(metrics.render(), headers={"content-type": metrics.content_type.decode()})
+
+    return answer
 
 
 class _Door:

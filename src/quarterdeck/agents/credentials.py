@@ -12,6 +12,7 @@ TOKEN_FILE = Path("/var/run/secrets/tokens/quarterdeck-token")
 
 trace_parent: ContextVar[str] = ContextVar("trace_parent", default="")
 """W3C traceparent of the request being worked on; model, tool and agent calls continue its trace."""
+TRACE_PARENT = "traceparent"
 
 
 acting_for: ContextVar[str] = ContextVar("acting_for", default="")

@@ -59,6 +59,7 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
     messages = marked(messages, turn.tools)
 
     async def ask() -> Reply:
+        turn.steps.seen.asked(state["messages"])
         reply = await turn.model.reply(messages, [] if last else described(dict(turn.tools)), turn.on_text)
         if last and reply.calls:
             return Reply(reply.text or f"I stopped after {turn.max_steps} steps without an answer.", [], reply.usage)

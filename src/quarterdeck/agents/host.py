@@ -21,10 +21,11 @@ from .a2a.card import AgentCard, tool_skills
 from .a2a.core import Core
 from .a2a.store import A2aState
 from .app import build
-from .config import load
+from .config import AgentConfig, load
 from .credentials import WorkloadToken
 from .journal.client import JournalClient
 from .model import ChatModel
+from .observe import About, Hosted
 from .runs import Runs
 from .toolbox import Toolbox
 
@@ -54,11 +55,13 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
     toolbox = Toolbox(pool, config, token.headers)
     model = ChatModel(pool, config.model, token.headers)
     state = A2aState(pool, control_plane, token.headers)
-    runs = Runs(config, model, toolbox, state, JournalClient(pool, control_plane, token.headers))
+    hosted = Hosted(_about(config), os.environ)
+    journal = JournalClient(pool, control_plane, token.headers)
+    runs = Runs(config, model, toolbox, state, journal, observer=hosted.observer)
 
     agent_card = AgentCard(card, grpc_port=grpc_port, extended=tool_skills(config), signer=state.sign)
     core = Core(runs, state, agent_card)
-    app = build(core)
+    app = build(core, metrics=hosted.observer.registry)
     name = os.environ.get("KAGENT_NAME", "agent")
     log.info("%s listens on %s:%d, model %s", name, host, port, config.model.model)
     settings = uvicorn.Config(
@@ -66,13 +69,20 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
         timeout_graceful_shutdown=int(drain) or None, server_header=False,
     )  # fmt: skip
     server = _Server(settings)
-    async with _stopping(runs, pool):
+    async with _stopping(runs, pool, hosted):
         rpc = await _grpc(core, state, host, grpc_port) if grpc_port else None
         await server.serve()
         if rpc is not None:
             await rpc.stop(max(0.0, drain))
         since = monotonic() - (server.stopped_at or monotonic())
         await runs.drain(max(0.0, drain - since))  # tasks whose caller has gone are finished too
+
+
+def _about(config: AgentConfig) -> About:
+    """What is said of this agent to who observes it."""
+    agent = f"{os.environ.get('KAGENT_NAMESPACE', '')}/{os.environ.get('KAGENT_NAME', 'agent')}".lstrip("/")
+    budget = config.runs.budget
+    return About(agent, config.model.model, config.model.type, budget.input_price, budget.output_price)
 
 
 async def _grpc(core: Core, state: A2aState, host: str, port: int) -> GrpcServer | None:
@@ -92,11 +102,13 @@ async def _grpc(core: Core, state: A2aState, host: str, port: int) -> GrpcServer
 
 
 @asynccontextmanager
-async def _stopping(runs: Runs, pool: Pool) -> AsyncGenerator[None]:
+async def _stopping(runs: Runs, pool: Pool, hosted: Hosted) -> AsyncGenerator[None]:
+    hosted.start()
     heartbeat = asyncio.get_running_loop().create_task(runs.heartbeat.run(), name="heartbeat")
     try:
         yield
     finally:
         await runs.stop()
         heartbeat.cancel()
+        await hosted.stop()
         pool.close()

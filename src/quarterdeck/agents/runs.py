@@ -20,7 +20,7 @@ from .a2a import types
 from .a2a.types import Json
 from .active import Active, watch
 from .config import AgentConfig
-from .credentials import ACTING_FOR, acting_for
+from .credentials import ACTING_FOR, TRACE_PARENT, acting_for, trace_parent
 from .interrupted import Leases, replica_name
 from .journal.checkpoints import JournalSaver
 from .journal.client import Claimed, Gone, JournalClient
@@ -31,6 +31,7 @@ from .journal.pause import Fenced, Paused, RunFailed
 from .journal.steps import Rules, Steps
 from .journal.told import UNAVAILABLE, task_of
 from .model import ChatModel, Message
+from .observe import Observer
 from .parts import Asked, Plugin, texts
 from .state import ControlPlaneState
 from .tool import Context, Tool
@@ -55,7 +56,9 @@ class Runs:
         *,
         replica: str = "",
         plugins: Sequence[Plugin] = (),
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or Observer()
         self._config = config
         self._plugins = plugins
         toolbox.builtin.extend(tool for plugin in plugins for tool in plugin.tools())
@@ -164,7 +167,8 @@ class Runs:
             await self._state.save_task(active.user, task)
             self._work_on(active, journal)
             return
-        origin = {ACTING_FOR: acting_for.get()} if acting_for.get() else {}
+        said = {ACTING_FOR: acting_for.get(), TRACE_PARENT: trace_parent.get()}
+        origin = {name: value for name, value in said.items() if value}
         run = await self._client.create(
             {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
              "replica": self._replica, "origin": origin}
@@ -294,7 +298,16 @@ class Runs:
         journal.canceled = lambda: self._lose(journal.run, canceled=True)
         if journal.story.created:  # who asked is known to whoever goes on with it
             acting_for.set(str((journal.story.created.get("origin") or {}).get(ACTING_FOR, "")))
-        active.worker = asyncio.create_task(self._work(active, journal), name=f"run-{journal.run}")
+        active.worker = asyncio.create_task(self._seen(active, journal), name=f"run-{journal.run}")
+
+    async def _seen(self, active: Active, journal: Journal) -> None:
+        """Work on a run as part of the trace that led to it, whoever goes on with it."""
+        origin = journal.story.created.get("origin") or {}
+        parent = str(origin.get(TRACE_PARENT, "")) if self._client is not None else trace_parent.get()
+        with self._observer.run(
+            journal.story, run=journal.run, task=active.task, user=active.user, parent=parent
+        ) as active.seen:
+            await self._work(active, journal)
 
     async def _work(self, active: Active, journal: Journal) -> None:
         task = active.task
@@ -346,10 +359,11 @@ class Runs:
         before = [*([{"role": "system", "content": said}] if said else []), *history, asked]
 
         async def on_text(piece: str) -> None:
+            active.seen.text()
             partial = types.agent_message(task["id"], session, [types.text_part(piece)])
             active.set_status(types.WORKING, partial | {"metadata": {"quarterdeck.dev/partial": True}})
 
-        steps = Steps(journal, _rules(self._config), Context(active.user, session))
+        steps = Steps(journal, _rules(self._config), Context(active.user, session), active.seen)
         turn = graph.Turn(self._model, tools, steps, self._config.max_steps, on_text if self._config.stream else None)
         with self._saver.of(journal, before) as resume:
             answer = await graph.run(self._graph, turn, before, journal.run, resume=resume)

@@ -11,6 +11,7 @@ from typing import Any
 from quarterdeck.mcptypes.canonical import arguments_hash
 
 from ..model import Message, Reply, ToolCall
+from ..observe import NOBODY, Seen
 from ..tool import Context, Outcome, Tool
 from ..toolbox import Uncertain, Unsent, carry_out
 from .asking import asked
@@ -47,12 +48,23 @@ class _Planned:
     tool: Tool | None
     decision: Decision
     hash: str = ""
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What was seen of the call: how long it took."""
 
 
 class Steps:
     """Makes the steps of one run."""
 
-    def __init__(self, journal: Journal, rules: Rules, context: Context, *, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        rules: Rules,
+        context: Context,
+        seen: Seen = NOBODY,
+        *,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self.seen = seen
         self._journal = journal
         self._rules = rules
         self._context = context
@@ -70,8 +82,10 @@ class Steps:
             return reply_of(known.result)
         self._check(steps=1)
         await self._journal.append(Draft("model.intent", step, {}))
-        reply = await asked(ask)
-        self._journal.defer("model.result", step, result_of(reply))
+        with self.seen.chat(step) as chat:
+            reply = await asked(ask)
+            chat.answered(reply)
+        self._journal.defer("model.result", step, result_of(reply) | chat.facts)
         check_reply(reply)
         return reply
 
@@ -162,7 +176,11 @@ class Steps:
                 answer=answer,
             )  # fmt: skip
             try:
-                return await carry_out(plan.call, dict(tools), context)
+                with self.seen.tool(plan.step, plan.call, plan.tool) as made:
+                    outcome = await carry_out(plan.call, dict(tools), context)
+                    made.gave(outcome)
+                plan.facts = made.facts
+                return outcome
             except Uncertain as error:
                 outcome = await self._cleared_up(plan, error, last=attempt == _ATTEMPTS)
             except Unsent as error:
@@ -198,7 +216,7 @@ class Steps:
             "id": plan.call.id, "name": plan.call.name, "hash": plan.hash, "failed": outcome.failed,
             "message": message,
         }  # fmt: skip
-        data |= {"how": how} if how else {}
+        data |= plan.facts | ({"how": how} if how else {})
         if self._under_way == 1:  # it is written with the intent of the model call that follows at once
             self._journal.defer("tool.result", plan.step, data)
         else:
