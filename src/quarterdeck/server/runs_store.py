@@ -35,6 +35,9 @@ MOST_EVENTS = 200
 EVENT_LIMIT = 4 * 1024 * 1024
 """Events in one write, and the bytes of one."""
 MESSAGE = "quarterdeck.dev/message"
+COMPACTION = "quarterdeck.dev/compaction"
+_SAID = ("created", "model.result", "tool.result")
+"""Events whose message is one of the conversation."""
 _SEEN, _MIRRORED = 100_000, 10_000
 
 
@@ -184,8 +187,14 @@ class RunStore:
 
         ``kept``: what is taken over from another run.
         """
+        row = await self._database.transact(lambda connection: self.begin(connection, new, kept))
+        self.begun(row)
+        return row, row["state"] == "running"
+
+    def begin(self, connection: Connection, new: NewRun, kept: Sequence[Draft] = ()) -> Row:
+        """:meth:`create` as part of another's transaction; :meth:`begun` is told when that is committed."""
         at = self._clock()
-        text = _text(new.message)
+        text = said.text(new.message)
         row: Row = {
             "id": uuid7(at), "agent": new.agent, "user_id": new.user, "session_id": new.session, "task_id": new.task,
             "source": new.source, "state": "pending", "reason": "", "holder": "", "fence": 0, "beat": 0, "seq": 0,
@@ -193,10 +202,13 @@ class RunStore:
         }  # fmt: skip
         data = {"message": new.message, "task": new.task, "session": new.session, "source": new.source}
         drafts = [Draft("created", 0, data | ({"origin": new.origin} if new.origin else {})), *kept]
-        await self._database.transact(lambda connection: self._create(connection, row, new, drafts))
-        self._numbers[row["id"]] = row["number"], new.agent
+        self._create(connection, row, new, drafts)
+        return row
+
+    def begun(self, row: Row) -> None:
+        """A run that was begun is in the database now: whoever may work on it is told."""
+        self._numbers[row["id"]] = row["number"], row["agent"]
         self._tell(row)
-        return row, row["state"] == "running"
 
     def _create(self, connection: Connection, row: Row, new: NewRun, drafts: list[Draft]) -> None:
         _session(connection, row)
@@ -311,18 +323,19 @@ class RunStore:
         if row["state"] in FINAL:
             raise Conflict(f"run {row['id']} is {row['state']} already")
 
-        def end(connection: Connection) -> Row:
-            row = _locked(connection, number)
-            if row["state"] in FINAL:
-                raise Conflict(f"run {row['id']} is {row['state']} already")
-            row["cancel"] = 1
-            row["state"] = "pending" if row["state"] == "waiting" else row["state"]
-            self._write(connection, row, f"cancel/{row['seq']}", [Draft("cancel", 0, {"by": by})])
-            return row
-
         number = row["number"]
-        row = await self._database.transact(end)
+        row = await self._database.transact(lambda connection: self.end(connection, number, by))
         self._tell(row)
+        return row
+
+    def end(self, connection: Connection, number: int, by: str) -> Row:
+        """:meth:`cancel` of the run of that number, as part of another's transaction."""
+        row = _locked(connection, number)
+        if row["state"] in FINAL:
+            raise Conflict(f"run {row['id']} is {row['state']} already")
+        row["cancel"] = 1
+        row["state"] = "pending" if row["state"] == "waiting" else row["state"]
+        self._write(connection, row, f"cancel/{row['seq']}", [Draft("cancel", 0, {"by": by})])
         return row
 
     def changed(self, key: str) -> asyncio.Event:
@@ -416,7 +429,7 @@ class RunStore:
             for i, (e, text) in enumerate(zip(written, texts, strict=True))
         ]  # fmt: skip
         connection.execute(_INSERT, values)
-        said = [e for e in written if "message" in e.data and e.kind in ("created", "model.result", "tool.result")]
+        said = [e for e in written if e.kind == "compaction" or ("message" in e.data and e.kind in _SAID)]
         if said:
             connection.execute(_SAY, [_mirrored(row, e) for e in said])
         row |= _after(row, written, at)
@@ -465,7 +478,7 @@ def _after(row: Row, written: Sequence[Event], at: float) -> Row:
         summary["steps"] = max(summary.get("steps", 0), event.step)
         if event.kind == "tool.result":
             summary["toolCalls"] = summary.get("toolCalls", 0) + 1
-        elif event.kind == "model.result":
+        elif event.kind in ("model.result", "compaction"):
             used: dict[str, int] = summary.setdefault("usage", {})
             for name, value in (event.data.get("usage") or {}).items():
                 used[name] = used.get(name, 0) + int(value)
@@ -482,23 +495,20 @@ def _after(row: Row, written: Sequence[Event], at: float) -> Row:
 
 
 def _mirrored(row: Row, event: Event) -> Row:
-    """A message as the conversation of the session keeps it (``/api/sessions``)."""
-    message = event.data["message"]
-    if event.kind == "created":
-        message = {"role": "user", "content": _text(message)}
+    """An event as the conversation of the session keeps it (``/api/sessions``)."""
+    if event.kind == "compaction":
+        data: dict[str, Any] = {"kind": COMPACTION} | {k: event.data.get(k) for k in ("through", "summary")}
+    else:
+        message = event.data["message"]
+        if event.kind == "created":
+            media = said.images(message)
+            message = {"role": "user", "content": said.text(message)} | ({"media": media} if media else {})
+        data = {"kind": MESSAGE, "message": message}
     return {
         "id": f"{row['id']}/{event.seq}", "session_id": row["session_id"], "agent": row["agent"],
         "user_id": row["user_id"], "created_at": now(),
-        "data": msgspec.json.encode({"kind": MESSAGE, "message": message}).decode(),
+        "data": msgspec.json.encode(data).decode(),
     }  # fmt: skip
-
-
-def _text(message: dict[str, Any]) -> str:
-    """What an A2A message says, data parts as JSON."""
-    parts: list[dict[str, Any]] = message.get("parts") or []
-    return "\n".join(
-        str(part["text"]) if "text" in part else msgspec.json.encode(part.get("data")).decode() for part in parts
-    )
 
 
 def _locked(connection: Connection, number: int) -> Row:
