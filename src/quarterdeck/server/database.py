@@ -46,6 +46,8 @@ from quarterdeck.errors import Conflict, NotFound, StorageError
 from .a2a_tables import a2a_tables
 from .approvals_tables import approvals_tables
 from .governance_tables import governance_tables
+from .kagent_tables import kagent_tables
+from .memory_tables import memory_tables
 from .runs_tables import runs_tables
 from .user_tokens_tables import user_tokens_tables
 from .writer_thread import WriterThread
@@ -360,7 +362,9 @@ def _migrate(connection: Connection) -> None:
             "run the newer release again"
         )
     approvals_tables.create_all(connection)
+    kagent_tables.create_all(connection)
     user_tokens_tables.create_all(connection)
+    memory_tables.create_all(connection)
     if found is None:
         _meta.create_all(connection)
         governance_tables.create_all(connection)

