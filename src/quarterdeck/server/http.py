@@ -90,7 +90,8 @@ class Router:
             status = error.status_code if isinstance(error, ApiError) else error.http_status
             answer = Answer(self._failure(error), status)
         if answer is not None:
-            exchange.respond(answer.status, json.dumps(answer.data).encode(), [_JSON])
+            body, headers = (b"", []) if answer.status == 204 else (json.dumps(answer.data).encode(), [_JSON])
+            exchange.respond(answer.status, body, headers)
 
     def _match(self, exchange: Exchange) -> tuple[Handler, Call]:
         path = exchange.path

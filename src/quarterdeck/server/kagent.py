@@ -2,13 +2,14 @@
 
 Paths, members and the ``{error, data, message}`` envelope are those of kagent 0.9/0.10 (reference/kagent.md §6), so BYO
 images built on kagent's SDKs work here. Unlike there, the caller must present its Pod's token: an agent sees its own
-rows only, whatever ``X-User-Id`` or ``agent_ref`` it sends.
+rows only, whatever ``agent_ref`` it sends, and a BYO agent those of users who have an open session with it
+(:mod:`.kagent_sessions`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -19,8 +20,8 @@ from quarterdeck.errors import BadRequest, NotFound, QuarterdeckError
 from .database import Database, Row, TaskRow
 from .http import Answer, Call, Route, Router, route
 from .identity import Identity
-
-DEFAULT_USER = "admin@kagent.dev"
+from .kagent_frameworks import Frameworks
+from .kagent_sessions import DEFAULT_USER, Conversations
 
 
 def envelope(data: Any, message: str = "") -> dict[str, Any]:
@@ -34,11 +35,18 @@ def failure(error: QuarterdeckError) -> dict[str, Any]:
 class KagentApi:
     """Sessions, events and tasks of agents."""
 
-    def __init__(self, database: Database, identity: Identity, more: Sequence[Route] = ()) -> None:
-        """``more``: routes of others on the same port."""
+    def __init__(
+        self,
+        database: Database,
+        identity: Identity,
+        more: Sequence[Route] = (),
+        conversations: Conversations | None = None,
+    ) -> None:
+        """``more``: routes of others on the same port. Without ``conversations`` all agents are of our own host."""
         self._more = more
         self._database = database
         self._identity = identity
+        self._conversations = conversations or Conversations(database)
 
     def router(self, more: Sequence[Route] = ()) -> Router:
         """``more``: further routes that :meth:`who` may serve."""
@@ -53,13 +61,14 @@ class KagentApi:
             route("GET", "/api/sessions", self.list_sessions),
             route("GET", "/api/sessions/agent/{namespace}/{name}", self.list_agent_sessions),
             route("GET", "/api/sessions/{id}", self.get_session),
-            route("PUT", "/api/sessions", self.create_session),
+            route("PUT", "/api/sessions", self.update_session),
             route("DELETE", "/api/sessions/{id}", self.delete_session),
             route("GET", "/api/sessions/{id}/tasks", self.session_tasks),
             route("POST", "/api/sessions/{id}/events", self.append_event),
             route("POST", "/api/tasks", self.save_task),
             route("GET", "/api/tasks/{id}", self.get_task),
             route("DELETE", "/api/tasks/{id}", self.delete_task),
+            *Frameworks(self._database, self.who).routes(),
             *self._more,
         ]
 
@@ -76,11 +85,21 @@ class KagentApi:
         return Answer(envelope({"user_id": user, "agent": agent}))
 
     async def create_session(self, call: Call) -> Answer:
-        agent, user = await self.who(call)
+        return await self._keep_session(call, 201)
+
+    async def update_session(self, call: Call) -> Answer:
+        return await self._keep_session(call, 200)
+
+    async def _keep_session(self, call: Call, status: int) -> Answer:
         body = call.body()
+        ident = call.text(body, "id")
+        agent, user = await self.who(call, ident or "", (body.get("user_id"),))
         name, source = call.text(body, "name"), call.text(body, "source")
-        row = await self._database.create_session(agent, user, call.text(body, "id"), name, source)
-        return Answer(envelope(_session(row), "session created"), 201)
+        if not self._conversations.hosted(agent):
+            ident = ident or str(uuid4())
+            await self._conversations.adopt(agent, user, ident)
+        row = await self._database.create_session(agent, user, ident, name, source)
+        return Answer(envelope(_session(row), "Successfully created session"), status)
 
     async def list_sessions(self, call: Call) -> Answer:
         agent, user = await self.who(call)
@@ -94,62 +113,95 @@ class KagentApi:
         return Answer(envelope([_session(row) for row in rows]))
 
     async def get_session(self, call: Call) -> Answer:
-        agent, user = await self.who(call)
+        """``?limit=`` the newest so many, ``?order=asc`` the oldest first, ``?after=`` an RFC 3339 time."""
+        agent, user = await self.who(call, call.parameters["id"])
         row = await self._database.session(agent, user, call.parameters["id"])
         limit = _integer(call.query.get("limit", "-1"), "limit")
+        after = _moment(call.query.get("after", ""))
         ascending = call.query.get("order", "desc") == "asc"
         found = await self._database.list_events(agent, user, str(row["id"]), limit=limit, ascending=ascending)
+        found = [e for e in found if after is None or datetime.fromisoformat(e["created_at"]) > after]
         return Answer(envelope({"session": _session(row), "events": [_event(e) for e in found]}))
 
     async def delete_session(self, call: Call) -> Answer:
-        agent, user = await self.who(call)
+        agent, user = await self.who(call, call.parameters["id"])
         await self._database.delete_session(agent, user, call.parameters["id"])
-        return Answer(envelope(None, "session deleted"))
+        await self._conversations.forget(agent, call.parameters["id"])
+        return Answer(envelope({}, "Session deleted successfully"))
 
     async def session_tasks(self, call: Call) -> Answer:
-        agent, user = await self.who(call)
+        agent, user = await self.who(call, call.parameters["id"])
         rows = await self._database.list_tasks(agent, user, call.parameters["id"])
         return Answer(envelope([json.loads(row["data"]) for row in rows]))
 
     async def append_event(self, call: Call) -> Answer:
-        agent, user = await self.who(call)
+        agent, user = await self.who(call, call.parameters["id"])
         body = call.body()
         data = body.get("data")
         if data is None:
             raise BadRequest("data: is missing; an event holds its content there")
+        if not self._conversations.hosted(agent):
+            await self._conversations.adopt(agent, user, call.parameters["id"])
         text = data if isinstance(data, str) else json.dumps(data)
         event_id = call.text(body, "id") or str(uuid4())
         row = await self._database.append_event(agent, user, call.parameters["id"], event_id, text)
         return Answer(envelope(_event(row), "event added"), 201)
 
     async def save_task(self, call: Call) -> Answer:
-        agent, user = await self.who(call)
         body = call.body()
-        call.text(body, "id", required=True)
+        ident = call.text(body, "id", required=True) or ""
         session_id = call.text(body, "contextId") or call.text(body, "context_id") or ""
+        agent, user = await self.who(call, session_id)
+        if not self._conversations.hosted(agent):
+            session_id = await self._conversations.check(agent, user, session_id, (ident,))
         await self._database.save_task(task_row(agent, user, session_id, body))
         return Answer(envelope(body, "task saved"), 201)
 
     async def get_task(self, call: Call) -> Answer:
         """With ``X-User-ID``, a task of that user only."""
-        agent, user = await self.who(call)
-        row = await self._database.task(agent, call.parameters["id"])
+        agent, user, row = await self._task(call)
         if call.header(b"x-user-id") and row["user_id"] != user:
             raise NotFound(f"task {row['id']!r} of agent {agent} does not exist", name=str(row["id"]))
         return Answer(envelope(json.loads(row["data"])))
 
     async def delete_task(self, call: Call) -> Answer:
-        agent, _ = await self.who(call)
-        await self._database.delete_task(agent, call.parameters["id"])
-        return Answer(envelope(None, "task deleted"))
-
-    async def who(self, call: Call) -> tuple[str, str]:
-        """The verified agent, and the user it says it works for."""
         agent = await self._identity.agent(call.header(b"authorization"))
-        user = call.header(b"x-user-id") or call.query.get("user_id") or DEFAULT_USER
+        if not self._conversations.hosted(agent):
+            await self._task(call)
+        await self._database.delete_task(agent, call.parameters["id"])
+        return Answer(None, 204)
+
+    async def _task(self, call: Call) -> tuple[str, str, Row]:
+        """Agent, user and row of the task that a request names."""
+        agent = await self._identity.agent(call.header(b"authorization"))
+        row = await self._database.task(agent, call.parameters["id"])
+        _, user = await self.who(call, str(row["session_id"] or ""))
+        return agent, user, row
+
+    async def who(self, call: Call, session: str = "", said: Iterable[object] = ()) -> tuple[str, str]:
+        """The verified agent, and the user it works for. ``session``: of which the request is, "" for none.
+
+        Our own host's word is taken; a BYO agent's only as far as :class:`Conversations` knows of that user, and
+        ``said`` are users that its request names elsewhere than in ``X-User-ID`` and ``?user_id=``. Raises Forbidden
+        and NotFound.
+        """
+        agent = await self._identity.agent(call.header(b"authorization"))
+        header, query = call.header(b"x-user-id"), call.query.get("user_id")
+        if not self._conversations.hosted(agent):
+            reads = call.exchange.method in ("GET", "DELETE")
+            return agent, await self._conversations.user(agent, (header, query, *said), session, reads=reads)
+        user = header or query or DEFAULT_USER
         if len(user) > 255:
             raise BadRequest("X-User-Id: is longer than 255 characters")
         return agent, user
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise BadRequest(f"after: {text!r} is not an RFC 3339 time") from None
+    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
 
 
 def _integer(text: str, name: str) -> int:

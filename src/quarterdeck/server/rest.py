@@ -20,6 +20,8 @@ from .governance import Governance
 from .governing import GovernanceApi
 from .identity import Identity
 from .kagent import KagentApi
+from .kagent_open import ConversationsApi
+from .kagent_sessions import Conversations
 from .management import ManagementApi
 from .mcp import Listed, McpApi
 from .reviews import Reviews
@@ -82,7 +84,9 @@ class RestApis:
             database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs
         )
         mcp = McpApi(self.runs, identity, lambda: _agents(config)).routes()
-        kagent = KagentApi(database, identity, [*runs, *self.approvals.agent_routes])
+        conversations = Conversations(database, config.hosted)
+        governing += ConversationsApi(conversations, identity, config).routes()
+        kagent = KagentApi(database, identity, [*runs, *self.approvals.agent_routes], conversations)
         self._routers = {
             "api": ManagementApi(
                 database, identity, config, [*governing, *runs, *self.approvals.routes, *a2a.management_routes(), *mcp]
