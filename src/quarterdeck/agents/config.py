@@ -63,6 +63,39 @@ class RunsConfig(_Part):
     """Tools that may be called twice though they do not say so themselves."""
 
 
+class Summarizer(_Part):
+    """``model``: the agent's own when unset."""
+
+    model: Model | None = None
+    prompt_template: str = ""
+
+
+class Compaction(_Part):
+    """kagent's fields; what they mean: :mod:`.context.compaction`."""
+
+    compaction_interval: int = Field(default=5, ge=1)
+    overlap_size: int = Field(default=2, ge=0)
+    token_threshold: int | None = Field(default=None, ge=1)
+    event_retention_size: int | None = Field(default=None, ge=0)
+    summarizer: Summarizer | None = None
+
+
+class ToolResults(_Part):
+    """``page_size``: characters of a tool's result that the model gets at once; ``max_size``: that are kept."""
+
+    page_size: int = Field(default=32_000, ge=500)
+    max_size: int = Field(default=1_000_000, ge=500)
+
+
+class ContextConfig(_Part):
+    """What of a conversation a model call holds. ``max_tokens``: never more than these; None: no limit."""
+
+    compaction: Compaction | None = None
+    max_tokens: int | None = Field(default=None, ge=500)
+    images: Literal["Auto", "Always", "Never"] = "Auto"
+    tool_results: ToolResults = ToolResults()
+
+
 class AgentConfig(_Part):
     model: Model
     description: str = ""
@@ -74,6 +107,9 @@ class AgentConfig(_Part):
     max_steps: int = Field(default=25, ge=1, le=200)
     """Model calls per user message; a model that never stops is ended here."""
     runs: RunsConfig = RunsConfig()
+    context_config: ContextConfig = ContextConfig()
+    output_schema: dict[str, Any] | None = None
+    """JSON Schema of the agent's answers."""
     turn_timeout: float = Field(default=600.0, gt=0)
     """Seconds for one user message, tools and models included."""
 

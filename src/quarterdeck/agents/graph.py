@@ -14,7 +14,11 @@ from typing import Annotated, Any, TypedDict, cast
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 
+from .context.media import shown
+from .context.output import INVALID, OutputSchema
+from .context.window import Window
 from .journal.checkpoints import JournalSaver
+from .journal.pause import RunFailed
 from .journal.steps import Steps
 from .model import ChatModel, Message, Reply, ToolCall
 from .tool import Tool
@@ -30,17 +34,25 @@ class State(TypedDict):
     steps: int
     calls: list[dict[str, Any]]
     step: int
+    again: bool
+    """Whether the last answer was not valid and the model gets another turn."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """What one user message is worked on with. ``on_text`` is told the model's text as it comes; None: not at all."""
+    """What one user message is worked on with. ``on_text`` is told the model's text as it comes; None: not at all.
+
+    ``see``: the model takes images. ``output``: what answers must be.
+    """
 
     model: ChatModel
     tools: Mapping[str, Tool]
     steps: Steps
+    window: Window
     max_steps: int
     on_text: Callable[[str], Awaitable[None]] | None = None
+    output: OutputSchema | None = None
+    see: bool = False
 
 
 def _turn(config: RunnableConfig) -> Turn:
@@ -49,25 +61,49 @@ def _turn(config: RunnableConfig) -> Turn:
 
 async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
     """Node: one model call."""
-    turn = _turn(config)
-    last = state["steps"] + 1 >= turn.max_steps
-    messages = state["messages"]
-    if last and turn.tools:
-        note = f"The limit of {turn.max_steps} steps is reached: answer now with what you know."
-        messages = [*messages, {"role": "system", "content": note}]
-
-    messages = marked(messages, turn.tools)
+    turn, step = _turn(config), state["step"]
+    again = state.get("again", False)
+    last = again or state["steps"] + 1 >= turn.max_steps
+    tools = [] if last else described(dict(turn.tools))
+    sent = [] if turn.steps.known(step) else await _sent(turn, state, tools)
 
     async def ask() -> Reply:
         turn.steps.seen.asked(state["messages"])
-        reply = await turn.model.reply(messages, [] if last else described(dict(turn.tools)), turn.on_text)
+        form = turn.output.response_format if turn.output is not None and last else None
+        reply = await turn.model.reply(sent, tools, turn.on_text, response_format=form)
+        turn.window.told(reply.usage)
         if last and reply.calls:
             return Reply(reply.text or f"I stopped after {turn.max_steps} steps without an answer.", [], reply.usage)
         return reply
 
-    reply = await turn.steps.model(state["step"], ask)
+    reply = await turn.steps.model(step, ask)
+    again = _to_repeat(turn, reply, again=again)
     calls = [asdict(call) for call in reply.calls]
-    return {"messages": [reply.message()], "steps": state["steps"] + 1, "calls": calls, "step": state["step"] + 1}
+    return {
+        "messages": [reply.message()], "steps": state["steps"] + 1, "calls": calls, "step": step + 1, "again": again,
+    }  # fmt: skip
+
+
+async def _sent(turn: Turn, state: State, tools: list[dict[str, Any]]) -> list[Message]:
+    """What the model gets: what fits of the conversation, with what the host has to say at its end."""
+    messages = await turn.window.fit(state["messages"], tools)
+    if state.get("again") and turn.output is not None:
+        _, problem = turn.output.read(str(state["messages"][-1].get("content") or ""))
+        messages.append({"role": "user", "content": turn.output.again(problem)})
+    elif state["steps"] + 1 >= turn.max_steps and turn.tools:
+        note = f"The limit of {turn.max_steps} steps is reached: answer now with what you know."
+        messages.append({"role": "system", "content": note})
+    return shown(marked(messages, turn.tools), see=turn.see)
+
+
+def _to_repeat(turn: Turn, reply: Reply, *, again: bool) -> bool:
+    """Whether an answer is not what it must be and may be given once more. Raises RunFailed at the second time."""
+    if turn.output is None or reply.calls:
+        return False
+    _, problem = turn.output.read(reply.text)
+    if problem and again:
+        raise RunFailed(INVALID, f"{INVALID}: the answer does not match spec.declarative.outputSchema: {problem}")
+    return bool(problem)
 
 
 async def call_tools(state: State, config: RunnableConfig) -> dict[str, Any]:
@@ -78,7 +114,9 @@ async def call_tools(state: State, config: RunnableConfig) -> dict[str, Any]:
 
 
 def _next(state: State) -> str:
-    return "tools" if state["calls"] else END
+    if state["calls"]:
+        return "tools"
+    return "model" if state.get("again") else END
 
 
 def build(saver: JournalSaver) -> Any:
@@ -87,17 +125,17 @@ def build(saver: JournalSaver) -> Any:
     graph.add_node("model", ask_model)
     graph.add_node("tools", call_tools)
     graph.add_edge(START, "model")
-    graph.add_conditional_edges("model", _next, ["tools", END])
+    graph.add_conditional_edges("model", _next, ["tools", "model", END])
     graph.add_edge("tools", "model")
     return graph.compile(checkpointer=saver)
 
 
 async def run(graph: Any, turn: Turn, messages: list[Message], run_id: str, *, resume: bool) -> str:
-    """Work on a conversation whose last message is the user's; returns the answer's text.
+    """Work on the run's ``messages``, which begin with the user's; returns the answer's text.
 
     ``resume``: go on where the run's journal says that the graph stood.
     """
-    state: State = {"messages": messages, "steps": 0, "calls": [], "step": 1}
-    config = {"configurable": {"turn": turn, "thread_id": run_id}, "recursion_limit": 2 * turn.max_steps + 2}
+    state: State = {"messages": messages, "steps": 0, "calls": [], "step": 1, "again": False}
+    config = {"configurable": {"turn": turn, "thread_id": run_id}, "recursion_limit": 2 * turn.max_steps + 4}
     final = await graph.ainvoke(None if resume else state, config, durability="sync")
     return str(final["messages"][-1].get("content") or "")

@@ -97,6 +97,10 @@ class ChatModel:
         base = (model.base_url or "https://api.openai.com/v1").rstrip("/")
         self._origin, self._target = split_url(f"{base}/chat/completions")
 
+    def other(self, model: Model) -> ChatModel:
+        """Another model, reached in the same way."""
+        return ChatModel(self._pool, model, self._headers, timeout=self._timeout)
+
     async def reply(
         self,
         messages: list[Message],

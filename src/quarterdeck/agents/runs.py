@@ -15,11 +15,13 @@ from collections.abc import AsyncGenerator, Sequence
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.snapshot.runs import Event
 
-from . import answers, graph
+from . import answers, graph, replays
 from .a2a import types
 from .a2a.types import Json
 from .active import Active, watch
 from .config import AgentConfig
+from .context import media
+from .context.views import Views
 from .credentials import ACTING_FOR, TRACE_PARENT, acting_for, trace_parent
 from .interrupted import Leases, replica_name
 from .journal.checkpoints import JournalSaver
@@ -30,7 +32,7 @@ from .journal.limits import tokens
 from .journal.pause import Fenced, Paused, RunFailed
 from .journal.steps import Rules, Steps
 from .journal.told import UNAVAILABLE, task_of
-from .model import ChatModel, Message
+from .model import ChatModel
 from .observe import Observer
 from .parts import Asked, Plugin, texts
 from .state import ControlPlaneState
@@ -63,6 +65,7 @@ class Runs:
         self._plugins = plugins
         toolbox.builtin.extend(tool for plugin in plugins for tool in plugin.tools())
         self._model = model
+        self._views = Views(config, model)
         self._toolbox = toolbox
         self._state = state
         self._client = journal
@@ -76,17 +79,24 @@ class Runs:
     async def start(self, message: Json, user: str) -> Active:
         """Begin to work on a user's message, or go on with the task it names, if that waits for one.
 
-        Raises TaskNotFound for a taskId that is not there, UnsupportedOperation for one that takes no message now.
+        The same message again gives the task that it began. Raises TaskNotFound for a taskId that is not there,
+        UnsupportedOperation for one that takes no message now.
         """
         if "taskId" in message:
             return await self._continue(message, user)
+        ident, before = replays.ids(message, user)
+        known = self.active(ident, user) or self.active(before, user)
+        if known is not None:
+            return known
+        message["taskId"] = ident
         task = types.new_task(message)
         active = Active(task, user)
         self._active[task["id"]] = active
         try:
-            await self._begin(active, message)
+            await self._begin(active, message, before)
         except BaseException:
-            self._active.pop(task["id"], None)
+            self._active.pop(ident, None)
+            active.end()
             raise
         return active
 
@@ -160,7 +170,7 @@ class Runs:
         await self._toolbox.close()
 
     # -- beginning
-    async def _begin(self, active: Active, message: Json) -> None:
+    async def _begin(self, active: Active, message: Json, before: str) -> None:
         task = active.task
         if self._client is None:
             journal = Journal(Memory(), task["id"], 1)
@@ -171,16 +181,30 @@ class Runs:
         origin = {name: value for name, value in said.items() if value}
         run = await self._client.create(
             {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
-             "replica": self._replica, "origin": origin}
+             "replica": self._replica, "origin": origin, "before": before}
         )  # fmt: skip
+        if not run["leased"]:
+            await self._join(active, task["id"], run["task"])
+            return
         active.run, active.seq = run["id"], 1
         created = Event(1, "created", 0, run["createdAt"], run["fence"], {"message": message, "origin": origin})
-        if run["leased"]:
-            leased = Event(2, "leased", 0, run["createdAt"], run["fence"], {"replica": self._replica})
-            self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]))
-            active.apply(leased)
-        else:
-            active.worker = asyncio.create_task(self._follow(active), name=f"follow-{task['id']}")
+        leased = Event(2, "leased", 0, run["createdAt"], run["fence"], {"replica": self._replica})
+        self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]))
+        active.apply(leased)
+
+    async def _join(self, active: Active, ident: str, task_id: str) -> None:
+        """Follow the run of a task that others work on, or that was worked on before: ``task_id``, not ``ident``."""
+        assert self._client is not None
+        run, events = await self._client.events(task_id)
+        active.task.clear()
+        active.task.update(task_of(events[:1]))
+        active.run, active.seq = run["id"], events[0].seq
+        for event in events[1:]:
+            active.apply(event)
+        if ident != task_id:
+            self._active.pop(ident, None)
+            self._active.setdefault(task_id, active)
+        active.worker = asyncio.create_task(self._follow(active), name=f"follow-{task_id}")
 
     async def _continue(self, message: Json, user: str) -> Active:
         """Answer what a task waits for."""
@@ -188,14 +212,21 @@ class Runs:
         ident, state = task["id"], task["status"]["state"]
         if message.get("contextId", task["contextId"]) != task["contextId"]:
             raise types.InvalidParams(f"message.contextId: task {ident} belongs to context {task['contextId']}")
+        message["contextId"] = task["contextId"]
+        events: list[Event] = []
+        if self._client is not None:
+            with contextlib.suppress(Gone):  # of a time before runs
+                _, events = await self._client.events(ident)
+        if replays.answered(message, events):
+            followed = await self._followed(ident, user)
+            assert followed is not None
+            return followed
         if state in types.TERMINAL:
             raise types.UnsupportedOperation(f"task {ident} is finished; send the message without a taskId")
         if ident in self._active or state not in types.INTERRUPTED:
             raise types.UnsupportedOperation(f"task {ident} is being worked on; wait for it or cancel it")
-        message["contextId"] = task["contextId"]
         if self._client is None:
             return await self._again(task, message, user)
-        _, events = await self._client.events(ident)
         waiting = next((event for event in reversed(events) if event.kind == "waiting"), None)
         if waiting is None:
             raise types.UnsupportedOperation(f"task {ident} waits for nothing that a message can answer")
@@ -348,15 +379,16 @@ class Runs:
         journal, task = active.journal, active.task
         assert journal is not None
         session = task["contextId"]
-        history = _repaired(await self._state.conversation(active.user, session, before=journal.run))
-        asked: Message = {"role": "user", "content": types.text_of(message)}
+        conversation = await self._state.conversation(active.user, session, before=journal.run)
+        asked = media.asked(message)
         tools = await self._tools(journal)
         missing = self._toolbox.missing()
         if missing:
             journal.defer("note", 0, {UNAVAILABLE: dict(self._toolbox.unavailable)})
-        parts = await self._parts(journal, Asked(active.user, session, journal.run, asked["content"], not history))
-        said = "\n\n".join(text for text in (self._config.instruction, *parts.values(), missing) if text)
-        before = [*([{"role": "system", "content": said}] if said else []), *history, asked]
+        parts = await self._parts(
+            journal, Asked(active.user, session, journal.run, asked["content"], not conversation.runs)
+        )
+        window = self._views.window(conversation, journal, (self._config.instruction, *parts.values(), missing))
 
         async def on_text(piece: str) -> None:
             active.seen.text()
@@ -364,9 +396,12 @@ class Runs:
             active.set_status(types.WORKING, partial | {"metadata": {"quarterdeck.dev/partial": True}})
 
         steps = Steps(journal, _rules(self._config), Context(active.user, session), active.seen)
-        turn = graph.Turn(self._model, tools, steps, self._config.max_steps, on_text if self._config.stream else None)
-        with self._saver.of(journal, before) as resume:
-            answer = await graph.run(self._graph, turn, before, journal.run, resume=resume)
+        turn = graph.Turn(
+            self._model, tools, steps, window, self._config.max_steps, on_text if self._config.stream else None,
+            self._views.output, self._views.see,
+        )  # fmt: skip
+        with self._saver.of(journal, [asked]) as resume:
+            answer = await graph.run(self._graph, turn, [asked], journal.run, resume=resume)
         await self._final(journal, "completed", "", answer)
 
     async def _parts(self, journal: Journal, asked: Asked) -> dict[str, str]:
@@ -459,19 +494,3 @@ def _outcome(task: Json) -> str:
 
 def _is_call(part: Json) -> bool:
     return (part.get("metadata") or {}).get("kagent_type") == "function_call"
-
-
-def _repaired(history: list[Message]) -> list[Message]:
-    """A conversation that models accept: a call whose result was lost (the Pod was killed) gets one that says so, and
-    answers in which nothing was said are left out."""
-    answered = {m.get("tool_call_id") for m in history if m["role"] == "tool"}
-    repaired: list[Message] = []
-    for message in history:
-        if message["role"] == "assistant" and not message.get("content") and not message.get("tool_calls"):
-            continue
-        repaired.append(message)
-        for call in message.get("tool_calls") or []:
-            if call["id"] not in answered:
-                text = "Error: the agent was interrupted; whether this call was carried out is not known"
-                repaired.append({"role": "tool", "tool_call_id": call["id"], "content": text})
-    return repaired

@@ -15,11 +15,10 @@ from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.mcpclient import HeaderSource, split_url
 from quarterdeck.wire.client import Pool
 
-from .model import Message
+from .context.conversation import Conversation, conversation_of
 
 _RETRIES = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Pauses between attempts: a control plane that is being started again is back within them."""
-_KIND = "quarterdeck.dev/message"
 
 
 class ControlPlaneState:
@@ -31,18 +30,11 @@ class ControlPlaneState:
         self._base = base.rstrip("/")
         self._headers = headers
 
-    async def conversation(self, user: str, session: str, *, before: str) -> list[Message]:
-        """The messages of a session until the run ``before`` began, oldest first; empty for a new one."""
+    async def conversation(self, user: str, session: str, *, before: str) -> Conversation:
+        """What was said in a session until the run ``before`` began; empty for a new one."""
         path = f"/api/sessions/{quote(session, safe='')}?limit=-1&order=asc"
         found = await self._call("GET", path, user, missing_ok=True)
-        messages: list[Message] = []
-        for event in (found or {}).get("events", []):
-            if str(event["id"]).startswith(f"{before}/"):
-                break
-            data = json.loads(event["data"])
-            if data.get("kind") == _KIND:
-                messages.append(data["message"])
-        return messages
+        return conversation_of((found or {}).get("events", []), before)
 
     async def save_task(self, user: str, task: dict[str, Any]) -> None:
         await self._call("POST", "/api/tasks", user, task)

@@ -21,6 +21,7 @@ import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from quarterdeck.a2atypes import said
 from quarterdeck.errors import BadRequest, Conflict, NotFound
 from quarterdeck.snapshot.permits import LIFETIME, Permit, Signer
 from quarterdeck.snapshot.runs import FINAL, OPEN, WRITTEN_BY_HOST, Event
@@ -28,6 +29,8 @@ from quarterdeck.snapshot.runs import FINAL, OPEN, WRITTEN_BY_HOST, Event
 from .database import Database, Row, now, sessions
 from .database import events as session_events
 from .runs_tables import run_events, run_keys, runs
+from .usage import rows_of, spend
+from .usage_tables import run_usage
 
 LEASE = 10.0
 """Seconds without a sign of life after which a run is given to another replica."""
@@ -43,7 +46,7 @@ _SEEN, _MIRRORED = 100_000, 10_000
 
 # made once: to make a statement costs more than to execute it
 _LOCK = select(runs).where(runs.c.number == bindparam("this")).with_for_update()
-_INSERT, _SAY = insert(run_events), insert(session_events)
+_INSERT, _SAY, _USED = insert(run_events), insert(session_events), insert(run_usage)
 _CHANGED = ("state", "reason", "holder", "beat", "seq", "cancel", "summary", "updated_at")
 _BRING = update(runs).where(runs.c.number == bindparam("this")).values({name: bindparam(name) for name in _CHANGED})
 _LAST = (
@@ -97,6 +100,8 @@ class NewRun:
     source: str = "chat"
     replica: str = ""
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
+    before: str = ""
+    """Another task of this user that the same message may have begun already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,8 @@ class RunStore:
         self._monotonic = monotonic
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         self._changes: dict[str, asyncio.Event] = {}
+        self.wrote: Callable[[Row, Sequence[Event]], None] | None = None
+        """Told of all that is written, with the run as it is then."""
         self._signer: Signer | None = None
         self._numbers: dict[str, tuple[int, str]] = {}
         """Number and agent of runs that were asked for, by id."""
@@ -185,11 +192,22 @@ class RunStore:
     async def create(self, new: NewRun, kept: Sequence[Draft] = ()) -> tuple[Row, bool]:
         """Begin a run; whether ``new.replica`` holds it. It does not while an earlier one of the session goes on.
 
-        ``kept``: what is taken over from another run.
+        A run of that task, or of the one ``before``, is given as it is. ``kept``: what is taken over from another run.
+        Raises Conflict for another user's task.
         """
-        row = await self._database.transact(lambda connection: self.begin(connection, new, kept))
+
+        def begin(connection: Connection) -> Row:
+            return (_known(connection, new) if new.before else None) or self.begin(connection, new, kept)
+
+        try:
+            row = await self._database.transact(begin)
+        except IntegrityError:  # it was begun at the same time, or before by a request whose answer was lost
+            known = await self._database.transact(lambda connection: _known(connection, new))
+            if known is None:
+                raise Conflict(f"task {new.task!r} is somebody else's") from None
+            row = known
         self.begun(row)
-        return row, row["state"] == "running"
+        return row, row["state"] == "running" and row["holder"] == new.replica
 
     def begin(self, connection: Connection, new: NewRun, kept: Sequence[Draft] = ()) -> Row:
         """:meth:`create` as part of another's transaction; :meth:`begun` is told when that is committed."""
@@ -429,10 +447,16 @@ class RunStore:
             for i, (e, text) in enumerate(zip(written, texts, strict=True))
         ]  # fmt: skip
         connection.execute(_INSERT, values)
-        said = [e for e in written if e.kind == "compaction" or ("message" in e.data and e.kind in _SAID)]
-        if said:
-            connection.execute(_SAY, [_mirrored(row, e) for e in said])
+        spoken = [e for e in written if e.kind == "compaction" or ("message" in e.data and e.kind in _SAID)]
+        if spoken:
+            connection.execute(_SAY, [_mirrored(row, e) for e in spoken])
         row |= _after(row, written, at)
+        if any(event.kind == "final" for event in written):
+            used = rows_of(row, msgspec.json.decode(row["summary"]), at)
+            if used:
+                connection.execute(_USED, used)
+        if self.wrote is not None:
+            self.wrote(row, written)
         connection.execute(_BRING, {key: row[key] for key in _CHANGED} | {"this": row["number"]})
         return written
 
@@ -482,6 +506,8 @@ def _after(row: Row, written: Sequence[Event], at: float) -> Row:
             used: dict[str, int] = summary.setdefault("usage", {})
             for name, value in (event.data.get("usage") or {}).items():
                 used[name] = used.get(name, 0) + int(value)
+            if written[0].kind != "created":  # else it is what another run has used
+                spend(summary, event.data)
         elif event.kind == "waiting":
             changed |= {"state": "waiting", "holder": "", "reason": str(event.data.get("reason", ""))[:64]}
         elif event.kind == "final":
@@ -509,6 +535,13 @@ def _mirrored(row: Row, event: Event) -> Row:
         "user_id": row["user_id"], "created_at": now(),
         "data": msgspec.json.encode(data).decode(),
     }  # fmt: skip
+
+
+def _known(connection: Connection, new: NewRun) -> Row | None:
+    """The run that a message has begun before."""
+    where = and_(runs.c.agent == new.agent, runs.c.user_id == new.user, runs.c.task_id.in_([new.task, new.before]))
+    found = connection.execute(select(runs).where(where)).mappings().first()
+    return dict(found) if found is not None else None
 
 
 def _locked(connection: Connection, number: int) -> Row:

@@ -13,10 +13,20 @@ OPEN: Final = frozenset({"pending", "running"})
 
 Kind = Literal[
     "created", "leased", "model.intent", "model.result", "tool.intent", "tool.started", "tool.result", "waiting",
-    "answer", "cancel", "checkpoint", "note", "final",
+    "answer", "cancel", "checkpoint", "compaction", "note", "final",
 ]  # fmt: skip
 WRITTEN_BY_HOST: Final = frozenset(
-    {"model.intent", "model.result", "tool.intent", "tool.result", "waiting", "checkpoint", "note", "final"}
+    {
+        "model.intent",
+        "model.result",
+        "tool.intent",
+        "tool.result",
+        "waiting",
+        "checkpoint",
+        "compaction",
+        "note",
+        "final",
+    }
 )
 """What an agent may append. ``tool.started`` is the gateway's; ``answer`` and ``cancel`` are people's."""
 
@@ -32,6 +42,8 @@ class Event(Struct, frozen=True):
     - tool.intent: ``{id, name, tool, server, arguments, hash, repeatable, guarded, attempt}``
     - tool.started: ``{gateway, attempt}``; tool.result: ``{id, name, text, failed, message, how?}``
     - waiting: ``{reason, question, parts}``; answer: ``{by, …}``; cancel: ``{by}``
+    - compaction: ``{through: {run, messages}, summary, messages, tokens, why, usage}``: of the conversation, all before
+      that run and so many of its messages are represented by the summary from now on
     - final: ``{state, reason, text, usage}``
     """
 

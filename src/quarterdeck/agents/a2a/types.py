@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 from uuid import uuid4
 
-from quarterdeck.a2atypes import VERSIONS, Json
+from quarterdeck.a2atypes import VERSIONS, Json, said
 from quarterdeck.a2atypes.errors import (
     A2AError,
     ContentTypeNotSupported,
@@ -145,17 +144,7 @@ def _taken(media: str, modes: Sequence[str]) -> bool:
 
 def text_of(message: Json) -> str:
     """The text a message says; data parts as JSON."""
-    return "\n".join(_text(part) for part in message["parts"])
-
-
-def _text(part: Json) -> str:
-    if "text" in part:
-        return str(part["text"])
-    if "data" in part:
-        return json.dumps(part["data"])
-    if "raw" in part:
-        return base64.b64decode(part["raw"]).decode("utf-8", "replace")
-    return str(part.get("url", ""))
+    return said.text(message)
 
 
 def trimmed(task: Json, history_length: int | None) -> Json:

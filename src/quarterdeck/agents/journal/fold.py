@@ -148,6 +148,7 @@ class Story:
         self.began = 0.0
         self.checkpoint: Json | None = None
         self.parts: dict[str, str] | None = None
+        self.compaction: Json | None = None
         for event in events:
             self.add(event)
 
@@ -163,6 +164,9 @@ class Story:
             self.final = event.data
         elif event.kind == "checkpoint":
             self.checkpoint = event.data
+        elif event.kind == "compaction":
+            self.compaction = event.data
+            add_usage(self.usage, event.data.get("usage"))
         elif event.kind == "note" and PARTS in event.data:
             self.parts = event.data[PARTS]
         elif event.kind == "model.result":

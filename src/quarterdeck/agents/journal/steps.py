@@ -75,6 +75,10 @@ class Steps:
             if known.phase == "done" and known.result.get("hash"):
                 self._loops.note(known.result["name"], known.result["hash"], str(known.result["message"]["content"]))
 
+    def known(self, step: int) -> bool:
+        """Whether the journal has the step's result: nothing is asked for it any more."""
+        return self._journal.story.step(step).phase == "done"
+
     async def model(self, step: int, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         """A model call; asking twice does no harm. Raises what ``ask`` raises, BudgetExceeded, Fenced."""
         known = decide(self._journal.story.step(step), repeatable=True)
