@@ -49,6 +49,8 @@ from .governance_tables import governance_tables
 from .kagent_tables import kagent_tables
 from .memory_tables import memory_tables
 from .runs_tables import runs_tables
+from .triggers_tables import triggers_tables
+from .usage_tables import usage_tables
 from .user_tokens_tables import user_tokens_tables
 from .writer_thread import WriterThread
 
@@ -364,7 +366,9 @@ def _migrate(connection: Connection) -> None:
     approvals_tables.create_all(connection)
     kagent_tables.create_all(connection)
     user_tokens_tables.create_all(connection)
+    usage_tables.create_all(connection)
     memory_tables.create_all(connection)
+    triggers_tables.create_all(connection)
     if found is None:
         _meta.create_all(connection)
         governance_tables.create_all(connection)

@@ -74,7 +74,7 @@ class Operator:
         watched = options.controllers.watch_namespaces
         reviews, approvals = self._reviews(plain, self._config), ApprovalOptions(plain, namespaces=watched)
         key = await _until_done("key of the gateways", lambda: gateway_key(plain, options.namespace))
-        rest = self._rest = await RestApis.open(options.database, reviews, self._config, approvals, key)
+        rest = self._rest = await RestApis.open(options.database, reviews, self._config, approvals, key, self.registry)
         if options.webhook is not None:
             await self._start_webhook(plain, options.webhook, owned_by, self._controllers.supervisor)
         await self._controllers.start(workers=False)

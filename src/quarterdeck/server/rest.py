@@ -9,6 +9,7 @@ import os
 from quarterdeck.controllers import GatewayConfig
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.kube.supervise import Supervisor
+from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.http import Exchange, Server
 
 from .a2a_api import A2aApi
@@ -24,13 +25,22 @@ from .kagent_open import ConversationsApi
 from .kagent_sessions import Conversations
 from .management import ManagementApi
 from .mcp import Listed, McpApi
+from .memory_api import MemoryApi
+from .memory_people import Expiry, MemoryPeople
+from .memory_store import MemoryStore
 from .reviews import Reviews
+from .runs_access import RunsAccess
 from .runs_again import Again
 from .runs_api import RunsApi
+from .runs_metrics import MetricsApi, RunMetrics
 from .runs_mirror import RunMirror
 from .runs_retention import DEFAULT, VARIABLE, Retention, seconds_of
 from .runs_store import RunStore
 from .signing import SigningKey
+from .usage import DEFAULT as USAGE_DEFAULT
+from .usage import VARIABLE as USAGE_VARIABLE
+from .usage import Usage
+from .usage_api import UsageApi
 from .user_tokens import Sealer, UserTokens
 from .user_tokens_api import UserTokensApi
 
@@ -50,8 +60,10 @@ class RestApis:
         key: SigningKey,
         approvals: ApprovalOptions | None = None,
         tokens_key: bytes = b"",
+        registry: Registry | None = None,
     ) -> None:
         """``tokens_key`` seals users' tokens: 32 bytes, or several such keys; without one they last as we do."""
+        registry = registry or Registry()
         self.database = database
         database.record = record
         self._servers: list[Server] = []
@@ -72,6 +84,10 @@ class RestApis:
         tokens = UserTokens(database, self._governance, Sealer(tokens_key or os.urandom(32)))
         governing += UserTokensApi(tokens, identity, config, self._governance).routes()
         self.runs = RunStore(database, config.hosted)
+        self.runs.wrote = RunMetrics(registry).wrote
+        self._usage = Usage(database)
+        governing += UsageApi(self._usage, self.runs, RunsAccess(self.runs, identity)).routes()
+        governing += MetricsApi(registry, identity).routes()
         again = Again(self.runs, database)
         runs = RunsApi(
             self.runs, again, identity, config.serves, agent=config.has_agent, shared=database.shared
@@ -87,11 +103,15 @@ class RestApis:
         conversations = Conversations(database, config.hosted)
         governing += ConversationsApi(conversations, identity, config).routes()
         kagent = KagentApi(database, identity, [*runs, *self.approvals.agent_routes], conversations)
+        self._memory = MemoryStore(database)
+        governing += MemoryPeople(self._memory, identity).routes()
         self._routers = {
             "api": ManagementApi(
                 database, identity, config, [*governing, *runs, *self.approvals.routes, *a2a.management_routes(), *mcp]
             ).router(),
-            "kagent": kagent.router(a2a.agent_routes(kagent.who)),
+            "kagent": kagent.router(
+                [*a2a.agent_routes(kagent.who), *MemoryApi(self._memory, kagent.who, config.hosted).routes()]
+            ),
         }
 
     @classmethod
@@ -102,10 +122,11 @@ class RestApis:
         config: GatewayConfig,
         approvals: ApprovalOptions | None = None,
         tokens_key: bytes = b"",
+        registry: Registry | None = None,
     ) -> RestApis:
         """``url`` as for Database; ``reviews`` says how tokens are checked. Raises StorageError."""
         database = await Database.open(url)
-        apis = cls(database, reviews, config, await SigningKey.open(database), approvals, tokens_key)
+        apis = cls(database, reviews, config, await SigningKey.open(database), approvals, tokens_key, registry)
         await apis.start()
         return apis
 
@@ -113,6 +134,7 @@ class RestApis:
         """Before anybody listens: no gateway may be told for a moment that nobody is revoked."""
         await self._governance.publish(self._config)
         await self._config.trust((await self.runs.open(),))
+        await self._memory.open()
         self.approvals.start()
         self._following = asyncio.create_task(
             Supervisor().keep("governance", lambda: self._governance.follow(self._config)), name="governance"
@@ -121,7 +143,12 @@ class RestApis:
             Supervisor().keep("push notifications", self._pusher.run), name="push notifications"
         )
 
-        keepers = {"run retention": self._retention.run}
+        usage = seconds_of(os.environ.get(USAGE_VARIABLE) or USAGE_DEFAULT, USAGE_VARIABLE)
+        keepers = {
+            "run retention": self._retention.run,
+            "memory": Expiry(self._memory).run,
+            "usage retention": lambda: self._usage.keep(usage),
+        }
         if self._mirror is not None:
             keepers["run objects"] = self._mirror.run
         self._caring = [asyncio.create_task(Supervisor().keep(name, run), name=name) for name, run in keepers.items()]

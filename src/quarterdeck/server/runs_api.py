@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 
 from quarterdeck.agents.journal.told import task_of
-from quarterdeck.errors import BadRequest, Forbidden, NotFound, QuarterdeckError, Unauthorized
+from quarterdeck.agents.observe import redact
+from quarterdeck.errors import BadRequest, Forbidden, NotFound, QuarterdeckError
 from quarterdeck.snapshot.conversation import new_id
 from quarterdeck.snapshot.runs import FINAL, Event
 from quarterdeck.wire import sse
@@ -26,6 +26,7 @@ from .database import Row
 from .http import Answer, Call, Route, Router, route
 from .identity import Identity
 from .kagent import task_row
+from .runs_access import RunsAccess, Who
 from .runs_again import Again
 from .runs_store import Draft, NewRun, RunStore, Stale
 
@@ -41,19 +42,6 @@ log = logging.getLogger(__name__)
 
 def failure(error: QuarterdeckError) -> dict[str, Any]:
     return {"error": {"reason": error.reason, "message": str(error)}}
-
-
-@dataclass(frozen=True, slots=True)
-class _Who:
-    """``agent`` is empty for people."""
-
-    name: str
-    agent: str = ""
-
-    @property
-    def own(self) -> str | None:
-        """Whose runs the caller may see; None: everybody's."""
-        return self.agent or None
 
 
 class RunsApi:
@@ -75,6 +63,9 @@ class RunsApi:
         self._database = store.database
         self._again = again
         self._identity = identity
+        self._access = RunsAccess(store, identity)
+        self._who = self._access.who
+        self._redactor = redact.configured()
         self._gateway = gateway
         self._poll = _POLL if shared else None
 
@@ -101,7 +92,10 @@ class RunsApi:
 
     # -- of agent hosts
     async def create(self, call: Call) -> Answer:
-        """Of an agent: ``{user, session, task, message, replica}``; of a person: ``{agent, text, session?}``."""
+        """Of an agent: ``{user, session, task, message, replica, before}``; of a person: ``{agent, text, session?}``.
+
+        An agent's run of that task, or of the task ``before``, is given as it is where there is one.
+        """
         body = call.body()
         who = await self._who(call, "create", str(body.get("agent", "")).partition("/")[0])
         if who.agent:
@@ -109,7 +103,7 @@ class RunsApi:
             message = _object(body, "message") | {"taskId": task, "contextId": session}
             new = NewRun(
                 who.agent, user, session, task, message, replica=call.text(body, "replica") or "",
-                origin=_object(body, "origin") if "origin" in body else {},
+                origin=_object(body, "origin") if "origin" in body else {}, before=call.text(body, "before") or "",
             )  # fmt: skip
         else:
             new = _background(call, body, who.name)
@@ -198,13 +192,13 @@ class RunsApi:
 
     async def events(self, call: Call) -> Answer | None:
         """``?after=``: later ones only; ``?watch``: as server-sent events, until the run has ended or waits."""
-        _, row = await self._of(call, "get")
+        who, row = await self._of(call, "get")
         last = call.header(b"last-event-id")
         after = _number(last or call.query.get("after", "0"), "after")
         if "watch" not in call.query:
-            found = await self._store.events(row, after)
+            found = self._told(who, await self._store.events(row, after))
             return Answer({"run": shown(row), "events": msgspec.to_builtins(found)})
-        await self._watch(call, row, after)
+        await self._watch(call, who, row, after)
         return None
 
     async def answer(self, call: Call) -> Answer:
@@ -239,39 +233,20 @@ class RunsApi:
             return
         await self._database.save_task(task_row(row["agent"], row["user_id"], row["session_id"], task))
 
-    async def _of_step(self, call: Call) -> tuple[_Who, Row, int]:
+    async def _of_step(self, call: Call) -> tuple[Who, Row, int]:
         who, row = await self._of(call, "create")
         return who, row, _whole(call.body().get("step", 1), "step")
 
-    async def _of(self, call: Call, verb: str) -> tuple[_Who, Row]:
-        """Who asks, and the run: an agent's own, or of an agent in a namespace where a person may do that.
+    async def _of(self, call: Call, verb: str) -> tuple[Who, Row]:
+        return await self._access.of(call, call.parameters["id"], verb)
 
-        Raises NotFound for what an agent does not own, Forbidden for people who may not.
-        """
-        ident = call.parameters["id"]
-        try:
-            row = await self._store.run(ident)
-        except NotFound:
-            await self._who(call, verb, "")  # who may see nothing learns nothing of what there is
-            raise
-        who = await self._who(call, verb, row["agent"].partition("/")[0])
-        return who, await self._store.run(ident, who.own)
+    def _told(self, who: Who, events: Sequence[Event]) -> list[Event]:
+        """Events as they may be shown: an agent's own as they are, to people without what is secret."""
+        if who.agent:
+            return list(events)
+        return [msgspec.structs.replace(event, data=self._redactor.data(event.data)) for event in events]
 
-    async def _who(self, call: Call, verb: str, namespace: str) -> _Who:
-        """A Pod of an agent, or a person who may do this to ``runs`` in a namespace; everywhere when none is given.
-
-        Raises Unauthorized, Forbidden.
-        """
-        authorization = call.header(b"authorization")
-        try:
-            caller = await self._identity.workload(authorization)
-        except Unauthorized:
-            return _Who((await self._identity.person(authorization, verb, "runs", namespace)).name)
-        if caller.agent is None:
-            raise Forbidden(f"{caller.name} is no agent's Pod; only Pods that an Agent owns may use this API")
-        return _Who(f"agent:{caller.agent}", caller.agent)
-
-    async def _watch(self, call: Call, row: Row, after: int) -> None:
+    async def _watch(self, call: Call, who: Who, row: Row, after: int) -> None:
         exchange = call.exchange
         exchange.start(200, [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")])
         loop = asyncio.get_running_loop()
@@ -281,7 +256,7 @@ class RunsApi:
                 news = self._store.changed(row["id"])
                 row = await self._store.run(row["id"])
                 found = await self._store.events(row, after)
-                for event in found:
+                for event in self._told(who, found):
                     await exchange.send(_sse(event))
                     after = event.seq
                 if row["state"] in FINAL or row["state"] == "waiting":

@@ -22,11 +22,11 @@ EVERY = 3600.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def seconds_of(text: str) -> float:
+def seconds_of(text: str, variable: str = VARIABLE) -> float:
     """Raises ConfigError naming the variable."""
     found = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip())
     if found is None:
-        raise ConfigError(f"{VARIABLE}={text}: must be a number with s, m, h or d behind it, or 0 to keep all runs")
+        raise ConfigError(f"{variable}={text}: must be a number with s, m, h or d behind it, or 0 to keep all")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
