@@ -19,7 +19,13 @@ _LENGTH = 36
 
 def new_id(agent: str, tag: int = 0) -> str:
     """A fresh id of a conversation or task that begins at ``agent`` (``namespace/name``), on the track of that tag."""
-    value = uuid4().int
+    return known_id(agent, tag, uuid4().bytes)
+
+
+def known_id(agent: str, tag: int, digest: bytes) -> str:
+    """The id that 16 given bytes make: the same bytes, the same id."""
+    value = int.from_bytes(digest, "big")
+    value = value & ~(0x3 << 62) | 0x2 << 62  # the variant of RFC 9562
     value &= ~(0xFFFF << 80) & ~(0xFFFF << 64)
     return str(UUID(int=value | (tag & 0xFFFF) << 80 | 0x8 << 76 | _mark(agent) << 64))
 
