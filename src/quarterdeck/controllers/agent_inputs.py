@@ -43,8 +43,7 @@ def references(obj: Object, context: Context) -> set[str]:
     except ConfigError:
         return set()
     found: set[str] = {f"Namespace//{namespace}"}
-    names = models_of(spec) if spec.declarative is not None else []
-    for name in names:
+    for name in models_of(spec):
         found.add(f"ModelConfig/{namespace}/{name or options.default_model}")
         if name in ("", options.default_model):
             found.add(f"ModelConfig/{options.default_namespace}/{options.default_model}")
@@ -90,7 +89,8 @@ def resolve(context: Context, obj: Object) -> AgentInputs:
     if spec.type == "BYO":
         if spec.byo is None or spec.byo.deployment is None or not spec.byo.deployment.image:
             raise ConfigError(f"Agent {obj['metadata']['name']}: spec.byo.deployment.image is required for type BYO")
-        return AgentInputs(obj, spec, mounted=mounted)
+        if declarative is None:
+            return AgentInputs(obj, spec, _default_model(context, namespace), mounted=mounted)
     if declarative is None:
         raise ConfigError(f"Agent {obj['metadata']['name']}: spec.declarative is required for type Declarative")
     targets = [_target(context, namespace, tool) for tool in declarative.tools or ()]
@@ -128,6 +128,14 @@ def _model(context: Context, namespace: str, wanted: str) -> ResolvedModel:
     if found is None:
         raise RefNotFound(f"ModelConfig {'/'.join(key)} not found; create it or name another in modelConfig")
     return ResolvedModel(*key, model_spec({"kind": "ModelConfig"} | found).model)
+
+
+def _default_model(context: Context, namespace: str) -> ResolvedModel | None:
+    """The model a BYO agent may call that names none; it need not call any."""
+    try:
+        return _model(context, namespace, "")
+    except ConfigError:
+        return None
 
 
 def _exists(context: Context, key: Target) -> bool:

@@ -15,6 +15,8 @@ GATEWAY_KEY, GATEWAY_KEY_FILE = "quarterdeck-gateway-key", "gateway.key"
 """Secret, and key in it, with the key that all replicas of the gateway share, in a cluster."""
 ACCESS_TOKEN, ACCESS_TOKEN_KEY = "quarterdeck-access-token", "token"
 """The same for the token of people at the gateway."""
+KAGENT_SERVICE = "kagent-controller"
+"""Where images of kagent's SDKs look for the control plane."""
 _LABELS = {"app.kubernetes.io/part-of": "quarterdeck", "app.kubernetes.io/managed-by": "quarterdeck"}
 _SELECTOR = {"app.kubernetes.io/name": "quarterdeck-gateway", "app.kubernetes.io/instance": GATEWAY}
 
@@ -103,6 +105,28 @@ def gateway(listeners: GatewayListeners) -> list[Object]:
                     {"name": "workloads", "port": 8702, "targetPort": ports["workloads"], "protocol": "TCP"},
                 ],
             },
+        },
+    ]
+
+
+def kagent_service(port: int) -> list[Object]:
+    """Service and endpoint of the control plane's kagent listener on this machine, for Pods behind the egress proxy."""
+    meta = {"name": KAGENT_SERVICE, "namespace": SYSTEM_NAMESPACE, "labels": dict(_LABELS)}
+    named = {"kubernetes.io/service-name": KAGENT_SERVICE, "endpointslice.kubernetes.io/managed-by": "quarterdeck"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {"ports": [{"name": "kagent", "port": 8083, "targetPort": port, "protocol": "TCP"}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": meta | {"labels": _LABELS | named},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+            "ports": [{"name": "kagent", "port": port, "protocol": "TCP"}],
         },
     ]
 

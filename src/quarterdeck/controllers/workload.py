@@ -17,7 +17,9 @@ _IMAGE_REASONS = {
     "ImageNotRunnable", "ImageVersionMismatch", "ErrImagePull", "ImagePullBackOff", "InvalidImageName",
     "ErrImageNeverPull",
 }  # fmt: skip
-_STUCK_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PortConflict"}
+_STUCK_REASONS = {
+    "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PortConflict", "SandboxUnavailable",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

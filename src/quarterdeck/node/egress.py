@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 from quarterdeck.errors import Denied
 from quarterdeck.node.firewall import Firewall
 from quarterdeck.node.sandbox.relay import join
+from quarterdeck.node.services import takes_token
+from quarterdeck.node.workload_token import ReadToken, with_token
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ class _Door:
     server: asyncio.AbstractServer
     pod: str
     mode: str
+    token: ReadToken | None
 
 
 class EgressProxy:
@@ -82,13 +85,17 @@ class EgressProxy:
         self._doors: dict[str, _Door] = {}
         self._free = limit or max(_CONNECTIONS, getrlimit(RLIMIT_NOFILE)[0] // _SHARE)
 
-    async def open(self, path: Path, pod: str, mode: str) -> None:
-        """Serve one Pod on ``path``; ``mode`` is the annotation's value: "" (public hosts) or "none"."""
+    async def open(self, path: Path, pod: str, mode: str, token: ReadToken | None = None) -> None:
+        """Serve one Pod on ``path``; ``mode`` is the annotation's value: "" (public hosts) or "none".
+
+        ``token``: put on what goes to gateway and control plane.
+        """
         if str(path) in self._doors:
             return
         path.unlink(missing_ok=True)
 
         free = _CONNECTIONS
+        door: _Door
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal free
@@ -100,7 +107,7 @@ class EgressProxy:
             free -= 1
             self._free -= 1
             try:
-                await self._serve(pod, mode, reader, writer)
+                await self._serve(door, reader, writer)
             finally:
                 free += 1
                 self._free += 1
@@ -114,7 +121,7 @@ class EgressProxy:
             os.close(folder)
         server = await asyncio.start_unix_server(accept, sock=sock, limit=_HEAD_LIMIT)
         path.chmod(0o666)
-        self._doors[str(path)] = _Door(server, pod, mode)
+        self._doors[str(path)] = door = _Door(server, pod, mode, token)
 
     async def close(self, path: Path) -> None:
         door = self._doors.pop(str(path), None)
@@ -122,14 +129,15 @@ class EgressProxy:
             door.server.close()
         path.unlink(missing_ok=True)
 
-    async def _serve(self, pod: str, mode: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, door: _Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pod = door.pod
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
             if head.startswith(b"INGRESS "):
                 await self._admit(pod, head, writer)
                 return
             method, host, port, rest = parse_head(head)
-            targets = self.permitted(pod, host, await self.targets(host, port, mode))
+            targets = self.permitted(pod, host, await self.targets(host, port, door.mode))
             upstream = await _dial(targets)
         except Denied as error:
             log.warning("connection denied pod=%s rule=%s: %s", pod, error.rule, error)
@@ -145,7 +153,8 @@ class EgressProxy:
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            upstream[1].write(rest)
+            token = door.token() if door.token is not None and takes_token(host) else ""
+            upstream[1].write(with_token(rest, token) if token else rest)
         try:
             await join(reader, writer, *upstream)
         except OSError as error:

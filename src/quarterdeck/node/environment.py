@@ -26,6 +26,12 @@ class ConfigurationError(QuarterdeckError):
     reason = "CreateContainerConfigError"
 
 
+class SandboxUnavailable(ConfigurationError):
+    """The container needs more of the sandbox than this machine has."""
+
+    reason = "SandboxUnavailable"
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
     """What field and resource references read from the node. ``cpu`` in cores, ``memory`` in bytes."""

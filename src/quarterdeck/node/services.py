@@ -11,8 +11,11 @@ from quarterdeck.kube.resource import ENDPOINT_SLICE, SERVICE, Object
 Allowed = Mapping[tuple[str, str], frozenset[str] | None]
 """(namespace, Service) → the names of its ports that Pods may dial; None: all of them."""
 
+_OURS = frozenset({"quarterdeck-gateway", "kagent-controller"})
+"""Services that Pods show their workload token."""
 DEFAULT_ALLOWED: Allowed = {
     ("quarterdeck-system", "quarterdeck-gateway"): frozenset({"workloads"}),
+    ("quarterdeck-system", "kagent-controller"): frozenset({"kagent"}),
     ("default", "kubernetes"): None,
 }
 """The gateway's listener for people trusts its loopback peers, so Pods get the one for workloads only."""
@@ -29,6 +32,12 @@ def split_host(host: str) -> tuple[str, str, bool] | None:
     if len(parts) != 2 or not all(parts):
         return None
     return parts[0], parts[1], service != bare or bare != host
+
+
+def takes_token(host: str) -> bool:
+    """Whether a host, which the proxy let through, is the gateway or the control plane of this installation."""
+    found = split_host(host)
+    return found is not None and (found[1], found[0]) in DEFAULT_ALLOWED and found[0] in _OURS
 
 
 class ServiceNames:

@@ -17,7 +17,7 @@ from quarterdeck.kube.quantity import parse_quantity
 from quarterdeck.kube.resource import Object
 from quarterdeck.node import hosts
 from quarterdeck.node.cgroups import Limits
-from quarterdeck.node.environment import ConfigurationError, Fetch, NodeFacts, environment, expand
+from quarterdeck.node.environment import ConfigurationError, Fetch, NodeFacts, SandboxUnavailable, environment, expand
 from quarterdeck.node.foreign import Foreign, foreign
 from quarterdeck.node.images.engine import run_name
 from quarterdeck.node.images.spec import ImageSpec
@@ -28,6 +28,7 @@ from quarterdeck.node.sandbox.isolation import HOME, PROXY_PORT, Mount, Request
 from quarterdeck.node.security import Security, explained, security_of
 from quarterdeck.node.uids import uid_key
 from quarterdeck.node.volumes import sub_path
+from quarterdeck.node.workload_token import wants_token
 
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _SHIMS = "/run/quarterdeck/bin"
@@ -91,6 +92,7 @@ class Starter:
         image, argv = await runtime.images.resolve(
             container.get("image") or "", command + args, container.get("imagePullPolicy") or ""
         )
+        self._check_sandbox(pod, image)
         security = security_of(pod, container, image)
         if not command and (image.entrypoint or image.cmd):
             argv = [*image.entrypoint, *(args or image.cmd)]
@@ -185,6 +187,22 @@ class Starter:
     def _uid(self, pod: Object) -> int | None:
         uids = self._runtime.uids
         return uids.assign(uid_key(pod)) if uids is not None else None
+
+    def _check_sandbox(self, pod: Object, image: ImageSpec) -> None:
+        """Others' images that are promised files at fixed paths and a relay need mount and network namespaces."""
+        sandbox = self._runtime.sandbox
+        if (
+            not wants_token(pod)
+            or image.own
+            or image.engine is not None
+            or (sandbox.level == "bwrap" and sandbox.network)
+        ):
+            return
+        raise SandboxUnavailable(
+            f"this agent's image reads /config and /var/run/secrets/tokens and is reached through a relay, which needs "
+            f"bubblewrap with user and network namespaces; this machine has the level {sandbox.level!r}: install "
+            "bubblewrap and allow user namespaces (`qd doctor` says what is missing), or run the agent in a cluster"
+        )
 
     def _check_host_network(self, pod: Object) -> None:
         allowed = self._runtime.config.host_network

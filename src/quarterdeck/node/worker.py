@@ -39,6 +39,7 @@ from quarterdeck.node.starter import PortConflict, Starter
 from quarterdeck.node.status import Placement, pod_status
 from quarterdeck.node.uids import uid_key
 from quarterdeck.node.volumes import VolumeError
+from quarterdeck.node.workload_token import token_reader
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +219,8 @@ class PodWorker:
         if self.runtime.sandbox.network and not self.pod["spec"].get("hostNetwork"):
             mode = (self.pod["metadata"].get("annotations") or {}).get(EGRESS, "")
             self.note_policies()
-            await self.runtime.egress.open(self.files.egress, self._name(), mode)
+            token = token_reader(self.pod, self.files.volumes)
+            await self.runtime.egress.open(self.files.egress, self._name(), mode, token)
 
     async def _refresh_volumes(self) -> None:
         """Keep ConfigMaps, Secrets and tokens current; also right after adoption, when tokens may be old."""
@@ -244,7 +246,7 @@ class PodWorker:
             container.backoff = 0.0
         except ConfigurationError as error:
             self._event("Warning", "Failed", f"Error: {error}")
-            container.refuse("CreateContainerConfigError", str(error), now())
+            container.refuse(error.reason, str(error), now())
         except ImageNotRunnable as error:
             self._event("Warning", "Failed", f'Failed to pull image "{spec.get("image", "")}": {error}')
             container.refuse(error.waiting, str(error), now())

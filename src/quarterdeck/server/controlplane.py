@@ -20,9 +20,11 @@ from quarterdeck.controllers import ControllerOptions, build
 from quarterdeck.controllers.bootstrap import (
     GATEWAY,
     GATEWAY_SERVICE,
+    KAGENT_SERVICE,
     SYSTEM_NAMESPACE,
     GatewayListeners,
     gateway,
+    kagent_service,
     namespaces,
 )
 from quarterdeck.errors import NotFound, StorageError
@@ -31,6 +33,7 @@ from quarterdeck.kube.controller import ControllerSet
 from quarterdeck.kube.resource import (
     CRD,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     NAMESPACE,
     PERSISTENT_VOLUME_CLAIM,
     SERVICE,
@@ -60,7 +63,7 @@ TCP_RULES = 4
 """Landlock ABI that knows TCP ports."""
 LOCAL_PERSON = frozenset({ADMIN_NAME, "user@local", "anonymous@local"})
 """Names of whoever is at this machine: with the kubeconfig, with the local token, without one."""
-_KINDS = {r.kind: r for r in (NAMESPACE, SERVICE_ACCOUNT, DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM)}
+_KINDS = {r.kind: r for r in (NAMESPACE, SERVICE_ACCOUNT, DEPLOYMENT, SERVICE, PERSISTENT_VOLUME_CLAIM, ENDPOINT_SLICE)}
 
 
 class ControlPlane:
@@ -160,9 +163,12 @@ class ControlPlane:
         workloads = workload_controllers(
             self._client("system:kube-controller-manager"), ca_pem=self._api.ca_pem.decode()
         )
+        inside = _inside(sandbox)
         options = ControllerOptions(
             gateway_url=f"http://127.0.0.1:{ports['workloads']}",
             kagent_url=f"http://127.0.0.1:{ports['kagent']}",
+            pod_gateway_url=inside[0],
+            pod_kagent_url=inside[1],
             local_token_hashes=(_local_token(self.options.home / "run" / "local-token"),),
             anonymous_local=_pods_contained(sandbox),
             gateways=GatewayPods(shared="127.0.0.1"),
@@ -221,8 +227,18 @@ class ControlPlane:
             admin=f"127.0.0.1:{ports['admin']}",
         )
         _link_audit(self.options.home)
-        for document in gateway(listeners):
+        for document in (*gateway(listeners), *kagent_service(ports["kagent"])):
             await admin.apply(_KINDS[document["kind"]], document)
+
+
+def _inside(sandbox: Sandbox) -> tuple[str, str]:
+    """Gateway and control plane for Pods with a network of their own: Services, which the egress proxy leads to us."""
+    if not (sandbox.level == "bwrap" and sandbox.network):
+        return "", ""
+    return (
+        f"http://{GATEWAY_SERVICE}.{SYSTEM_NAMESPACE}:8702",
+        f"http://{KAGENT_SERVICE}.{SYSTEM_NAMESPACE}:8083",
+    )
 
 
 def _converters() -> InProcess:

@@ -172,6 +172,8 @@ class Identities(Struct, frozen=True, omit_defaults=True):
     issuer: str = ""
     audiences: tuple[str, ...] = ("quarterdeck",)
     jwks: dict[str, Any] = {}
+    byo: bool = False
+    """Somebody else's image: the gateway opens its conversations, and translates for one of A2A 0.3."""
     """JWK Set of the ServiceAccount token issuer."""
     pods: dict[str, str] = {}
     """Pod UID → ``namespace/agent`` that owns the Pod; the principal is the agent, not the ServiceAccount."""

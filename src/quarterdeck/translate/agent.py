@@ -24,6 +24,8 @@ GRPC_PORT = 8081
 CONTAINER = "kagent"
 TOKENS = "/var/run/secrets/tokens"
 CONFIG_HASH = "kagent.dev/config-hash"
+WORKLOAD_TOKEN = "quarterdeck.dev/workload-token"  # noqa: S105 - an annotation
+"""The node puts the Pod's own token on what it sends to gateway and control plane (node.workload_token)."""
 _DRAIN = 600
 """Seconds our host gets to finish the conversations at hand: as long as a turn may take."""
 _BYO_GRACE = 60
@@ -126,7 +128,10 @@ def _service(inputs: AgentInputs) -> Object:
 
 
 def _deployment(inputs: AgentInputs, options: Options, shared: SharedDeployment, config_hash: str) -> Object:
-    template_annotations = (shared.annotations or {}) | {CONFIG_HASH: config_hash} | sources_annotation(inputs.mounted)
+    own = {WORKLOAD_TOKEN: "true"} if inputs.spec.type == "BYO" else {}
+    template_annotations = (
+        own | (shared.annotations or {}) | {CONFIG_HASH: config_hash} | sources_annotation(inputs.mounted)
+    )
     annotations = _annotations(inputs) | (shared.deployment_annotations or {})
     return {
         "apiVersion": "apps/v1",
@@ -179,7 +184,7 @@ def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) 
     container: dict[str, Any] = {
         "name": CONTAINER,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "env": [*_env(inputs, options), *(shared.env or ())],
+        "env": [*_env(inputs, options), *_byo_env(inputs, options, shared), *(shared.env or ())],
         "volumeMounts": [
             {"name": "config", "mountPath": "/config"},
             {"name": "tokens", "mountPath": TOKENS},
@@ -231,7 +236,25 @@ def _image(shared: SharedDeployment, options: Options) -> str:
     return options.image
 
 
+def _byo_env(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> list[dict[str, Any]]:
+    """The model of the agent as OpenAI's clients find it, unless the user set one up."""
+    model, own = inputs.model, [str(each.get("name", "")) for each in shared.env or ()]
+    if inputs.spec.type != "BYO" or model is None:
+        return []
+    found = [{"name": "QUARTERDECK_MODEL", "value": model.model}]
+    if shared.env_from or any(name.startswith("OPENAI_") for name in own):
+        return found
+    url = options.inside().llm_url(model.namespace, model.name)
+    return [
+        *found,
+        {"name": "OPENAI_BASE_URL", "value": url},
+        {"name": "OPENAI_API_BASE", "value": url},
+        {"name": "OPENAI_API_KEY", "value": "the-pods-token-is-used"},
+    ]
+
+
 def _env(inputs: AgentInputs, options: Options) -> list[dict[str, Any]]:
+    options = options.inside() if inputs.spec.type == "BYO" else options
     return [
         {"name": "KAGENT_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         {"name": "KAGENT_NAME", "value": inputs.name},

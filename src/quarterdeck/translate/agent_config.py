@@ -13,6 +13,8 @@ from quarterdeck.resources.run import RunSettings
 from .objects import duration, present
 from .options import Options
 
+ACTING_FOR = "x-quarterdeck-acting-for"
+"""Sent by the gateway with a user's message; kagent's ADK passes on what ``allowed_headers`` names."""
 Name = tuple[str, str]
 """namespace, name"""
 
@@ -66,12 +68,15 @@ class AgentInputs:
 def agent_config(inputs: AgentInputs, options: Options) -> dict[str, Any]:
     """The content of config.json. No secret is in it: the gateway attaches credentials."""
     spec, declarative = inputs.spec, inputs.spec.declarative
+    byo = spec.type == "BYO"
+    options = options.inside() if byo else options
     config: dict[str, Any] = {"description": spec.description or "", "instruction": inputs.instruction}
-    if declarative is None:
-        return config
     if inputs.model is not None:
         config = {"model": _model(inputs.model, options)} | config
-    config["http_tools"] = [_http_tool(target, options) for target in inputs.targets if target.kind != "Agent"]
+    if declarative is None:
+        return config
+    tools = [_http_tool(target, options) for target in inputs.targets if target.kind != "Agent"]
+    config["http_tools"] = [byo_tool(tool) for tool in tools] if byo else tools
     config["sse_tools"] = []
     config["remote_agents"] = [_remote_agent(target, options) for target in inputs.targets if target.kind == "Agent"]
     config["stream"] = declarative.stream
@@ -98,6 +103,12 @@ def _http_tool(target: ToolTarget, options: Options) -> dict[str, Any]:
         if server.require_approval:
             out["require_approval"] = []  # the gateway asks: an image that asks, too, would ask twice
     return out
+
+
+def byo_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """As kagent's SDK is to use it: the gateway alone asks for approvals, and hears for whom a call is made."""
+    passed = [*(tool.get("allowed_headers") or ()), ACTING_FOR]
+    return tool | {"require_approval": [], "allowed_headers": list(dict.fromkeys(passed))}
 
 
 def agent_tool_name(namespace: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quarterdeck.resources.images import own_image
 
@@ -48,6 +48,14 @@ class Options:
     """Variables every agent gets (OTEL_*)."""
     network_policies: NetworkPolicies | None = None
     """None: workloads get none, and lose those they had."""
+    pod_gateway_url: str = ""
+    """For Pods with a network of their own, which others' images have; empty: ``gateway_url``."""
+    pod_kagent_url: str = ""
+
+    def inside(self) -> Options:
+        """With the addresses that others' images use."""
+        gateway, kagent = self.pod_gateway_url or self.gateway_url, self.pod_kagent_url or self.kagent_url
+        return replace(self, gateway_url=gateway, kagent_url=kagent)
 
     def mcp_url(self, namespace: str, name: str, kind: str = "MCPServer") -> str:
         """The gateway's endpoint of one server; kinds other than MCPServer are named, so that names cannot collide."""

@@ -310,7 +310,8 @@ def _agent(obj: Object, services: Services) -> Agent:
     description = str((obj.get("spec") or {}).get("description") or "")
     stable = services.own_endpoints(obj, AGENT_PORT)
     trial = services.own_endpoints(obj, AGENT_PORT, canary.SUFFIX)
-    return Agent(namespace, name, stable, description, canary.split(obj, stable, trial), hold(obj))
+    byo = (obj.get("spec") or {}).get("type") == "BYO"
+    return Agent(namespace, name, stable, description, canary.split(obj, stable, trial), hold(obj), byo)
 
 
 def hold(obj: Object) -> float:
@@ -348,7 +349,7 @@ def _policy(obj: Object, world: World, values: Values, options: Options) -> Agen
         tuple(grants),
         tuple(sorted({"/".join(key) for key in models})),
         tuple(sorted(set(agents))),
-        spec.declarative is not None,
+        spec.type != "BYO",
     )
 
 
