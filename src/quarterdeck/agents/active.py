@@ -13,7 +13,7 @@ from .a2a import types
 from .a2a.types import Json
 from .journal.journal import Journal
 from .journal.told import tell
-from .observe import NOBODY, Seen
+from .observe.run import NOBODY, Seen
 
 _QUEUE = 10_000
 

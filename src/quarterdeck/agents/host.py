@@ -25,7 +25,7 @@ from .config import AgentConfig, load
 from .credentials import WorkloadToken
 from .journal.client import JournalClient
 from .model import ChatModel
-from .observe import About, Hosted
+from .observe.run import About, Hosted
 from .runs import Runs
 from .toolbox import Toolbox
 

@@ -16,11 +16,15 @@ from quarterdeck.errors import QuarterdeckError
 from quarterdeck.snapshot.runs import Event
 
 from . import answers, graph, replays
+from . import parts as parts_of
 from .a2a import types
 from .a2a.types import Json
 from .active import Active, watch
 from .config import AgentConfig
 from .context import media
+from .context.conversation import Conversation
+from .context.paging import NAME as READ_RESULT
+from .context.paging import Pages, ReadResult
 from .context.views import Views
 from .credentials import ACTING_FOR, TRACE_PARENT, acting_for, trace_parent
 from .interrupted import Leases, replica_name
@@ -33,7 +37,7 @@ from .journal.pause import Fenced, Paused, RunFailed
 from .journal.steps import Rules, Steps
 from .journal.told import UNAVAILABLE, task_of
 from .model import ChatModel
-from .observe import Observer
+from .observe.run import Observer
 from .parts import Asked, Plugin, texts
 from .state import ControlPlaneState
 from .tool import Context, Tool
@@ -385,24 +389,37 @@ class Runs:
         missing = self._toolbox.missing()
         if missing:
             journal.defer("note", 0, {UNAVAILABLE: dict(self._toolbox.unavailable)})
-        parts = await self._parts(
-            journal, Asked(active.user, session, journal.run, asked["content"], not conversation.runs)
-        )
-        window = self._views.window(conversation, journal, (self._config.instruction, *parts.values(), missing))
+        begun = Asked(active.user, session, journal.run, asked["content"], not conversation.runs)
+        parts = await self._parts(journal, begun)
+        system, lead = parts_of.split(self._plugins, parts)
+        window = self._views.window(conversation, journal, (self._config.instruction, *system, missing), lead)
 
         async def on_text(piece: str) -> None:
             active.seen.text()
             partial = types.agent_message(task["id"], session, [types.text_part(piece)])
             active.set_status(types.WORKING, partial | {"metadata": {"quarterdeck.dev/partial": True}})
 
-        steps = Steps(journal, _rules(self._config), Context(active.user, session), active.seen)
+        tools[READ_RESULT] = self._read_result(journal, conversation)
+        steps = Steps(journal, _rules(self._config, self._views.pages), Context(active.user, session), active.seen)
         turn = graph.Turn(
             self._model, tools, steps, window, self._config.max_steps, on_text if self._config.stream else None,
             self._views.output, self._views.see,
         )  # fmt: skip
         with self._saver.of(journal, [asked]) as resume:
             answer = await graph.run(self._graph, turn, [asked], journal.run, resume=resume)
-        await self._final(journal, "completed", "", answer)
+        await self._final(journal, "completed", "", *self._views.answer(answer))
+        parts_of.ended(self._plugins, begun)
+
+    def _read_result(self, journal: Journal, conversation: Conversation) -> ReadResult:
+        client = self._client
+
+        async def events(run: str) -> list[Event]:
+            assert client is not None
+            return (await client.events(run))[1]
+
+        earlier = [said.run for said in conversation.runs]
+        of_others = events if client is not None else None
+        return ReadResult(journal.story, journal.run, earlier, of_others, self._views.pages)
 
     async def _parts(self, journal: Journal, asked: Asked) -> dict[str, str]:
         """What the plug-ins say; a run that goes on has it in its journal."""
@@ -422,9 +439,9 @@ class Runs:
             tools = await self._toolbox.load()
         return tools
 
-    async def _final(self, journal: Journal, state: str, reason: str, text: str) -> None:
+    async def _final(self, journal: Journal, state: str, reason: str, text: str, more: Json | None = None) -> None:
         """Write the end, if it can be written; a run that another replica has is its own."""
-        data = {"state": state, "reason": reason, "text": text, "usage": journal.usage}
+        data = {"state": state, "reason": reason, "text": text, "usage": journal.usage} | (more or {})
         try:
             await journal.append(Draft("final", 0, data))
         except (Fenced, Unwritten) as error:
@@ -480,9 +497,9 @@ class Runs:
         active.end()
 
 
-def _rules(config: AgentConfig) -> Rules:
+def _rules(config: AgentConfig, pages: Pages) -> Rules:
     runs = config.runs
-    return Rules(runs.budget, runs.on_unknown_outcome, frozenset(runs.repeat_tools))
+    return Rules(runs.budget, runs.on_unknown_outcome, frozenset(runs.repeat_tools), pages)
 
 
 def _outcome(task: Json) -> str:

@@ -9,7 +9,11 @@ import typer
 if TYPE_CHECKING:
     from quarterdeck.snapshot.runs import Event
 
-group = typer.Typer(help="Runs of agents: look at their steps, answer, cancel, retry, fork.", no_args_is_help=True)
+    from .run_tree import Transcript
+
+group = typer.Typer(
+    help="Runs of agents: their steps, what they used; answer, cancel, retry, fork.", no_args_is_help=True
+)
 Ident = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or of its A2A task.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="json or yaml.")]
 Step = Annotated[int, typer.Option("--step", help="The first step that is made anew; see 'qd run show'.")]
@@ -52,21 +56,91 @@ def show(
     ] = None,
     output: Output = "",
 ) -> None:
-    """Draw the tree of a run's steps with timings, tokens, tool arguments and results.
+    """Draw the tree of a run's steps with timings, tokens, cost, tool arguments and results, and the runs that other
+    agents made for it.
 
-    Members whose names say that they are secret are never shown.
+    Members whose names say that they are secret are never shown, nor what $QUARTERDECK_REDACT of the control plane
+    names.
     """
-    from quarterdeck.gateway.audit.arguments import Redaction
+    from quarterdeck.agents.observe.redact import Redactor
 
     from .output import emit
-    from .run_tree import tree
+    from .run_tree import as_data, tree
 
-    found = _ask("GET", f"/{_part(run)}/events")
-    redaction = Redaction(redact or ())
+    transcript, redactor = _transcript(run, frozenset()), Redactor(redact or ())
+    emit(_formatted(as_data(transcript, redactor), output) if output else tree(transcript, redactor, full=full))
+
+
+def _transcript(ident: str, above: frozenset[str]) -> Transcript:
+    """A run with what hangs below it. ``above``: runs that lead here."""
+    from quarterdeck.errors import Forbidden, NotFound
+
+    from .run_tree import Transcript, asked_of
+
+    found = _ask("GET", f"/{_part(ident)}/events")
+    events = _events(found)
+    made = Transcript(found["run"], events)
+    known = above | {found["run"]["id"], found["run"]["task"]}
+    for step, task in asked_of(events).items() if len(above) < 2 * _DEPTH else ():
+        if task not in known:
+            try:
+                made.below[step] = _transcript(task, known)
+            except (NotFound, Forbidden) as error:
+                made.below[step] = f"its run cannot be shown: {error}"
+    return made
+
+
+@group.command()
+def usage(
+    by: Annotated[
+        str, typer.Option("--by", help="agent, namespace, user, model, source, run, day; or step, with --run.")
+    ] = "agent,model",
+    since: Annotated[str, typer.Option("--since", help="24h, 7d, or a time such as 2026-11-01T00:00:00Z.")] = "",
+    until: Annotated[str, typer.Option("--until", help="The same; the end of the range.")] = "",
+    agent: Annotated[str, typer.Option("--agent", "-a", help="Of this agent, NAMESPACE/NAME.")] = "",
+    user: Annotated[str, typer.Option("--user", help="For this user.")] = "",
+    model: Annotated[str, typer.Option("--model", help="With this model.")] = "",
+    run: Annotated[str, typer.Option("--run", help="Of this run.")] = "",
+    output: Output = "",
+) -> None:
+    """Show tokens and cost of runs, summed up."""
+    from urllib.parse import urlencode
+
+    from .output import emit, note, table
+
+    query = {
+        "by": by, "from": _when(since, "--since"), "to": _when(until, "--until"), "agent": agent, "user": user,
+        "model": model, "run": run,
+    }  # fmt: skip
+    found = _ask("GET", "?" + urlencode({k: v for k, v in query.items() if v}), base="/v1/usage")
     if output:
-        emit(_formatted(_clean(found, redaction), output))
+        emit(_formatted(found, output))
+    elif not found["rows"]:
+        note("nothing was used")
     else:
-        emit(tree(found["run"], _events(found), redaction, full=full))
+        emit(table([_used(row, found["by"]) for row in found["rows"]], header=[*map(str.upper, found["by"]), *_USED]))
+
+
+_DEPTH = 10
+_USED = ["RUNS", "CALLS", "INPUT", "CACHED", "OUTPUT", "COST"]
+
+
+def _used(row: dict[str, Any], by: list[str]) -> list[str]:
+    if by == ["step"]:  # of one run
+        row = row | {"step": f"{row['step']} {row['model']}"}
+    counts = [str(row.get(name, 1)) for name in ("runs", "calls", "inputTokens", "cachedTokens", "outputTokens")]
+    return [*(str(row[name]) for name in by), *counts, f"{row['cost']:.4g}" if row["cost"] else "-"]
+
+
+def _when(text: str, option: str) -> str:
+    """A time of the past by how long ago it was; a time as it is."""
+    from time import time
+
+    from .durations import seconds
+
+    if not text or (text[:4].isdigit() and "-" in text):
+        return text
+    return f"{time() - seconds(text, option):.3f}"
 
 
 @group.command()
@@ -154,10 +228,10 @@ def _again(run: str, how: str, step: int) -> None:
     emit(f"run {made['id']} begun; see: qd run show {made['id']}\n")
 
 
-def _ask(method: str, path: str, body: Any = None) -> dict[str, Any]:
+def _ask(method: str, path: str, body: Any = None, *, base: str = "/v1/runs") -> dict[str, Any]:
     from .rest import control_plane
 
-    return control_plane(method, f"/v1/runs{path}", body)
+    return control_plane(method, f"{base}{path}", body)
 
 
 def _events(found: dict[str, Any]) -> list[Event]:
@@ -166,28 +240,6 @@ def _events(found: dict[str, Any]) -> list[Event]:
     from quarterdeck.snapshot.runs import Event
 
     return msgspec.convert(found["events"], list[Event])
-
-
-def _clean(value: Any, redaction: Any) -> Any:
-    """Raw data, without what may not be shown; arguments and results alike."""
-    import msgspec
-
-    if isinstance(value, dict):
-        return {k: _clean(v, redaction) if k != "arguments" else _hidden(v, redaction) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_clean(item, redaction) for item in value]
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return msgspec.json.encode(_hidden(msgspec.json.decode(value), redaction)).decode()
-        except (msgspec.DecodeError, RecursionError):
-            return value
-    return value
-
-
-def _hidden(value: Any, redaction: Any) -> Any:
-    import msgspec
-
-    return msgspec.json.decode(redaction.recorded(msgspec.json.encode(value)))
 
 
 def _line(event: Event) -> str:

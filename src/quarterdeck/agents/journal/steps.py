@@ -10,8 +10,10 @@ from typing import Any
 
 from quarterdeck.mcptypes.canonical import arguments_hash
 
+from ..context import paging
+from ..context.paging import Pages, essence
 from ..model import Message, Reply, ToolCall
-from ..observe import NOBODY, Seen
+from ..observe.run import NOBODY, Seen
 from ..tool import Context, Outcome, Tool
 from ..toolbox import Uncertain, Unsent, carry_out
 from .asking import asked
@@ -37,6 +39,7 @@ class Rules:
     budget: Budget = field(default_factory=lambda: Budget.model_validate({}))
     on_unknown: OnUnknown = "Ask"
     repeat: frozenset[str] = frozenset()
+    pages: Pages = field(default_factory=Pages)
 
 
 @dataclass(slots=True)
@@ -73,7 +76,8 @@ class Steps:
         self._under_way = 0
         for known in journal.story.steps.values():
             if known.phase == "done" and known.result.get("hash"):
-                self._loops.note(known.result["name"], known.result["hash"], str(known.result["message"]["content"]))
+                said = essence(str(known.result["message"]["content"]))
+                self._loops.note(known.result["name"], known.result["hash"], said)
 
     def known(self, step: int) -> bool:
         """Whether the journal has the step's result: nothing is asked for it any more."""
@@ -117,7 +121,7 @@ class Steps:
         self._check_calls(first, calls)
         for plan, message in zip(planned, messages, strict=True):
             if not isinstance(plan.decision, Use):
-                self._loops.saw(plan.call.name, plan.hash, str(message.get("content")))
+                self._loops.saw(plan.call.name, plan.hash, essence(str(message.get("content"))))
         return messages
 
     def _check_calls(self, first: int, calls: Sequence[ToolCall]) -> None:
@@ -215,12 +219,17 @@ class Steps:
         return failed if last else None
 
     async def _done(self, plan: _Planned, outcome: Outcome, how: str = "") -> Message:
-        message: Message = {"role": "tool", "tool_call_id": plan.call.id, "content": outcome.text}
+        ident, room = paging.ident_of(self._journal.run, plan.step), paging.room(self._journal.story)
+        content, full = paging.first(outcome.text, ident, self._rules.pages, room)
+        message: Message = {"role": "tool", "tool_call_id": plan.call.id, "content": content}
+        if outcome.media:
+            message["media"] = list(outcome.media)
         data: dict[str, Any] = {
             "id": plan.call.id, "name": plan.call.name, "hash": plan.hash, "failed": outcome.failed,
             "message": message,
         }  # fmt: skip
-        data |= plan.facts | ({"how": how} if how else {})
+        data |= plan.facts | ({"how": how} if how else {}) | ({"task": outcome.task} if outcome.task else {})
+        data |= {"full": full, "length": len(outcome.text)} if full else {}
         if self._under_way == 1:  # it is written with the intent of the model call that follows at once
             self._journal.defer("tool.result", plan.step, data)
         else:

@@ -16,7 +16,7 @@ from quarterdeck.gateway.audit.arguments import Redaction
 from quarterdeck.malformed import MALFORMED
 
 VARIABLE = "QUARTERDECK_REDACT"
-_SAID = ("arguments", "args", "result", "response")
+_SAID = ("arguments", "args", "result", "response", "data")
 """Members that hold what somebody said: JSON of its own, or a text of JSON."""
 
 
