@@ -186,7 +186,7 @@ class Upstreams:
         """Addresses of workloads that no name but their Service's may lead to (``Snapshot.closed``)."""
         self.sign_ins: SignIns | None = None
         """Users' sign-ins at servers that want them; None where there can be none."""
-        self._pools: WeakValueDictionary[tuple[bool, str, str, str, str], Pool] = WeakValueDictionary()
+        self._pools: WeakValueDictionary[tuple[bool, str, str, str, str, bool, float], Pool] = WeakValueDictionary()
         """By TLS settings; what no snapshot uses any more goes."""
         self._connecting: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
@@ -199,15 +199,22 @@ class Upstreams:
         authority: str = "",
         certificate: str = "",
         key: str = "",
+        system: bool = False,
+        connect_timeout: float = 0.0,
         where: str = "",
     ) -> Pool:
-        """The pool for these TLS settings; ``certificate`` and ``key`` are our own. Raises ConfigError for bad PEM."""
-        settings = (insecure, ca_pem, authority, certificate, key)
+        """The pool for these TLS settings; ``certificate`` and ``key`` are our own, ``system``: the system's authorities
+        count beside ``ca_pem``. ``connect_timeout`` in seconds, 0: as usual. Raises ConfigError for bad PEM."""
+        settings = (insecure, ca_pem, authority, certificate, key, system, connect_timeout)
         pool = self._pools.get(settings)
         if pool is None:
-            context = client_context(insecure=insecure, ca_pem=ca_pem, certificate=certificate, key=key, where=where)
+            context = client_context(
+                insecure=insecure, ca_pem=ca_pem, certificate=certificate, key=key, system=system, where=where
+            )
             name = authority.rpartition(":")[0] if authority.rpartition(":")[2].isdigit() else authority
-            pool = self._pools[settings] = Pool(tls=context, server_hostname=name or None, refuse=self.refuse)
+            pool = self._pools[settings] = Pool(
+                tls=context, server_hostname=name or None, refuse=self.refuse, connect_timeout=connect_timeout or 5.0
+            )
         return pool
 
     def refuse(self, host: str, address: str, port: int) -> str:

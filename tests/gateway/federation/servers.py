@@ -36,6 +36,8 @@ class Upstream:
         self.version = version
         self.capabilities: Json = dict(ALL)
         self.tools: list[Json] = [{"name": "echo", "inputSchema": {"type": "object"}}]
+        self.fresh = 0
+        """Milliseconds for which it says that its list of tools may be used again (SEP-2549)."""
         self.told: list[Json] = []
         self.heads: list[dict[bytes, bytes]] = []
         self.sessions: set[str] = set()
@@ -124,7 +126,8 @@ class Upstream:
             said = {"_meta": {"io.modelcontextprotocol/serverInfo": {"name": self.name}}}
             self._result(exchange, message, {**self._greeting(), **said, "supportedVersions": ["2026-07-28"]})
         elif method == "tools/list":
-            self._result(exchange, message, {"tools": self.tools})
+            said = {"ttlMs": self.fresh, "cacheScope": "private"} if self.fresh else {}
+            self._result(exchange, message, {"tools": self.tools, **said})
         elif method == "prompts/list":
             self._result(exchange, message, {"prompts": [{"name": "hello"}]})
         elif method == "resources/list":

@@ -123,6 +123,8 @@ class Frontend:
         own_answer = policies.redirect is not None or policies.direct_response is not None
         if own_answer or destination.response_headers is not None or not head.target.startswith(b"/"):
             return
+        if group.sse and b"/sse" in head.target:  # the messages of an older client's stream, which is asked for them
+            return
         known = destination.chain.known(call)
         if known is not None:
             way = head.memo = Way(table, group, call.principal, known.holds)

@@ -1,34 +1,36 @@
 """OpenAI-compatible endpoints: ``/llm/{namespace}/{modelconfig}/v1/…`` and ``/v1/…``.
 
-The request's bytes are sent on as they came unless the model's name or a default must be filled in; the answer is
-streamed. The key is the gateway's.
+Where the provider speaks OpenAI's API, the request's bytes are sent on as they came unless the model's name or a
+default must be filled in, and the answer is streamed. Any other is spoken to in its own format. The key is the
+gateway's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 
 import msgspec
-from msgspec import Raw
 
-from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
-from quarterdeck.wire.http import Exchange, Header
+from quarterdeck.snapshot import ModelAccess
+from quarterdeck.wire.client import Origin
+from quarterdeck.wire.http import Exchange
 
 from ..call import Call
 from ..observe import Observer
 from ..policy.authorizer import Request
 from ..policy.principal import Principal
 from ..table import Table
-from ..upstream import Relay, Upstreams
-from .route import ModelRoute
-from .usage import TAIL, find_model, find_usage
+from ..upstream import Upstreams
+from .access import Tokens
+from .formats.chat import Unfit
+from .relay import JSON, LlmRelay, TranslatingRelay, answer_error
+from .request import CHAT, EMBEDDINGS, FORWARDED_KEY, Prepared, encode, prepare
+from .route import ModelRoute, parse
 
-_JSON: list[Header] = [(b"content-type", b"application/json")]
-_OPERATIONS = frozenset({"chat/completions", "completions", "embeddings"})
-_PASSED_BACK = frozenset({b"content-type", b"retry-after", b"x-request-id", b"cache-control", b"openai-processing-ms"})
-_FORWARDED_KEY = b"x-quarterdeck-forward-authorization"
-_fields = msgspec.json.Decoder(dict[str, Raw])
+_OPERATIONS = frozenset({CHAT, EMBEDDINGS, "completions"})
 
 
 class _Asked(msgspec.Struct, gc=False):
@@ -40,18 +42,14 @@ class _Asked(msgspec.Struct, gc=False):
 _asked = msgspec.json.Decoder(_Asked)
 
 
-def answer_error(call: Call, status: int, message: str, kind: str) -> None:
-    """An error in OpenAI's shape."""
-    error = {"message": message, "type": kind, "param": None, "code": str(status)}
-    call.exchange.respond(status, msgspec.json.encode({"error": error}), _JSON)
-
-
 class LlmEndpoint:
     """Serves calls to models."""
 
     def __init__(self, upstreams: Upstreams, observer: Observer) -> None:
         self._upstreams = upstreams
         self._observer = observer
+        self._tokens = Tokens(upstreams)
+        self._waiting: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         call = Call(exchange, "llm", "")
@@ -84,10 +82,57 @@ class LlmEndpoint:
         if route.problem:
             self._refuse(call, 503, f"ModelConfig {route.label}: {route.problem}", "service_unavailable")
             return
-        body = _complete(route, asked, call.exchange.body)
-        relay = LlmRelay(self._upstreams, call, self._observer, route)
-        data = _request(call, route, body)
-        self._upstreams.send(route.pool, route.origin, relay, data)
+        if route.model.passthrough and not call.headers.get(FORWARDED_KEY):
+            text = f"model {route.label} is called with your own key: send X-Quarterdeck-Forward-Authorization: Bearer"
+            self._refuse(call, 401, f"{text} KEY", "authentication_error")
+            return
+        try:
+            prepared = prepare(route, call.method, asked, call.exchange.body)
+        except Unfit as error:
+            self._refuse(call, 400, str(error), "invalid_request_error")
+            return
+        access = route.model.access
+        if access is None or access.kind == "aws":
+            self._send(call, route, prepared)
+        else:
+            task = asyncio.get_running_loop().create_task(self._send_with_token(call, route, prepared, access))
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
+
+    def _send(
+        self,
+        call: Call,
+        route: ModelRoute,
+        prepared: Prepared,
+        token: str = "",
+        at: tuple[Origin, str, str] | None = None,
+    ) -> None:
+        form = route.format
+        if form is None:
+            relay = LlmRelay(self._upstreams, call, self._observer, route)
+        else:
+            relay = TranslatingRelay(self._upstreams, call, self._observer, route, form, prepared)
+        relay.tokens = self._tokens
+        data = encode(route, call, prepared, token=token, at=at)
+        self._upstreams.send(route.pool, at[0] if at is not None else route.origin, relay, data)
+
+    async def _send_with_token(self, call: Call, route: ModelRoute, prepared: Prepared, access: ModelAccess) -> None:
+        model, at = route.model, None
+        try:
+            token = await self._tokens.token(access, route.pool)
+            if model.format == "orchestration":
+                group = next((h.value for h in model.headers if h.name == "AI-Resource-Group"), "default")
+                found = await self._tokens.deployment(access, route.pool, model.base_url, group)
+                at = parse(found, f"model {route.label}")
+        except (UpstreamError, TimedOut, ConfigError) as error:
+            message = f"model {route.label}: no token could be obtained for it: {error}"
+            status = 504 if isinstance(error, TimedOut) else 502
+            self._refuse(call, status, message, "upstream_error")
+            return
+        if call.exchange.disconnected:
+            self._observer.finish(call, "error", 499, "the client closed the connection")
+        else:
+            self._send(call, route, prepared, token, at)
 
     def _allowed(self, call: Call, table: Table, route: ModelRoute) -> bool:
         decision = call.decision = table.authorizer.decide(Request(call.principal, route.target, call.method))
@@ -106,7 +151,7 @@ class LlmEndpoint:
             {"id": r.model.model if alias else r.label, "object": "model", "created": 0, "owned_by": r.model.provider}
             for r in routes
         ]
-        call.exchange.respond(200, msgspec.json.encode({"object": "list", "data": data}), _JSON)
+        call.exchange.respond(200, msgspec.json.encode({"object": "list", "data": data}), JSON)
         self._observer.finish(call, "ok", 200)
 
     def _refuse(self, call: Call, status: int, message: str, kind: str) -> None:
@@ -122,91 +167,3 @@ def _split(path: str) -> tuple[str, str]:
     if len(parts) < 5:
         return "", ""
     return f"{parts[2]}/{parts[3]}", parts[4].removeprefix("v1/")
-
-
-def _complete(route: ModelRoute, asked: str, body: bytes) -> bytes:
-    """The body with the upstream's model name and the ModelConfig's defaults; the very bytes when nothing changes."""
-    model = route.model
-    rename = asked in ("", route.label, model.name) and asked != model.model
-    if not rename and not route.defaults:
-        return body
-    fields = _fields.decode(body)
-    missing = {k: v for k, v in route.defaults.items() if k not in fields}
-    if not rename and not missing:
-        return body
-    fields.update(missing)
-    if rename:
-        fields["model"] = Raw(msgspec.json.encode(model.model))
-    return msgspec.json.encode(fields)
-
-
-def _request(call: Call, route: ModelRoute, body: bytes) -> bytes:
-    parts = [f"POST {route.prefix}/{call.method} HTTP/1.1\r\n".encode(), route.headers]
-    forwarded = call.headers.get(_FORWARDED_KEY)
-    if route.model.passthrough and forwarded is not None:
-        parts.append(b"authorization: %b\r\n" % forwarded)
-    accept = call.headers.get(b"accept", b"*/*")
-    parts.append(b"accept: %b\r\ntraceparent: %b\r\n" % (accept, call.traceparent))
-    parts.append(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body))
-    parts.append(body)
-    return b"".join(parts)
-
-
-class LlmRelay(Relay):
-    """Streams a model's answer and keeps its first and last bytes to count tokens."""
-
-    __slots__ = ("_head", "_observer", "_route", "_status", "_tail", "call")
-
-    def __init__(self, upstreams: Upstreams, call: Call, observer: Observer, route: ModelRoute) -> None:
-        super().__init__(upstreams, call.exchange, route.model.timeout)
-        self.call = call
-        self._observer = observer
-        self._route = route
-        self._status = 0
-        self._head = b""
-        self._tail = b""
-
-    @property
-    def agent(self) -> str:
-        return self.call.principal.agent
-
-    def on_head(self, status: int, headers: list[Header]) -> None:
-        self.heard = True
-        if status in (401, 403):
-            self.give_up(UpstreamError(f"refused the configured key (HTTP {status}); check its apiKeySecret"))
-            return
-        self._status = status
-        kept = [header for header in headers if header[0] in _PASSED_BACK or header[0].startswith(b"x-ratelimit-")]
-        length = [header for header in headers if header[0] == b"content-length"]
-        self.exchange.start(status, kept + length[:1])
-        self.stream_to_client()
-
-    def on_body(self, data: bytes) -> None:
-        if self.finished:
-            return
-        self.heard = True
-        self.exchange.write(data)
-        if len(self._head) < 512:
-            self._head += data[:512]
-        self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
-
-    def complete(self) -> None:
-        self.exchange.finish()
-        model = self._route.model.model
-        usage = find_usage(self._tail)
-        if usage is not None:
-            answered_by = find_model(self._head)
-            self._observer.tokens(self.call, model, answered_by, usage.prompt_tokens, usage.completion_tokens)
-        self._observer.finish(self.call, "ok" if self._status < 400 else "error", self._status)
-
-    def failed(self, error: UpstreamError | TimedOut) -> None:
-        status = 504 if isinstance(error, TimedOut) else 502
-        message = f"model {self._route.label} failed: {error}"
-        if self.exchange.started:
-            self.exchange.abort()  # the only way to say that a streamed answer is incomplete
-        else:
-            answer_error(self.call, status, message, "upstream_error")
-        self._observer.finish(self.call, "error", status, message)
-
-    def cancelled(self) -> None:
-        self._observer.finish(self.call, "error", 499, "the client closed the connection")

@@ -13,10 +13,14 @@ from quarterdeck.wire.client import Origin
 from ..call import header_lines
 from ..policy.authorizer import Target
 from ..upstream import Upstreams
+from .formats import FORMATS, Format
 
 
 class ModelRoute:
-    """One model: where it is, what is attached, what is filled in."""
+    """One model: where it is, how it is spoken to, what is attached, what is filled in.
+
+    What is wrong with one ModelConfig is its ``problem``, told to its callers: all others are served.
+    """
 
     def __init__(self, model: Model, upstreams: Upstreams) -> None:
         self.model = model
@@ -24,29 +28,39 @@ class ModelRoute:
         self.target: Target = ("Model", model.namespace, model.name)
         self.problem = model.error
         self.origin: Origin = ("", 0, False)
-        self.prefix = ""
-        authority = ""
+        self.prefix = self.authority = ""
+        self.pool = upstreams.pool()
+        self.format: Format | None = FORMATS.get(model.format)
+        """None: OpenAI's own, passed on as it is."""
         if not self.problem:
-            self.origin, self.prefix, authority = _parse(model)
-        self.pool = upstreams.pool(
-            insecure=model.tls_insecure, ca_pem=model.tls_ca, authority="", where=f"ModelConfig {self.label}"
-        )
-        self.headers = f"host: {authority}\r\n".encode() + header_lines(model.headers)
+            try:
+                self._connect(model, upstreams)
+            except ConfigError as error:
+                self.problem = str(error)
+        self.headers = header_lines(model.headers)
         self.defaults = {k: msgspec.Raw(msgspec.json.encode(v)) for k, v in model.defaults.items()}
+        self.query = f"?{model.query}" if model.query else ""
+
+    def _connect(self, model: Model, upstreams: Upstreams) -> None:
+        self.origin, self.prefix, self.authority = parse(model.base_url, f"ModelConfig {self.label}")
+        self.pool = upstreams.pool(
+            insecure=model.tls_insecure,
+            ca_pem=model.tls_ca,
+            system=model.tls_system,
+            connect_timeout=model.connect_timeout,
+            where=f"ModelConfig {self.label}",
+        )
 
 
-def _parse(model: Model) -> tuple[Origin, str, str]:
-    """Origin, path prefix and authority of the base URL."""
-    where = f"ModelConfig {model.namespace}/{model.name}"
-    if not model.base_url:
-        raise ConfigError(f"{where}: provider {model.provider} has no endpoint and no reason why")
+def parse(base_url: str, where: str) -> tuple[Origin, str, str]:
+    """Origin, path prefix and authority of a base URL. Raises ConfigError naming ``where``."""
     try:
-        parts = urlsplit(model.base_url)
+        parts = urlsplit(base_url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"{where}: base URL {model.base_url!r}: {error}") from error
+        raise ConfigError(f"{where}: base URL {base_url!r}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{where}: base URL {model.base_url!r} must be http(s)://host[:port][/path]")
+        raise ConfigError(f"{where}: base URL {base_url!r} must be http(s)://host[:port][/path]")
     secure = parts.scheme == "https"
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     authority = f"{host}:{port}" if port else host

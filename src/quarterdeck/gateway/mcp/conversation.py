@@ -406,6 +406,7 @@ class Conversation:
             flight.put(Event("notice" if message.id is UNSET else "question", message))
 
     def _tell(self, message: jsonrpc.Message) -> None:
+        self.route.changes += 1
         if message.method == "notifications/tools/list_changed":
             self.mirrored = None
         for listener in list(self.listeners):

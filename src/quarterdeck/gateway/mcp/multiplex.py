@@ -29,7 +29,7 @@ from .client import INFO, RpcError
 from .eras import Eras
 from .groups import Member
 from .legs import Elsewhere, Legs, slot
-from .listing import Listed, together
+from .listing import Listed
 from .merge import Part
 from .merged import MergedStream
 from .muxrelay import MuxRelay
@@ -344,7 +344,7 @@ class Multiplexer:
     async def _list(self, call: McpCall, client: ClientSession, key: str) -> None:
         members = [member for member in self._allowed(call) if call.judge(member, call.method).allow]
         try:
-            result = await together(call, self._answers, key, members, self._lists(call, client))
+            result = await self._listed.together(call, self._answers, key, members, self._lists(call, client))
         except Elsewhere:
             await self._pass_on(call)
             return

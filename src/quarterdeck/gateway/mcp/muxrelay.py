@@ -55,6 +55,8 @@ def outgoing(member: Member, data: bytes) -> bytes:
 
     Raises UpstreamError when it is no JSON-RPC.
     """
+    if b"list_changed" in data:
+        member.route.changes += 1
     if not member.mark:
         return data
     message = jsonrpc.read(data)

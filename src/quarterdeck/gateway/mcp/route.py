@@ -102,6 +102,8 @@ class McpRoute:
         self.plain = server.protocol == "STREAMABLE_HTTP" and server.openapi is None and server.sign_in is None
         """Whether it is spoken to as clients speak to us; others need the gateway to translate."""
         self.reachable = bool(server.endpoints)
+        self.changes = 0
+        """How often the server said that a list of its changed, as far as this process heard."""
         self.operations: dict[str, Operation] | None = None
         """Of an API: its tools, compiled when they are first needed."""
         self.consent: Consent | None = None

@@ -26,7 +26,7 @@ from .client import Link
 from .conversation import Conversation
 from .eras import Eras
 from .groups import Member
-from .listing import Listed, together
+from .listing import Listed
 from .merge import Part
 from .newer import greeting_of
 from .older import state_of as held_state_of
@@ -185,7 +185,7 @@ class StatelessMultiplexer:
 
     async def _list(self, call: McpCall, envelope: modern.Envelope, key: str) -> None:
         members = self._allowed(call, call.method)
-        result = await together(call, self._answers, key, members, self._lists(call, envelope))
+        result = await self._listed.together(call, self._answers, key, members, self._lists(call, envelope))
         if result is not None:
             # a list of several servers, filtered for one caller, is that caller's only
             meta = {protocol.META_SERVER_INFO: merge.INFO, **result.pop("_meta", {})}

@@ -138,6 +138,7 @@ class Subscription:
         except MALFORMED:
             return
         flag = FLAGS.get(message.method)
+        member.route.changes += 1
         if flag is None:
             if message.method != "notifications/resources/updated" or params.get("uri") not in uris:
                 return

@@ -164,7 +164,11 @@ class Identification:
 
         None where more than the head decides: callers known by their address or certificate, several credentials.
         """
-        if len(self.methods) != 1 or admission.principal.anonymous or admission.exchange.peer_certificate is not None:
+        if admission.exchange.peer_certificate is not None:
+            return None
+        if self._open and not self.methods and b"authorization" not in admission.headers:
+            return _always
+        if len(self.methods) != 1 or admission.principal.anonymous:
             return None
         return self.methods[0].holding(admission)
 
@@ -176,6 +180,10 @@ class Identification:
             return None
         assert self.well_known is not None
         return self.well_known.step_up(admission, self._scopes)
+
+
+def _always() -> bool:
+    return True
 
 
 def _of_a_page(admission: Admission, origins: Origins | None, where: str) -> Refusal | None:
