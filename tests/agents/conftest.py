@@ -118,7 +118,7 @@ def tools_url() -> Iterator[str]:
             time.sleep(0.05)
     yield f"http://127.0.0.1:{port}/mcp"
     process.terminate()
-    process.wait(10)
+    process.wait(90)
 
 
 @dataclass

@@ -121,7 +121,7 @@ def test_watch_shows_changes_and_deletion(qd: Run, environment: dict[str, str], 
         assert watching.stdout.readline().split()[:2] == ["w", "1"]
     finally:
         watching.send_signal(2)
-        assert watching.wait(10) == 130
+        assert watching.wait(90) == 130
 
 
 def test_impersonation_is_denied_with_exit_code_3(qd: Run) -> None:

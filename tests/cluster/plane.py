@@ -392,7 +392,7 @@ def _guarded(commands: Path, service_cidr: str = "") -> Generator[Plane]:
         finally:
             assert guard.stdin is not None
             guard.stdin.close()
-            guard.wait(30)
+            guard.wait(90)
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ def test_logs_exec_and_port_forward_go_through_the_kubelet_api(web: Plane) -> No
         assert ask(f"127.0.0.1:{port}").startswith("web-")
     finally:
         forward.terminate()
-        forward.wait(10)
+        forward.wait(90)
 
 
 def kubelet_status(plane: Plane, path: str, *, user: str = "", token: str = "") -> int:

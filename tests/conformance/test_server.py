@@ -40,7 +40,7 @@ def _process(*command: str | Path, **options: object) -> Iterator[subprocess.Pop
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(90)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

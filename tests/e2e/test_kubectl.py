@@ -314,7 +314,7 @@ def test_exec_with_a_terminal(web: Platform) -> None:
         os.write(leader, b"[ -t 0 ] && [ -t 1 ] && echo seen-$((40+2))\n")
         read(r"seen-42")
         os.write(leader, b"exit 5\n")
-        assert process.wait(timeout=10) == 5
+        assert process.wait(timeout=90) == 5
     finally:
         process.kill()
         os.close(leader)

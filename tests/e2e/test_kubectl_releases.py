@@ -106,7 +106,7 @@ def test_exec_with_a_terminal(kubectl: Kubectl) -> None:
                 if select.select([leader], [], [], 0.2)[0]:
                     text += os.read(leader, 4096).decode()
             os.write(leader, answer)
-        assert process.wait(10) == 0
+        assert process.wait(90) == 0
     finally:
         process.kill()
         process.wait()

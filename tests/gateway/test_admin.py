@@ -60,7 +60,7 @@ def test_the_process_writes_its_addresses_and_drains_on_sigterm(tmp_path: Path) 
         found = json.loads(endpoints.read_bytes())
         assert found["pid"] == process.pid and found["local"].startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(90) == 0
     finally:
         process.kill()
         process.wait()

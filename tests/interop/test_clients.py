@@ -123,7 +123,7 @@ def _started(stack: ExitStack, command: list[str]) -> int:
 
 def _end(process: subprocess.Popen[Any], *, force: bool = False) -> None:
     process.kill() if force else process.terminate()
-    process.wait(20)
+    process.wait(90)
 
 
 def check(saw: dict[str, Any]) -> None:

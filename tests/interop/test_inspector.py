@@ -98,7 +98,7 @@ def endpoint(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield f"{address.replace('0.0.0.0', '127.0.0.1')}/mcp"
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(90)
 
 
 def inspect(url: str, era: str, method: str, *more: str) -> Any:

@@ -42,7 +42,7 @@ def url() -> Iterator[str]:
             time.sleep(0.05)
     yield f"http://127.0.0.1:{port}/mcp"
     process.terminate()
-    process.wait(10)
+    process.wait(90)
 
 
 async def test_lists_and_calls_a_real_server(url: str) -> None:

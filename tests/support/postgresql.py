@@ -69,7 +69,7 @@ def running(host: str = "127.0.0.1", binaries: Path | None = None) -> Generator[
             yield f"postgresql://quarterdeck@{host}:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)  # SIGTERM would wait for the clients to leave
-            server.wait(20)
+            server.wait(90)
             log.close()
 
 

@@ -151,7 +151,7 @@ def test_standard_output_takes_records_without_blocking() -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    assert process.wait(30) == 0, "though nobody reads"
+    assert process.wait(90) == 0, "though nobody reads"
     assert process.stderr.read() == b"goes on"
     assert process.stdout is not None and process.stdout.read().count(b"\n") > 10
     process.stdout.close()
