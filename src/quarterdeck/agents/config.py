@@ -96,6 +96,21 @@ class ContextConfig(_Part):
     tool_results: ToolResults = ToolResults()
 
 
+class Embedding(_Part):
+    """The embedding model, at the gateway."""
+
+    provider: str = "openai"
+    model: str
+    base_url: str = ""
+
+
+class MemoryConfig(_Part):
+    """Long-term memory. Without ``embedding`` it goes by words alone."""
+
+    ttl_days: int = Field(default=15, ge=1)
+    embedding: Embedding | None = None
+
+
 class AgentConfig(_Part):
     model: Model
     description: str = ""
@@ -107,6 +122,7 @@ class AgentConfig(_Part):
     max_steps: int = Field(default=25, ge=1, le=200)
     """Model calls per user message; a model that never stops is ended here."""
     runs: RunsConfig = RunsConfig()
+    memory: MemoryConfig | None = None
     context_config: ContextConfig = ContextConfig()
     output_schema: dict[str, Any] | None = None
     """JSON Schema of the agent's answers."""

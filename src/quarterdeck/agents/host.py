@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -24,6 +24,7 @@ from .app import build
 from .config import AgentConfig, load
 from .credentials import WorkloadToken
 from .journal.client import JournalClient
+from .memory import memory
 from .model import ChatModel
 from .observe.run import About, Hosted
 from .runs import Runs
@@ -57,7 +58,8 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
     state = A2aState(pool, control_plane, token.headers)
     hosted = Hosted(_about(config), os.environ)
     journal = JournalClient(pool, control_plane, token.headers)
-    runs = Runs(config, model, toolbox, state, journal, observer=hosted.observer)
+    remembering = memory.of(config, pool, control_plane, token.headers, model, state)
+    runs = Runs(config, model, toolbox, state, journal, plugins=[*remembering], observer=hosted.observer)
 
     agent_card = AgentCard(card, grpc_port=grpc_port, extended=tool_skills(config), signer=state.sign)
     core = Core(runs, state, agent_card)
@@ -69,7 +71,7 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
         timeout_graceful_shutdown=int(drain) or None, server_header=False,
     )  # fmt: skip
     server = _Server(settings)
-    async with _stopping(runs, pool, hosted):
+    async with _stopping(runs, pool, hosted, remembering):
         rpc = await _grpc(core, state, host, grpc_port) if grpc_port else None
         await server.serve()
         if rpc is not None:
@@ -102,13 +104,16 @@ async def _grpc(core: Core, state: A2aState, host: str, port: int) -> GrpcServer
 
 
 @asynccontextmanager
-async def _stopping(runs: Runs, pool: Pool, hosted: Hosted) -> AsyncGenerator[None]:
+async def _stopping(
+    runs: Runs, pool: Pool, hosted: Hosted, remembering: Sequence[memory.Memory]
+) -> AsyncGenerator[None]:
     hosted.start()
     heartbeat = asyncio.get_running_loop().create_task(runs.heartbeat.run(), name="heartbeat")
     try:
         yield
     finally:
         await runs.stop()
+        await asyncio.gather(*(each.stop() for each in remembering))
         heartbeat.cancel()
         await hosted.stop()
         pool.close()

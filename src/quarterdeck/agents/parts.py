@@ -7,9 +7,9 @@ kept in its journal, so that a run that goes on elsewhere goes on with the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from quarterdeck.errors import QuarterdeckError
 
@@ -42,6 +42,29 @@ class Plugin(Protocol):
     def tools(self) -> Sequence[Tool]:
         """Tools that every turn has. Their names are theirs: a server's tool of that name gets another."""
         ...
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """A plug-in that is told when a run has been completed."""
+
+    def ended(self, asked: Asked) -> None:
+        """Returns at once: what takes time is done in the background."""
+        ...
+
+
+def split(plugins: Sequence[Plugin], parts: Mapping[str, str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Texts for the system message, and messages that come right before what the user says: those of plug-ins with
+    ``lead = True``, whose text is data about this message rather than instructions."""
+    leading = {plugin.name for plugin in plugins if getattr(plugin, "lead", False)}
+    system = [text for name, text in parts.items() if name not in leading]
+    return system, [{"role": "user", "content": text} for name, text in parts.items() if name in leading]
+
+
+def ended(plugins: Sequence[Plugin], asked: Asked) -> None:
+    for plugin in plugins:
+        if isinstance(plugin, Listener):
+            plugin.ended(asked)
 
 
 async def texts(plugins: Sequence[Plugin], asked: Asked) -> dict[str, str]:
