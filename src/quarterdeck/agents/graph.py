@@ -16,6 +16,8 @@ from langgraph.graph import END, START, StateGraph
 
 from .context.media import shown
 from .context.output import INVALID, OutputSchema
+from .context.paging import NAME as READ_RESULT
+from .context.paging import is_paged
 from .context.window import Window
 from .journal.checkpoints import JournalSaver
 from .journal.pause import RunFailed
@@ -64,7 +66,7 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
     turn, step = _turn(config), state["step"]
     again = state.get("again", False)
     last = again or state["steps"] + 1 >= turn.max_steps
-    tools = [] if last else described(dict(turn.tools))
+    tools = [] if last else described(_offered(turn, state["messages"]))
     sent = [] if turn.steps.known(step) else await _sent(turn, state, tools)
 
     async def ask() -> Reply:
@@ -104,6 +106,13 @@ def _to_repeat(turn: Turn, reply: Reply, *, again: bool) -> bool:
     if problem and again:
         raise RunFailed(INVALID, f"{INVALID}: the answer does not match spec.declarative.outputSchema: {problem}")
     return bool(problem)
+
+
+def _offered(turn: Turn, messages: list[Message]) -> dict[str, Tool]:
+    """The tools; the one that reads on in long results only where there is one."""
+    if turn.window.paged or any(is_paged(message.get("content")) for message in messages):
+        return dict(turn.tools)
+    return {name: tool for name, tool in turn.tools.items() if name != READ_RESULT}
 
 
 async def call_tools(state: State, config: RunnableConfig) -> dict[str, Any]:

@@ -27,10 +27,13 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A tool's result as text for the model."""
+    """A tool's result as text for the model. ``media``: images, ``{mediaType, data}`` (base64); ``task``: the A2A task
+    that another agent made of the call."""
 
     text: str
     failed: bool = False
+    media: tuple[dict[str, Any], ...] = ()
+    task: str = ""
 
 
 class Tool(Protocol):

@@ -7,7 +7,6 @@ half a minute old. Whatever goes wrong in a call is told to the model as the too
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Set
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from quarterdeck.wire.client import Pool
 
 from . import approvals, ask_user
 from .config import AgentConfig, HttpTool
+from .context import results
 from .model import ToolCall
 from .remote import RemoteAgentTool
 from .tool import Context, Outcome, Tool
@@ -31,8 +31,6 @@ FRESH = 30.0
 """Seconds a server's tool list is used before it is asked for again."""
 MARGIN = 3.0
 """Seconds we wait longer than the gateway and the bridge do, so that the one that knows why a tool is late says it."""
-RESULT_LIMIT = 256 * 1024
-"""Characters of a tool result that reach the model; more would only fill its context."""
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -51,9 +49,10 @@ class McpTool:
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
         # a permit is good for one request: the same call once more needs another
         result = await self.client.call_tool(self.upstream, arguments, meta=_meta(context), repeat=not context.permit)
-        text, failed = _text(result), bool(result.get("isError"))
+        found = results.read(result)
         # Chat completions have no error flag for tool results: every failure starts with the same word.
-        return Outcome(f"Error: {text}" if failed and not text.startswith("Error") else text, failed)
+        failure = found.failed and not found.text.startswith("Error")
+        return Outcome(f"Error: {found.text}" if failure else found.text, found.failed, tuple(found.media))
 
 
 class Server:
@@ -161,9 +160,6 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
         return Outcome(f"Error: {error}", failed=True)
     except QuarterdeckError as error:
         return Outcome(f"Error: {error}", failed=True)
-    if len(outcome.text) > RESULT_LIMIT:
-        cut = f"{outcome.text[:RESULT_LIMIT]}\n[cut: {len(outcome.text)} characters in all]"
-        return Outcome(cut, outcome.failed)
     return outcome
 
 
@@ -220,22 +216,3 @@ def _unused(name: str, url: str, taken: Set[str]) -> str:
         candidate = f"{server}_{clean}"[:61] + f"_{number}"
         number += 1
     return candidate
-
-
-def _text(result: dict[str, Any]) -> str:
-    """A CallToolResult as text: its text parts, and what else is in it by name."""
-    parts: list[str] = []
-    for part in result.get("content") or []:
-        kind = part.get("type")
-        if kind == "text":
-            parts.append(str(part.get("text", "")))
-        elif kind == "resource":
-            resource = part.get("resource") or {}
-            parts.append(str(resource.get("text") or f"[resource {resource.get('uri', '')}]"))
-        elif kind == "resource_link":
-            parts.append(f"[resource {part.get('uri', '')}]")
-        else:
-            parts.append(f"[{kind}]")
-    if not parts and result.get("structuredContent") is not None:
-        parts.append(json.dumps(result["structuredContent"]))
-    return "\n".join(parts)

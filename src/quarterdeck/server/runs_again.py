@@ -86,7 +86,8 @@ class Again:
         for event in said:
             if str(event["id"]).startswith(f"{row['id']}/"):
                 break
-            copy = {"id": str(uuid4()), "session_id": session, "created_at": now()}
+            ident = "/".join(str(event["id"]).rsplit("/", 2)[-2:])
+            copy = {"id": f"{uuid4()}/{ident}", "session_id": session, "created_at": now()}
             before.append({k: v for k, v in event.items() if k != "seq"} | copy)
         if before:
             async with self._database.write() as connection:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from ..config import AgentConfig
 from ..journal.journal import Journal
@@ -11,6 +13,7 @@ from .compaction import Rule
 from .conversation import Conversation
 from .media import seeing
 from .output import OutputSchema
+from .paging import Pages
 from .summary import Summarizer
 from .window import Window
 
@@ -36,6 +39,7 @@ class Views:
                 by = model.other(chosen.model) if chosen.model is not None else model
                 most = (self._limit or 100_000) * _CHARACTERS
                 self._summarizer = Summarizer(by, chosen.prompt_template, most)
+        self.pages = Pages(settings.tool_results.page_size, settings.tool_results.max_size)
         self.see = seeing(config.model.model, settings.images)
         self.output = OutputSchema(config.output_schema) if config.output_schema is not None else None
 
@@ -46,3 +50,10 @@ class Views:
         said = [*system, *([self.output.instruction] if self.output is not None else ())]
         text = "\n\n".join(part for part in said if part)
         return Window(conversation, journal, text, lead, self._rule, self._limit, self._summarizer)
+
+    def answer(self, text: str) -> tuple[str, dict[str, Any]]:
+        """The text of an answer, and what else the run's end says of it: the document where it must be one."""
+        if self.output is None:
+            return text, {}
+        value, _ = self.output.read(text)
+        return json.dumps(value, ensure_ascii=False), {"output": value}

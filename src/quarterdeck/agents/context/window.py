@@ -22,6 +22,7 @@ from . import ceiling, estimate
 from .ceiling import Unit
 from .compaction import Rule, Span, due, uncovered
 from .conversation import Atom, Compacted, Conversation, Message, Said, repaired
+from .paging import is_paged
 from .summary import Summarizer
 
 log = logging.getLogger("quarterdeck.agents")
@@ -46,6 +47,8 @@ class Window:
     summarizer: Summarizer | None = None
     scale: float = 1.0
     """What the provider counted, as a multiple of our estimate."""
+    paged: bool = field(default=False, init=False)
+    """Whether there is more of a tool's result of an earlier turn."""
     _sent: int = field(default=0, init=False)
     _failed: bool = field(default=False, init=False)
 
@@ -53,6 +56,7 @@ class Window:
         made = self.journal.story.compaction
         if made is not None:
             self.conversation.compacted = Compacted.of(made, self.journal.run)
+        self.paged = any(is_paged(m.get("content")) for said in self.conversation.runs for m in said.messages)
 
     async def fit(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[Message]:
         """What to send for the run's ``messages`` (the user's first). ``tools``: the definitions that go with them.

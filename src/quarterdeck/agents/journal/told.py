@@ -65,9 +65,10 @@ def tell(task: Json, event: Event) -> list[Json]:
 def _end(task: Json, event: Event) -> list[Json]:
     data, updates = event.data, list[Json]()
     if data["state"] == "completed":
-        artifact = {
-            "artifactId": _id(task, event, "artifact"), "name": "answer", "parts": [types.text_part(data["text"])],
-        }  # fmt: skip
+        parts = [types.text_part(data["text"])]
+        if "output" in data:
+            parts.append({"data": data["output"], "mediaType": "application/json"})
+        artifact = {"artifactId": _id(task, event, "artifact"), "name": "answer", "parts": parts}
         task["artifacts"].append(artifact)
         where = {"taskId": task["id"], "contextId": task["contextId"]}
         updates.append({"artifactUpdate": {**where, "artifact": artifact, "append": False, "lastChunk": True}})
