@@ -126,6 +126,9 @@ async def _lists(command: Path, running: Rig, direct: dict[str, Figures], second
     listed = await gotools.load(
         command, running.pid, port, wire.call("list"), connections=4, seconds=seconds, expect="echo19"
     )
+    kept = await gotools.load(
+        command, running.pid, port, wire.call("kept"), connections=4, seconds=seconds, expect="echo19"
+    )
     return [
         Row(
             "denied call: CPU, times the upstream's",
@@ -140,6 +143,13 @@ async def _lists(command: Path, running: Rig, direct: dict[str, Figures], second
             "×",
             1000.0 / _REFERENCE,
             f"{listed.cpu:,.0f} µs, p50 {listed.p50:.2f} ms, c=4",
+        ),
+        Row(
+            "the same, while the servers say that it is fresh (ttlMs): CPU, times the upstream's",
+            kept.cpu / direct["json"].cpu,
+            "×",
+            OTHER,
+            f"{kept.cpu:,.0f} µs, p50 {kept.p50:.2f} ms, c=4",
         ),
     ]
 

@@ -37,7 +37,7 @@ _META = {
 }
 _PATHS = {
     "person": "/mcp/kagent/peer", "agent": "/mcp/kagent/peer", "user": "/cheap", "large": "/cheap", "modern": "/cheap",
-    "traced": "/cheap", "fresh": "/cheap", "denied": "/cheap", "many": "/many", "list": "/many", "sse": "/streamed",
+    "traced": "/cheap", "fresh": "/cheap", "denied": "/cheap", "many": "/many", "list": "/many", "kept": "/kept", "sse": "/streamed",
 }  # fmt: skip
 _EXTRA = {
     "traced": b"traceparent: 00-0af7651916cd43dd8448ab##########-b7ad6b7169203331-01\r\n",
@@ -66,6 +66,8 @@ class Wire:
         token = {"person": b"", "agent": self.workload}.get(kind, self.bearer)
         if kind == "modern":
             return token + b"mcp-protocol-version: %b\r\nmcp-method: tools/call\r\nmcp-name: echo\r\n" % MODERN.encode()
+        if kind == "kept":
+            return token + b"mcp-protocol-version: %b\r\nmcp-method: tools/list\r\n" % MODERN.encode()
         return token + _EXTRA.get(kind, b"") + b"mcp-protocol-version: %b\r\n" % LEGACY.encode()
 
 
@@ -92,11 +94,11 @@ def body(kind: str) -> bytes:
     name = {"denied": "echo15", "many": "s3_echo"}.get(kind, "echo")
     text = "x" * 16_384 if kind == "large" else "hello"
     params: dict[str, Any] = {"name": name, "arguments": {"text": text}}
-    if kind == "list":
+    if kind in ("list", "kept"):
         params = {}
-    if kind == "modern":
+    if kind in ("modern", "kept"):
         params["_meta"] = _META
-    method = "tools/list" if kind == "list" else "tools/call"
+    method = "tools/list" if kind in ("list", "kept") else "tools/call"
     return json.dumps({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}, separators=(",", ":")).encode()
 
 
@@ -136,12 +138,13 @@ def snapshot(behind: dict[str, tuple[int, int]], keys: ECKey) -> s.Snapshot:
             name, matches=(match,), policies=policies, backends=(r.RouteBackend(mcp=backend, policies=policies),)
         )
 
-    routes = (route("cheap", "cheap"), route("streamed", "streamed"), route("many", *many))
+    kept = [f"k{number}" for number in range(SERVERS)]
+    routes = (route("cheap", "cheap"), route("streamed", "streamed"), route("many", *many), route("kept", *kept))
     return s.Snapshot(
         version="bench",
         mcp=(
             server("peer", "json", "MCPServer"), server("cheap", "json"), server("streamed", "sse"),
-            *(server(name, "many") for name in many),
+            *(server(name, "many") for name in many), *(server(name, "kept") for name in kept),
         ),
         policies=(s.AgentPolicy("kagent", "a", (grant,), ()),),
         identities=s.Identities(issuer="bench", jwks=public, pods={"pod-a": "kagent/a"}, anonymous_local=True),
@@ -172,13 +175,14 @@ async def rig(command: Path, workers: int = 0) -> AsyncIterator[Rig]:
             "json": stack.enter_context(gotools.upstream(command)),
             "sse": stack.enter_context(gotools.upstream(command, "-sse")),
             "many": stack.enter_context(gotools.upstream(command, "-tools", str(TOOLS))),
+            "kept": stack.enter_context(gotools.upstream(command, "-tools", str(TOOLS), "-fresh", "60000")),
         }
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qd-bench-")))
         pid, ports = await stack.enter_async_context(process(folder, snapshot(behind, key), workers))
         sessions: dict[str, bytes] = {}
         wire = Wire(workload, bearer, sessions)
         for kind in _PATHS:
-            if kind != "modern":
+            if kind not in ("modern", "kept"):
                 listener = {"person": "local", "agent": "workloads"}.get(kind, "governed")
                 sessions[kind] = await _session(ports[listener], wire, kind)
         yield Rig(pid, ports, wire, folder / "audit.jsonl", behind)

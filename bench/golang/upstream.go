@@ -31,6 +31,7 @@ type server struct {
 func upstream(args []string) error {
 	flags := flag.NewFlagSet("upstream", flag.ExitOnError)
 	tools := flags.Int("tools", 1, "tools in the list")
+	fresh := flags.Int("fresh", 0, "ttlMs of the list of tools")
 	sse := flags.Bool("sse", false, "answer tools/call as an event stream")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -40,10 +41,10 @@ func upstream(args []string) error {
 		return err
 	}
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	return http.Serve(listener, &server{tools: list(*tools), sse: *sse})
+	return http.Serve(listener, &server{tools: list(*tools, *fresh), sse: *sse})
 }
 
-func list(count int) []byte {
+func list(count, fresh int) []byte {
 	schema := map[string]any{
 		"type":       "object",
 		"properties": map[string]any{"text": map[string]any{"type": "string", "description": "What to say."}},
@@ -57,7 +58,7 @@ func list(count int) []byte {
 		}
 		tools = append(tools, map[string]any{"name": name, "description": "Says what it is told.", "inputSchema": schema})
 	}
-	body, err := json.Marshal(map[string]any{"tools": tools, "resultType": "complete", "ttlMs": 0, "cacheScope": "private"})
+	body, err := json.Marshal(map[string]any{"tools": tools, "resultType": "complete", "ttlMs": fresh, "cacheScope": "private"})
 	if err != nil {
 		panic(err)
 	}
