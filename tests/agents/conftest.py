@@ -23,12 +23,14 @@ from quarterdeck.agents.a2a.core import Core
 from quarterdeck.agents.a2a.store import A2aState
 from quarterdeck.agents.app import build
 from quarterdeck.agents.config import AgentConfig
+from quarterdeck.agents.credentials import WorkloadToken
 from quarterdeck.agents.journal.client import JournalClient
 from quarterdeck.agents.model import ChatModel
+from quarterdeck.agents.observe.run import Observer
 from quarterdeck.agents.runs import Runs
 from quarterdeck.agents.toolbox import Toolbox
 from quarterdeck.wire.client import Pool
-from quarterdeck.wire.http import Exchange, Header, Server
+from quarterdeck.wire.http import Exchange, Server
 from support.unmarked import unmarked
 
 PEER = Path(__file__).parent.parent / "peers" / "stdio_server.py"
@@ -60,8 +62,10 @@ class ModelDouble:
     marked: list[dict[str, Any]] = field(default_factory=list)
     """The same as they came."""
     gate: asyncio.Event | None = None
+    headers: list[dict[bytes, bytes]] = field(default_factory=list)
 
     def __call__(self, exchange: Exchange) -> Any:
+        self.headers.append(dict(exchange.headers))
         self.marked.append(json.loads(exchange.body))
         self.requests.append(unmarked(json.loads(exchange.body)))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -129,6 +133,7 @@ class Agent:
     runs: Runs
     http: httpx.AsyncClient
     toolbox: Toolbox
+    journal: JournalClient
 
     async def rpc(self, method: str, params: Any, version: str = "1.0", **extra: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": "r1", "method": method, "params": params}
@@ -160,16 +165,16 @@ def answer_of(task: Any) -> str:
 @pytest.fixture
 async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., Any]]:
     """``await start(*answers, **config)`` gives a running Agent."""
-
-    async def headers() -> list[Header]:
-        return []
-
+    headers = WorkloadToken(tmp_path / "no-token").headers
     plane = AsyncExitStack()
     state_url = (await plane.enter_async_context(control_plane(tmp_path / "server.db"))).url
     pool = Pool()
     started: list[tuple[Agent, Server]] = []
 
-    async def make(*answers: Answer, model_timeout: float = 300.0, **overrides: Any) -> Agent:
+    async def make(
+        *answers: Answer, model_timeout: float = 300.0, observer: Observer | None = None, **overrides: Any
+    ) -> Agent:
+        observer = observer or Observer()
         double = ModelDouble(list(answers))
         provider = Server(double)
         _, port = await provider.listen("127.0.0.1", 0)
@@ -184,10 +189,12 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         toolbox = Toolbox(pool, config, headers)
         model = ChatModel(pool, config.model, headers, timeout=model_timeout)
         state = A2aState(pool, state_url, headers)
-        runs = Runs(config, model, toolbox, state, JournalClient(pool, state_url, headers))
+        journal = JournalClient(pool, state_url, headers)
+        runs = Runs(config, model, toolbox, state, journal, observer=observer)
         card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[])
-        transport = httpx.ASGITransport(app=build(Core(runs, state, card)))
-        agent = Agent(double, runs, httpx.AsyncClient(transport=transport, base_url="http://agent"), toolbox)
+        transport = httpx.ASGITransport(app=build(Core(runs, state, card), metrics=observer.registry))
+        http = httpx.AsyncClient(transport=transport, base_url="http://agent")
+        agent = Agent(double, runs, http, toolbox, journal)
         started.append((agent, provider))
         return agent
 
