@@ -16,6 +16,7 @@ QuarterdeckError
 │   ├── CircularReference      agents call each other in a circle
 │   ├── InvalidName            names made from its name would not be valid
 │   ├── ConfigTooLarge         what is made of it does not fit into the object that carries it
+│   ├── ProviderNotSupported   the gateway cannot call a model of that provider, or not in that way
 │   ├── NameConflict           a name it needs is held by an object that is not its own
 │   └── NamespaceTerminating   its namespace is being deleted: nothing can be created there
 ├── StorageError               the data directory cannot be used
@@ -96,6 +97,10 @@ class InvalidName(ConfigError):
 class ConfigTooLarge(ConfigError):
     reason = "ConfigTooLarge"
     http_status = 413
+
+
+class ProviderNotSupported(ConfigError):
+    reason = "ProviderNotSupported"
 
 
 class NameConflict(ConfigError):

@@ -170,7 +170,9 @@ async def list_tools(server: McpServer, refuse: Callable[[str, str, int], str] |
         raise ConfigError("protocol SSE cannot be discovered; use STREAMABLE_HTTP")
     context: ssl.SSLContext | None = None
     if server.tls:
-        context = client_context(insecure=server.tls_insecure, ca_pem=server.tls_ca, where=server.name)
+        context = client_context(
+            insecure=server.tls_insecure, ca_pem=server.tls_ca, system=server.tls_system, where=server.name
+        )
     name = server.authority.rsplit(":", 1)[0] if server.tls else None
     endpoint = server.endpoints[0]
     authority = server.authority or f"{endpoint.host}:{endpoint.port}"

@@ -11,7 +11,7 @@ from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object, key_of
 from quarterdeck.resources.conversion import model_spec
 from quarterdeck.resources.model_config import ModelConfigSpec
-from quarterdeck.translate.model import gateway_model
+from quarterdeck.translate.model import check, gateway_model
 from quarterdeck.translate.scripted import selector, translate_scripted
 
 from .context import PROGRAMMED, RESOLVED, Context, Verdict
@@ -50,11 +50,13 @@ def _place(kind: str, obj: Object, name: str) -> str:
 def _references(obj: Object) -> set[tuple[str, str]]:
     spec: Object = obj.get("spec") or {}
     tls, script = spec.get("tls") or {}, (spec.get("scripted") or {}).get("scriptFrom") or {}
+    endpoint = (spec.get("foundry") or {}).get("endpointFrom") or {}
     legacy = str(spec.get("apiKeySecretRef") or "").rsplit("/", 1)[-1]
     found = {
         ("Secret", spec.get("apiKeySecret") or legacy),
         ("Secret", tls.get("caCertSecretRef") or ""),
         ("ConfigMap", script.get("name") or ""),
+        ("ConfigMap", endpoint.get("name") or ""),
     }
     return {item for item in found if item[1]}
 
@@ -103,11 +105,16 @@ class ModelConfigReconciler:
         await self.context.apply(obj, translate_scripted(obj, spec, self.context.options, script))
 
     def _check(self, namespace: str, spec: ModelConfigSpec) -> None:
-        """Raises ConfigError for missing Secrets, ConfigMaps and keys."""
+        """Raises ConfigError for what the gateway cannot call, and for missing Secrets, ConfigMaps and keys."""
+        check(spec)
         values = self.context.values()
-        script = spec.scripted.script_from if spec.scripted is not None else None
-        if script is not None and not script.optional:
-            values.config_map(namespace, script.name, script.key)
+        sources = (
+            spec.scripted.script_from if spec.scripted is not None else None,
+            spec.foundry.endpoint_from if spec.foundry is not None else None,
+        )
+        for source in sources:
+            if source is not None and not source.optional:
+                values.config_map(namespace, source.name, source.key)
         if spec.api_key_secret:
             secret = self.context.get(k.SECRET, namespace, spec.api_key_secret)
             if secret is None or spec.api_key_secret_key:
@@ -122,8 +129,8 @@ class ModelConfigReconciler:
             if state.available:
                 return Verdict("Ready", True, "Ready", "The scripted model server is ready")
             return Verdict("Ready", False, *(state.trouble or ("NotReady", "The scripted model server is starting")))
-        reader = self.context.values().reader(key.namespace)
-        model = gateway_model(key.namespace, key.name, spec, reader, self.context.services())
+        sources = self.context.values().sources(key.namespace)
+        model = gateway_model(key.namespace, key.name, spec, sources, self.context.services())
         if model.error:
             return Verdict("Ready", False, "NotCallable", model.error)
         return Verdict("Ready", True, "Ready", "The gateway can call the model")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from quarterdeck.kube.resource import Object
-from quarterdeck.translate.model import OLLAMA_OPTIONS
 
 
 def _given(value: Any) -> bool:
@@ -24,33 +23,16 @@ class Field:
     """Whether a value asks for anything: a default does not."""
 
 
-_UNCALLABLE = "this provider cannot be called yet"
 TABLE: dict[str, tuple[Field, ...]] = {
     "Agent": (
         Field("sandbox", "agents run no code, and their Pods' egress is not narrowed by it"),
-        Field("skills", "skills are not loaded yet"),
         Field("declarative.executeCodeBlocks", "deprecated and ignored"),
         Field("declarative.shareTools", "there are no share links yet"),
         Field("declarative.memory", "agents have no long-term memory yet"),
         Field("declarative.context", "conversations are not compacted yet"),
         Field("declarative.tools[].mcpServer.allowedHeaders", "agents do not pass on the user's headers yet"),
     ),
-    "ModelConfig": (
-        Field("openAI.apiFormat", "chat completions are used", lambda value: value not in (None, "chatCompletions")),
-        Field("openAI.tokenExchange", "the key is sent as it is"),
-        Field("anthropic.topK", "not sent: the OpenAI-compatible endpoint does not take it"),
-        Field("azureOpenAI.apiVersion", "Azure's v1 API is called, which has no version"),
-        Field(
-            "ollama.options",
-            f"of the options only {', '.join(OLLAMA_OPTIONS)} are sent",
-            lambda value: isinstance(value, dict) and not value.keys() <= OLLAMA_OPTIONS.keys(),
-        ),
-        Field("geminiVertexAI", _UNCALLABLE),
-        Field("anthropicVertexAI", _UNCALLABLE),
-        Field("bedrock", _UNCALLABLE),
-        Field("sapAICore", _UNCALLABLE),
-        Field("foundry", _UNCALLABLE),
-    ),
+    "ModelConfig": (),
     "RemoteMCPServer": (
         Field("sseReadTimeout", "timeout is used"),
         Field("terminateOnClose", "the session is ended", lambda value: value is False),

@@ -203,8 +203,9 @@ class Upstreams:
         connect_timeout: float = 0.0,
         where: str = "",
     ) -> Pool:
-        """The pool for these TLS settings; ``certificate`` and ``key`` are our own, ``system``: the system's authorities
-        count beside ``ca_pem``. ``connect_timeout`` in seconds, 0: as usual. Raises ConfigError for bad PEM."""
+        """The pool for these TLS settings; ``certificate`` and ``key`` are our own, with ``system`` the system's
+        authorities count beside ``ca_pem``; ``connect_timeout`` in seconds, 0: as usual. Raises ConfigError for bad
+        PEM."""
         settings = (insecure, ca_pem, authority, certificate, key, system, connect_timeout)
         pool = self._pools.get(settings)
         if pool is None:

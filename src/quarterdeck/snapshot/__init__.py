@@ -47,6 +47,8 @@ class McpServer(Struct, frozen=True, omit_defaults=True):
     tls_insecure: bool = False
     tls_ca: str = ""
     """PEM bundle; empty means the system's."""
+    tls_system: bool = False
+    """Whether the system's authorities are trusted beside ``tls_ca``."""
     authority: str = ""
     """Host header and TLS server name; empty means the endpoint's address."""
     endpoints: tuple[Endpoint, ...] = ()
@@ -66,6 +68,28 @@ class McpServer(Struct, frozen=True, omit_defaults=True):
     """What happens to tools whose definition is not the approved one (annotation ``quarterdeck.dev/pin``)."""
 
 
+class ModelAccess(Struct, frozen=True, omit_defaults=True):
+    """How the gateway proves itself to a provider that wants more than a key in a header."""
+
+    kind: Literal["google", "gdch", "client_credentials", "aws"]
+    """A service account's signed JWT for a token (Vertex AI), the same by token exchange (Google Distributed Cloud),
+    OAuth client credentials, or a signature of each request (SigV4)."""
+    id: str = ""
+    """Account, client id or access key id."""
+    secret: str = ""
+    """Private key (PEM), client secret or secret access key."""
+    url: str = ""
+    """Token endpoint."""
+    key_id: str = ""
+    audience: str = ""
+    """Scope or audience of the token; for ``aws`` the region."""
+    session: str = ""
+    """AWS session token."""
+
+
+ModelFormat = Literal["openai", "responses", "anthropic", "gemini", "ollama", "converse", "orchestration"]
+
+
 class Model(Struct, frozen=True, omit_defaults=True):
     """A model behind ``/llm/{namespace}/{name}/v1``, from a ModelConfig."""
 
@@ -74,7 +98,7 @@ class Model(Struct, frozen=True, omit_defaults=True):
     provider: str
     model: str
     base_url: str
-    """``http(s)://host[:port]/v1`` of an OpenAI-compatible endpoint; empty when the provider is not supported yet."""
+    """``http(s)://host[:port][/path]`` below which the format's paths are; empty when the model cannot be called."""
     headers: tuple[HeaderValue, ...] = ()
     """Credentials and ``defaultHeaders``."""
     defaults: dict[str, Any] = {}
@@ -84,8 +108,24 @@ class Model(Struct, frozen=True, omit_defaults=True):
     tls_insecure: bool = False
     tls_ca: str = ""
     timeout: float = 300.0
+    """Seconds the provider may stay silent."""
     error: str = ""
     """Why the model cannot be called; answered as 503 with this text."""
+    format: ModelFormat = "openai"
+    """What its provider speaks; callers always speak OpenAI's chat completions."""
+    query: str = ""
+    """Of every request, such as ``api-version=2024-10-21``."""
+    extra: dict[str, Any] = {}
+    """Members of every request in the provider's own format."""
+    cache: Literal["", "5m", "1h"] = ""
+    """How long the provider shall cache the beginning of requests, where that has to be asked for."""
+    key_header: str = "Authorization"
+    """Where ``passthrough`` puts the key; without the word ``Bearer`` in any other."""
+    access: ModelAccess | None = None
+    tls_system: bool = False
+    """Whether the system's authorities are trusted beside ``tls_ca``."""
+    connect_timeout: float = 0.0
+    """Seconds to wait for a connection; 0: the gateway's own limit."""
 
 
 class ValueMatch(Struct, frozen=True, omit_defaults=True):
@@ -134,6 +174,8 @@ class Agent(Struct, frozen=True, omit_defaults=True):
     """Its tracks while a canary runs; ``endpoints`` are the stable track's."""
     wake: float = 0.0
     """Seconds a call may be held while the control plane starts a Pod of an agent scaled to zero; 0: it is not."""
+    byo: bool = False
+    """Somebody else's image: the gateway opens its conversations, and translates for one of A2A 0.3."""
 
 
 class ToolGrant(Struct, frozen=True, omit_defaults=True):
@@ -172,8 +214,6 @@ class Identities(Struct, frozen=True, omit_defaults=True):
     issuer: str = ""
     audiences: tuple[str, ...] = ("quarterdeck",)
     jwks: dict[str, Any] = {}
-    byo: bool = False
-    """Somebody else's image: the gateway opens its conversations, and translates for one of A2A 0.3."""
     """JWK Set of the ServiceAccount token issuer."""
     pods: dict[str, str] = {}
     """Pod UID → ``namespace/agent`` that owns the Pod; the principal is the agent, not the ServiceAccount."""

@@ -19,6 +19,7 @@ SECRETS: Final[dict[str, frozenset[str]]] = {
     "Certificate": frozenset({"key"}),
     "Identities": frozenset({"local_token_hashes"}),
     "McpAuthentication": frozenset({"client_secret"}),
+    "ModelAccess": frozenset({"secret", "session"}),
     "OAuthClient": frozenset({"client_secret", "private_key"}),
     "SignIn": frozenset({"client_secret", "private_key"}),
     "Tls": frozenset({"key"}),

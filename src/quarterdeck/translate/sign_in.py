@@ -6,7 +6,7 @@ from quarterdeck.errors import ConfigError
 from quarterdeck.resources.remote_mcp_server import RemoteMCPServerSpec
 from quarterdeck.snapshot.sign_in import AuthMethod, SignIn
 
-from .model import SecretReader
+from .values import SecretReader
 
 _METHODS: dict[str | None, AuthMethod] = {
     None: "",

@@ -35,13 +35,14 @@ from . import canary
 from .agent import PORT as AGENT_PORT
 from .approvals import approval_rule
 from .mcp_server import mcp_path
-from .model import SecretReader, gateway_model, tls_settings
+from .model import gateway_model, tls_settings
 from .objects import duration
 from .options import Options
 from .reference import Target, allowed, model_key, tool_target_key
 from .resolve import Services, closed_addresses, resolve
 from .service import is_mcp_service, service_endpoint
 from .sign_in import sign_in
+from .values import SecretReader, Sources
 from .virtual import Servers
 from .virtual import resolve as resolve_virtual
 
@@ -175,6 +176,9 @@ class Values:
     def reader(self, namespace: str) -> SecretReader:
         return lambda name, key: self.secret(namespace, name, key)
 
+    def sources(self, namespace: str) -> Sources:
+        return Sources(self.reader(namespace), lambda name, key: self.config_map(namespace, name, key))
+
     def header(self, namespace: str, ref: ValueRef) -> HeaderValue:
         """Raises ConfigError."""
         source = ref.value_from
@@ -248,7 +252,7 @@ def remote_server(
     """Raises ConfigError for an unusable URL, duration or reference."""
     upstream = resolve(spec.url, services, namespace)
     reader = values.reader(namespace)
-    insecure, ca = tls_settings(spec.tls, reader)
+    insecure, ca, system = tls_settings(spec.tls, reader)
     return McpServer(
         namespace,
         name,
@@ -258,6 +262,7 @@ def remote_server(
         tls=upstream.tls,
         tls_insecure=insecure,
         tls_ca=ca,
+        tls_system=system,
         authority=upstream.authority,
         endpoints=upstream.endpoints,
         headers=tuple(values.header(namespace, ref) for ref in spec.headers_from or ()),
@@ -302,7 +307,7 @@ def _model(obj: Object, services: Services, values: Values) -> Model | None:
         spec = model_spec(obj)
     except ConfigError:
         return None
-    return gateway_model(namespace, name, spec, values.reader(namespace), services)
+    return gateway_model(namespace, name, spec, values.sources(namespace), services)
 
 
 def _agent(obj: Object, services: Services) -> Agent:

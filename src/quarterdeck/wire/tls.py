@@ -16,9 +16,15 @@ from quarterdeck.errors import ConfigError
 
 
 def client_context(
-    *, insecure: bool = False, ca_pem: str = "", certificate: str = "", key: str = "", where: str = ""
+    *,
+    insecure: bool = False,
+    ca_pem: str = "",
+    certificate: str = "",
+    key: str = "",
+    system: bool = False,
+    where: str = "",
 ) -> ssl.SSLContext:
-    """A context that verifies against ``ca_pem`` (a PEM bundle) or the system's roots.
+    """A context that verifies against ``ca_pem`` (a PEM bundle), with ``system`` beside the system's roots, or those.
 
     ``insecure`` accepts any certificate; ``certificate`` and ``key`` (PEM) are what we show of ourselves. Raises
     ConfigError, naming ``where``, when one of them is not what it should be.
@@ -27,6 +33,8 @@ def client_context(
         return _system()
     try:
         context = ssl.create_default_context(cadata=ca_pem or None)
+        if ca_pem and system:
+            context.load_default_certs()
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"{where or 'TLS'}: the CA bundle is not PEM certificates: {error}") from error
     if insecure:

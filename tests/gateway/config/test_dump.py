@@ -181,6 +181,8 @@ NOT_SECRET = {
     "Child.clear_env": "a flag",
     "Cors.allow_credentials": "a flag",
     "Snapshot.permit_keys": "public",
+    "Model.key_header": "a name",
+    "ModelAccess.key_id": "a name",
 }
 
 

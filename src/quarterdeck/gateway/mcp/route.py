@@ -83,7 +83,11 @@ class McpRoute:
         self.target: Target = (server.kind, server.namespace, server.name)
         self.label = f"{server.namespace}/{server.name}"
         self.pool: Pool = upstreams.pool(
-            insecure=server.tls_insecure, ca_pem=server.tls_ca, authority=server.authority, where=self.label
+            insecure=server.tls_insecure,
+            ca_pem=server.tls_ca,
+            authority=server.authority,
+            system=server.tls_system,
+            where=self.label,
         )
         self.path = (server.path or "/").encode()
         self.host_line = f"host: {server.authority}\r\n".encode() if server.authority else b""
