@@ -57,9 +57,9 @@ class Shown:
         self._changes = changes
         self._until = monotonic() + self._fresh if self._fresh else 0.0
 
-    def holds(self, member: Member) -> bool:
+    def holds(self, member: Member, now: float) -> bool:
         """Whether the server need not be asked: it said for how long (``ttlMs``, SEP-2549), and of no change since."""
-        return self._until > 0.0 and self._changes == member.route.changes and monotonic() < self._until
+        return self._until > 0.0 and self._changes == member.route.changes and now < self._until
 
 
 class Listed:
@@ -99,7 +99,7 @@ class Listed:
         try:
             place = _place(call, member, key)
             known = self._shown.get(place) if place is not None else None
-            if known is not None and known.holds(member):
+            if known is not None and known.holds(member, monotonic()):
                 return known.part
             changes = member.route.changes
             first = await ask(method, None)
@@ -125,11 +125,12 @@ class Listed:
 
     def _still(self, call: McpCall, members: Sequence[Member], key: str) -> list[Part] | None:
         """What of all members can be shown without asking one."""
-        found: list[Part] = []
+        way, found, now = call.way, list[Part](), monotonic()
+        if way is None:
+            return None
         for member in members:
-            place = _place(call, member, key)
-            known = self._shown.get(place) if place is not None else None
-            if known is None or not known.holds(member):
+            known = self._shown.get((way, member, key))
+            if known is None or not known.holds(member, now):
                 return None
             found.append(known.part)
         return found
