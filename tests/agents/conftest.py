@@ -25,6 +25,7 @@ from quarterdeck.agents.app import build
 from quarterdeck.agents.config import AgentConfig
 from quarterdeck.agents.credentials import WorkloadToken
 from quarterdeck.agents.journal.client import JournalClient
+from quarterdeck.agents.memory import memory
 from quarterdeck.agents.model import ChatModel
 from quarterdeck.agents.observe.run import Observer
 from quarterdeck.agents.runs import Runs
@@ -134,6 +135,7 @@ class Agent:
     http: httpx.AsyncClient
     toolbox: Toolbox
     journal: JournalClient
+    memories: list[memory.Memory]
 
     async def rpc(self, method: str, params: Any, version: str = "1.0", **extra: Any) -> Any:
         body = {"jsonrpc": "2.0", "id": "r1", "method": method, "params": params}
@@ -190,17 +192,19 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         model = ChatModel(pool, config.model, headers, timeout=model_timeout)
         state = A2aState(pool, state_url, headers)
         journal = JournalClient(pool, state_url, headers)
-        runs = Runs(config, model, toolbox, state, journal, observer=observer)
+        memories = memory.of(config, pool, state_url, headers, model, state)
+        runs = Runs(config, model, toolbox, state, journal, plugins=memories, observer=observer)
         card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[])
         transport = httpx.ASGITransport(app=build(Core(runs, state, card), metrics=observer.registry))
         http = httpx.AsyncClient(transport=transport, base_url="http://agent")
-        agent = Agent(double, runs, http, toolbox, journal)
+        agent = Agent(double, runs, http, toolbox, journal, memories)
         started.append((agent, provider))
         return agent
 
     yield make
     for agent, provider in started:
         await agent.runs.stop()
+        await asyncio.gather(*(each.stop() for each in agent.memories))
         await agent.http.aclose()
         await provider.stop(0)
     pool.close()
