@@ -4,17 +4,18 @@
 - {"apiGroups": ["kagent.dev"], "resources": ["agents", "mcpservers", "modelconfigs", "modelproviderconfigs", "remotemcpservers"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/scale", "agents/status", "mcpservers/scale", "mcpservers/status", "modelconfigs/status", "modelproviderconfigs/status", "remotemcpservers/status"], "verbs": ["patch"]}
 - {"apiGroups": ["kagent.dev"], "resources": ["agents/finalizers", "mcpservers/finalizers", "modelconfigs/finalizers"], "verbs": ["update"]}
-- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies", "virtualservers"], "verbs": ["list", "watch"]}
-- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies/status", "approvals/status", "runs/status", "virtualservers/status"], "verbs": ["patch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies", "triggers", "virtualservers"], "verbs": ["list", "watch"]}
+- {"apiGroups": ["quarterdeck.dev"], "resources": ["approvalpolicies/status", "approvals/status", "runs/status", "triggers/status", "virtualservers/status"], "verbs": ["patch"]}
 - {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals", "runs"], "verbs": ["list"]}
 - {"apiGroups": ["quarterdeck.dev"], "resources": ["approvals", "runs"], "verbs": ["create", "delete", "patch"]}
+- {"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}
 - {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create", "list", "patch", "watch"]}
 - {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "delete", "list", "patch", "watch"]}
-- {"apiGroups": [""], "resources": ["pods", "resourcequotas"], "verbs": ["list", "watch"]}
+- {"apiGroups": [""], "resources": ["events", "pods", "resourcequotas"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list", "watch"]}

@@ -27,6 +27,7 @@ from . import (
     pinning,
     remote_mcp_server,
     service,
+    trigger,
     virtual_server,
 )
 from .activity import Activity, Target
@@ -37,6 +38,7 @@ from .gateway_api import GatewayApi
 from .gateway_config import GatewayConfig
 from .idle import Idle
 from .rivals import Gate
+from .triggers import Triggers
 
 _KNOWN = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "deletionTimestamp")
 __all__ = ["ControllerOptions", "GatewayConfig", "build", "controllers"]
@@ -85,6 +87,8 @@ def build(
     controllers.add(service.controller(context, discovery))
     controllers.add(virtual_server.controller(context, discovery))
     controllers.add(approval_policy.controller(context))
+    triggers = Triggers(context)
+    controllers.add(trigger.controller(context, triggers))
     if options.network_policies is not None and not options.watch_namespaces:
         controllers.add(environment.controller(context, options.network_policies))
     api: GatewayApi | None = None
@@ -102,6 +106,7 @@ def build(
         gateways=api,
         pinned=pinning.follower(context, controllers.enqueue),
     )
+    config.triggers = triggers
     return controllers, config
 
 

@@ -30,6 +30,7 @@ from .activity import Target
 from .canary import Contents
 from .gateway_api import GatewayApi
 from .idle import Idle
+from .triggers import Triggers
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ _SOURCES: dict[str, Resource] = {
     "replica_sets": k.REPLICA_SET,
     "namespaces": k.NAMESPACE,
     "approval_policies": k.APPROVAL_POLICY,
+    "triggers": k.TRIGGER,
 }
 _VALUES = (k.SECRET, k.CONFIG_MAP)
 _OURS = (k.AGENT, k.MODEL_CONFIG, k.MCP_SERVER, k.REMOTE_MCP_SERVER)
@@ -110,6 +112,8 @@ class GatewayConfig:
         self._of_hosted: Snapshot | None = None
         self._hosted: frozenset[str] = frozenset()
         self.compilations = 0
+        self.triggers: Triggers | None = None
+        """What starts runs by itself; None where no controllers are built."""
         for res in (*_SOURCES.values(), *_VALUES):
             controllers.informer(res).on_change(self._marker(res))
         if gateways is not None:
@@ -334,6 +338,8 @@ async def _first(events: Iterable[asyncio.Event]) -> None:
 def _matters(res: Resource, old: Object, new: Object) -> bool:
     """Whether a change can show in the configuration: of workloads of others, and of Pods, only whose they are does,
     and which addresses ours have."""
+    if res == k.TRIGGER:  # its status tells of each firing
+        return old["metadata"].get("generation") != new["metadata"].get("generation")
     if res not in _OWNED:
         return True
     if res == k.DEPLOYMENT and old["spec"].get("replicas") != new["spec"].get("replicas"):

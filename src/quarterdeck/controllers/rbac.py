@@ -54,6 +54,7 @@ def _kind(resource: Resource, why: str, *, scale: bool = False, children: bool =
     return tuple(grants)
 
 
+LOCAL_ACCESS_REVIEW = Resource("authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews")
 WATCHED: tuple[Grant, ...] = (
     *_kind(k.AGENT, "Agents", scale=True),
     *_kind(k.MCP_SERVER, "MCP servers", scale=True),
@@ -70,6 +71,8 @@ WATCHED: tuple[Grant, ...] = (
     # not marked as used: what there is to copy, only somebody makes who starts a run in the background
     Grant(k.RUN, (*APPLY, "delete"), "the same", implied=True),
     Grant(k.RUN, ("patch",), "what became of the run", "status", implied=True),
+    *_kind(k.TRIGGER, "what starts runs", children=False),
+    Grant(LOCAL_ACCESS_REVIEW, ("create",), "what the ServiceAccounts of triggers may do"),
     Grant(k.DEPLOYMENT, (*FOLLOW, "get", *APPLY, "delete"), "agents, MCP servers, scripted models, canaries"),
     Grant(k.SERVICE, (*FOLLOW, *APPLY, "delete"), "their Services; Services labelled as MCP servers"),
     Grant(k.CONFIG_MAP, (*FOLLOW, "get", *APPLY), "configuration of bridges; prompts and values that resources name"),
@@ -83,6 +86,7 @@ WATCHED: tuple[Grant, ...] = (
     Grant(k.HPA, FOLLOW, "whether somebody else owns replicas"),
     Grant(k.RESOURCE_QUOTA, FOLLOW, "trying again when quota is freed"),
     Grant(k.EVENT, APPLY, "what happened, told at the object"),
+    Grant(k.EVENT, FOLLOW, "triggers that Events fire; not watched while there is none"),
 )
 """In every namespace that is served."""
 

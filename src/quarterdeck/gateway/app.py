@@ -31,6 +31,7 @@ from .config.dump import config_dump
 from .config.files import FileSource
 from .config.lastgood import LastGood, load_key
 from .config.stream import ControlPlane, read_file
+from .hooks import Hooks
 from .http.endpoint import HttpEndpoint
 from .http.frontend import Frontend
 from .http.ports import Ports
@@ -129,6 +130,7 @@ class Gateway:
             changed=self._listeners_changed,
         )
         self._router.revocations = self.revocations
+        self._hooks = self._router.hooks = Hooks(self._observer, options.gateway, self.registry)
         self.revocations.grants = self.sign_ins.revoked
         self.sign_ins.attend(self._router, frontend)
         self._pins = PinBook()
@@ -175,7 +177,7 @@ class Gateway:
         plane = self._control_plane
         self.sign_ins.use(plane.ask if plane is not None else None, options.gateway)
         if plane is not None:
-            self.approvals.ask = self.permits.ask = self.cards.ask = plane.ask
+            self.approvals.ask = self.permits.ask = self.cards.ask = self._hooks.ask = plane.ask
             self.approvals.page = page_of(options.control_plane)
         self._auditing.start(partial(plane.post, "audit/checkpoints") if plane is not None else None)
         self._tasks += [

@@ -15,6 +15,8 @@ from quarterdeck.wire.http import Exchange
 
 from .a2a.endpoint import A2aEndpoint
 from .call import Call
+from .hooks import PREFIX as HOOKS
+from .hooks import Hooks
 from .llm.endpoint import LlmEndpoint
 from .mcp.asleep import LIST_HOLD, needed
 from .mcp.call import McpCall
@@ -82,6 +84,7 @@ class Router:
         self.revocations: Revocations | None = None
         self.pages: Pages | None = None
         """What browsers see of sign-ins at servers."""
+        self.hooks: Hooks | None = None
         self._observer = observer
         self._mcp = mcp
         self._llm = llm
@@ -102,6 +105,8 @@ class Router:
         path = exchange.raw_path
         if self.pages is not None and path.startswith(SIGN_IN_PAGES):
             return self.pages.handle(exchange)
+        if self.hooks is not None and path.startswith(HOOKS) and exchange.listener == LOCAL:
+            return self.hooks.handle(exchange, table.hooks)
         principal = self._admit(exchange, table, path)
         if principal is None:
             return None

@@ -73,6 +73,7 @@ class Table:
             f"{m.namespace}/{m.name}": ModelRoute(m, upstreams) for m in snapshot.models
         }
         self.agents: dict[str, Agent] = {f"{a.namespace}/{a.name}": a for a in snapshot.agents}
+        self.hooks = frozenset(snapshot.hooks)
         self.groups: dict[str, McpGroup] = {}
         """All MCP groups by the key that their sessions are bound to: built-in paths, MCP backends of routes."""
         for group in (*map(alone, self.servers), aggregate(self.servers, snapshot.default_namespace)):

@@ -37,6 +37,7 @@ from .runs_mirror import RunMirror
 from .runs_retention import DEFAULT, VARIABLE, Retention, seconds_of
 from .runs_store import RunStore
 from .signing import SigningKey
+from .triggers_service import TriggerService
 from .usage import DEFAULT as USAGE_DEFAULT
 from .usage import VARIABLE as USAGE_VARIABLE
 from .usage import Usage
@@ -99,6 +100,8 @@ class RestApis:
         self.approvals = ApprovalService(
             database, identity, config, approvals or ApprovalOptions(), self._webhooks.send, self.runs
         )
+        self._triggers = TriggerService(database, self.runs, identity, config, objects.client, registry)
+        governing += self._triggers.routes
         mcp = McpApi(self.runs, identity, lambda: _agents(config)).routes()
         conversations = Conversations(database, config.hosted)
         governing += ConversationsApi(conversations, identity, config).routes()
@@ -147,6 +150,7 @@ class RestApis:
         keepers = {
             "run retention": self._retention.run,
             "memory": Expiry(self._memory).run,
+            "triggers": self._triggers.run,
             "usage retention": lambda: self._usage.keep(usage),
         }
         if self._mirror is not None:

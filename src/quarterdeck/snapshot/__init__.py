@@ -251,6 +251,8 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     """Which calls people must approve one by one."""
     permit_keys: tuple[str, ...] = ()
     """Public keys of the permits for tool calls of hosted agents."""
+    hooks: tuple[str, ...] = ()
+    """``namespace/name`` of the Triggers that requests to ``/hooks/`` fire; each says who may."""
     closed: tuple[str, ...] = ()
     """Addresses of agents, MCP servers and models, Pods' and Services', that no DNS name of others may lead to."""
 

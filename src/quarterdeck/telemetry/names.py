@@ -45,6 +45,9 @@ AUDIT_EXPORT_ERRORS: Final = "quarterdeck_audit_export_errors_total"
 AUDIT_CHECKPOINT_ERRORS: Final = "quarterdeck_audit_checkpoint_errors_total"
 REVOKED: Final = "quarterdeck_gateway_revocations"
 QUARANTINED: Final = "quarterdeck_gateway_quarantined_tools"
+TRIGGER_FIRINGS: Final = "quarterdeck_trigger_firings_total"
+TRIGGER_REFUSED: Final = "quarterdeck_trigger_requests_refused_total"
+HOOKS_HELD_BACK: Final = "quarterdeck_gateway_hooks_held_back_total"
 
 # -- metrics of an agent host
 AGENT_RUNS: Final = "quarterdeck_agent_runs_total"

@@ -42,6 +42,7 @@ from .reference import Target, allowed, model_key, tool_target_key
 from .resolve import Services, closed_addresses, resolve
 from .service import is_mcp_service, service_endpoint
 from .sign_in import sign_in
+from .triggers import hooks
 from .values import SecretReader, Sources
 from .virtual import Servers
 from .virtual import resolve as resolve_virtual
@@ -64,6 +65,7 @@ class World:
     replica_sets: Sequence[Object] = ()
     namespaces: Sequence[Object] = ()
     approval_policies: Sequence[Object] = ()
+    triggers: Sequence[Object] = ()
     revisions: Mapping[str, Object] = field(default_factory=dict[str, Object])
     """Specs kept in ControllerRevisions by name: those that Pods run while an Agent's own is on trial."""
     identities: Identities = field(default_factory=Identities)
@@ -126,6 +128,7 @@ def compile_snapshot(world: World, options: Options, gateway: str = "") -> Snaps
         policies=tuple(sorted((p for p in policies if p is not None), key=lambda p: (p.namespace, p.name))),
         identities=_identities(world),
         approvals=tuple(sorted(map(approval_rule, world.approval_policies), key=lambda rule: rule.name)),
+        hooks=hooks(world.triggers),
         closed=tuple(sorted({a for obj in (*world.services, *world.pods) for a in closed_addresses(obj)})),
     )
 

@@ -43,8 +43,8 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
     rules=(
         Rule(_READ, ("kagent.dev", "quarterdeck.dev"), ("*",)),
         Rule(("patch",), ("kagent.dev", "quarterdeck.dev"), ("*/status",)),
-        # copies of approvals
-        Rule((*_APPLY, "delete"), ("quarterdeck.dev",), ("approvals",)),
+        # copies of approvals and of runs
+        Rule((*_APPLY, "delete"), ("quarterdeck.dev",), ("approvals", "runs")),
         # what an Agent, MCPServer or ModelConfig consists of; deleted by the garbage collector through its owner
         Rule((*_READ, *_APPLY), ("",), ("services", "secrets", "configmaps", "serviceaccounts")),
         Rule((*_READ, *_APPLY), ("apps",), ("deployments",)),
@@ -64,6 +64,9 @@ QUARTERDECK_CONTROLLER = ControllerPolicy(
         Rule((*_APPLY, "delete"), ("discovery.k8s.io",), ("endpointslices",)),
         # whether another controller of these kinds may write elsewhere than in its own namespace
         Rule(("create",), ("authorization.k8s.io",), ("subjectaccessreviews",)),
+        # what the ServiceAccounts of triggers may do, and the Events that fire some
+        Rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews",)),
+        Rule(("list", "watch"), ("",), ("events",)),
         _EVENTS,
         _OIDC,
     ),
