@@ -90,15 +90,21 @@ class Tools:
     calls: Counter[str] = field(default_factory=Counter[str])
     metas: list[Json] = field(default_factory=list[Json])
     on_call: Callable[[str], Awaitable[None]] | None = None
-    results: dict[str, str] = field(default_factory=dict[str, str])
+    results: dict[str, str | Json] = field(default_factory=dict[str, "str | Json"])
+    """By call: the text, or the whole CallToolResult."""
+    session: str = ""
+    """The only session that it knows; empty: it has none."""
 
     async def handle(self, exchange: Exchange) -> None:
         message = json.loads(exchange.body or b"{}")
         method = message.get("method")
-        if method == "initialize":
+        shown = dict(exchange.headers).get(b"mcp-session-id", b"").decode()
+        if self.session and method != "initialize" and shown != self.session:
+            exchange.respond(404)
+        elif method == "initialize":
             info = {"name": "t", "version": "1"}
             said = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-            _answer(exchange, message, said)
+            _answer(exchange, message, said, self.session)
         elif method == "tools/list":
             schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
             look = {"name": "look", "inputSchema": schema, "annotations": {"readOnlyHint": True}}
@@ -119,14 +125,17 @@ class Tools:
             except Broken:
                 exchange.abort()
                 return
-        text = self.results.get(key, f"did {key}")
-        _answer(exchange, message, {"content": [{"type": "text", "text": text}]})
+        result = self.results.get(key, f"did {key}")
+        whole = result if isinstance(result, dict) else {"content": [{"type": "text", "text": result}]}
+        _answer(exchange, message, whole)
 
 
-def _answer(exchange: Exchange, message: Json, result: Json) -> None:
+def _answer(exchange: Exchange, message: Json, result: Json, session: str = "") -> None:
     if not exchange.disconnected:
         body = {"jsonrpc": "2.0", "id": message["id"], "result": result}
-        exchange.respond(200, json.dumps(body).encode(), [(b"content-type", b"application/json")])
+        headers = [(b"content-type", b"application/json")]
+        headers += [(b"mcp-session-id", session.encode())] if session else []
+        exchange.respond(200, json.dumps(body).encode(), headers)
 
 
 def tool_call(name: str, n: int) -> Json:
@@ -143,8 +152,12 @@ class Model:
 
     script: list[list[Json]]
     asked: int = 0
+    requests: list[Json] = field(default_factory=list[Json])
     on_ask: Callable[[], Awaitable[None]] | None = None
     usage: Json = field(default_factory=lambda: {"prompt_tokens": 3, "completion_tokens": 2})
+    summaries: list[str] = field(default_factory=list[str])
+    """What it was asked to summarize."""
+    requests: list[Json] = field(default_factory=list[Json])
 
     async def handle(self, exchange: Exchange) -> None:
         self.asked += 1
@@ -154,7 +167,8 @@ class Model:
             except Broken:
                 exchange.abort()
                 return
-        messages = json.loads(exchange.body)["messages"]
+        self.requests.append(json.loads(exchange.body))
+        messages = self.requests[-1]["messages"]
         rounds = sum(m["role"] == "assistant" for m in _since_question(messages))
         calls = self.script[rounds] if rounds < len(self.script) else []
         message: Json = {"role": "assistant", "content": None if calls else "all done"}

@@ -40,7 +40,11 @@ class RpcError(UpstreamError):
 
 
 class SessionEnded(UpstreamError):
-    """The server does not know the session any more."""
+    """The server does not know ``session`` any more: nothing was carried out."""
+
+    def __init__(self, text: str, session: str) -> None:
+        super().__init__(text)
+        self.session = session
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,9 @@ class McpClient:
         await self._open()
         try:
             return await self._ask(method, params)
-        except SessionEnded:
-            self._ready = False
+        except SessionEnded as ended:
+            if ended.session == self._session:  # else another call has opened the next one already
+                self._ready = False
             if not repeat:
                 raise
             await self._open()
@@ -204,6 +209,7 @@ class McpClient:
             name = message.get("params", {}).get("name")
             if isinstance(name, str):
                 headers.append((protocol.H_NAME, encode_value(name)))
+        sent_in = self._session
         response = await self._pool.request("POST", self._origin, self._target, headers, body, timeout=None)
         if response.status in (200, 202):
             session = response.header(protocol.H_SESSION)
@@ -212,8 +218,8 @@ class McpClient:
             return response
         detail = (await response.read())[:2000].decode("utf-8", "replace").strip()
         error = _rpc_error(detail)
-        if response.status == 404 and self._session is not None and self._ready:
-            raise SessionEnded(f"{self.url}: the session has ended")
+        if response.status == 404 and sent_in is not None:
+            raise SessionEnded(f"{self.url}: the session has ended", sent_in)
         if response.status in (401, 403):
             said = str(error) if error is not None else f"credentials are needed: {detail}"
             raise Denied(f"{self.url}: HTTP {response.status}: {said}")

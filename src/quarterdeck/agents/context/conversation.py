@@ -76,11 +76,13 @@ def run_of(ident: str) -> str:
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """Messages that models accept: a call whose result was lost gets one that says so, and of an answer that was given
-    again because it was not valid only the last counts."""
+    """Messages that models accept: a call whose result was lost gets one that says so, of an answer that was given
+    again because it was not valid only the last counts, and one that says nothing is left out."""
     answered = {m.get("tool_call_id") for m in messages if m["role"] == "tool"}
     out: list[Message] = []
     for message in messages:
+        if _answer(message) and not message.get("content"):
+            continue
         if out and _answer(out[-1]) and message["role"] == "assistant":
             out.pop()
         out.append(message)

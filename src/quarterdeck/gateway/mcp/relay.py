@@ -201,6 +201,11 @@ class McpRelay(Relay):
         call = self.call
         if 400 <= self._status < 500:
             call.health = "unknown"  # the server is there: it refuses us, or does not know the session
+            if self._status == 404 and call.session is not None and not self.exchange.started:
+                text = f"MCP server {call.server} does not know the session any more; initialize again"
+                answer_error(call, protocol.INVALID_REQUEST, text, status=404)  # nothing was executed
+                self._observer_finish("error", 404, text)
+                return
         if self.attempts is not None and self.attempts.again(self._status, error):
             return
         code, status = (protocol.TIMED_OUT, 504) if isinstance(error, TimedOut) else (protocol.UPSTREAM_FAILED, 502)
