@@ -17,7 +17,8 @@ OTHER = {
     "Agent", "Agents", "BYO", "VirtualServer", "ConfigMap", "Deployment", "MCPServer", "ModelConfig",
     "ModelProviderConfig",
     "Namespace", "NetworkPolicy", "PersistentVolumeClaim", "RemoteMCPServer", "SandboxAgent", "Secret", "Service",
-    "ServiceAccount", "ToolServer", "SubjectAccessReview", "TokenReview", "Apply", "Canary", "GET", "POST", "SSE",
+    "ServiceAccount", "ToolServer", "SubjectAccessReview", "LocalSubjectAccessReview", "TokenReview", "Declarative",
+    "Apply", "Canary", "GET", "POST", "SSE",
     "EndpointSlice", "Gateway", "GatewayClass", "Hostname", "IPAddress", "SupportedVersion",
     "TCP", "Opaque", "ReadWriteOnce", "Recreate", "ReplicaFailure", "ControllerOptions", "GatewayConfig",
     # values of conditions and Events
@@ -30,7 +31,7 @@ OTHER = {
 """Words in the source that are neither a condition's type nor a reason. A new word has to be put here or explained."""
 TYPES = {
     "Accepted", "ResolvedRefs", "Programmed", "Ready", "SecretResolved", "ModelsDiscovered", "UnsupportedFeatures",
-    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned", "Conflicted",
+    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned", "Conflicted", "Authorized",
 }  # fmt: skip
 
 
