@@ -7,7 +7,7 @@ from typing import Any
 
 from . import Json, operations
 
-_STATES = {
+STATES = {
     "TASK_STATE_SUBMITTED": "submitted",
     "TASK_STATE_WORKING": "working",
     "TASK_STATE_COMPLETED": "completed",
@@ -17,7 +17,7 @@ _STATES = {
     "TASK_STATE_INPUT_REQUIRED": "input-required",
     "TASK_STATE_AUTH_REQUIRED": "auth-required",
 }
-ENDS = frozenset(_STATES) - {"TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"}
+ENDS = frozenset(STATES) - {"TASK_STATE_SUBMITTED", "TASK_STATE_WORKING"}
 """States that end a stream of 0.3 (``final``)."""
 _ROLES = {"user": "ROLE_USER", "agent": "ROLE_AGENT"}
 
@@ -146,7 +146,7 @@ def data_out(value: Any) -> Json:
 
 
 def status_out(status: Json) -> Json:
-    out = status | {"state": _STATES.get(status["state"], "unknown")}
+    out = status | {"state": STATES.get(status["state"], "unknown")}
     if "message" in status:
         out["message"] = message_out(status["message"])
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from quarterdeck.errors import BadRequest, Forbidden
+from quarterdeck.errors import BadRequest, Forbidden, NotFound
 
 from .http import Answer, Call, Route, route
 from .identity import Identity
@@ -34,7 +34,7 @@ class ConversationsApi:
     async def open(self, call: Call) -> Answer:
         """``{agent, user, session?, tasks?, via?, reads?}`` → ``{session}``; with ``reads`` nothing is opened.
 
-        404 for a conversation or task of another user, 403 for a user whom the agent ``via`` does not have.
+        ``{missing}`` says that the conversation or a task is another user's; 403: ``via`` does not have the user.
         """
         await self._gateway(call)
         body = call.body()
@@ -47,10 +47,13 @@ class ConversationsApi:
         given = body.get("tasks") or []
         if not isinstance(given, list) or len(given) > _NAMES or not all(isinstance(name, str) for name in given):
             raise BadRequest(f"tasks: must be a list of at most {_NAMES} strings")
-        if body.get("reads"):
-            found = await self._conversations.check(agent, user, session, given)
-        else:
-            found = await self._conversations.open(agent, user, session, given, via)
+        try:
+            if body.get("reads"):
+                found = await self._conversations.check(agent, user, session, given)
+            else:
+                found = await self._conversations.open(agent, user, session, given, via)
+        except NotFound as error:  # to the gateway that asks for somebody it is an answer
+            return Answer({"missing": str(error)})
         return Answer({"session": found})
 
     async def _gateway(self, call: Call) -> None:

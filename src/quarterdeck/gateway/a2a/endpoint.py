@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any
 
-from quarterdeck.a2atypes import cards
-from quarterdeck.errors import Denied, QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.a2atypes import cards, errors
+from quarterdeck.errors import Denied, NotFound, QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import Agent, Endpoint
@@ -25,12 +25,14 @@ from ..policy.services import Services
 from ..split import Destination, Splitter
 from ..table import Table
 from ..upstream import Relay, Upstreams
+from . import byo
 from .answers import JSON, answer, operation
 from .cards import CARD_PATHS, rewrite
 from .conversation import Reading, conversations
 from .deciding import Said, record, said
 from .loops import Loops
 from .signing import KEYS, CardSigner
+from .translated import Up, Versions, down, wants
 
 _TIMEOUT = 600.0  # seconds an agent may stay silent
 _CARD_LIMIT = 1024 * 1024
@@ -62,6 +64,7 @@ class A2aEndpoint:
         self.signer = CardSigner("")
         self._deciding: set[asyncio.Task[None]] = set()
         self._loops = Loops()
+        self._versions = Versions(self._pool)
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         raw = exchange.target.decode("latin-1")
@@ -99,12 +102,45 @@ class A2aEndpoint:
             answer(call, 508, text, protocol.DENIED)
             self._observer.finish(call, "denied", 508, text)
             return
+        if agent.byo and not (exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS):
+            self._later(self._enter(call, agent, target, base, table.splitters.get(label)))
+            return
         word = said(exchange.body) if exchange.method == "POST" else None
         if word is None:
             self._forward(call, agent, target, base, table.splitters.get(label))
             return
         splitter = table.splitters.get(label)
         self._later(self._decide(call, word, lambda: self._forward(call, agent, target, base, splitter)))
+
+    async def _enter(self, call: Call, agent: Agent, target: str, base: str, splitter: Splitter | None) -> None:
+        """Open the conversation with a BYO agent for the verified user, then go on."""
+        approvals, operation = self.approvals, ""
+        try:
+            word = said(call.exchange.body)
+            if word is not None:
+                await record(approvals.ask if approvals is not None else None, call.principal, call.server, word)
+            ask, acting = (approvals.ask, approvals.acting) if approvals is not None else (None, None)
+            lines = await byo.enter(ask, call, call.server, target, acting)
+            if agent.endpoints and wants(call, target) and await self._versions.of(agent.endpoints[0]) == "0.3":
+                operation = down(call)
+        except QuarterdeckError as error:
+            self._not_entered(call, error)
+            return
+        if not call.exchange.disconnected:
+            self._forward(call, agent, target, base, splitter, lines, operation)
+
+    def _not_entered(self, call: Call, error: QuarterdeckError) -> None:
+        """Refused, not there, malformed, or the control plane did not say."""
+        code, status, outcome = protocol.UPSTREAM_FAILED, 503, "error"
+        if isinstance(error, Denied):
+            code, status, outcome = protocol.DENIED, 403, "denied"
+            call.decision = Decision("deny", "byo/conversation", str(error))
+        elif isinstance(error, NotFound):
+            code, status = errors.statuses(errors.TaskNotFound(str(error)))[:2]
+        elif isinstance(error, errors.A2AError):
+            code, status = errors.statuses(error)[:2]
+        answer(call, status, str(error), code)
+        self._observer.finish(call, outcome, status, str(error))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on when the control plane has answered."""
@@ -145,7 +181,18 @@ class A2aEndpoint:
         if not call.exchange.disconnected:
             go_on()
 
-    def _forward(self, call: Call, agent: Agent, target: str, base: str, splitter: Splitter | None) -> None:
+    def _forward(
+        self,
+        call: Call,
+        agent: Agent,
+        target: str,
+        base: str,
+        splitter: Splitter | None,
+        lines: bytes | None = None,
+        operation: str = "",
+    ) -> None:
+        """``lines``: header lines that say for whom the agent acts, where that is known already; ``operation``: the
+        request has been translated for an agent of A2A 0.3."""
         track: Track | None = None
         endpoint: Endpoint | None = None
         endpoints = agent.endpoints
@@ -163,11 +210,15 @@ class A2aEndpoint:
         target = target if target.startswith("/") else "/" + target
         card = call.exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
         url = self._services.base_url(call.exchange, call.headers) + base if card else ""
-        relay = A2aRelay(self._upstreams, call, self._observer, url, track)
+        relay = (TranslatingRelay if operation else A2aRelay)(self._upstreams, call, self._observer, url, track)
+        relay.operation = operation
         relay.sign = self._sign
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
-        relay.acting = b"" if card or self.approvals is None else self.approvals.acting.line(call, call.server)
+        if lines is None:
+            told = b"" if card or self.approvals is None else self.approvals.acting.line(call, call.server)
+            lines = _user(call) + told
+        relay.acting = lines
         if call.method in _EXTENDED:  # its addresses are the gateway's, too, and its own are nobody's business
             found = self._services.base_url(call.exchange, call.headers) + base
             relay.acting += b"x-quarterdeck-base: %b\r\n" % found.encode("latin-1", "replace")
@@ -175,14 +226,13 @@ class A2aEndpoint:
 
 
 def _request(call: Call, target: str, endpoint: Endpoint, acting: bytes) -> bytes:
-    """``acting``: header line that tells the agent for whom it acts."""
+    """``acting``: header lines that tell the agent for whom it acts."""
     exchange = call.exchange
     parts = [f"{exchange.method} {target} HTTP/1.1\r\nhost: {endpoint.host}:{endpoint.port}\r\n".encode("latin-1")]
     for name in _PASSED:
         value = call.headers.get(name)
         if value is not None:
             parts.append(b"%b: %b\r\n" % (name, value))
-    parts.append(_user(call))
     parts.append(acting)
     parts.append(b"traceparent: %b\r\nx-quarterdeck-principal: " % call.traceparent)
     parts.append(b"%b\r\ncontent-length: %d\r\n\r\n" % (call.principal.id.encode(), len(exchange.body)))
@@ -236,7 +286,18 @@ class Track:
 class A2aRelay(Relay):
     """Streams an agent's answer; a card (``card_url`` set) is taken whole and rewritten."""
 
-    __slots__ = ("_card", "_card_url", "_observer", "_status", "_track", "acting", "call", "others", "sign")
+    __slots__ = (
+        "_card",
+        "_card_url",
+        "_observer",
+        "_status",
+        "_track",
+        "acting",
+        "call",
+        "operation",
+        "others",
+        "sign",
+    )
 
     def __init__(
         self, upstreams: Upstreams, call: Call, observer: Observer, card_url: str, track: Track | None = None
@@ -249,6 +310,7 @@ class A2aRelay(Relay):
         self._card = b""
         self._status = 0
         self.acting = b""
+        self.operation = ""
         self.sign: Sign = lambda card, agent, url, done: done(card)
         self.others: list[tuple[Endpoint, str]] = []
         """Endpoints not tried yet, with the target of the request: a Pod may be gone before we are told."""
@@ -335,3 +397,32 @@ class A2aRelay(Relay):
         if self._track is not None and self._track.reading.failed:
             self._track.over(self._observer, self._status)  # a client may leave as soon as it has read the failure
         self._observer.finish(self.call, "error", 499, "the client closed the connection")
+
+
+class TranslatingRelay(A2aRelay):
+    """Passes the answer of an agent of A2A 0.3 on as one of 1.0."""
+
+    __slots__ = ("_up",)
+
+    def on_head(self, status: int, headers: list[Header]) -> None:
+        kinds = [value.partition(b";")[0].strip() for name, value in headers if name == b"content-type"]
+        self._up = Up(self.operation, stream=kinds == [b"text/event-stream"])
+        super().on_head(status, [header for header in headers if header[0] != b"content-length"])
+
+    def on_body(self, data: bytes) -> None:
+        if self.finished:
+            return
+        try:
+            translated = self._up.feed(data)
+        except QuarterdeckError as error:
+            self.give_up(UpstreamError(str(error)))
+            return
+        if translated:
+            super().on_body(translated)
+        self.heard = True
+
+    def complete(self) -> None:
+        rest = self._up.end()
+        if rest:
+            super().on_body(rest)
+        super().complete()
