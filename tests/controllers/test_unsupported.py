@@ -49,6 +49,7 @@ ACTED_ON = {
         | under("allowedNamespaces.", _NAMESPACES)
         | under("declarative.", "runtime systemMessage modelConfig stream")
         | under("declarative.systemMessageFrom.", "type name key")
+        | under("declarative.memory.", "modelConfig ttlDays")
         | under("declarative.promptTemplate.dataSources[].", "kind apiGroup name alias")
         | under("declarative.tools[].", "type isolateSessions")
         | under("declarative.tools[].mcpServer.", "kind apiGroup name namespace toolNames requireApproval")
@@ -121,8 +122,7 @@ def test_every_field_is_acted_on_or_declared_unsupported(kind: str) -> None:
     ("kind", "spec", "named"),
     [
         ("Agent", {"declarative": {"systemMessage": "x", "runtime": "go", "stream": False}}, []),
-        ("Agent", {"declarative": {"memory": {"modelConfig": "m"}}, "skills": {"refs": ["a"]}},
-         ["skills", "declarative.memory"]),
+        ("Agent", {"declarative": {"memory": {"modelConfig": "m"}}}, []),
         ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"requireApproval": ["t"]}}]}},
          []),
         ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"allowedHeaders": ["t"]}}]}},

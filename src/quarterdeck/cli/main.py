@@ -46,6 +46,7 @@ def register() -> None:
         lifecycle,
         logs,
         mcp,
+        memory,
         migrate,
         rollout,
         run,
@@ -68,6 +69,7 @@ def register() -> None:
     versions.register(app)
     mcp.register(app)
     gateway.register(app)
+    memory.register(app)
     migrate.register(app)
     run.register(app)
     rollout.register(app)

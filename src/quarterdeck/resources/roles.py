@@ -76,6 +76,7 @@ def _govern() -> list[dict[str, Any]]:
         _rule(_OURS, ("revocations",), ("create", "delete")),
         _rule(_OURS, ("toolpins",), ("update",)),
         _rule(_OURS, ("usertokens",), ("list", "delete")),
+        _rule(_OURS, ("memories",), ("get", "list", "delete")),
         _rule(_RBAC, ("rolebindings", "roles"), _READ + _WRITE),
     ]
 

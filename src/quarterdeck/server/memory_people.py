@@ -39,13 +39,14 @@ class MemoryPeople:
         ]
 
     async def list(self, call: Call) -> Answer:
-        """``?agent=NAMESPACE/NAME&user=&limit=``, most used first."""
+        """``?agent=NAMESPACE/NAME&namespace=&user=&limit=``, most used first."""
         agent = _agent(call)
-        user = await self._whose(call, "list", agent.partition("/")[0], call.query.get("user", ""))
+        namespace = agent.partition("/")[0] or call.query.get("namespace", "")
+        user = await self._whose(call, "list", namespace, call.query.get("user", ""))
         text = call.query.get("limit", "100")
         if not text.isdecimal() or not text.isascii():
             raise BadRequest(f"limit: {text[:40]!r} is not a whole number")
-        rows = await self._store.list(agent, user, max(1, min(int(text[:9]), _MOST)))
+        rows = await self._store.list(agent, user, max(1, min(int(text[:9]), _MOST)), namespace=namespace)
         return Answer({"memories": [shown(row) for row in rows]})
 
     async def get(self, call: Call) -> Answer:

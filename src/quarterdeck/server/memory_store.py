@@ -178,10 +178,11 @@ class MemoryStore:
         return rows[0]["turns"] if rows else 0
 
     # -- for people, and for kagent's lists
-    async def list(self, agent: str = "", user: str = "", limit: int = MOST) -> list[Row]:
-        """Most used first. Without ``agent`` or ``user``: all."""
+    async def list(self, agent: str = "", user: str = "", limit: int = MOST, *, namespace: str = "") -> list[Row]:
+        """Most used first. Without ``agent``, ``user`` or ``namespace``: all."""
         where = [memories.c.expires_at > self._clock()]
         where += [memories.c.agent == agent] if agent else []
+        where += [memories.c.agent.startswith(f"{namespace}/", autoescape=True)] if namespace else []
         where += [memories.c.user_id == user] if user else []
         query = select(*_SHOWN).where(and_(*where)).order_by(memories.c.uses.desc(), memories.c.number.desc())
         return await self._database.rows(query.limit(limit))
