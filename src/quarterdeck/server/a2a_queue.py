@@ -10,8 +10,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import and_, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from quarterdeck.a2atypes import Json, legacy
 from quarterdeck.a2atypes.updates import updates
@@ -25,21 +24,26 @@ _LARGEST = 1024 * 1024
 _ENDED = frozenset({"completed", "failed", "canceled", "rejected", "input-required", "auth-required"})
 
 
-async def record(connection: AsyncConnection, agent: str, task_id: str, data: str) -> bool:
+_CONFIGS = select(push_configs).where(
+    and_(push_configs.c.agent == bindparam("of_agent"), push_configs.c.task_id == bindparam("of_task"))
+)
+
+
+def record(connection: Connection, agent: str, task_id: str, data: str) -> bool:
     """Queue what a task's saving tells, before it is saved; whether there was anything."""
-    found = await connection.execute(select(push_configs).where(_of_task(agent, task_id)))
+    found = connection.execute(_CONFIGS, {"of_agent": agent, "of_task": task_id})
     configs = [dict(row) for row in found.mappings()]
     if not configs:
         return False
     where = and_(tasks.c.agent == agent, tasks.c.id == task_id)
-    before = (await connection.execute(select(tasks.c.data).where(where))).scalar_one_or_none()
+    before = connection.execute(select(tasks.c.data).where(where)).scalar_one_or_none()
     after: Json = json.loads(data)
     if after.get("kind") == "task":  # written in 0.3 by a BYO agent
-        return await _queue(connection, configs, [after], after)
-    return await _queue(connection, configs, updates(json.loads(before) if before else None, after), after)
+        return _queue(connection, configs, [after], after)
+    return _queue(connection, configs, updates(json.loads(before) if before else None, after), after)
 
 
-async def _queue(connection: AsyncConnection, configs: list[Row], events: list[Json], task: Json) -> bool:
+def _queue(connection: Connection, configs: list[Row], events: list[Json], task: Json) -> bool:
     if not events:
         return False
     old = task if task.get("kind") == "task" else legacy.task_out(task)
@@ -51,7 +55,7 @@ async def _queue(connection: AsyncConnection, configs: list[Row], events: list[J
                 text = json.dumps(_shortened(body))
             names = {"agent": config["agent"], "task_id": config["task_id"], "config_id": config["id"]}
             rows.append(names | {"body": text, "attempts": 0, "due": 0.0, "claimed": 0.0})
-    await connection.execute(insert(push_queue), rows)
+    connection.execute(insert(push_queue), rows)
     return True
 
 
@@ -88,7 +92,7 @@ class PushStore:
                 found = (await connection.execute(select(tasks).where(where))).mappings().one_or_none()
                 if found is not None and found["state"] in _ENDED:
                     task = json.loads(found["data"])
-                    if await _queue(connection, [row], [{"task": task}], task):
+                    if await connection.run_sync(_queue, [row], [{"task": task}], task):
                         self._database.queued.set()
         return kept
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    bindparam,
     delete,
     event,
     func,
@@ -115,8 +116,17 @@ class TaskRow:
     """When the status was reported: ISO 8601, UTC, milliseconds."""
 
 
-Record = Callable[[AsyncConnection, str, str, str], Awaitable[bool]]
+Record = Callable[[Connection, str, str, str], bool]
 """Told of a task in the transaction that saves it, before it is saved: agent, id, data; whether others are to look."""
+
+
+_TOLD = ("session_id", "protocol_version", "data", "state", "updated_at", "status_at")
+_KEEP = (
+    update(tasks)
+    .where(and_(tasks.c.agent == bindparam("of_agent"), tasks.c.id == bindparam("of_task")))
+    .values({name: bindparam(name) for name in _TOLD})
+)
+_NEW_TASK = insert(tasks)
 
 
 def now() -> str:
@@ -265,19 +275,19 @@ class Database:
     # -- tasks
     async def save_task(self, task: TaskRow) -> None:
         """Save a task, new or not."""
+        if await self.transact(lambda connection: self.keep_task(connection, task)):
+            self.queued.set()
+
+    def keep_task(self, connection: Connection, task: TaskRow) -> bool:
+        """:meth:`save_task` as part of another's transaction; whether :attr:`queued` is to be set when it is over."""
         values: Row = {
             "session_id": task.session, "protocol_version": task.protocol_version, "data": task.data,
             "state": task.state, "updated_at": now(), "status_at": task.status_at or now()[:23] + "Z",
         }  # fmt: skip
-        where = and_(tasks.c.agent == task.agent, tasks.c.id == task.id)
-        async with self.write() as connection:
-            told = await self.record(connection, task.agent, task.id, task.data) if self.record is not None else False
-            done = await connection.execute(update(tasks).where(where).values(**values))
-            if done.rowcount == 0:
-                values |= {"id": task.id, "agent": task.agent, "user_id": task.user}
-                await connection.execute(insert(tasks).values(**values))
-        if told:
-            self.queued.set()
+        told = self.record(connection, task.agent, task.id, task.data) if self.record is not None else False
+        if connection.execute(_KEEP, values | {"of_agent": task.agent, "of_task": task.id}).rowcount == 0:
+            connection.execute(_NEW_TASK, values | {"id": task.id, "agent": task.agent, "user_id": task.user})
+        return told
 
     async def task(self, agent: str, task_id: str) -> Row:
         """Raises NotFound."""

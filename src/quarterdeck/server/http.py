@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from quarterdeck.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, QuarterdeckError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.wire.http import Exchange, Header
 
 _JSON: Header = (b"content-type", b"application/json")
@@ -25,8 +27,8 @@ class Call:
     def body(self) -> dict[str, Any]:
         """The JSON object in the body. Raises BadRequest."""
         try:
-            value = json.loads(self.exchange.body or b"{}")
-        except (ValueError, RecursionError) as error:
+            value = msgspec.json.decode(self.exchange.body or b"{}")
+        except MALFORMED as error:
             raise BadRequest(f"the body is not valid JSON: {error}") from error
         if not isinstance(value, dict):
             raise BadRequest("the body must be a JSON object")
@@ -90,7 +92,7 @@ class Router:
             status = error.status_code if isinstance(error, ApiError) else error.http_status
             answer = Answer(self._failure(error), status)
         if answer is not None:
-            body, headers = (b"", []) if answer.status == 204 else (json.dumps(answer.data).encode(), [_JSON])
+            body, headers = (b"", []) if answer.status == 204 else (msgspec.json.encode(answer.data), [_JSON])
             exchange.respond(answer.status, body, headers)
 
     def _match(self, exchange: Exchange) -> tuple[Handler, Call]:

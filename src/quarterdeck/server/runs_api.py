@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import msgspec
 
-from quarterdeck.agents.journal.told import task_of
 from quarterdeck.agents.observe import redact
 from quarterdeck.errors import BadRequest, Forbidden, NotFound, QuarterdeckError
 from quarterdeck.snapshot.conversation import new_id
@@ -25,7 +24,6 @@ from quarterdeck.wire.http import Disconnected
 from .database import Row
 from .http import Answer, Call, Route, Router, route
 from .identity import Identity
-from .kagent import task_row
 from .runs_access import RunsAccess, Who
 from .runs_again import Again
 from .runs_store import Draft, NewRun, RunStore, Stale
@@ -36,7 +34,6 @@ LONGEST_WAIT = 20.0
 _POLL = 0.5
 """Seconds between looks at a database that other control planes write to."""
 HEARTBEAT = 15.0
-_TOLD = frozenset({"waiting", "final"})
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +107,6 @@ class RunsApi:
             if not self._agent(new.agent):
                 raise NotFound(f"agent {new.agent} does not exist; see: qd get agents -A", name=new.agent)
         row, leased = await self._store.create(new)
-        await self._save_task(row)
         return Answer(shown(row) | {"leased": leased}, 201)
 
     async def claim(self, call: Call) -> Answer:
@@ -146,8 +142,6 @@ class RunsApi:
         if len(batch) > 80:
             raise BadRequest("batch: is longer than 80 characters")
         written = await self._store.append(agent, call.parameters["id"], fence, batch, drafts)
-        if any(draft.kind in _TOLD for draft in drafts):
-            await self._save_task(await self._store.run(call.parameters["id"], agent))
         return Answer(msgspec.to_builtins(written, str_keys=True))
 
     async def release(self, call: Call) -> Answer:
@@ -224,15 +218,6 @@ class RunsApi:
         return Answer(shown(await self._again.fork(row, step, who.name)), 201)
 
     # -- inside
-    async def _save_task(self, row: Row) -> None:
-        """The run's A2A task as of its journal: for lists of tasks, and for those who are notified."""
-        try:
-            task = task_of(await self._store.events(row))
-        except (KeyError, TypeError, AttributeError) as error:  # what an agent writes is its own, and bounded only
-            log.warning("run %s of agent %s cannot be told as a task: %r", row["id"], row["agent"], error)
-            return
-        await self._database.save_task(task_row(row["agent"], row["user_id"], row["session_id"], task))
-
     async def _of_step(self, call: Call) -> tuple[Who, Row, int]:
         who, row = await self._of(call, "create")
         return who, row, _whole(call.body().get("step", 1), "step")

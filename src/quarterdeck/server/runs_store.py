@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes
 from time import monotonic, time
@@ -19,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from quarterdeck.a2atypes import said
@@ -26,9 +26,11 @@ from quarterdeck.errors import BadRequest, Conflict, NotFound
 from quarterdeck.snapshot.permits import LIFETIME, Permit, Signer
 from quarterdeck.snapshot.runs import FINAL, OPEN, WRITTEN_BY_HOST, Event
 
+from . import runs_tasks
 from .database import Database, Row, now, sessions
 from .database import events as session_events
 from .runs_tables import run_events, run_keys, runs
+from .runs_tasks import event_of
 from .usage import rows_of, spend
 from .usage_tables import run_usage
 
@@ -57,7 +59,11 @@ _LAST = (
 )
 
 
-_NEW_RUN, _NEW_SESSION = insert(runs), insert(sessions)
+_NEW_RUN = insert(runs)
+_NEW_SESSION = {
+    "sqlite": sqlite.insert(sessions).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(sessions).on_conflict_do_nothing(),
+}
 _SESSION = (
     select(sessions.c.id)
     .where(
@@ -140,6 +146,8 @@ class RunStore:
         self._monotonic = monotonic
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
         self._changes: dict[str, asyncio.Event] = {}
+        self._queued = False
+        """Whether a task was saved that somebody is to be notified of."""
         self.wrote: Callable[[Row, Sequence[Event]], None] | None = None
         """Told of all that is written, with the run as it is then."""
         self._signer: Signer | None = None
@@ -171,7 +179,7 @@ class RunStore:
     async def events(self, row: Row, after: int = 0, limit: int = 0) -> list[Event]:
         query = select(run_events).where(and_(run_events.c.run == row["number"], run_events.c.seq > after))
         query = query.order_by(run_events.c.seq)
-        return [_event(found) for found in await self._database.rows(query.limit(limit) if limit else query)]
+        return [event_of(found) for found in await self._database.rows(query.limit(limit) if limit else query)]
 
     async def select(
         self, *, agent: str = "", user: str = "", session: str = "", states: Sequence[str] = (), limit: int = 100
@@ -230,7 +238,7 @@ class RunStore:
 
     def _create(self, connection: Connection, row: Row, new: NewRun, drafts: list[Draft]) -> None:
         _session(connection, row)
-        if new.replica and _next_in_session(connection, row, _LATEST):
+        if new.replica and _first_in_session(connection, row, _LATEST):
             row |= {"state": "running", "holder": new.replica, "fence": 1}
             drafts.append(Draft("leased", 0, {"replica": new.replica}))
         made = connection.execute(_NEW_RUN, row)
@@ -411,7 +419,7 @@ class RunStore:
         return self._monotonic() - since >= LEASE
 
     async def _batch(self, row: Row, batch: str) -> list[Event]:
-        return [_event(found) for found in await self._database.rows(_batch_query(row["number"], batch))]
+        return [event_of(found) for found in await self._database.rows(_batch_query(row["number"], batch))]
 
     async def _number(self, ident: str, agent: str | None) -> int:
         """The number of a run. Raises NotFound when there is none, or none of that agent."""
@@ -455,6 +463,7 @@ class RunStore:
             used = rows_of(row, msgspec.json.decode(row["summary"]), at)
             if used:
                 connection.execute(_USED, used)
+        self._queued |= runs_tasks.keep(self._database, connection, row, written)
         if self.wrote is not None:
             self.wrote(row, written)
         connection.execute(_BRING, {key: row[key] for key in _CHANGED} | {"this": row["number"]})
@@ -477,6 +486,9 @@ class RunStore:
         }  # fmt: skip
 
     def _tell(self, row: Row) -> None:
+        if self._queued:
+            self._queued = False
+            self._database.queued.set()
         keys = [row["id"]]
         if not row["holder"]:
             keys.append(row["agent"])
@@ -550,7 +562,7 @@ def _locked(connection: Connection, number: int) -> Row:
 
 
 def _of_batch(connection: Connection, number: int, batch: str) -> list[Event]:
-    return [_event(dict(found)) for found in connection.execute(_batch_query(number, batch)).mappings()]
+    return [event_of(dict(found)) for found in connection.execute(_batch_query(number, batch)).mappings()]
 
 
 def _batch_query(number: int, batch: str) -> Any:
@@ -560,15 +572,12 @@ def _batch_query(number: int, batch: str) -> Any:
 
 def _session(connection: Connection, row: Row) -> None:
     """Make the session of a run unless it is there; others who decide about it wait until we have."""
-    if connection.execute(_SESSION, _session_of(row)).first() is not None:
-        return
     stamp = now()
-    with suppress(IntegrityError), connection.begin_nested():
-        connection.execute(
-            _NEW_SESSION,
-            {"id": row["session_id"], "agent": row["agent"], "user_id": row["user_id"], "name": None,
-             "source": row["source"], "created_at": stamp, "updated_at": stamp},
-        )  # fmt: skip
+    values: Row = {
+        "id": row["session_id"], "agent": row["agent"], "user_id": row["user_id"], "name": None,
+        "source": row["source"], "created_at": stamp, "updated_at": stamp,
+    }  # fmt: skip
+    connection.execute(_NEW_SESSION[connection.dialect.name], values)
     connection.execute(_SESSION, _session_of(row))
 
 
@@ -579,6 +588,11 @@ def _session_of(row: Row) -> dict[str, Any]:
 def _next_in_session(connection: Connection, row: Row, before: int) -> bool:
     """Whether no run of the session before that number is open: messages to one conversation are worked on in turn."""
     connection.execute(_SESSION, _session_of(row))
+    return _first_in_session(connection, row, before)
+
+
+def _first_in_session(connection: Connection, row: Row, before: int) -> bool:
+    """The same of a session that is ours already."""
     return connection.execute(_OPEN, _session_of(row) | {"before": before}).first() is None
 
 
@@ -588,10 +602,6 @@ def _intended(connection: Connection, row: Row, step: int, attempt: int) -> bool
     if last is None or last["kind"] not in ("tool.intent", "tool.started") or last["fence"] != row["fence"]:
         return False
     return int(msgspec.json.decode(last["data"]).get("attempt", 0)) == attempt
-
-
-def _event(row: Row) -> Event:
-    return Event(row["seq"], row["kind"], row["step"], row["at"], row["fence"], msgspec.json.decode(row["data"]))
 
 
 def uuid7(now: float) -> str:

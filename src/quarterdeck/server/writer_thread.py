@@ -21,6 +21,8 @@ class WriterThread:
     def __init__(self, url: URL, pragmas: Callable[[Any, object], None]) -> None:
         self._engine = create_engine(url.set(drivername="sqlite"), connect_args={"check_same_thread": False})
         event.listen(self._engine, "connect", pragmas)
+        self._connection: Connection | None = None
+        """Kept: to take one from the pool and give it back costs as much as a statement."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     async def transact(self, work: Callable[[Connection], T]) -> T:
@@ -34,9 +36,17 @@ class WriterThread:
 
     def close(self) -> None:
         """Wait for what is running, and close the file."""
-        self._thread.submit(self._engine.dispose)
+        self._thread.submit(self._end)
         self._thread.shutdown()
 
     def _whole(self, work: Callable[[Connection], T]) -> T:
-        with self._engine.begin() as connection:
+        connection = self._connection
+        if connection is None or connection.invalidated:
+            connection = self._connection = self._engine.connect()
+        with connection.begin():
             return work(connection)
+
+    def _end(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._engine.dispose()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcpclient import HeaderSource, split_url
 from quarterdeck.snapshot.runs import Event
 from quarterdeck.wire.client import Pool
@@ -164,8 +164,8 @@ class JournalClient:
         if response.status >= 500 or response.status in _NOT_YET:
             raise _Unreachable(f"{method} {path} gave HTTP {response.status}")
         try:
-            document = json.loads(content)
-        except ValueError as error:
+            document = msgspec.json.decode(content)
+        except MALFORMED as error:
             raise UpstreamError(f"control plane: {method} {path} answered with what is not JSON") from error
         if response.status >= 400:
             raise _refusal(response.status, f"control plane: {method} {path}: {document.get('message', '')}")
