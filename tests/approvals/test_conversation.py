@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -52,7 +53,9 @@ async def say(
     platform: Platform, data: Any, *, bearer: str | None = "secret", to: str = "b", task: str = "T", **options: Any
 ) -> dict[str, Any]:
     part = {"text": data} if isinstance(data, str) else {"data": data}
-    message = {"messageId": "m", "role": "ROLE_USER", "parts": [part]} | ({"taskId": task} if task else {})
+    message = {"messageId": options.pop("message", None) or uuid4().hex, "role": "ROLE_USER", "parts": [part]} | (
+        {"taskId": task} if task else {}
+    )
     options = {"listener": "local", "bearer": bearer} | options
     return await platform.rig.rpc(f"/a2a/kagent/{to}/", "SendMessage", {"message": message}, **options)
 
@@ -154,6 +157,39 @@ async def test_an_agent_cannot_say_for_whom_it_acts(platform: Platform, agent: A
     client = {"x-quarterdeck-acting-for": acting, "x-user-id": "alice"}
     await say(platform, "hi", task="", headers=client)
     assert agent.got[-1][0][ACTING] != acting.encode(), "what a client sends is not passed on"
+
+
+async def test_a_word_that_is_sent_again_decides_about_nothing_else(platform: Platform, agent: AgentDouble) -> None:
+    first = await asked(platform, agent)
+    await say(platform, {"decision_type": "approve"}, message="m1")
+    assert (await platform.service.store.get(*first.split("/"))).state == "Approved"
+    acting = agent.got[0][0][ACTING].decode()
+    second = await platform.ask({"path": "/etc"}, headers={ACTING.decode(): acting}, step=2)
+    platform.runs.waits["r1"] = ("T", 2, {"approval": second, "call": {"id": "c2"}})
+    await say(platform, {"decision_type": "approve"}, message="m1")
+    assert (await platform.service.store.get(*second.split("/"))).state == "Pending", "replayed"
+    await say(platform, {"decision_type": "approve"}, message="m2")
+    assert (await platform.service.store.get(*second.split("/"))).state == "Approved"
+
+
+async def test_forged_user_headers_are_taken_from_nobody(platform: Platform, agent: AgentDouble) -> None:
+    """``X-User-Id``: of a person, of an agent that says for whom it acts, and of one that proves it."""
+
+    async def user(**options: Any) -> bytes:
+        await say(platform, "hi", task="", **options)
+        return agent.got[-1][0].get(b"x-user-id", b"")
+
+    me = await user(to="a")
+    assert await user(to="a", headers={"x-user-id": "root"}) == me
+    told = agent.got[-1][0][ACTING].decode()
+    workload = {"bearer": token("pod-a"), "to": "b", "listener": "workloads"}
+    assert await user(**workload, headers={"x-user-id": "root"}) == b"agent:kagent/a", "its word alone is no proof"
+    assert await user(**workload) == b"agent:kagent/a"
+    proof = {ACTING.decode(): told}
+    assert await user(**workload, headers=proof) == me
+    assert await user(**workload, headers=proof | {"x-user-id": "root"}) == me
+    flipped = told[:-2] + chr(ord(told[-2]) ^ 1) + told[-1]
+    assert await user(**workload, headers={ACTING.decode(): flipped, "x-user-id": "root"}) == b"agent:kagent/a"
 
 
 async def test_the_run_is_told_when_it_waits_though_it_was_decided_before(

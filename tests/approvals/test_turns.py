@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -59,7 +60,7 @@ async def guarded() -> AsyncIterator[Guarded]:
 
 async def answered(agent: Any, task: Any, part: dict[str, Any]) -> Any:
     message = user_message("") | {
-        "messageId": "m2",
+        "messageId": uuid4().hex,
         "taskId": task["id"],
         "contextId": task["contextId"],
         "parts": [part],

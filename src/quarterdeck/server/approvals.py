@@ -44,6 +44,8 @@ class Decision(Struct, frozen=True, omit_defaults=True):
     verdict: Verdict
     at: float
     reason: str = ""
+    message: str = ""
+    """Id of the message in a conversation that said it."""
 
 
 class Approval(Struct, frozen=True):

@@ -46,7 +46,7 @@ VERDICTS: dict[str, Verdict] = {"approve": "Approve", "deny": "Deny"}
 
 class Said(msgspec.Struct, rename="camel"):
     """What a user answered in a conversation, as the gateway saw it. ``decisions`` and ``reasons``: by approval or by
-    the call that was shown; ``verdict`` and ``reason``: of what waits."""
+    the call that was shown; ``verdict`` and ``reason``: of what waits; ``message``: id of the user's message."""
 
     person: Person
     agent: str
@@ -55,6 +55,7 @@ class Said(msgspec.Struct, rename="camel"):
     decisions: dict[str, Verdict] = {}
     reason: str = ""
     reasons: dict[str, str] = {}
+    message: str = ""
 
 
 class Place(NamedTuple):
@@ -136,6 +137,8 @@ class ApprovalsApi:
         said = self._read(call, Said)
         person = msgspec.structs.replace(said.person, via="conversation")
         asked = await self._asked(gateway, said, person)
+        if asked and said.message and await self._said_before(said.message, person):
+            return Answer({"approvals": []})  # sent again, perhaps by the network: it decides about nothing else
         if said.verdict is not None and len(asked) > 1:
             raise BadRequest(f"{len(asked)} calls wait in task {said.task}; decide about each by its id")
         done: list[Approval] = []
@@ -144,7 +147,8 @@ class ApprovalsApi:
             verdict = next((said.decisions[name] for name in names if name in said.decisions), said.verdict)
             if verdict is not None:
                 reason = next((said.reasons[name] for name in names if name in said.reasons), said.reason)[:_REASON]
-                done.append(await self._take(one, Decision(person, verdict, self._now(), reason)))
+                decision = Decision(person, verdict, self._now(), reason, said.message)
+                done.append(await self._take(one, decision))
         return Answer({"approvals": [msgspec.to_builtins(one.ticket()) for one in done]})
 
     async def _asked(self, gateway: str, said: Said, person: Person) -> list[tuple[Approval, str]]:
@@ -161,6 +165,11 @@ class ApprovalsApi:
             if own or (first == said.agent and await self._leads(ident, said.task, one)):
                 found.append((one, place.call))
         return found
+
+    async def _said_before(self, message: str, person: Person) -> bool:
+        """Whether this very message of theirs has decided about a call."""
+        found = await self._store.find(requester=person.name)
+        return any(d.message == message and d.person.name == person.name for one in found for d in one.decisions)
 
     async def _leads(self, ident: str, task: str, approval: Approval) -> bool:
         """Whether the task that the user talks in shows an approval for another agent; ``ident``: task or run."""

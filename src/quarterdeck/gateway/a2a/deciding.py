@@ -30,10 +30,12 @@ class Said(NamedTuple):
     decisions: dict[str, str]
     reason: str
     reasons: dict[str, str]
+    message: str = ""
 
 
 class _Message(msgspec.Struct, rename="camel"):
     task_id: str = ""
+    message_id: str = ""
     parts: list[dict[str, Any]] = []
 
 
@@ -66,7 +68,8 @@ def said(body: bytes) -> Said | None:
         verdicts = {call: _VERDICTS[word] for call, word in decisions.items() if word in _VERDICTS}
         reason = data.get("rejection_reason")
         reason = reason[:_REASON] if isinstance(reason, str) else ""
-        return Said(message.task_id, _VERDICTS.get(kind, ""), verdicts, reason, _texts(data.get("rejection_reasons")))
+        reasons = _texts(data.get("rejection_reasons"))
+        return Said(message.task_id, _VERDICTS.get(kind, ""), verdicts, reason, reasons, message.message_id[:_REASON])
     return None
 
 
@@ -91,6 +94,7 @@ async def record(ask: Ask | None, principal: Principal, agent: str, word: Said) 
         "decisions": word.decisions,
         "reason": word.reason,
         "reasons": word.reasons,
+        "message": word.message,
     }
     if word.verdict:
         body["verdict"] = word.verdict

@@ -15,12 +15,13 @@ from quarterdeck.snapshot import Agent, Endpoint
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange, Header
 
+from ..acting import Acting
 from ..activity import Epoch
 from ..call import Call
 from ..mcp.approvals import Approvals
 from ..observe import Observer
 from ..policy.authorizer import Decision, Request
-from ..policy.principal import LOCAL_USER, Principal
+from ..policy.principal import ANONYMOUS, LOCAL_USER, Principal
 from ..policy.services import Services
 from ..split import Destination, Splitter
 from ..table import Table
@@ -216,8 +217,9 @@ class A2aEndpoint:
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
         if lines is None:
-            told = b"" if card or self.approvals is None else self.approvals.acting.line(call, call.server)
-            lines = _user(call) + told
+            acting = self.approvals.acting if self.approvals is not None else None
+            told = b"" if card or acting is None else acting.line(call, call.server)
+            lines = _user(call, acting) + told
         relay.acting = lines
         if call.method in _EXTENDED:  # its addresses are the gateway's, too, and its own are nobody's business
             found = self._services.base_url(call.exchange, call.headers) + base
@@ -240,20 +242,33 @@ def _request(call: Call, target: str, endpoint: Endpoint, acting: bytes) -> byte
     return b"".join(parts)
 
 
-def _user(call: Call) -> bytes:
-    """Header line with the user whose conversations these are.
+def _user(call: Call, acting: Acting | None) -> bytes:
+    """Header line with the user whose conversations these are; what a caller claims is taken from nobody.
 
-    A person is who the token says, whatever the client claims; an agent names the user it acts for. Without a token,
-    or with the one of this machine, it is the one user there is: the agent's default.
+    A person is who the token says. An agent acts for the user whom the gateway told it of, and shows so by the token
+    it was given with the message (:mod:`..acting`); of itself it can only say by which of that user's names. Without
+    such a token it is itself. Without a credential, or with the one of this machine, it is the one user there is: the
+    agent's default.
     """
     principal = call.principal
     if principal.agent:
-        name = principal.on_behalf_of.encode() or call.headers.get(b"x-user-id", b"")
+        name = (principal.on_behalf_of or _shown(call, acting)).encode("latin-1", "replace")
     elif principal.anonymous or principal is LOCAL_USER:
         name = b""
     else:
         name = (principal.username or principal.id).encode()
     return b"x-user-id: %b\r\n" % name if name and b"\r" not in name and b"\n" not in name else b""
+
+
+def _shown(call: Call, acting: Acting | None) -> str:
+    """For whom an agent provably acts; empty for the one user there is."""
+    told = acting.of(call.principal, call.headers) if acting is not None else None
+    if told is None:
+        return call.principal.id
+    if told.user in (ANONYMOUS.id, LOCAL_USER.id):
+        return ""
+    claimed = call.headers.get(b"x-user-id", b"").decode("latin-1")
+    return claimed if claimed in told.names else told.user
 
 
 class Track:
