@@ -1,0 +1,217 @@
+"""One conversation in each provider's format: what it is asked, and what its answer becomes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .conftest import TOOL, Models, model
+from .doubles import ANSWERS, STREAMS, Answer
+
+GOOGLE = json.dumps(
+    {"type": "service_account", "client_email": "a@p", "private_key": "x", "token_uri": "https://t.example/token"}
+)
+SPECS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "anthropic": ({"provider": "Anthropic", "apiKeySecret": "s", "apiKeySecretKey": "k"}, {"k": "sk-1"}),
+    "gemini": ({"provider": "Gemini", "apiKeySecret": "s", "apiKeySecretKey": "k"}, {"k": "sk-1"}),
+    "responses": (
+        {"provider": "OpenAI", "openAI": {"apiFormat": "responses"}, "apiKeySecret": "s", "apiKeySecretKey": "k"},
+        {"k": "sk-1"},
+    ),
+    "ollama": ({"provider": "Ollama"}, {}),
+    "converse": (
+        {"provider": "Bedrock", "bedrock": {"region": "eu-west-1", "promptCaching": True}, "apiKeySecret": "s"},
+        {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "session"},
+    ),
+}
+PIXEL = "iVBORw0KGgo="
+TALK: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}]},
+    {"role": "assistant", "content": "Let me see.", "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'},
+         "extra_content": {"google": {"thought_signature": "c2ln"}}},
+        {"id": "c2", "type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}]},
+    {"role": "tool", "tool_call_id": "c1", "content": "one"},
+    {"role": "tool", "tool_call_id": "c2", "content": '{"sum": 2}'},
+    {"role": "system", "content": "Answer now."},
+]  # fmt: skip
+CACHE = {"cache_control": {"type": "ephemeral"}}
+SCHEMA = TOOL["function"]["parameters"]  # type: ignore[index]
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "anthropic": ("/v1/messages", {
+        "model": "x", "max_tokens": 50,
+        "system": [{"type": "text", "text": "Be brief."} | CACHE],
+        "tools": [{"name": "add", "description": "Adds.", "input_schema": SCHEMA} | CACHE],
+        "messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "What is it?"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}} | CACHE]},
+            {"role": "assistant", "content": [
+                {"type": "text", "text": "Let me see."},
+                {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 1}},
+                {"type": "tool_use", "id": "c2", "name": "add", "input": {"a": 2}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "one"}]},
+                {"type": "tool_result", "tool_use_id": "c2", "content": [{"type": "text", "text": '{"sum": 2}'}]},
+                {"type": "text", "text": "Answer now."} | CACHE]},
+        ]}),
+    "gemini": ("/v1beta/models/x:generateContent", {
+        "generationConfig": {"maxOutputTokens": 50},
+        "systemInstruction": {"parts": [{"text": "Be brief."}]},
+        "tools": [{"functionDeclarations": [
+            {"name": "add", "description": "Adds.", "parametersJsonSchema": SCHEMA}]}],
+        "contents": [
+            {"role": "user", "parts": [
+                {"text": "What is it?"}, {"inlineData": {"mimeType": "image/png", "data": PIXEL}}]},
+            {"role": "model", "parts": [
+                {"text": "Let me see."},
+                {"functionCall": {"name": "add", "args": {"a": 1}}, "thoughtSignature": "c2ln"},
+                {"functionCall": {"name": "add", "args": {"a": 2}}}]},
+            {"role": "user", "parts": [
+                {"functionResponse": {"name": "add", "response": {"result": "one"}}},
+                {"functionResponse": {"name": "add", "response": {"sum": 2}}},
+                {"text": "Answer now."}]},
+        ]}),
+    "responses": ("/v1/responses", {
+        "model": "x", "store": False, "max_output_tokens": 50,
+        "tools": [{"type": "function", "name": "add", "description": "Adds.", "parameters": SCHEMA, "strict": False}],
+        "input": [
+            {"role": "system", "content": [{"type": "input_text", "text": "Be brief."}]},
+            {"role": "user", "content": [
+                {"type": "input_text", "text": "What is it?"},
+                {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
+            {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
+            {"type": "function_call", "call_id": "c2", "name": "add", "arguments": '{"a": 2}'},
+            {"type": "function_call_output", "call_id": "c1", "output": "one"},
+            {"type": "function_call_output", "call_id": "c2", "output": '{"sum": 2}'},
+            {"role": "system", "content": [{"type": "input_text", "text": "Answer now."}]},
+        ]}),
+    "ollama": ("/api/chat", {
+        "model": "x", "stream": False, "options": {"num_predict": 50}, "tools": [TOOL],
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "What is it?", "images": [PIXEL]},
+            {"role": "assistant", "content": "Let me see.", "tool_calls": [
+                {"function": {"name": "add", "arguments": {"a": 1}}},
+                {"function": {"name": "add", "arguments": {"a": 2}}}]},
+            {"role": "tool", "content": "one", "tool_name": "add"},
+            {"role": "tool", "content": '{"sum": 2}', "tool_name": "add"},
+            {"role": "system", "content": "Answer now."},
+        ]}),
+    "converse": ("/model/x/converse", {
+        "inferenceConfig": {"maxTokens": 50},
+        "system": [{"text": "Be brief."}, {"cachePoint": {"type": "default"}}],
+        "toolConfig": {"tools": [
+            {"toolSpec": {"name": "add", "description": "Adds.", "inputSchema": {"json": SCHEMA}}},
+            {"cachePoint": {"type": "default"}}]},
+        "messages": [
+            {"role": "user", "content": [
+                {"text": "What is it?"}, {"image": {"format": "png", "source": {"bytes": PIXEL}}}]},
+            {"role": "assistant", "content": [
+                {"text": "Let me see."},
+                {"toolUse": {"toolUseId": "c1", "name": "add", "input": {"a": 1}}},
+                {"toolUse": {"toolUseId": "c2", "name": "add", "input": {"a": 2}}}]},
+            {"role": "user", "content": [
+                {"toolResult": {"toolUseId": "c1", "content": [{"text": "one"}]}},
+                {"toolResult": {"toolUseId": "c2", "content": [{"text": '{"sum": 2}'}]}},
+                {"text": "Answer now."}]},
+        ]}),
+}  # fmt: skip
+CACHED = {"anthropic": 80, "gemini": 80, "responses": 80, "ollama": 0, "converse": 80}
+
+
+@pytest.mark.parametrize("name", SPECS)
+async def test_a_request_is_put_into_the_providers_words(models: Models, name: str) -> None:
+    models.use(model(*SPECS[name]))
+    models.answers(Answer(ANSWERS[name]))
+    path, body = ASKED[name]
+    await models.json({"messages": TALK, "tools": [TOOL], "max_completion_tokens": 50})
+    assert models.provider.seen[-1].target.decode() == path
+    assert models.provider.body == body
+
+
+@pytest.mark.parametrize("name", SPECS)
+async def test_an_answer_becomes_a_chat_completion(models: Models, name: str) -> None:
+    models.use(model(*SPECS[name]))
+    models.answers(Answer(ANSWERS[name]))
+    answer = await models.json({"tools": [TOOL]})
+    choice = answer["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("tool_calls", "Let me see.")
+    [call] = choice["message"]["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("add", {"a": 1, "b": 2})
+    assert call["id"]
+    assert call.get("extra_content") == ({"google": {"thought_signature": "c2ln"}} if name == "gemini" else None)
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (100, 7, 107)
+    assert usage["prompt_tokens_details"]["cached_tokens"] == CACHED[name]
+    metrics = models.rig.gateway.registry.render().decode()
+    assert 'gen_ai_token_type="input",gen_ai_request_model="x"' in metrics
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", SPECS)
+async def test_a_stream_becomes_chunks(models: Models, name: str, split: bool) -> None:
+    models.use(model(*SPECS[name]))
+    pieces = STREAMS[name]
+    models.answers(Answer([bytes([byte]) for byte in b"".join(pieces)] if split else pieces))
+    *chunks, usage, done = await models.chunks({"tools": [TOOL]})
+    assert done == "[DONE]"
+    assert (usage["choices"], usage["usage"]["total_tokens"]) == ([], 107)
+    assert usage["usage"]["prompt_tokens_details"]["cached_tokens"] == CACHED[name]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[0]["role"] == "assistant"
+    assert [delta["content"] for delta in deltas if "content" in delta] == ["Let me ", "see."]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert {call["index"] for call in calls} == {0}
+    assert calls[0]["function"]["name"] == "add" and calls[0]["id"]
+    assert json.loads("".join(call["function"]["arguments"] for call in calls)) == {"a": 1, "b": 2}
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+async def test_marks_of_the_callers_own_are_the_only_ones(models: Models) -> None:
+    models.use(model(*SPECS["anthropic"]))
+    models.answers(Answer(ANSWERS["anthropic"]))
+    marked = {"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    await models.json({"messages": [{"role": "system", "content": [marked]}, {"role": "user", "content": "hi"}]})
+    body = models.provider.body
+    assert body["system"] == [marked]
+    assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+
+
+async def test_a_call_of_another_models_is_marked_as_unsigned(models: Models) -> None:
+    models.use(model(*SPECS["gemini"]))
+    models.answers(Answer(ANSWERS["gemini"]))
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "1"}]  # fmt: skip
+    await models.json({"messages": talk})
+    part = models.provider.body["contents"][1]["parts"][0]
+    assert part["thoughtSignature"] == "skip_thought_signature_validator"
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("anthropic", {"n": 2}, "one answer"),
+        ("anthropic", {"messages": [{"role": "system", "content": "x"}]}, "at least one message"),
+        ("gemini", {"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]}, "without the call"),
+        ("ollama", {"messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}]}]}, "data: URL"),
+        ("converse", {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input_audio"),
+        ("responses", {"messages": "x"}, "$.messages"),
+        ("anthropic", {"tool_choice": 7}, "tool_choice"),
+    ],
+)  # fmt: skip
+async def test_what_a_provider_cannot_do_is_refused(models: Models, name: str, body: dict[str, Any], says: str) -> None:
+    models.use(model(*SPECS[name]))
+    response = await models.ask({"tools": [TOOL]} | body)
+    assert response.status == 400
+    assert says in json.loads(await response.read())["error"]["message"]
+    assert not models.provider.seen
