@@ -35,16 +35,19 @@ def token_reader(pod: Object, volumes: Path) -> ReadToken | None:
         for source in (volume.get("projected") or {}).get("sources") or ():
             token = source.get("serviceAccountToken") or {}
             if token.get("audience") == AUDIENCE:
-                path = volumes / volume["name"] / str(token["path"])
-                return lambda: read_token(path)
+                root, name = volumes / volume["name"], str(token["path"])
+                return lambda: read_token(root, name)
     return None
 
 
-def read_token(path: Path) -> str:
-    """No symlink is followed, and nothing that is no token is taken: the container can write to its volumes."""
+def read_token(root: Path, name: str) -> str:
+    """Nothing outside of the volume is read, and nothing that is no token taken: a container may write to volumes."""
     try:
+        path = (root / name).resolve()
+        if not path.is_relative_to(root.resolve()):
+            return ""
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except (OSError, RuntimeError):
         return ""
     try:
         text = os.read(handle, _LARGEST).decode("ascii", "replace").strip()

@@ -438,6 +438,8 @@ class TranslatingRelay(A2aRelay):
 
     def complete(self) -> None:
         rest = self._up.end()
+        if rest and self._track is not None:
+            self._track.reading.feed(rest)
         if rest:
-            super().on_body(rest)
+            self.exchange.write(rest)
         super().complete()
