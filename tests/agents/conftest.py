@@ -194,7 +194,7 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         journal = JournalClient(pool, state_url, headers)
         memories = memory.of(config, pool, state_url, headers, model, state)
         runs = Runs(config, model, toolbox, state, journal, plugins=memories, observer=observer)
-        card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[])
+        card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[], media=runs.takes)
         transport = httpx.ASGITransport(app=build(Core(runs, state, card), metrics=observer.registry))
         http = httpx.AsyncClient(transport=transport, base_url="http://agent")
         agent = Agent(double, runs, http, toolbox, journal, memories)

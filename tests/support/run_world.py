@@ -157,7 +157,6 @@ class Model:
     usage: Json = field(default_factory=lambda: {"prompt_tokens": 3, "completion_tokens": 2})
     summaries: list[str] = field(default_factory=list[str])
     """What it was asked to summarize."""
-    requests: list[Json] = field(default_factory=list[Json])
 
     async def handle(self, exchange: Exchange) -> None:
         self.asked += 1
@@ -169,7 +168,14 @@ class Model:
                 return
         self.requests.append(json.loads(exchange.body))
         messages = self.requests[-1]["messages"]
+        if str(messages[-1]["content"]).startswith("The following is a conversation"):
+            self.summaries.append(messages[-1]["content"])
+            said: Json = {"role": "assistant", "content": f"summary {len(self.summaries)}"}
+            exchange.respond(200, json.dumps({"choices": [{"message": said}], "usage": self.usage}).encode())
+            return
         rounds = sum(m["role"] == "assistant" for m in _since_question(messages))
+        if self.summaries:  # of what came before, the ids of the calls tell
+            rounds = max(int(m["tool_call_id"].rpartition("-")[2]) for m in messages if m["role"] == "tool")
         calls = self.script[rounds] if rounds < len(self.script) else []
         message: Json = {"role": "assistant", "content": None if calls else "all done"}
         if calls:

@@ -28,6 +28,7 @@ from .memory import memory
 from .model import ChatModel
 from .observe.run import About, Hosted
 from .runs import Runs
+from .skills import plugin as skills
 from .toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
     hosted = Hosted(_about(config), os.environ)
     journal = JournalClient(pool, control_plane, token.headers)
     remembering = memory.of(config, pool, control_plane, token.headers, model, state)
-    runs = Runs(config, model, toolbox, state, journal, plugins=[*remembering], observer=hosted.observer)
+    parts = [*remembering, *skills.plugins()]
+    runs = Runs(config, model, toolbox, state, journal, plugins=parts, observer=hosted.observer)
 
-    agent_card = AgentCard(card, grpc_port=grpc_port, extended=tool_skills(config), signer=state.sign)
+    extended = tool_skills(config)
+    agent_card = AgentCard(card, grpc_port=grpc_port, extended=extended, signer=state.sign, media=runs.takes)
     core = Core(runs, state, agent_card)
     app = build(core, metrics=hosted.observer.registry)
     name = os.environ.get("KAGENT_NAME", "agent")

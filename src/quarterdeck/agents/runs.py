@@ -80,6 +80,11 @@ class Runs:
         self._stopping = False
         self.heartbeat = Leases(journal, self._replica, self._held, self._take, self._lose)
 
+    @property
+    def takes(self) -> Sequence[str]:
+        """Media types besides text that the agent's model takes."""
+        return media.TYPES if self._views.see else ()
+
     async def start(self, message: Json, user: str) -> Active:
         """Begin to work on a user's message, or go on with the task it names, if that waits for one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from quarterdeck.a2atypes import Json, cards
@@ -17,7 +17,8 @@ _KEPT = 16
 
 
 class AgentCard:
-    """``document``: kagent's ``agent-card.json``. ``grpc_port``: 0 for none. ``extended``: skills for known callers."""
+    """``document``: kagent's ``agent-card.json``. ``grpc_port``: 0 for none. ``extended``: skills for known callers.
+    ``media``: types it takes besides."""
 
     def __init__(
         self,
@@ -28,8 +29,10 @@ class AgentCard:
         extended: list[Json] | None = None,
         has_extended: bool = True,
         signer: Signer | None = None,
+        media: Sequence[str] = (),
     ) -> None:
-        self._document = document
+        modes: list[str] = [*(document.get("defaultInputModes") or ["text"]), *media]
+        self._document = document = document | ({"defaultInputModes": modes} if media else {})
         self.grpc_port = grpc_port
         self._extended = extended
         self._signer = signer

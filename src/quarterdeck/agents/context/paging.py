@@ -24,6 +24,8 @@ PER_RUN = 8_000_000
 _EVENT = 2_500_000
 """Bytes of JSON of one kept result: the journal's events are bounded."""
 _NOTICE = re.compile(r"\n\[page \d+ of [^\n]*\]$")
+_SLACK = 400
+"""Characters that a result may be longer than a page and still be shown as a whole: a page with its notice is."""
 _MATCHES, _AROUND = 20, 200
 Json = dict[str, Any]
 
@@ -41,7 +43,7 @@ def first(text: str, ident: str, pages: Pages, room: int = PER_RUN) -> tuple[str
 
     ``room``: characters that may still be kept.
     """
-    if len(text) <= pages.size:
+    if len(text) <= pages.size + _SLACK:
         return text, ""
     kept = _bounded(text[: max(0, min(pages.most, room))])
     if len(kept) <= pages.size:
@@ -124,7 +126,7 @@ class ReadResult:
         if not full:
             raise UsageError(f"result: {ident!r} is no result of which there is more; see the notice at its page's end")
         if isinstance(find, str) and find:
-            return Outcome(_found(full, find, offset))
+            return Outcome(_found(full, find[:_AROUND], offset, self._pages.size))
         if offset >= len(full):
             raise UsageError(f"offset: the result has {len(full)} characters")
         return Outcome(page(full, ident, offset, self._pages.size, int(result.get("length") or len(full))))
@@ -145,10 +147,10 @@ class ReadResult:
         return next((e.data for e in events if e.kind == "tool.result" and e.step == int(number)), {})
 
 
-def _found(text: str, find: str, offset: int) -> str:
+def _found(text: str, find: str, offset: int, most: int) -> str:
     lower, wanted, places = text.lower(), find.lower(), list[str]()
     at = lower.find(wanted, offset)
-    while at >= 0 and len(places) < _MATCHES:
+    while at >= 0 and len(places) < _MATCHES and sum(map(len, places)) < most - 3 * _AROUND:
         around = text[max(0, at - _AROUND) : at + len(find) + _AROUND].replace("\n", " ")
         places.append(f"offset {at}: … {around} …")
         at = lower.find(wanted, at + max(len(wanted), _AROUND))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from quarterdeck.errors import UpstreamError
+
 from ..journal.fold import add_usage
 from ..model import ChatModel
 from .conversation import Message
@@ -46,7 +48,9 @@ class Summarizer:
             )
             reply = await self._model.reply([{"role": "user", "content": prompt}], [])
             add_usage(usage, reply.usage)
-            summary = reply.text.strip()[:_LONGEST] or summary
+            summary = reply.text.strip()[:_LONGEST]
+            if not summary:
+                raise UpstreamError("the model that summarizes said nothing")
         return summary, usage
 
 
