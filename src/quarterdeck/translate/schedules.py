@@ -7,9 +7,10 @@ due once; schedules with ``*`` as minute or hour go by real time.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from itertools import islice
+from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -80,12 +81,12 @@ class Schedule:
     def _far_behind(self, since: float, now: float, policy: str, deadline: float | None) -> Due:
         window = _WINDOW
         while True:
-            found = list(islice((m for m in self._after(max(since, now - window)) if m <= now), MOST * 60))
-            if found or window > now - since:
+            found = list(takewhile(lambda moment: moment <= now, self._after(max(since, now - window))))
+            if len(found) >= MOST or window > now - since:
                 return _chosen(found[-MOST:], max(len(found), MOST * 10), now, policy, deadline)
             window *= 8
 
-    def _after(self, moment: float):
+    def _after(self, moment: float) -> Iterator[float]:
         start = datetime.fromtimestamp(moment, UTC).astimezone(self._zone)
         for tried, found in enumerate(CronSim(self._expression, start)):
             instant = found.timestamp()
