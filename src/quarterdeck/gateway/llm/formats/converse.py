@@ -14,6 +14,7 @@ from quarterdeck.snapshot import Model
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
 from .chat import Chat, Image, Message, Text, Unfit
+from .embeddings import BEDROCK
 from .problem import told
 
 _SYSTEM = ("system", "developer")
@@ -164,4 +165,4 @@ class Events:
             self._out.reason(delta["reasoningContent"].get("text") or "")
 
 
-FORMAT = Format(request, answer, Events, framing="eventstream")
+FORMAT = Format(request, answer, Events, framing="eventstream", embeddings=BEDROCK)

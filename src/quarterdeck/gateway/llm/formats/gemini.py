@@ -18,6 +18,7 @@ from quarterdeck.snapshot import Model
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
 from .chat import Call, Chat, Image, Message, Text, Tool, Unfit
+from .embeddings import GOOGLE
 from .problem import told
 
 UNSIGNED = "skip_thought_signature_validator"
@@ -201,4 +202,4 @@ class Events:
             out.refuse(_blocked(blocked or reason))
 
 
-FORMAT = Format(request, answer, Events)
+FORMAT = Format(request, answer, Events, embeddings=GOOGLE)

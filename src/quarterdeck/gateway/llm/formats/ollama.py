@@ -11,6 +11,7 @@ from quarterdeck.snapshot import Model
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
 from .chat import Chat, Image, Message, Unfit
+from .embeddings import OLLAMA
 from .problem import told
 
 
@@ -110,4 +111,4 @@ class Events:
             out.finish = _finish(document, called=out.called)
 
 
-FORMAT = Format(request, answer, Events, framing="ndjson")
+FORMAT = Format(request, answer, Events, framing="ndjson", embeddings=OLLAMA)

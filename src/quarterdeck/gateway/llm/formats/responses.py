@@ -13,6 +13,7 @@ from quarterdeck.snapshot import Model
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
 from .chat import Chat, Image, Message, Text, Unfit
+from .embeddings import OPENAI
 from .problem import told
 
 _ROLES = {"system": "system", "developer": "developer", "user": "user", "assistant": "assistant"}
@@ -150,4 +151,4 @@ class Events:
                 pass
 
 
-FORMAT = Format(request, answer, Events)
+FORMAT = Format(request, answer, Events, embeddings=OPENAI)
