@@ -37,7 +37,8 @@ _META = {
 }
 _PATHS = {
     "person": "/mcp/kagent/peer", "agent": "/mcp/kagent/peer", "user": "/cheap", "large": "/cheap", "modern": "/cheap",
-    "traced": "/cheap", "fresh": "/cheap", "denied": "/cheap", "many": "/many", "list": "/many", "kept": "/kept", "sse": "/streamed",
+    "traced": "/cheap", "fresh": "/cheap", "denied": "/cheap", "many": "/many", "list": "/many", "kept": "/kept",
+    "sse": "/streamed",
 }  # fmt: skip
 _EXTRA = {
     "traced": b"traceparent: 00-0af7651916cd43dd8448ab##########-b7ad6b7169203331-01\r\n",
