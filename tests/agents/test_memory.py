@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from quarterdeck.agents.config import Embedding
 from quarterdeck.agents.memory import facts
 from quarterdeck.agents.memory.client import Remembered
 from quarterdeck.agents.memory.embeddings import Embeddings
@@ -235,6 +236,27 @@ def test_what_is_recalled_is_bounded() -> None:
     assert block([]) == ""
 
 
+async def test_a_model_that_takes_one_text_gets_one_after_the_other(embeddings: EmbeddingServer) -> None:
+    model = embeddings.model
+
+    class One(ModelServer):
+        def handle(self, exchange: Exchange) -> Any:
+            if len(json.loads(exchange.body)["input"]) > 1:
+                return exchange.respond(400, b'{"error":{"message":"one text a request"}}')
+            return model.handle(exchange)
+
+    embeddings.model = One("one", [])
+    pool = Pool()
+    client = Embeddings(pool, Embedding(model="one", base_url=embeddings.url), no_headers)
+    assert await client.of(["a dog", "a cat"]) == [pytest.approx(embed(text), abs=1e-6) for text in ("a dog", "a cat")]
+    assert embeddings.asked == 3
+    pool.close()
+
+
+async def no_headers() -> list[Any]:
+    return []
+
+
 @pytest.mark.parametrize(
     "answer", [b"no json", b"[]", b'{"data":[{"embedding":[]}]}', b'{"data":[]}', b'{"data":[{"embedding":["x"]}]}',
                b'{"data":[{"embedding":[1.0]},{"embedding":[1.0]}]}', b'{"data": null}']
@@ -243,13 +265,7 @@ async def test_embeddings_that_are_none_are_refused(answer: bytes) -> None:
     server = Server(lambda exchange: exchange.respond(200, answer))
     _, port = await server.listen("127.0.0.1", 0)
     pool = Pool()
-
-    async def headers() -> list[Any]:
-        return []
-
-    from quarterdeck.agents.config import Embedding
-
-    model = Embeddings(pool, Embedding(model="m", base_url=f"http://127.0.0.1:{port}/v1"), headers)
+    model = Embeddings(pool, Embedding(model="m", base_url=f"http://127.0.0.1:{port}/v1"), no_headers)
     with pytest.raises(UpstreamError, match="embedding model m: the answer holds"):
         await model.of(["a"])
     pool.close()

@@ -141,7 +141,8 @@ async def test_bad_requests_name_the_field(body: bytes, field: str) -> None:
 
 async def test_other_endpoints_methods_and_sizes_are_refused() -> None:
     async with model() as server:
-        assert (await server.send("GET", "/v1/embeddings"))[0] == 404
+        assert (await server.send("GET", "/v1/files"))[0] == 404
+        assert (await server.send("GET", "/v1/embeddings"))[0] == 405
         assert (await server.send("GET", "/v1/chat/completions"))[0] == 405
         assert (await server.send("POST", "/v1/chat/completions", b" " * (5 << 20)))[0] == 413
         assert (await server.send("GET", "/v1/models/nobody"))[0] == 404

@@ -41,7 +41,7 @@ class Embeddings:
         found: list[list[float]] = []
         try:
             for start in range(0, len(texts), _BATCH):
-                found += await self._ask([text[:_LONGEST] for text in texts[start : start + _BATCH]])
+                found += await self._batch([text[:_LONGEST] for text in texts[start : start + _BATCH]])
         except (UpstreamError, TimedOut) as error:
             text = f"embedding model {self.model}: {error}"
             self._failed = self._clock(), text
@@ -49,13 +49,23 @@ class Embeddings:
         self._failed = None
         return found
 
+    async def _batch(self, texts: list[str]) -> list[list[float]]:
+        """Together, or one by one where the model takes one text a request (Titan, Gemini on Vertex AI)."""
+        try:
+            return await self._ask(texts)
+        except _Refused:
+            if len(texts) == 1:
+                raise
+            return [(await self._ask([text]))[0] for text in texts]
+
     async def _ask(self, texts: list[str]) -> list[list[float]]:
         headers = [(b"content-type", b"application/json"), *await self._headers()]
         body = json.dumps({"model": self.model, "input": texts, "encoding_format": "float"}).encode()
         response = await self._pool.request("POST", self._origin, self._target, headers, body, timeout=_TIMEOUT)
         content = await response.read()
         if response.status != 200:
-            raise UpstreamError(f"HTTP {response.status}: {_said(content)}")
+            kind = _Refused if response.status == 400 else UpstreamError
+            raise kind(f"HTTP {response.status}: {_said(content)}")
         try:
             data = sorted(json.loads(content)["data"], key=lambda one: int(one.get("index", 0)))
             vectors = [[float(number) for number in one["embedding"]] for one in data]
@@ -64,6 +74,10 @@ class Embeddings:
         if len(vectors) != len(texts) or not all(vectors):
             raise UpstreamError(f"the answer holds {len(vectors)} embeddings for {len(texts)} texts")
         return vectors
+
+
+class _Refused(UpstreamError):
+    """The request is not what the model takes."""
 
 
 def _said(content: bytes) -> str:
