@@ -1,0 +1,6 @@
+"""kagent's own agent on Google's ADK, as its image starts it: everything is in /config/config.json and the environment."""
+
+from kagent.adk.cli import run_cli
+
+if __name__ == "__main__":
+    run_cli()
