@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-import tempfile
 from collections.abc import Generator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -75,6 +74,8 @@ def _as_file(text: str) -> Generator[str]:
         finally:
             os.close(descriptor)
         return
+    import tempfile  # needed on few systems, and it loads three compressors
+
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
         file.write(text)
         file.flush()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from time import perf_counter, time
 from typing import Any
 from urllib.parse import unquote
@@ -331,6 +330,8 @@ def unknown(reference: tuple[str, ...]) -> str:
 
 
 def _hint(name: str, known: Any) -> str:
+    from difflib import get_close_matches  # for messages only
+
     near = get_close_matches(name, list(known), 1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
 
