@@ -51,7 +51,11 @@ ACTED_ON = {
         | under("declarative.systemMessageFrom.", "type name key")
         | under("declarative.memory.", "modelConfig ttlDays")
         | under("declarative.promptTemplate.dataSources[].", "kind apiGroup name alias")
-        | under("declarative.tools[].", "type isolateSessions")
+        | under("declarative.", "outputSchema")
+        | under("declarative.context.", "maxTokens images toolResults.pageSize toolResults.maxSize")
+        | under("declarative.context.compaction.", "compactionInterval overlapSize tokenThreshold eventRetentionSize")
+        | under("declarative.context.compaction.summarizer.", "modelConfig promptTemplate")
+        | under("declarative.tools[].", "type isolateSessions timeout")
         | under("declarative.tools[].mcpServer.", "kind apiGroup name namespace toolNames requireApproval")
         | under("declarative.tools[].agent.", "kind apiGroup name namespace")
         | under("declarative.tools[].headersFrom[].", _VALUE_REF)
@@ -64,12 +68,26 @@ ACTED_ON = {
         | under(
             "openAI.",
             f"baseUrl organization {_SAMPLING} maxCompletionTokens frequencyPenalty presencePenalty seed n timeout "
-            "reasoningEffort",
+            "reasoningEffort apiFormat tokenExchange.type tokenExchange.gdchServiceAccount.audience",
         )
-        | under("anthropic.", f"baseUrl {_SAMPLING}")
-        | under("azureOpenAI.", f"azureEndpoint azureDeployment azureAdToken {_SAMPLING}")
-        | under("ollama.", "host")
+        | under("anthropic.", f"baseUrl topK {_SAMPLING}")
+        | under("azureOpenAI.", f"azureEndpoint azureDeployment azureAdToken apiVersion {_SAMPLING}")
+        | under("ollama.", "host options")
         | under("gemini.", "maxOutputTokens")
+        | under(
+            "geminiVertexAI.",
+            "projectID location temperature topP topK stopSequences maxOutputTokens candidateCount responseMimeType",
+        )
+        | under("anthropicVertexAI.", f"projectID location topK stopSequences {_SAMPLING}")
+        | under(
+            "bedrock.",
+            "region additionalModelRequestFields promptCaching cacheTTL readTimeout connectTimeout "
+            "guardrail.identifier guardrail.version guardrail.trace",
+        )
+        | under("sapAICore.", "baseUrl authUrl resourceGroup")
+        | under(
+            "foundry.", "endpoint endpointFrom.name endpointFrom.key endpointFrom.optional deployment apiVersion"
+        )
         | under("scripted.", "replicas scriptFrom.name scriptFrom.key scriptFrom.optional")
         | under("tls.", _TLS)
     ),
@@ -127,10 +145,8 @@ def test_every_field_is_acted_on_or_declared_unsupported(kind: str) -> None:
          []),
         ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"allowedHeaders": ["t"]}}]}},
          ["declarative.tools[].mcpServer.allowedHeaders"]),
-        ("ModelConfig", {"openAI": {"apiFormat": "chatCompletions"}}, []),
-        ("ModelConfig", {"openAI": {"apiFormat": "responses"}}, ["openAI.apiFormat"]),
-        ("ModelConfig", {"ollama": {"options": {"temperature": "1"}}}, []),
-        ("ModelConfig", {"ollama": {"options": {"num_ctx": "1"}}}, ["ollama.options"]),
+        ("ModelConfig", {"openAI": {"apiFormat": "responses"}}, []),
+        ("ModelConfig", {"ollama": {"options": {"num_ctx": "1"}}}, []),
         ("RemoteMCPServer", {"terminateOnClose": True}, []),
         ("RemoteMCPServer", {"terminateOnClose": False}, ["terminateOnClose"]),
         ("MCPServer", {"httpTransport": {"tls": {"secretRef": "s"}}}, ["httpTransport.tls"]),

@@ -28,7 +28,6 @@ TABLE: dict[str, tuple[Field, ...]] = {
         Field("sandbox", "agents run no code, and their Pods' egress is not narrowed by it"),
         Field("declarative.executeCodeBlocks", "deprecated and ignored"),
         Field("declarative.shareTools", "there are no share links yet"),
-        Field("declarative.context", "conversations are not compacted yet"),
         Field("declarative.tools[].mcpServer.allowedHeaders", "agents do not pass on the user's headers yet"),
     ),
     "ModelConfig": (),

@@ -13,6 +13,7 @@ from .base import (
     Containers,
     Env,
     EnvFrom,
+    Json,
     Kind,
     Model,
     NameRef,
@@ -32,7 +33,7 @@ from .base import (
     rules,
 )
 from .replicas import DEFAULT as DEFAULT_REPLICAS
-from .rollout import Rollout, RolloutStatus, ScaleToZero
+from .rollout import Duration, Rollout, RolloutStatus, ScaleToZero
 from .run import RunSettings
 
 
@@ -63,9 +64,22 @@ class GitSkill(Model):
 
 
 class S3Skill(Model):
-    uri: str = Field(pattern=r"^s3://.+", description="s3://bucket/prefix of the skill.")
+    uri: str = Field(pattern=r"^s3://.+", description="s3://bucket/prefix of the skill, or a .zip, .tgz or .tar.gz.")
     region: str | None = Field(None, description="Region of the bucket.")
+    endpoint: str | None = Field(None, description="URL of a server that speaks S3; AWS when unset.")
     name: str | None = Field(None, description="Name of the skill's folder.")
+
+
+class KeyPath(Model):
+    key: str = Field(description="Key of the ConfigMap.")
+    path: str = Field(description="The file's path in the skill's folder, for example scripts/convert.py.")
+
+
+class ConfigMapSkill(Model):
+    name: str = Field(min_length=1, description="Name of the ConfigMap; its key SKILL.md is required.")
+    items: list[KeyPath] | None = Field(
+        None, max_length=200, description="Where keys go in the skill's folder; every key is a file when unset."
+    )
 
 
 class SkillsInit(Model):
@@ -74,15 +88,25 @@ class SkillsInit(Model):
 
 
 class Skills(Model):
-    insecure_skip_verify: bool | None = Field(None, description="Do not verify registry certificates.")
+    insecure_skip_verify: bool | None = Field(
+        None, description="Verify neither certificates nor host keys, and allow http and git without TLS."
+    )
     refs: list[str] | None = Field(None, min_length=1, max_length=20, description="OCI images that hold skills.")
     image_pull_secrets: list[NameRef] | None = Field(None, max_length=20, description="Secrets to pull them with.")
     git_auth_secret_ref: NameRef | None = Field(
-        None, description="Secret with key token or ssh-privatekey for git repositories."
+        None, description="Secret with key token (and username), or ssh-privatekey and known_hosts, for git."
     )
     git_refs: list[GitSkill] | None = Field(None, min_length=1, max_length=20, description="Skills in git.")
     s3_refs: list[S3Skill] | None = Field(
         None, alias="s3Refs", min_length=1, max_length=20, description="Skills in S3 buckets."
+    )
+    s3_auth_secret_ref: NameRef | None = Field(
+        None,
+        alias="s3AuthSecretRef",
+        description="Secret with keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if need be, AWS_SESSION_TOKEN.",
+    )
+    config_map_refs: list[ConfigMapSkill] | None = Field(
+        None, min_length=1, max_length=20, description="Skills in ConfigMaps of the Agent's namespace."
     )
     init_container: SkillsInit | None = Field(None, description="The container that fetches the skills.")
 
@@ -134,8 +158,25 @@ class Compaction(Model):
     summarizer: Summarizer | None = Field(None, description="How old turns are summarised; dropped when unset.")
 
 
+class ToolResults(Model):
+    page_size: int = Field(
+        32000, ge=1000, le=1000000, description="Characters of a tool's result that the model gets at once."
+    )
+    max_size: int = Field(
+        1000000, ge=1000, le=1000000, description="Characters of a tool's result that are kept to be read on in."
+    )
+
+
 class ContextConfig(Model):
     compaction: Compaction | None = Field(None, description="Shortening of long conversations.")
+    max_tokens: int | None = Field(
+        None, ge=1000, json_schema_extra={"format": "int64"},
+        description="No model call has more tokens than these, by an estimate that follows the provider's count.",
+    )  # fmt: skip
+    images: Annotated[str, enum("Auto", "Always", "Never")] = Field(
+        "Auto", description="Whether the model takes images; Auto: as far as its name tells."
+    )
+    tool_results: ToolResults | None = Field(None, description="How long results of tools are shown.")
 
 
 class McpServerTool(Model):
@@ -209,6 +250,10 @@ class Tool(Model):
     mcp_server: McpServerTool | None = Field(None, description="The MCP server, for type McpServer.")
     agent: AgentTool | None = Field(None, description="The agent, for type Agent.")
     isolate_sessions: bool | None = Field(None, description="Give every call of the agent its own session.")
+    timeout: Duration | None = Field(
+        None,
+        description="The longest that one call may take; the server's own timeout, or 10m of an agent, when unset.",
+    )
     headers_from: list[ValueRef] | None = Field(
         None, description="Headers the gateway adds to the tool's requests; they win over the server's own."
     )
@@ -305,6 +350,9 @@ class Declarative(Model):
     share_tools: bool | None = Field(None, description="Give the agent tools that manage share links.")
     memory: AgentMemory | None = Field(None, description="Long-term memory.")
     context: ContextConfig | None = Field(None, description="Handling of long conversations.")
+    output_schema: Json | None = Field(
+        None, description="JSON Schema of the agent's answers: each is one JSON document that matches it."
+    )
     runs: RunSettings | None = Field(None, description="What one run may use, and what happens when it is interrupted.")
     deployment: DeclarativeDeployment | None = Field(None, description="Settings of the Deployment.")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from quarterdeck.resources.agent import AgentSpec, Declarative, Tool
+from quarterdeck.resources.agent import AgentSpec, ContextConfig, Declarative, Tool
 from quarterdeck.resources.run import RunSettings
 
 from .objects import duration, present
@@ -91,13 +91,14 @@ def _http_tool(target: ToolTarget, options: Options) -> dict[str, Any]:
     """A server behind the gateway: Streamable HTTP whatever the server itself speaks."""
     params = present(
         url=options.mcp_url(target.namespace, target.name, target.kind),
-        timeout=target.timeout,
+        timeout=_timeout(target) or target.timeout,
         sse_read_timeout=target.sse_read_timeout,
     )
     params["headers"] = {}
     params["terminate_on_close"] = target.terminate_on_close
     server = target.tool.mcp_server
     out: dict[str, Any] = {"params": params, "tools": list(server.tool_names or ()) if server else []}
+    out |= present(timeout=_timeout(target))
     if server is not None:
         out |= present(allowed_headers=server.allowed_headers)
         if server.require_approval:
@@ -109,6 +110,11 @@ def byo_tool(tool: dict[str, Any]) -> dict[str, Any]:
     """As kagent's SDK is to use it: the gateway alone asks for approvals, and hears for whom a call is made."""
     passed = [*(tool.get("allowed_headers") or ()), ACTING_FOR]
     return tool | {"require_approval": [], "allowed_headers": list(dict.fromkeys(passed))}
+
+
+def _timeout(target: ToolTarget) -> float | None:
+    """Seconds that the tool reference allows a call, whatever its server does."""
+    return duration(target.tool.timeout) if target.tool.timeout is not None else None
 
 
 def agent_tool_name(namespace: str, name: str) -> str:
@@ -123,6 +129,7 @@ def _remote_agent(target: ToolTarget, options: Options) -> dict[str, Any]:
         "headers": {},
         "description": target.description,
     }
+    out |= present(timeout=_timeout(target))
     return out | ({"isolate_sessions": True} if target.tool.isolate_sessions else {})
 
 
@@ -137,19 +144,10 @@ def _optional(inputs: AgentInputs, declarative: Declarative, options: Options) -
                 "base_url": options.llm_url(inputs.embedding.namespace, inputs.embedding.name),
             }
         out["memory"] = memory
-    compaction = declarative.context.compaction if declarative.context else None
-    if compaction is not None:
-        values = present(
-            compaction_interval=compaction.compaction_interval,
-            overlap_size=compaction.overlap_size,
-            token_threshold=compaction.token_threshold,
-            event_retention_size=compaction.event_retention_size,
-        )
-        if compaction.summarizer is not None:
-            model = inputs.summarizer or inputs.model
-            summary = present(prompt_template=compaction.summarizer.prompt_template)
-            values["summarizer"] = summary | ({"model": _model(model, options)} if model else {})
-        out["context_config"] = {"compaction": values}
+    if declarative.output_schema is not None:
+        out["output_schema"] = declarative.output_schema
+    if declarative.context is not None:
+        out["context_config"] = _context(inputs, declarative.context, options)
     if declarative.share_tools:
         out["share_tools"] = True
     if declarative.runs is not None:
@@ -158,6 +156,28 @@ def _optional(inputs: AgentInputs, declarative: Declarative, options: Options) -
     if sandbox is not None and sandbox.network is not None:
         out["network"] = {"allowed_domains": sandbox.network.allowed_domains or []}
     return out
+
+
+def _context(inputs: AgentInputs, context: ContextConfig, options: Options) -> dict[str, Any]:
+    out: dict[str, Any] = present(max_tokens=context.max_tokens)
+    if context.images != "Auto":
+        out["images"] = context.images
+    if context.tool_results is not None:
+        out["tool_results"] = {"page_size": context.tool_results.page_size, "max_size": context.tool_results.max_size}
+    compaction = context.compaction
+    if compaction is None:
+        return out
+    values = present(
+        compaction_interval=compaction.compaction_interval,
+        overlap_size=compaction.overlap_size,
+        token_threshold=compaction.token_threshold,
+        event_retention_size=compaction.event_retention_size,
+    )
+    if compaction.summarizer is not None:
+        model = inputs.summarizer or inputs.model
+        summary = present(prompt_template=compaction.summarizer.prompt_template)
+        values["summarizer"] = summary | ({"model": _model(model, options)} if model else {})
+    return out | {"compaction": values}
 
 
 def _runs(settings: RunSettings) -> dict[str, Any]:
