@@ -28,7 +28,7 @@ WORSE = 2.0
 """Times the p99 that other backends may have while one is broken."""
 CALLERS, RATE = 64, 200.0
 """Connections to the bad backend, and calls a second on all of them together."""
-SLOW = 2_000
+SLOW = 5_000
 """Clients that send a head bit by bit and never end it."""
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
 ANSWER = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"hello"}],"isError":false}}'
