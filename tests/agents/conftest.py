@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from quarterdeck.agents.journal.client import JournalClient
 from quarterdeck.agents.memory import memory
 from quarterdeck.agents.model import ChatModel
 from quarterdeck.agents.observe.run import Observer
+from quarterdeck.agents.parts import Plugin
 from quarterdeck.agents.runs import Runs
 from quarterdeck.agents.toolbox import Toolbox
 from quarterdeck.wire.client import Pool
@@ -174,7 +175,11 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
     started: list[tuple[Agent, Server]] = []
 
     async def make(
-        *answers: Answer, model_timeout: float = 300.0, observer: Observer | None = None, **overrides: Any
+        *answers: Answer,
+        model_timeout: float = 300.0,
+        observer: Observer | None = None,
+        plugins: Sequence[Plugin] = (),
+        **overrides: Any,
     ) -> Agent:
         observer = observer or Observer()
         double = ModelDouble(list(answers))
@@ -193,7 +198,7 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         state = A2aState(pool, state_url, headers)
         journal = JournalClient(pool, state_url, headers)
         memories = memory.of(config, pool, state_url, headers, model, state)
-        runs = Runs(config, model, toolbox, state, journal, plugins=memories, observer=observer)
+        runs = Runs(config, model, toolbox, state, journal, plugins=[*memories, *plugins], observer=observer)
         card = AgentCard({"name": "a", "capabilities": {}, "skills": []}, extended=[], media=runs.takes)
         transport = httpx.ASGITransport(app=build(Core(runs, state, card), metrics=observer.registry))
         http = httpx.AsyncClient(transport=transport, base_url="http://agent")

@@ -12,7 +12,7 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.translate.agent import replicas, selector
 from quarterdeck.translate.canary import SUFFIX
 
-from . import canary, rollout, scaling
+from . import canary, rollout, scaling, skills
 from .agent_inputs import references, resolve, resolved_refs
 from .canary import Canaries, Contents
 from .context import PROGRAMMED, Context, Verdict
@@ -119,7 +119,7 @@ class AgentReconciler:
             verdicts.append(self.context.not_programmed(obj, error))
             failure = error
         state = workload(self.context, key.namespace, key.name, selector(key.name), owner=obj)
-        verdicts += [*rollout.verdicts(obj), asleep(obj, state) or ready(state)]
+        verdicts += [*rollout.verdicts(obj), *skills.verdicts(self.context, obj), asleep(obj, state) or ready(state)]
         labels = ",".join(f"{name}={value}" for name, value in selector(key.name).items())
         fields = {"replicas": state.total, "selector": labels, "seededReplicas": seeded, "rollout": tried}
         await self.context.set_status(k.AGENT, obj, verdicts, fields)

@@ -14,9 +14,10 @@ from quarterdeck.translate import prompt
 from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolTarget
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
+from quarterdeck.translate.skills import names_of
 from quarterdeck.translate.snapshot import models_of
 
-from . import virtual_server
+from . import output_schema, skills, virtual_server
 from .context import RESOLVED, Context, Verdict
 from .sources import Source, hashes, missing, sources_in_pod
 
@@ -61,17 +62,19 @@ def references(obj: Object, context: Context) -> set[str]:
             found.add(f"{source.type}/{namespace}/{source.name}")
         template = declarative.prompt_template
         found.update(f"ConfigMap/{namespace}/{s.name}" for s in (template.data_sources if template else None) or ())
-    found.update(f"{source.kind}/{namespace}/{source.name}" for source in _sources(spec))
+    found.update(f"{source.kind}/{namespace}/{source.name}" for source in _sources(spec) | skills.secrets(spec))
     return found
 
 
 def _sources(spec: AgentSpec) -> set[Source]:
     """What the Pods mount or have in their environment, beyond what we make ourselves."""
     settings = _settings(spec)
+    own = sources_in_pod({"containers": [skills.init_container(spec)]}) | skills.config_maps(spec)
     if settings is None:
-        return set()
-    own: Object = {"env": settings.env, "envFrom": settings.env_from}
-    return sources_in_pod({"volumes": settings.volumes, "containers": [own, *(settings.extra_containers or ())]})
+        return own
+    container: Object = {"env": settings.env, "envFrom": settings.env_from}
+    containers = [container, *(settings.extra_containers or ())]
+    return own | sources_in_pod({"volumes": settings.volumes, "containers": containers})
 
 
 def _settings(spec: AgentSpec):
@@ -85,6 +88,7 @@ def resolve(context: Context, obj: Object) -> AgentInputs:
     spec = agent_spec(obj)
     namespace = obj["metadata"]["namespace"]
     mounted = hashes(context, namespace, obj["metadata"]["name"], _sources(spec))
+    skills.check(context, namespace, spec)
     declarative = spec.declarative
     if spec.type == "BYO":
         if spec.byo is None or spec.byo.deployment is None or not spec.byo.deployment.image:
@@ -93,6 +97,7 @@ def resolve(context: Context, obj: Object) -> AgentInputs:
             return AgentInputs(obj, spec, _default_model(context, namespace), mounted=mounted)
     if declarative is None:
         raise ConfigError(f"Agent {obj['metadata']['name']}: spec.declarative is required for type Declarative")
+    output_schema.check(declarative.output_schema)
     targets = [_target(context, namespace, tool) for tool in declarative.tools or ()]
     _check_nesting(context, obj)
     memory = declarative.memory
@@ -218,7 +223,9 @@ def _instruction(context: Context, obj: Object, spec: AgentSpec, declarative: De
             raise RefNotFound(f"promptTemplate: ConfigMap {namespace}/{item.name} not found; create it")
         sources[item.alias or item.name] = found.get("data") or {}
     names = [n for tool in declarative.tools or () if tool.mcp_server for n in tool.mcp_server.tool_names or ()]
-    return prompt.render(text, sources, prompt.PromptContext(name, namespace, spec.description or "", names))
+    return prompt.render(
+        text, sources, prompt.PromptContext(name, namespace, spec.description or "", names, names_of(spec.skills))
+    )
 
 
 def _check_nesting(context: Context, obj: Object) -> None:
@@ -265,7 +272,7 @@ def _nested(context: Context, obj: Object, path: tuple[Name, ...], what: str) ->
 
 def resolved_refs(context: Context, inputs: AgentInputs) -> Verdict:
     """Whether what the Pods read is there, and every named tool is known to exist."""
-    absent = missing(context, inputs.namespace, _sources(inputs.spec))
+    absent = missing(context, inputs.namespace, _sources(inputs.spec) | skills.secrets(inputs.spec))
     if absent:
         return Verdict("ResolvedRefs", False, "RefNotFound", f"not found: {', '.join(absent)}; create them")
     unknown: list[str] = []

@@ -98,9 +98,8 @@ def pod_trouble(pod: Object) -> tuple[str, str] | None:
             return shown, f"container {container.get('name', '')}: {waiting.get('message') or reason}"
         if reason == "CrashLoopBackOff":
             last = (container.get("lastState") or {}).get("terminated") or {}
-            code = last.get("exitCode")
-            return reason, (
-                f"container {container.get('name', '')} exits with code {code}; see "
-                f"`kubectl logs -n {pod['metadata']['namespace']} {pod['metadata']['name']} --previous`"
-            )
+            name, said = container.get("name", ""), str(last.get("message") or "").strip()
+            log = f"kubectl logs -n {pod['metadata']['namespace']} {pod['metadata']['name']} -c {name} --previous"
+            why = f": {said}" if said else ""
+            return reason, f"container {name} exits with code {last.get('exitCode')}{why}; see `{log}`"
     return None

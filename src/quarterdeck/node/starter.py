@@ -22,6 +22,7 @@ from quarterdeck.node.foreign import Foreign, foreign
 from quarterdeck.node.images.engine import run_name
 from quarterdeck.node.images.spec import ImageSpec
 from quarterdeck.node.logs import LogFile
+from quarterdeck.node.messages import message_mount
 from quarterdeck.node.process import ProcessId, launch
 from quarterdeck.node.runtime import PodFiles, Runtime
 from quarterdeck.node.sandbox.isolation import HOME, PROXY_PORT, Mount, Request
@@ -103,6 +104,7 @@ class Starter:
         mounts += self._hosts(image)
         if image.engine is None:
             await self._shim(argv, container["name"], mounts, env)
+            mounts += message_mount(self._files, container, self._uid(pod))
         request = self._request(pod, container, image, argv, env, mounts, security)
         holds, missing = runtime.sandbox.means(request)
         means = explained(security, applied=holds, missing=missing)

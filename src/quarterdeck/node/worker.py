@@ -31,6 +31,7 @@ from quarterdeck.node.hosts import hosts_text, write_hosts
 from quarterdeck.node.images import engine as engines
 from quarterdeck.node.images.spec import ImageNotRunnable
 from quarterdeck.node.logs import LogFile
+from quarterdeck.node.messages import last_words
 from quarterdeck.node.mounts import Mounts
 from quarterdeck.node.probes import Counter, ask, http_get
 from quarterdeck.node.process import Ended, ProcessId, kill, terminate, wait
@@ -363,6 +364,9 @@ class PodWorker:
             reason = "OOMKilled"
         signal = ended.signal or (code - 128 if 128 < code <= 192 and not message else 0)
         now = self.runtime.clock.time()
+        spec = self.spec_of(container.name)
+        if spec is not None and not message:
+            message = last_words(self.files, spec, container.attempt, code, now)
         container.end(code, now, reason=reason, message=message, signal=signal)
         if self._halted:  # we ended it ourselves; the next start of the node goes on without delay
             container.backoff, container.not_before = 0.0, now

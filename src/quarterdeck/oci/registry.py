@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _HUB = "registry-1.docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
 _CHUNK = 1 << 20
+_MANIFEST_BYTES = 4 << 20
+"""The largest manifest a registry must take (distribution-spec v1.1)."""
 _HELPER_SECONDS = 30
 
 
@@ -41,15 +44,17 @@ class Credentials:
 
 
 class Registry:
-    """One registry. Loopback ones are spoken to without TLS, as docker does."""
+    """One registry. Loopback ones are spoken to without TLS, as docker does; ``plain``: this one, too."""
 
-    def __init__(self, session: aiohttp.ClientSession, host: str, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, host: str, credentials: Credentials | None = None, *, plain: bool = False
+    ) -> None:
         self.host = host or _HUB
         self._session = session
         self._credentials = credentials or stored_credentials(host)
         self._tokens: dict[str, str] = {}
         name = self.host.rpartition(":")[0] or self.host
-        plain = name in ("localhost", "[::1]") or name.startswith("127.")
+        plain = plain or name in ("localhost", "[::1]") or name.startswith("127.")
         self._base = f"{'http' if plain else 'https'}://{self.host}"
 
     def repository(self, reference: Reference) -> str:
@@ -71,6 +76,37 @@ class Registry:
             f"{e.get('platform', {}).get('os')}/{e.get('platform', {}).get('architecture')}" for e in entries
         )
         raise ConfigError(f"{self.host}/{repository}:{reference} has no image for {'/'.join(platform)}, only {known}")
+
+    async def pinned(self, repository: str, reference: str, platform: tuple[str, str]) -> tuple[str, dict[str, Any]]:
+        """Digest and manifest of an image; of any platform where there is none for ``platform``.
+
+        What is asked for by digest has that digest. Raises UpstreamError, ConfigError for a list without images.
+        """
+        digest, document = await self._verified(repository, reference)
+        entries: list[dict[str, Any]] | None = document.get("manifests")
+        if entries is None:
+            return digest, document
+        images = [e for e in entries if (e.get("platform") or {}).get("os", "") != "unknown"]
+        if not images:
+            raise ConfigError(f"{self.host}/{repository}:{reference} lists no image")
+        fits = [e for e in images if _platform(e) == platform]
+        return digest, (await self._verified(repository, str((fits or images)[0]["digest"])))[1]
+
+    async def _verified(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:
+        path = f"/v2/{repository}/manifests/{reference}"
+        async with self._request("GET", path, repository, headers={"Accept": _ACCEPT}) as response:
+            data = await response.content.read(_MANIFEST_BYTES)
+            whole = response.content.at_eof()
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if not whole or (reference.startswith("sha256:") and reference != digest):
+            raise UpstreamError(f"{self.host}/{repository}@{reference}: the registry answered with something else")
+        try:
+            document: Any = json.loads(data)
+        except ValueError as error:
+            raise UpstreamError(f"{self._base}{path}: answered with what is not JSON") from error
+        if not isinstance(document, dict):
+            raise UpstreamError(f"{self._base}{path}: answered with what is not a JSON object")
+        return digest, document
 
     async def blob_json(self, repository: str, digest: str) -> dict[str, Any]:
         return await self._json(f"/v2/{repository}/blobs/{digest}", repository)
@@ -181,6 +217,11 @@ class Registry:
         if response.status in (401, 403):
             return Denied(f"{message}; log in with: docker login {self.host}, or give --username")
         return UpstreamError(message)
+
+
+def _platform(entry: dict[str, Any]) -> tuple[str, str]:
+    found: dict[str, Any] = entry.get("platform") or {}
+    return str(found.get("os")), str(found.get("architecture"))
 
 
 def stored_credentials(host: str) -> Credentials | None:

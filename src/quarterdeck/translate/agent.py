@@ -17,6 +17,9 @@ from .network import agent_policy
 from .objects import LEAVE, LIFECYCLE, POD_IP, digest, http_probe, metadata, present, sources_annotation
 from .options import Options
 from .pod_security import restricted
+from .skills import CONTAINER as INIT
+from .skills import FILE as SKILLS
+from .skills import SkillParts, skill_parts
 
 PORT = 8080
 GRPC_PORT = 8081
@@ -67,15 +70,17 @@ def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: 
     check_name(inputs.obj)
     config, card = agent_config(inputs, options), agent_card(inputs)
     shared = settings(inputs)
-    objects = [_secret(inputs, config, card)]
+    added = skill_parts(inputs.spec.skills, _image(shared, options), shared.image_pull_policy)
+    objects = [_secret(inputs, config, card, added)]
     if not shared.service_account_name:
         objects.append(_service_account(inputs, shared))
     hashed = {"config": config, "card": card, "mounted": dict(sorted(inputs.mounted.items()))}
-    deployment = _deployment(inputs, options, shared, digest(hashed)[:32])
+    hashed |= {"skills": added.config.decode()} if added.config else {}
+    deployment = _deployment(inputs, options, shared, added, digest(hashed)[:32])
     if not release_replicas:
         deployment["spec"]["replicas"] = replicas(inputs).wanted
     if options.network_policies is not None:  # in force before the first Pod
-        objects.append(agent_policy(inputs.obj, labels(inputs.name), options.network_policies))
+        objects.append(agent_policy(inputs.obj, labels(inputs.name), options.network_policies, added.ports))
     return [*objects, deployment, _service(inputs)]
 
 
@@ -83,8 +88,9 @@ def _annotations(inputs: AgentInputs) -> dict[str, str]:
     return dict(inputs.obj["metadata"].get("annotations") or {})
 
 
-def _secret(inputs: AgentInputs, config: dict[str, Any], card: dict[str, Any]) -> Object:
+def _secret(inputs: AgentInputs, config: dict[str, Any], card: dict[str, Any], added: SkillParts) -> Object:
     data = {"config.json": _json(config), "agent-card.json": _json(card)}
+    data |= {SKILLS: added.config} if added.config else {}
     check_size(inputs.obj, "Secret", data, "shorten the system message (what promptTemplate includes counts too)")
     return {
         "apiVersion": "v1",
@@ -127,7 +133,9 @@ def _service(inputs: AgentInputs) -> Object:
     }
 
 
-def _deployment(inputs: AgentInputs, options: Options, shared: SharedDeployment, config_hash: str) -> Object:
+def _deployment(
+    inputs: AgentInputs, options: Options, shared: SharedDeployment, added: SkillParts, config_hash: str
+) -> Object:
     own = {WORKLOAD_TOKEN: "true"} if inputs.spec.type == "BYO" else {}
     template_annotations = (
         own | (shared.annotations or {}) | {CONFIG_HASH: config_hash} | sources_annotation(inputs.mounted)
@@ -146,25 +154,27 @@ def _deployment(inputs: AgentInputs, options: Options, shared: SharedDeployment,
                     "labels": labels(inputs.name) | (shared.labels or {}) | selector(inputs.name),
                     "annotations": template_annotations,
                 },
-                "spec": _pod(inputs, options, shared),
+                "spec": _pod(inputs, options, shared, added),
             },
         },
     }
 
 
-def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dict[str, Any]:
+def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment, added: SkillParts) -> dict[str, Any]:
     volumes = [
         {"name": "config", "secret": {"secretName": inputs.name}},
         {"name": "tokens", "projected": {"sources": [_token("quarterdeck"), _token("kagent")]}},
+        *added.volumes,
         *(shared.volumes or ()),
     ]
     pod = {
         "serviceAccountName": shared.service_account_name or inputs.name,
         "terminationGracePeriodSeconds": _BYO_GRACE if inputs.spec.type == "BYO" else LEAVE + _DRAIN + 25,
-        "containers": [_container(inputs, options, shared), *(shared.extra_containers or ())],
+        "containers": [_container(inputs, options, shared, added), *(shared.extra_containers or ())],
         "volumes": volumes,
     }
     pod |= present(
+        initContainers=list(added.init),
         imagePullSecrets=shared.image_pull_secrets,
         tolerations=shared.tolerations,
         affinity=shared.affinity,
@@ -172,7 +182,7 @@ def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dic
         topologySpreadConstraints=shared.topology_spread_constraints,
         securityContext=shared.pod_security_context,
     )
-    return restricted(pod, () if isinstance(shared, ByoDeployment) else (CONTAINER,))
+    return restricted(pod, (INIT,) if isinstance(shared, ByoDeployment) else (INIT, CONTAINER))
 
 
 def _token(audience: str) -> dict[str, Any]:
@@ -180,14 +190,15 @@ def _token(audience: str) -> dict[str, Any]:
     return {"serviceAccountToken": token}
 
 
-def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment) -> dict[str, Any]:
+def _container(inputs: AgentInputs, options: Options, shared: SharedDeployment, added: SkillParts) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": CONTAINER,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "env": [*_env(inputs, options), *_byo_env(inputs, options, shared), *(shared.env or ())],
+        "env": [*_env(inputs, options), *_byo_env(inputs, options, shared), *added.env, *(shared.env or ())],
         "volumeMounts": [
             {"name": "config", "mountPath": "/config"},
             {"name": "tokens", "mountPath": TOKENS},
+            *added.mounts,
             *(shared.volume_mounts or ()),
         ],
         "resources": shared.resources or _RESOURCES,

@@ -25,8 +25,11 @@ _OURS = ("kagent", "kmcp", "quarterdeck")
 _Rules = list[dict[str, Any]]
 
 
-def agent_policy(obj: Object, labels: Mapping[str, str], settings: NetworkPolicies) -> Object:
-    """For an Agent's Pods and its canary's: in from the gateway, out to gateway, control plane and DNS."""
+def agent_policy(
+    obj: Object, labels: Mapping[str, str], settings: NetworkPolicies, public: tuple[int, ...] = ()
+) -> Object:
+    """For an Agent's Pods and its canary's: in from the gateway, out to gateway, control plane and DNS, and to
+    addresses outside the cluster on the ports ``public``, where its skills come from."""
     name = obj["metadata"]["name"]
     selector = {
         "matchLabels": {"app": "kagent"},
@@ -37,6 +40,8 @@ def agent_policy(obj: Object, labels: Mapping[str, str], settings: NetworkPolici
         {"to": [_pods(settings, settings.controller)], "ports": _tcp(*settings.controller_ports)},
         _dns(settings),
     ]
+    if public:
+        egress.append({"to": _outside(settings), "ports": _tcp(*public)})
     return _policy(obj, labels, selector, [{"from": [_pods(settings, settings.gateway)]}], egress)
 
 
@@ -108,11 +113,14 @@ def _egress(obj: Object, settings: NetworkPolicies) -> _Rules:
     if wanted != "public":
         name = obj["metadata"]["name"]
         raise ConfigError(f"{obj['kind']} {name}: annotation {EGRESS}: {wanted!r} is not one of public, none, all")
-    outside = [
+    return [{"to": _outside(settings)}, _dns(settings)]
+
+
+def _outside(settings: NetworkPolicies) -> _Rules:
+    return [
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(settings.private)}},
         {"ipBlock": {"cidr": "::/0", "except": list(settings.private6)}},
     ]
-    return [{"to": outside}, _dns(settings)]
 
 
 def _pods(settings: NetworkPolicies, labels: tuple[tuple[str, str], ...]) -> dict[str, Any]:

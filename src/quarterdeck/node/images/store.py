@@ -89,5 +89,11 @@ def _own_command(command: Sequence[str]) -> list[str]:
     return [sys.executable, *argv[1:]] if argv[0] in ("python", "python3") else argv
 
 
+_OUTWARD = ("quarterdeck.skills",)
+"""Programs of ours that fetch from the Internet: they get a network of their own and its egress rules, as others do."""
+
+
 def _ours(module: str) -> bool:
+    if module in _OUTWARD:
+        return False
     return module == "quarterdeck" or module.startswith("quarterdeck.")

@@ -90,12 +90,32 @@ class _Assembler:
         return b"".join(packed(at, *instruction) for at, instruction in enumerate(self._code))
 
 
+_ALONE: dict[str, tuple[int, int]] = {
+    "socket": (41, 198), "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
+    "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30), "mq_open": (240, 180),
+    "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "truncate": (76, 45),
+}  # fmt: skip
+"""Refused besides to a script: no network, and nothing shared with or done to other processes of its user."""
+_SIGNALS: dict[str, tuple[int, int]] = {
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
+}  # fmt: skip
+"""Refused to a script where the kernel cannot keep its signals among its own processes."""
+_PRLIMIT = (302, 261)
+
+
 @cache
-def program(machine: str, *, raw_sockets: bool = False) -> bytes | None:
-    """The filter for this kind of machine as ``struct sock_filter[]``; None for one this module has no table of."""
+def program(machine: str, *, raw_sockets: bool = False, alone: bool = False, signals: bool = True) -> bytes | None:
+    """The filter for this kind of machine as ``struct sock_filter[]``; None for one this module has no table of.
+
+    ``alone``: for a script that shares its user with processes it must not reach; ``signals``: it may send some.
+    """
     if machine not in _MACHINES:
         return None
     arch, column = _MACHINES[machine]
+    refused = [numbers[column] for numbers in _DENIED.values()]
+    refused += [numbers[column] for numbers in _ALONE.values()] if alone else []
+    refused += [numbers[column] for numbers in _SIGNALS.values()] if alone and not signals else []
     out = _Assembler()
     out.load(_ARCH)
     out.jump(_EQUAL, arch, no="unknown")
@@ -106,10 +126,13 @@ def program(machine: str, *, raw_sockets: bool = False) -> bytes | None:
         (_CLONE[column], "clone"), (_SOCKET[column], "socket"), (_IOCTL[column], "ioctl"),
         (_PERSONALITY[column], "personality"),
     ):  # fmt: skip
-        out.jump(_EQUAL, number, yes=label)
-    for numbers in _DENIED.values():
-        if numbers[column] >= 0:
-            out.jump(_EQUAL, numbers[column], yes="denied")
+        if not alone or label != "socket":
+            out.jump(_EQUAL, number, yes=label)
+    if alone:
+        out.jump(_EQUAL, _PRLIMIT[column], yes="prlimit")
+    for number in refused:
+        if number >= 0:
+            out.jump(_EQUAL, number, yes="denied")
     out.goto("allowed")
     out.label("clone")
     out.load(_ARGS)
@@ -128,6 +151,10 @@ def program(machine: str, *, raw_sockets: bool = False) -> bytes | None:
     for request in _TERMINAL_INJECTION:
         out.jump(_EQUAL, request, yes="denied")
     out.goto("allowed")
+    if alone:
+        out.label("prlimit")
+        out.load(_ARGS)
+        out.jump(_EQUAL, 0, yes="allowed", no="denied")  # of no process but itself
     out.label("personality")
     out.load(_ARGS)
     for value in _PERSONALITIES:

@@ -1,0 +1,81 @@
+"""``python -m quarterdeck.skills``: the init container of an agent's Pod that fetches its skills.
+
+It ends with what it found in its termination message: a report in JSON, or what is wrong, for people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+import quarterdeck
+from quarterdeck.errors import ConfigError, QuarterdeckError
+
+from .fetch import Mounts, fetch
+from .report import Loaded, Report
+from .sources import Sources
+
+MESSAGE_BYTES = 4000
+"""Kubernetes keeps 4096 bytes of a termination message."""
+_SANDBOX = Path(quarterdeck.__file__).parent / "node" / "sandbox" / "script.py"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m quarterdeck.skills", description="Fetch an agent's skills.")
+    parser.add_argument("--sources", type=Path, default=Path("/config/skills.json"))
+    parser.add_argument("--to", type=Path, default=Path("/skills"))
+    parser.add_argument("--config-maps", type=Path, default=Path("/var/run/quarterdeck/skills"))
+    parser.add_argument("--secrets", type=Path, default=Path("/var/run/secrets/skills"))
+    parser.add_argument("--report", type=Path, default=Path("/dev/termination-log"))
+    given = parser.parse_args(arguments)
+    try:
+        try:
+            sources = msgspec.json.decode(given.sources.read_bytes(), type=Sources)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(f"{given.sources}: {error}") from error
+        loaded = asyncio.run(fetch(sources, Mounts(given.config_maps, given.secrets), given.to))
+    except QuarterdeckError as error:
+        print(f"skills: {error}", file=sys.stderr)
+        _write(given.report, str(error).encode()[:MESSAGE_BYTES])
+        return 1
+    report = Report(tuple(loaded), _sandbox() if any(skill.scripts for skill in loaded) else "")
+    for skill in loaded:
+        print(f"{skill.name}: {skill.source} {skill.revision}")
+    if report.sandbox:
+        print(f"scripts cannot be run: {report.sandbox}")
+    _write(given.report, shortened(report))
+    return 0
+
+
+def shortened(report: Report) -> bytes:
+    """The report in what a termination message may have: revisions go first, then sources, then skills."""
+    for cut in (lambda s: s, lambda s: Loaded(s.name, s.source[:60], scripts=s.scripts),
+                lambda s: Loaded(s.name, "", scripts=s.scripts)):  # fmt: skip
+        data = msgspec.json.encode(Report(tuple(cut(skill) for skill in report.skills), report.sandbox))
+        if len(data) <= MESSAGE_BYTES:
+            return data
+    return msgspec.json.encode(Report((), report.sandbox[:500]))
+
+
+def _sandbox() -> str:
+    """Why scripts cannot be confined here; empty when they can. The agent's container is confined as this one is."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(_SANDBOX), "--probe"], capture_output=True, timeout=30, check=False
+    )
+    return "" if done.returncode == 0 else done.stdout.decode("utf-8", "replace").strip() or "the probe failed"
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        print(f"skills: {path}: {error.strerror}; the report is in this log only", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,110 @@
+"""All sources of an agent into one folder of checked skills. An unsound one keeps the agent from starting."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from quarterdeck.errors import ConfigError, QuarterdeckError
+
+from . import git, oci, s3, unpack
+from .format import MOST_SKILLS, check_total, read
+from .report import Loaded
+from .sources import ConfigMapSource, GitSource, OciSource, S3Source, Source, Sources, label
+
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """Folders of the container: mounted ConfigMaps and Secrets, by the names in ``skills.json``."""
+
+    config_maps: Path
+    secrets: Path
+
+    @property
+    def git(self) -> Path:
+        return self.secrets / "git"
+
+    @property
+    def s3(self) -> Path:
+        return self.secrets / "s3"
+
+
+async def fetch(sources: Sources, mounts: Mounts, to: Path) -> list[Loaded]:
+    """Fill ``to``; what an attempt before left there goes. Raises ConfigError that names every source and problem."""
+    for entry in to.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(source: Source, work: Path) -> tuple[Path, str]:
+        async with gate:
+            work.mkdir()
+            return work / "skill", await _get(source, sources, mounts, work)
+
+    with tempfile.TemporaryDirectory(prefix="skills-") as work:
+        tasks = [one(source, Path(work) / str(n)) for n, source in enumerate(sources.sources)]
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        problems: list[str] = []
+        loaded: dict[str, Loaded] = {}
+        for source, result in zip(sources.sources, found, strict=True):
+            try:
+                if isinstance(result, BaseException):
+                    raise result
+                install(source, *result, to, loaded)
+            except QuarterdeckError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return list(loaded.values())
+
+
+async def _get(source: Source, sources: Sources, mounts: Mounts, work: Path) -> str:
+    target = unpack.Target(work / "skill", label(source))
+    match source:
+        case ConfigMapSource():
+            unpack.tree(config_map(mounts.config_maps / source.folder), target)
+            return ""
+        case GitSource():
+            return await git.fetch(source, target, mounts.git, work, insecure=sources.insecure)
+        case OciSource():
+            logins = [mounts.secrets / name for name in sources.pull]
+            return await oci.fetch(source, target, logins, insecure=sources.insecure)
+        case S3Source():
+            return await s3.fetch(source, target, mounts.s3, insecure=sources.insecure)
+
+
+def config_map(folder: Path) -> Path:
+    """A mounted ConfigMap's files without the links that make its updates atomic."""
+    data = folder / "..data"
+    return data.resolve() if data.is_symlink() else folder
+
+
+def install(source: Source, fetched: Path, revision: str, to: Path, loaded: dict[str, Loaded]) -> None:
+    """Check what was fetched, and put its skills into ``to``. Raises ConfigError."""
+    where = label(source)
+    folders = unpack.skill_folders(fetched, where)
+    wanted = "" if isinstance(source, ConfigMapSource) else source.folder
+    for folder in folders:
+        alone = folder == fetched
+        skill = read(folder, where if alone else f"{where}/{folder.name}")
+        if not alone and folder.name != skill.name:
+            raise ConfigError(
+                f"{where}/{folder.name}/SKILL.md: front matter: name is {skill.name!r}, the folder {folder.name!r}; "
+                "give both the same name"
+            )
+        if skill.name in loaded:
+            raise ConfigError(
+                f"{where}: skill {skill.name!r} is also in {loaded[skill.name].source}; leave one out or rename it"
+            )
+        if len(loaded) == MOST_SKILLS:
+            raise ConfigError(f"{where}: more than {MOST_SKILLS} skills; an agent that needs so many is two agents")
+        name = wanted if wanted and alone else skill.name
+        if "/" in name or name.startswith(".") or (to / name).exists():
+            raise ConfigError(f"{where}: folder name {name!r} is taken or none; choose another in name")
+        check_total(len(skill.files), sum(size for _, size in skill.files), where)
+        shutil.copytree(folder, to / name)
+        loaded[skill.name] = Loaded(skill.name, where, revision[:80], len(skill.scripts))

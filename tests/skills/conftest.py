@@ -1,0 +1,29 @@
+"""Skills as people write them, and real servers to fetch them from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SKILL = """---
+name: {name}
+description: {description}
+---
+# {name}
+
+Follow these steps.
+"""
+
+
+def skill_text(name: str, description: str = "Does something useful. Use it for useful things.") -> str:
+    return SKILL.format(name=name, description=description)
+
+
+def write_skill(folder: Path, name: str, **files: str) -> Path:
+    """A skill with SKILL.md and ``files`` (``__`` in their names is a slash, ``_py`` the ending)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "SKILL.md").write_text(skill_text(name))
+    for key, text in files.items():
+        path = folder / key.replace("__", "/").replace("_py", ".py").replace("_md", ".md")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
