@@ -106,13 +106,15 @@ class Engine:
         self._looks += 1
 
     # -- firing
-    async def fire(self, found: Plan, given: Input, key: str = "", *, source: str = "", due: float = 0.0) -> Outcome:
+    async def fire(
+        self, found: Plan, given: Input, key: str = "", *, source: str = "", due: float = 0.0, missed: int = 0
+    ) -> Outcome:
         """Start a run unless something is against it. ``key``: see :class:`Firing`; empty: it is like no other.
 
         Raises Forbidden when the trigger's identity may not, ConfigError when something it names is missing, and
         StorageError's kin when that cannot be known: nothing is started then, and it may be tried again.
         """
-        refusal, firing = await self._prepared(found, given, key, source, due)
+        refusal, firing = await self._prepared(found, given, key, source, due, missed)
         if refusal is not None:
             result = refusal
         else:
@@ -132,14 +134,14 @@ class Engine:
         return Outcome(fired.outcome, fired.reason, fired.run, fired.retry_after, firing.message)
 
     async def _prepared(
-        self, found: Plan, given: Input, key: str, source: str, due: float
+        self, found: Plan, given: Input, key: str, source: str, due: float, missed: int = 0
     ) -> tuple[Outcome | None, Firing]:
         at = due or self.triggers.clock.time()
         values = t.variables(found, given, timestamp(at))
         message = t.text(found, given, values)
         run = None if found.spec.dry_run else _run(found, message, source or found.source, key)
         same = t.same(found, given, values)
-        firing = Firing(key or f"once/{uuid4()}", source or found.source, run, same, due, message)
+        firing = Firing(key or f"once/{uuid4()}", source or found.source, run, same, due, message, missed)
         if found.spec.suspend and source != "manual":
             return Outcome("Suspended", "spec.suspend is true"), firing
         why = t.wanted(found, values)
@@ -162,8 +164,11 @@ class Engine:
         deadline = cron.starting_deadline_seconds
         due = schedule.due(since, now, cron.missed_run_policy, None if deadline is None else float(deadline))
         for moment in due.times:
-            await self.fire(found, Input(), f"cron/{timestamp(moment)}", due=moment)
-        if due.latest is not None:
+            missed = due.missed if moment == due.times[0] else 0
+            came = await self.fire(found, Input(), f"cron/{timestamp(moment)}", due=moment, missed=missed)
+            if came.outcome == "Filtered":
+                await self.store.missed(rules, moment, missed)
+        if due.latest is not None and not due.times:
             await self.store.missed(rules, due.latest, due.missed)
         self._next[found.uid] = found, schedule.next_after(now) or now + _FAR
 

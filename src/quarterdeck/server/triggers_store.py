@@ -47,7 +47,7 @@ class Firing:
     """One firing. ``key``: its own name among those of the trigger; ``same``: what it has in common with its like.
 
     ``due``: when it should have been, seconds since the epoch; a schedule's are not looked for before that again.
-    ``run`` None: a dry run.
+    ``run`` None: a dry run. ``missed``: times of the schedule before this one that passed without a firing.
     """
 
     key: str
@@ -56,6 +56,7 @@ class Firing:
     same: str = ""
     due: float = 0.0
     message: str = ""
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ class TriggerStore:
         row = _locked(connection, rules, firing.due or now)
         if firing.source == "cron" and row["since"] < firing.due:
             _change(connection, rules.uid, since=firing.due)
+            if firing.missed:
+                _told(connection, rules.uid, "Missed", now, count=firing.missed)
         refused = self._refusal(connection, rules, firing, now)
         if refused is not None and refused.outcome == "Duplicate":
             return refused
