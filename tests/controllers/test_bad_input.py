@@ -210,6 +210,10 @@ async def test_a_model_config_whose_secret_or_key_is_missing(world: World) -> No
         await world.create(k.SECRET, secret)
         await world.condition(k.MODEL_CONFIG, team, "m", "Ready", "True")
         await world.condition(k.MODEL_CONFIG, team, "m", "ResolvedRefs", "True")
+        spec = {"provider": "Bedrock", "model": "m", "bedrock": {"region": "eu-west-1"}}
+        await world.create(k.MODEL_CONFIG, {"metadata": {"name": "role", "namespace": team}, "spec": spec})
+        found = await world.condition(k.MODEL_CONFIG, team, "role", "Accepted", "False", "ProviderNotSupported")
+        assert "the gateway has no cloud identity of its own" in found["message"]
 
 
 async def test_images_and_pods_that_no_cluster_takes(world: World) -> None:
