@@ -51,6 +51,7 @@ def register() -> None:
         rollout,
         run,
         tools,
+        trigger,
         versions,
     )
 
@@ -72,6 +73,7 @@ def register() -> None:
     memory.register(app)
     migrate.register(app)
     run.register(app)
+    trigger.register(app)
     rollout.register(app)
     canary.register(rollout.group)
     demo.register(app)
