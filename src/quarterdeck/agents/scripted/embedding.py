@@ -11,6 +11,7 @@ import base64
 import json
 import struct
 from collections import Counter
+from itertools import pairwise
 from math import log, sqrt
 from typing import Any
 from zlib import crc32
@@ -38,7 +39,7 @@ def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
         grams = _ngrams(stem)
         for gram in grams:
             _put(places, f"g {gram}", _GRAMS * times / sqrt(len(grams)))
-    for pair, count in Counter(zip(stems, stems[1:], strict=False)).items():
+    for pair, count in Counter(pairwise(stems)).items():
         _put(places, f"p {pair[0]} {pair[1]}", _PAIR * (1.0 + log(count)))
     if not stems:
         _put(places, f"t {text}", 1.0)

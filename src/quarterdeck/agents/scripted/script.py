@@ -9,7 +9,8 @@ ignoring case) is found in the user's last message answers; without one the plan
         - {tool: release, arguments: {image: "{result}"}}
       answer: "Released {app}: {result}"
 
-In texts ``{result}`` is the last result, ``{results[0]}`` an earlier one, ``{app}`` or ``{1}`` a group of the match.
+In texts ``{result}`` is the last result, ``{results[0]}`` an earlier one, ``{app}`` or ``{1}`` a group of the match,
+``{memory}`` what the agent's memory holds about the message.
 To test what calls a model: ``arguments`` may be a string, sent as it is (malformed JSON); ``repeat: true`` makes the
 calls again and again without end; ``delay: 2.5`` waits first (seconds); ``error: {status: 429, message: ...}`` fails.
 """
@@ -178,6 +179,8 @@ def _filled(text: str, found: re.Match[str], turn: Turn) -> str:
         name, index = hole.group(1), hole.group(2)
         if name == "result" and index is None:
             return _last(turn)
+        if name == "memory" and index is None:
+            return turn.memory
         if name == "results" and index is not None and int(index) < len(turn.done):
             return turn.done[int(index)].result
         return groups.get(name, hole.group())
