@@ -139,7 +139,7 @@ class Observer:
             decision.rule if decision is not None else "",
             outcome,
             status,
-            round(elapsed * 1000, 3),
+            int(elapsed * 1_000_000) / 1000,
             call.trace_id,
             detail,
             getattr(route, "route", UNSET) if route is not None else UNSET,

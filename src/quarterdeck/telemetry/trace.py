@@ -27,17 +27,18 @@ class Ids:
     __slots__ = ("_at", "_block")
 
     def __init__(self) -> None:
-        self._block = b""
+        self._block = ""
         self._at = 0
 
     def hex(self, size: int) -> str:
         """``size`` random bytes, in lower-case hex."""
-        if self._at + size > len(self._block):
-            self._block = urandom(4096)
-            self._at = 0
         at = self._at
-        self._at = at + size
-        return self._block[at : at + size].hex()
+        end = at + 2 * size
+        if end > len(self._block):
+            self._block = urandom(4096).hex()
+            at, end = 0, 2 * size
+        self._at = end
+        return self._block[at:end]
 
     def continue_trace(self, incoming: bytes | None) -> tuple[str, bytes]:
         """The trace id to record and the ``traceparent`` to send on: the caller's trace, or a new sampled-out one."""
