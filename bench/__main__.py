@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from . import agent_turn, agents, api_server, cluster, faults, gateway, llm, operator, reconcile, startup
+from . import agents, api_server, cluster, faults, gateway, llm, operator, reconcile, startup
 from .measure import ROOT, Row, machine
 
 README = Path(__file__).parent / "README.md"
@@ -31,8 +31,7 @@ BENCHES: dict[str, tuple[Callable[[bool], Awaitable[list[Row]]], float]] = {
     "cluster": (cluster.bench, 180.0),
     "operator": (operator.bench, 5_400.0),
     "takeover": (operator.takeover_bench, 300.0),
-    "agent_turn": (agent_turn.bench, 120.0),
-    "agents": (agents.bench, 120.0),
+    "agents": (agents.bench, 600.0),
     "gateway": (gateway.bench, 900.0),
     "faults": (faults.bench, 240.0),
     "llm": (llm.bench, 120.0),

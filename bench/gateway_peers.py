@@ -151,22 +151,23 @@ class NotInstalled(Exception):
 
 def fastmcp() -> Peer:
     """Raises NotInstalled."""
-    python = _installed("fastmcp", FASTMCP) / "python"
+    python = installed("fastmcp", FASTMCP) / "python"
     return Peer("FastMCP", [str(python), "-c", _FASTMCP, "{upstream}", "{port}"])
 
 
 def contextforge() -> Peer:
     """Raises NotInstalled."""
-    script = _installed("contextforge", CONTEXTFORGE) / "mcpgateway"
+    script = installed("contextforge", CONTEXTFORGE) / "mcpgateway"
     command = [str(script), "--host", "127.0.0.1", "--port", "{port}"]
     return Peer("ContextForge", command, _CONTEXTFORGE, "cheap-echo", _register)
 
 
-def _installed(name: str, requirement: str) -> Path:
-    """``bin`` of a virtual environment of its own, made by uv when it is not there yet. Raises NotInstalled."""
+def installed(name: str, *requirements: str) -> Path:
+    """``bin`` of a virtual environment of its own, made by uv when it is not there yet: named by the first of what is
+    installed. Raises NotInstalled."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quarterdeck" / "peers"
-    place = cache / requirement.replace("==", "-")
+    place = cache / requirements[0].replace("==", "-")
     if (place / ".complete").exists():
         return place / "bin"
     if uv is None:
@@ -174,7 +175,7 @@ def _installed(name: str, requirement: str) -> Path:
     until = time.monotonic() + INSTALL_SECONDS
     for words in (
         ["venv", "--quiet", "--clear", str(place)],
-        ["pip", "install", "--quiet", "-p", str(place), requirement],
+        ["pip", "install", "--quiet", "-p", str(place), *requirements],
     ):
         try:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Stand-ins that answer at once: `python -m bench.peers mcp|model|state|relay [PORT]`. Each prints its port.
+"""Stand-ins that answer at once: `python -m bench.peers mcp|model|timed|slow|state|relay [PORT]`. Each prints its port.
 
 ``mcp`` is a trivial MCP server with one tool; ``model`` a trivial OpenAI-compatible model that asks for that tool and
 then answers; ``state`` accepts an agent's sessions and tasks and keeps nothing; ``relay`` copies bytes to PORT and back
@@ -99,6 +99,34 @@ def model(exchange: Exchange) -> None:
     exchange.finish()
 
 
+def timed(exchange: Exchange) -> None:
+    """As ``model``; its first piece of text says when it was written, and the rest comes a little later."""
+    body = exchange.body
+    if b'"tools"' in body and json.loads(body)["messages"][-1]["role"] != "tool":
+        model(exchange)
+        return
+    loop = asyncio.get_running_loop()
+    exchange.start(200, [(b"content-type", b"text/event-stream")])
+    exchange.write(_chunk({"content": f"T={time.monotonic():.6f}; hello"}))
+
+    def rest() -> None:
+        for chunk in (_chunk({"content": " there"}), *TEXT_CHUNKS[-2:]):
+            exchange.write(chunk)
+        exchange.finish()
+
+    loop.call_later(0.02, rest)
+
+
+async def slow(exchange: Exchange) -> None:
+    """As ``model``, after a while: so that many conversations are under way at once."""
+    await asyncio.sleep(SLOW)
+    model(exchange)
+
+
+SLOW = 0.5
+"""Seconds."""
+
+
 def journal(exchange: Exchange) -> None:
     """The control plane's journal: takes everything and keeps nothing."""
     global written
@@ -175,7 +203,8 @@ async def main(role: str, *args: str) -> None:
     if role == "relay":
         port = await relay(int(args[0]))
     else:
-        _, port = await Server({"mcp": mcp, "model": model, "state": state}[role]).listen("127.0.0.1", 0)
+        roles = {"mcp": mcp, "model": model, "timed": timed, "slow": slow, "state": state}
+        _, port = await Server(roles[role]).listen("127.0.0.1", 0)
     print(port, flush=True)
     await asyncio.Event().wait()
 

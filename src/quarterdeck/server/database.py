@@ -39,6 +39,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -127,6 +128,10 @@ _KEEP = (
     .values({name: bindparam(name) for name in _TOLD})
 )
 _NEW_TASK = insert(tasks)
+_TASK_IF_NEW = {
+    "sqlite": sqlite.insert(tasks).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(tasks).on_conflict_do_nothing(),
+}
 
 
 def now() -> str:
@@ -278,15 +283,20 @@ class Database:
         if await self.transact(lambda connection: self.keep_task(connection, task)):
             self.queued.set()
 
-    def keep_task(self, connection: Connection, task: TaskRow) -> bool:
-        """:meth:`save_task` as part of another's transaction; whether :attr:`queued` is to be set when it is over."""
+    def keep_task(self, connection: Connection, task: TaskRow, *, new: bool = False) -> bool:
+        """:meth:`save_task` as part of another's transaction; whether :attr:`queued` is to be set when it is over.
+
+        ``new``: it is likely that nobody has saved it before.
+        """
         values: Row = {
             "session_id": task.session, "protocol_version": task.protocol_version, "data": task.data,
             "state": task.state, "updated_at": now(), "status_at": task.status_at or now()[:23] + "Z",
         }  # fmt: skip
         told = self.record(connection, task.agent, task.id, task.data) if self.record is not None else False
-        if connection.execute(_KEEP, values | {"of_agent": task.agent, "of_task": task.id}).rowcount == 0:
-            connection.execute(_NEW_TASK, values | {"id": task.id, "agent": task.agent, "user_id": task.user})
+        row = values | {"id": task.id, "agent": task.agent, "user_id": task.user}
+        made = new and connection.execute(_TASK_IF_NEW[connection.dialect.name], row).rowcount == 1
+        if not made and connection.execute(_KEEP, values | {"of_agent": task.agent, "of_task": task.id}).rowcount == 0:
+            connection.execute(_NEW_TASK, row)
         return told
 
     async def task(self, agent: str, task_id: str) -> Row:

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import msgspec
+
 from quarterdeck import __version__
 from quarterdeck.errors import BadRequest, NotFound, QuarterdeckError
 
@@ -214,7 +216,8 @@ def _integer(text: str, name: str) -> int:
 def task_row(agent: str, user: str, session: str, task: dict[str, Any]) -> TaskRow:
     """A task of A2A 1.0 or 0.3 as it is saved."""
     version = "0.3" if task.get("kind") == "task" else "1.0"
-    return TaskRow(agent, user, str(task["id"]), session, version, _state(task), json.dumps(task), _status_at(task))
+    text = msgspec.json.encode(task).decode()
+    return TaskRow(agent, user, str(task["id"]), session, version, _state(task), text, _status_at(task))
 
 
 def _state(task: dict[str, Any]) -> str:
