@@ -295,7 +295,8 @@ async def test_what_it_starts_ends_with_it(root: Path) -> None:
 async def test_output_is_bounded(root: Path) -> None:
     done = await run(
         root,
-        "import sys\nsys.stdout.write('x' * 1000000)\nsys.stderr.write('y' * 1000000)\nopen('f', 'w').write('z' * 9000)",
+        "import sys\nsys.stdout.write('x' * 1000000)\nsys.stderr.write('y' * 1000000)\n"
+        "open('f', 'w').write('z' * 9000)",
     )
     assert done.out == "x" * 2000 + "\n[cut: 1000000 bytes in all]"
     assert done.err.endswith("[cut: 1000000 bytes in all]")

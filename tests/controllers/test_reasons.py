@@ -31,7 +31,7 @@ OTHER = {
 """Words in the source that are neither a condition's type nor a reason. A new word has to be put here or explained."""
 TYPES = {
     "Accepted", "ResolvedRefs", "Programmed", "Ready", "SecretResolved", "ModelsDiscovered", "UnsupportedFeatures",
-    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned", "Conflicted", "Authorized",
+    "Paused", "RolledOut", "RolloutPaused", "ToolsPinned", "Conflicted", "SkillsLoaded", "SkillScripts", "Authorized",
 }  # fmt: skip
 
 

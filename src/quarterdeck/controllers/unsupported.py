@@ -25,7 +25,7 @@ class Field:
 
 TABLE: dict[str, tuple[Field, ...]] = {
     "Agent": (
-        Field("sandbox", "agents run no code, and their Pods' egress is not narrowed by it"),
+        Field("sandbox", "the only code agents run are scripts of skills, which have no network whatever it says"),
         Field("declarative.executeCodeBlocks", "deprecated and ignored"),
         Field("declarative.shareTools", "there are no share links yet"),
         Field("declarative.tools[].mcpServer.allowedHeaders", "agents do not pass on the user's headers yet"),
