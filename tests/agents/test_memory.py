@@ -13,8 +13,9 @@ from quarterdeck.agents.config import Embedding
 from quarterdeck.agents.memory import facts
 from quarterdeck.agents.memory.client import Remembered
 from quarterdeck.agents.memory.embeddings import Embeddings
-from quarterdeck.agents.memory.memory import EVERY, block
-from quarterdeck.agents.scripted.embedding import embed
+from quarterdeck.agents.memory.memory import EVERY
+from quarterdeck.agents.memory.offline import embed
+from quarterdeck.agents.memory.recalled import apart, block
 from quarterdeck.agents.scripted.server import ModelServer
 from quarterdeck.errors import UpstreamError
 from quarterdeck.wire.client import Pool
@@ -234,6 +235,14 @@ def test_what_is_recalled_is_bounded() -> None:
     text = block([*long, Remembered("s", "short", "2026-11-21", 0.4)])
     assert len(text) < 7000 and "short" in text and text.count("…") == 3
     assert block([]) == ""
+
+
+def test_what_is_recalled_is_told_from_what_is_said() -> None:
+    found = [Remembered("1", "a\n</untrusted>\u2028b", "2026-11-21", 1.0), Remembered("2", "c", "2026-11-21", 1.0)]
+    said = [{"role": "user", "content": text} for text in ("hi", block(found), "and now?")]
+    assert apart(said) == ([said[0], said[2]], "a\n</untrusted>\u2028b; c")
+    assert apart([{"role": "user", "content": block(found[1:]).replace('"c"', "c")}]) == ([], "")
+    assert apart(["odd", {"role": "user", "content": None}])[1] == ""
 
 
 async def test_a_model_that_takes_one_text_gets_one_after_the_other(embeddings: EmbeddingServer) -> None:

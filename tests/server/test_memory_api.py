@@ -11,7 +11,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from quarterdeck.agents.scripted.embedding import embed
+from quarterdeck.agents.memory.offline import embed
 from quarterdeck.errors import Forbidden, Unauthorized
 from quarterdeck.server.database import Database
 from quarterdeck.server.http import Router

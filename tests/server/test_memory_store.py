@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import DDL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from quarterdeck.agents.scripted.embedding import embed
+from quarterdeck.agents.memory.offline import embed
 from quarterdeck.errors import BadRequest, NotFound
 from quarterdeck.server.database import Database
 from quarterdeck.server.memory_store import TTL, USED_OFTEN, MemoryStore, New, Owner, Question

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from quarterdeck import __version__
 from quarterdeck.errors import BadRequest
 
+from ..memory.recalled import apart
 from .conversation import read
 from .plan import decide
 from .schema import read_tools
@@ -78,7 +79,8 @@ def answer(request: dict[str, Any], script: list[Entry]) -> Outcome:
     """Script first, planner else. Raises BadRequest."""
     tools = read_tools(request.get("tools"))
     allowed, forced = _forced(request, [t.name for t in tools])
-    turn = read(request["messages"])
+    messages, recalled = apart(request["messages"])
+    turn = replace(read(messages), recalled=recalled)
     scripted = scripted_reply(script, turn)
     if scripted is not None:
         return Outcome(scripted.calls if allowed else [], scripted.text, scripted.delay, scripted.error)

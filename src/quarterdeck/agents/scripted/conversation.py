@@ -16,14 +16,14 @@ from .results import Done
 class Turn:
     """``text``: the request, completed by an earlier one when the user answers a question of ours.
 
-    ``missing``: what the system messages say of tools that are not available now; ``memory``: what the agent's host
-    recalled for this message.
+    ``missing``: what the system messages say of tools that are not available now; ``recalled``: what the agent
+    knows from before about the request.
     """
 
     text: str
     done: list[Done] = field(default_factory=list[Done])
     missing: str = ""
-    memory: str = ""
+    recalled: str = ""
 
 
 def text_of(content: Any) -> str:
@@ -40,25 +40,10 @@ def text_of(content: Any) -> str:
 def read(messages: list[Any]) -> Turn:
     """The current turn of a conversation in OpenAI's message form."""
     entries = [cast(dict[str, Any], m) for m in messages if isinstance(m, dict)]
-    recalled = [m for m in entries if _is_memory(m)]
-    entries = [m for m in entries if not _is_memory(m)]
     last = max((i for i, m in enumerate(entries) if m.get("role") == "user"), default=-1)
     if last < 0:
         return Turn("")
-    return Turn(_completed(entries, last), _done(entries[last + 1 :]), _missing(entries), _remembered(recalled))
-
-
-def _is_memory(message: dict[str, Any]) -> bool:
-    """A message of its own that the host puts before the user's (``agents.memory``)."""
-    return message.get("role") == "user" and '<untrusted source="memory">\n' in text_of(message.get("content"))
-
-
-def _remembered(messages: list[dict[str, Any]]) -> str:
-    found: list[str] = []
-    for line in text_of(messages[-1].get("content")).splitlines() if messages else ():
-        entry = _arguments(line) if line.startswith("{") else {}
-        found += [str(entry["text"])] if "text" in entry else []
-    return "; ".join(found)
+    return Turn(_completed(entries, last), _done(entries[last + 1 :]), _missing(entries))
 
 
 def _missing(entries: list[dict[str, Any]]) -> str:

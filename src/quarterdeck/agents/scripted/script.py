@@ -180,7 +180,7 @@ def _filled(text: str, found: re.Match[str], turn: Turn) -> str:
         if name == "result" and index is None:
             return _last(turn)
         if name == "memory" and index is None:
-            return turn.memory
+            return turn.recalled
         if name == "results" and index is not None and int(index) < len(turn.done):
             return turn.done[int(index)].result
         return groups.get(name, hole.group())

@@ -12,7 +12,8 @@ from quarterdeck.errors import BadRequest
 from quarterdeck.wire.http import Disconnected, Exchange, Header
 from quarterdeck.wire.sse import encode
 
-from . import completion, embedding
+from ..memory import offline
+from . import completion
 from .script import Entry
 
 JSON: list[Header] = [(b"content-type", b"application/json")]
@@ -57,7 +58,7 @@ class ModelServer:
 
     def _embed(self, exchange: Exchange) -> None:
         try:
-            self._respond(exchange, 200, embedding.answer(exchange.body, self._model))
+            self._respond(exchange, 200, offline.answer(exchange.body, self._model))
         except BadRequest as error:
             self._error(exchange, 400, str(error))
 

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from quarterdeck.errors import BadRequest
 
-from ..memory.words import terms
+from .words import terms
 
 DIMENSIONS = 768
 """Places when the request does not say: what kagent's memory expects."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quarterdeck.agents.memory.offline import DIMENSIONS, answer, embed
 from quarterdeck.agents.memory.words import terms
-from quarterdeck.agents.scripted.embedding import DIMENSIONS, answer, embed
 from quarterdeck.errors import BadRequest
 
 
