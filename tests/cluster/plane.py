@@ -240,6 +240,16 @@ class Plane:
         path.write_text(json.dumps(document))
         return path
 
+    def kubeconfig_with_token(self) -> Path:
+        """A kubeconfig of user ``admin``, an administrator, by token instead of certificate."""
+        path = self.root / "admin-token.kubeconfig"
+        document = json.loads(self.kubeconfig.read_text())
+        document["users"] = [{"name": "admin", "user": {"token": _ADMIN_TOKEN}}]
+        document["contexts"][0]["context"]["user"] = "admin"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(document))
+        return path
+
     def _client_pair(self, user: str, groups: Sequence[str]) -> KeyPair:
         return self._pki.client_pair("-".join((user, *groups)).replace(":", "-").replace("/", "-"), user, groups)
 

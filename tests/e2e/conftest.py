@@ -1,7 +1,8 @@
 """One platform for the whole package, with the seed's manifests applied.
 
 Every test runs against the embedded platform and, where its module is listed in :data:`REAL`, against a real control
-plane on which helm installed the charts. ``QUARTERDECK_E2E=embedded`` or ``real`` picks one of them.
+plane on which helm installed the charts; those in :data:`PAIR` also against one with two controllers on PostgreSQL.
+``QUARTERDECK_E2E=embedded``, ``real`` or ``real-pair`` picks one of them.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import base64
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from cluster.plane import available
+from support import postgresql
 from support.platform import SEED, Platform, embedded
 from support.real import real
 
 SECRET = base64.b64encode(b"ghp_seed").decode()
-REAL = {"test_clients": True, "test_canary": False, "test_identity": False, "test_kubectl": False,
-        "test_kubectl_releases": False, "test_quiet": False, "test_rollout": False, "test_rolling_update": False,
-        "test_scaling": False}  # fmt: skip
+REAL = {"test_approvals": False, "test_clients": True, "test_canary": False, "test_identity": False,
+        "test_kubectl": False, "test_kubectl_releases": False, "test_quiet": False, "test_rollout": False,
+        "test_rolling_update": False, "test_runs": False, "test_scaling": False}  # fmt: skip
 """Modules that also run on the real control plane: in the fast tier, or only in the slow one."""
+PAIR = ("test_approvals", "test_rolling_update", "test_runs")
+"""Modules that, in the slow tier, also run with two controllers on PostgreSQL."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +45,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = [pytest.param("embedded")] if chosen in ("", "embedded") else []
     if module in REAL and chosen in ("", "real"):
         found.append(pytest.param("real", marks=marks))
+    if module in PAIR and chosen in ("", "real-pair"):
+        found.append(pytest.param("real-pair", marks=() if chosen else (pytest.mark.slow,)))
     metafunc.parametrize("platform", found, indirect=True, scope="package")
 
 
@@ -54,10 +60,20 @@ def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
             place, why = available()
             if place is None:
                 pytest.skip(f"kube-apiserver: {why}")
-            started, _ = stack.enter_context(real())
+            database = stack.enter_context(_database()) if request.param == "real-pair" else ""
+            started, _ = stack.enter_context(real(database=database))
         yield started
         for name, value in started.figures.items():
             print(f"\n{request.param}: {name}: {value:.1f} s")
+
+
+@contextmanager
+def _database() -> Iterator[str]:
+    if postgresql.commands() is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    pytest.importorskip("asyncpg")
+    with postgresql.running() as url:
+        yield url
 
 
 @pytest.fixture(scope="package")

@@ -84,6 +84,12 @@ class Platform:
     scratch: Path
     home: Path | None = None
     token: str = ""
+    api: str = ""
+    """URL of the management API in a cluster; empty: ``qd`` finds it by itself."""
+    person: Path | None = None
+    """The kubeconfig of a person with a token; None where the first one has a token."""
+    place: Path | None = None
+    """What the arguments and mounts of all processes of a real cluster have in them; None for an embedded platform."""
     figures: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
@@ -95,7 +101,18 @@ class Platform:
         if self.home is not None:
             return env | {"QUARTERDECK_HOME": str(self.home)}
         here = {"QUARTERDECK_HOME": str(self.scratch / "home"), "QUARTERDECK_GATEWAY_URL": self.gateway}
+        here |= {"QUARTERDECK_API_URL": self.api} if self.api else {}
         return env | here | {"QUARTERDECK_TOKEN": self.token, "NO_PROXY": "*", "no_proxy": "*"}
+
+    def processes(self, pattern: str) -> list[int]:
+        """Those that do the work of a role, by a regular expression of their command lines; no sandboxes around."""
+        place = self.home or self.place
+        assert place is not None
+        return sorted(
+            pid
+            for pid, line in processes_of(place).items()
+            if re.search(pattern, line) and "bwrap" not in line and not line.startswith(str(BIN / "qd"))
+        )
 
     @property
     def headers(self) -> dict[str, str]:
@@ -137,7 +154,8 @@ class Platform:
         return self.run(str(BIN / "kubectl"), *args, stdin=stdin, ok=ok, timeout=timeout, env=env)
 
     def qd(self, *args: str, ok: bool = True, timeout: float = 120) -> Ran:
-        return self.run(str(BIN / "qd"), *args, ok=ok, timeout=timeout)
+        env = {"KUBECONFIG": str(self.person)} if self.person is not None else {}
+        return self.run(str(BIN / "qd"), *args, ok=ok, timeout=timeout, env=env)
 
     def start(self, *args: str, **options: Any) -> subprocess.Popen[str]:
         """A kubectl that goes on running: watches, port-forward, logs -f."""

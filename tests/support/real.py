@@ -24,21 +24,26 @@ def helm(platform: Platform, major: Literal[3, 4], *args: str) -> Ran:
 
 
 @contextmanager
-def real(*values: str, major: Literal[3, 4] = 4) -> Generator[tuple[Platform, Plane]]:
+def real(*values: str, major: Literal[3, 4] = 4, database: str = "") -> Generator[tuple[Platform, Plane]]:
     """A fresh real control plane with one node, ``local``, and both charts installed by helm, as its manual says.
 
-    ``values`` are further ``--set`` values of the chart. Raises RuntimeError when the plane is not built.
+    ``values`` are further ``--set`` values of the chart; ``database``: URL of a PostgreSQL for two controllers. Raises
+    RuntimeError when the plane is not built.
     """
     with plane(nodes=("local",)) as cluster:
         scratch = cluster.root / "scratch"
         scratch.mkdir()
-        platform = Platform(cluster.kubeconfig, "", scratch)
+        platform = Platform(cluster.kubeconfig, "", scratch, place=cluster.root)
         builder = subprocess.Popen(
             [str(BIN / "qd"), "mcp", "build", "-d", str(EXAMPLES / "datetime-server"), "-t", "datetime-server:latest"],
             env=platform.environment | {"QUARTERDECK_HOME": str(cluster.node_home("local"))},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
+            if database:
+                platform.kubectl("create", "namespace", SYSTEM)
+                platform.kubectl("create", "secret", "generic", "db", "-n", SYSTEM, f"--from-literal=url={database}")
+                values = ("database.secretName=db", *values)
             began = time.monotonic()
             into = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
             helm(platform, major, "install", "quarterdeck-crds", str(CHARTS / "quarterdeck-crds"), *into)
@@ -51,6 +56,9 @@ def real(*values: str, major: Literal[3, 4] = 4) -> Generator[tuple[Platform, Pl
             platform.gateway = f"http://{address}:8701"
             secret = platform.get("secret", "quarterdeck-access-token", SYSTEM)
             platform.token = b64decode(secret["data"]["token"]).decode()
+            controller = platform.get("service", "quarterdeck", SYSTEM)["spec"]["clusterIP"]
+            platform.api = f"http://{controller}:8700"
+            platform.person = cluster.kubeconfig_with_token()
             output, _ = builder.communicate(timeout=120)
             assert builder.returncode == 0, output
             yield platform, cluster
