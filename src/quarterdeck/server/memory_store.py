@@ -253,7 +253,8 @@ class MemoryStore:
             return {}
         query = select(memories.c.number, memories.c.terms).where(alive, self._holding(asked, owner))
         rows = await self._database.rows(query.limit(self._most))
-        return rank.by_words(asked, [(row["number"], row["terms"]) for row in rows], count[0]["n"])
+        pairs = [(row["number"], row["terms"]) for row in rows]
+        return await asyncio.to_thread(rank.by_words, asked, pairs, count[0]["n"])
 
     def _holding(self, asked: Sequence[str], owner: Owner) -> Any:
         """Memories that hold one of the words, by the database's index."""
