@@ -224,3 +224,16 @@ async def test_a_slow_reader_costs_bounded_memory(rig: Rig) -> None:
     assert sent < 64 * 1024 * 1024
     writer.transport.abort()
     server.close()
+
+
+async def test_a_fault_of_our_own_is_recorded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(rig.gateway._router, "_dispatch", broken)
+    response = await rig.request(PATH, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, listener="local")
+    assert response.status == 500
+    assert b"a bug" not in await response.read()
+    record = rig.records()[-1]
+    assert (record["outcome"], record["status"], record["method"]) == ("error", 500, "POST")
+    assert record["detail"] == f"internal error (ZeroDivisionError) at {PATH}"

@@ -26,6 +26,7 @@ from .a2a.signing import CardSigner
 from .activity import tell
 from .admin import admin_handler, ready_handler, stats_handler
 from .audit.service import Auditing
+from .call import Call
 from .children import Children
 from .config.dump import config_dump
 from .config.files import FileSource
@@ -316,9 +317,22 @@ class Gateway:
 
     def _server(self, name: str, handler: Handler) -> Server:
         """A server for calls: each is recorded before it is answered."""
-        server = Server(handler, name=name, limits=listener_limits(), on_error=_report, error_body=_as_json)
+        server = Server(handler, name=name, limits=listener_limits(), on_error=self._broke, error_body=_as_json)
         server.barrier = self.audit.flush
         return server
+
+    def _broke(self, exchange: Exchange, error: Exception) -> None:
+        """A fault of our own: logged, and recorded before its 500 goes out, whoever the caller turned out to be."""
+        _report(exchange, error)
+        if not isinstance(exchange.context, dict):
+            exchange.context = dict(exchange.headers)
+        call = Call(exchange, "http", "")
+        call.method = exchange.method
+        if exchange.admission is not None:
+            call.principal = exchange.admission.principal
+        self._observer.begin(call)
+        path = exchange.path.partition("?")[0][:256]
+        self._observer.finish(call, "error", 500, f"internal error ({type(error).__name__}) at {path}")
 
     def _write_endpoints(self) -> None:
         """Tell the file, where there is one, what is listened at."""
@@ -346,8 +360,8 @@ class Gateway:
     async def _listen(self, name: str, handler: Handler, address: Address | None) -> None:
         if address is None:
             return
-        server = self._server(name, handler) if name in (LOCAL, WORKLOADS) else Server(handler, name=name)
-        server.on_error = _report
+        called = name in (LOCAL, WORKLOADS)
+        server = self._server(name, handler) if called else Server(handler, name=name, on_error=_report)
         try:
             host, port = await server.listen(*address, reuse_port=self._options.share is not None)
         except OSError as error:
