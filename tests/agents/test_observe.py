@@ -14,10 +14,11 @@ from quarterdeck.agents.credentials import trace_parent
 from quarterdeck.agents.journal.fold import Story
 from quarterdeck.agents.observe.redact import Redactor
 from quarterdeck.agents.observe.run import About, Observer
-from quarterdeck.agents.observe.spans import Sampler, Tracer, endpoint, sampler
+from quarterdeck.agents.observe.spans import Sampler, Tracer, sampler
 from quarterdeck.errors import ConfigError
 from quarterdeck.gateway.audit import otlp
 from quarterdeck.gateway.audit.delivery import Exporter
+from quarterdeck.telemetry.environment import collector, endpoint, handed_on
 from quarterdeck.telemetry.merge import Exposition
 from quarterdeck.telemetry.trace import parse
 
@@ -148,6 +149,10 @@ def test_the_environment_says_where_spans_go_and_which() -> None:
     assert endpoint(both | {"OTEL_TRACES_EXPORTER": "none"}) == ""
     with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317"):
         endpoint({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"})
+    assert endpoint({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}) and collector(both) == ("t", 443)
+    assert collector({}) is None and collector({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:99999"}) is None
+    given = {"OTEL_SERVICE_NAME": "x", "OTEL_EXPORTER_OTLP_HEADERS": "k=s", "QUARTERDECK_REDACT": "/a", "HOME": "/"}
+    assert handed_on(given) == (("OTEL_SERVICE_NAME", "x"), ("QUARTERDECK_REDACT", "/a"))
     half = sampler({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"})
     assert half.sampled("0" * 18 + "7" + "f" * 13, 0) and not half.sampled("0" * 18 + "8" + "0" * 13, 1)
     assert not sampler({}).sampled(TRACE, 0) and sampler({}).sampled(TRACE, None)

@@ -162,3 +162,31 @@ def test_an_unknown_egress_is_refused() -> None:
     obj["metadata"]["annotations"] = {EGRESS: "some"}
     with pytest.raises(ConfigError, match=r"MCPServer tools: annotation .*'some'"):
         translate_mcp_server(obj, parse(MCPServerSpec, obj["spec"], "MCPServer"), CLUSTER)
+
+
+def _namespace(name: str) -> Object:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+
+
+OUTSIDE = [
+    {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(SETTINGS.private)}},
+    {"ipBlock": {"cidr": "::/0", "except": list(SETTINGS.private6)}},
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "peers"),
+    [
+        ("http://otel.obs.svc.cluster.local:4318", [_namespace("obs")]),
+        ("http://otel:4318", [{"podSelector": {}}]),
+        ("http://10.1.2.3:4318", [{"ipBlock": {"cidr": "10.1.2.3/32"}}]),
+        ("https://otlp.example.com:4318", OUTSIDE),
+        ("http://otel.obs:4318", [_namespace("obs"), *OUTSIDE]),
+    ],
+)
+def test_agents_reach_the_collector_of_their_spans(url: str, peers: list[Object]) -> None:
+    documents: list[Object] = list(yaml.safe_load_all(DOCUMENTS))
+    options = replace(CLUSTER, environment=(("OTEL_EXPORTER_OTLP_ENDPOINT", url),))
+    agent = next(obj for obj in documents if obj["kind"] == "Agent")
+    policy = next(o for o in translate_agent(inputs_of(agent, documents), options) if o["kind"] == "NetworkPolicy")
+    assert {"to": peers, "ports": [{"port": 4318, "protocol": "TCP"}]} in policy["spec"]["egress"]

@@ -46,6 +46,7 @@ from quarterdeck.node.sandbox.isolation import Sandbox
 from quarterdeck.resources.conversion import CONVERTED_KINDS, convert
 from quarterdeck.resources.crd import crds, gateway_crds
 from quarterdeck.resources.gateway_api.upstream import BUNDLE
+from quarterdeck.telemetry.environment import collector, handed_on
 from quarterdeck.translate.gateway_api.workload import GatewayPods
 
 from . import default_model
@@ -172,6 +173,7 @@ class ControlPlane:
             local_token_hashes=(_local_token(self.options.home / "run" / "local-token"),),
             anonymous_local=_pods_contained(sandbox),
             gateways=GatewayPods(shared="127.0.0.1"),
+            environment=handed_on(os.environ),
         )
         client = self._client("quarterdeck-controller")
         controllers, config = build(client, options)
@@ -199,7 +201,7 @@ class ControlPlane:
                 kubelet_cert=str(serving.certificate),
                 kubelet_key=str(serving.key),
                 client_ca=str(self.options.home / "pki" / "ca.crt"),
-                connect_ports=(ports["workloads"], ports["kagent"], ports["api"]),
+                connect_ports=(ports["workloads"], ports["kagent"], ports["api"], *_collector_ports()),
                 host_network=frozenset({SYSTEM_NAMESPACE}),
                 sandbox=sandbox,
                 api_address=(urlsplit(api.url).hostname or "127.0.0.1", urlsplit(api.url).port or 443),
@@ -239,6 +241,12 @@ def _inside(sandbox: Sandbox) -> tuple[str, str]:
         f"http://{GATEWAY_SERVICE}.{SYSTEM_NAMESPACE}:8702",
         f"http://{KAGENT_SERVICE}.{SYSTEM_NAMESPACE}:8083",
     )
+
+
+def _collector_ports() -> tuple[int, ...]:
+    """Where agents send their spans, which they could not reach otherwise."""
+    found = collector(os.environ)
+    return (found[1],) if found is not None else ()
 
 
 def _converters() -> InProcess:

@@ -19,11 +19,10 @@ from quarterdeck.gateway.options import Address, address
 from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.images import own_image
+from quarterdeck.telemetry.environment import handed_on
 from quarterdeck.translate.gateway_api.workload import GatewayPods
 from quarterdeck.translate.options import NetworkPolicies
 
-_OTEL = "OTEL_"
-_OTEL_SECRETS = "_HEADERS"
 """Variables of that ending carry keys of trace back ends; Deployments would show them to everybody."""
 
 
@@ -118,7 +117,7 @@ def _controllers(given: Mapping[str, str], namespace: str, env: Mapping[str, str
         kagent_url=given["kagent_url"].rstrip("/") or f"http://kagent-controller.{namespace}:8083",
         image=given["image"],
         default_namespace=given["default_namespace"],
-        environment=_telemetry(env),
+        environment=handed_on(env),
         discovery_interval=_seconds(given["discovery_interval"], "--discovery-interval"),
         gateway=f"{namespace}/{GATEWAY}",
         watch_namespaces=tuple(sorted({n.strip() for n in given["watch_namespaces"].split(",") if n.strip()})),
@@ -141,11 +140,6 @@ def _service_type(given: str) -> str:
     if given not in ("ClusterIP", "NodePort", "LoadBalancer"):
         raise UsageError(f"--gateway-service-type {given!r} must be ClusterIP, NodePort or LoadBalancer")
     return given
-
-
-def _telemetry(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """OTEL_* as agents get them too."""
-    return tuple(sorted((k, v) for k, v in env.items() if k.startswith(_OTEL) and not k.endswith(_OTEL_SECRETS)))
 
 
 def _own_namespace() -> str:

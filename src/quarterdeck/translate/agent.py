@@ -10,6 +10,7 @@ from quarterdeck.kube.resource import Object
 from quarterdeck.resources.agent import ByoDeployment, DeclarativeDeployment, SharedDeployment
 from quarterdeck.resources.images import OWN_REPOSITORY
 from quarterdeck.resources.replicas import Replicas, settle
+from quarterdeck.telemetry.environment import collector
 
 from .agent_config import AgentInputs, agent_card, agent_config
 from .names import check_image, check_name, check_size
@@ -80,7 +81,8 @@ def translate_agent(inputs: AgentInputs, options: Options, *, release_replicas: 
     if not release_replicas:
         deployment["spec"]["replicas"] = replicas(inputs).wanted
     if options.network_policies is not None:  # in force before the first Pod
-        objects.append(agent_policy(inputs.obj, labels(inputs.name), options.network_policies, added.ports))
+        spans = collector(dict(options.environment))
+        objects.append(agent_policy(inputs.obj, labels(inputs.name), options.network_policies, added.ports, spans))
     return [*objects, deployment, _service(inputs)]
 
 

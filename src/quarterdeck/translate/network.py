@@ -6,6 +6,8 @@ Policies add up: whoever wants more (a server that reads a database in the clust
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_network
 from typing import Any
 
 from quarterdeck.errors import ConfigError
@@ -26,10 +28,14 @@ _Rules = list[dict[str, Any]]
 
 
 def agent_policy(
-    obj: Object, labels: Mapping[str, str], settings: NetworkPolicies, public: tuple[int, ...] = ()
+    obj: Object,
+    labels: Mapping[str, str],
+    settings: NetworkPolicies,
+    public: tuple[int, ...] = (),
+    collector: tuple[str, int] | None = None,
 ) -> Object:
-    """For an Agent's Pods and its canary's: in from the gateway, out to gateway, control plane and DNS, and to
-    addresses outside the cluster on the ports ``public``, where its skills come from."""
+    """For an Agent's Pods and its canary's: in from the gateway, out to gateway, control plane and DNS, to addresses
+    outside the cluster on the ports ``public``, where its skills come from, and to the ``collector`` of spans."""
     name = obj["metadata"]["name"]
     selector = {
         "matchLabels": {"app": "kagent"},
@@ -42,6 +48,8 @@ def agent_policy(
     ]
     if public:
         egress.append({"to": _outside(settings), "ports": _tcp(*public)})
+    if collector is not None:
+        egress.append({"to": _named(collector[0], settings), "ports": _tcp(collector[1])})
     return _policy(obj, labels, selector, [{"from": [_pods(settings, settings.gateway)]}], egress)
 
 
@@ -121,6 +129,19 @@ def _outside(settings: NetworkPolicies) -> _Rules:
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(settings.private)}},
         {"ipBlock": {"cidr": "::/0", "except": list(settings.private6)}},
     ]
+
+
+def _named(host: str, settings: NetworkPolicies) -> _Rules:
+    """Where a host name leads: a Service's namespace, else an address outside the cluster; what may be both, both."""
+    with suppress(ValueError):
+        return [{"ipBlock": {"cidr": str(ip_network(host))}}]
+    labels = host.split(".")
+    if len(labels) == 1:
+        return [{"podSelector": {}}]
+    namespace: dict[str, Any] = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": labels[1]}}}
+    if len(labels) == 2:
+        return [namespace, *_outside(settings)]
+    return [namespace] if labels[2] == "svc" else _outside(settings)
 
 
 def _pods(settings: NetworkPolicies, labels: tuple[tuple[str, str], ...]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import msgspec
 
 from quarterdeck.gateway.audit.arguments import Redaction
 from quarterdeck.malformed import MALFORMED
+from quarterdeck.telemetry.environment import REDACT
 
-VARIABLE = "QUARTERDECK_REDACT"
 _SAID = ("arguments", "args", "result", "response", "data")
 """Members that hold what somebody said: JSON of its own, or a text of JSON."""
 
@@ -52,4 +52,4 @@ class Redactor:
 
 def configured() -> Redactor:
     """By the environment."""
-    return Redactor(rule.strip() for rule in os.environ.get(VARIABLE, "").split(",") if rule.strip())
+    return Redactor(rule.strip() for rule in os.environ.get(REDACT, "").split(",") if rule.strip())

@@ -22,6 +22,7 @@ from quarterdeck.errors import ConfigError
 from quarterdeck.gateway.audit import otlp
 from quarterdeck.gateway.audit.delivery import Exporter, Target
 from quarterdeck.gateway.audit.otlp import Value
+from quarterdeck.telemetry.environment import endpoint
 from quarterdeck.telemetry.trace import Ids, parse
 
 log = logging.getLogger("quarterdeck.agents")
@@ -138,21 +139,6 @@ def configured(env: Mapping[str, str], service: str) -> tuple[Tracer, Target | N
     content = env.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").lower()
     tracer = Tracer(exporter, sampler(env), content=content in ("true", "1", "span_only", "span_and_event"))
     return tracer, target
-
-
-def endpoint(env: Mapping[str, str]) -> str:
-    """Where spans go: ``http(s)://HOST:4318/v1/traces``; empty: nowhere. Raises ConfigError."""
-    if env.get("OTEL_SDK_DISABLED", "").lower() == "true" or env.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
-        return ""
-    name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-    url = env.get(name, "")
-    if not url:
-        name = "OTEL_EXPORTER_OTLP_ENDPOINT"
-        url = env.get(name, "")
-        url = f"{url.rstrip('/')}/v1/traces" if url else ""
-    if url and (not url.startswith(("http://", "https://")) or not urlsplit(url).hostname):
-        raise ConfigError(f"{name}={env[name]}: must be an http(s) URL, e.g. http://collector:4318")
-    return url
 
 
 def sampler(env: Mapping[str, str]) -> Sampler:
