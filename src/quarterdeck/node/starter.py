@@ -93,7 +93,7 @@ class Starter:
         image, argv = await runtime.images.resolve(
             container.get("image") or "", command + args, container.get("imagePullPolicy") or ""
         )
-        self._check_sandbox(pod, image)
+        self.check_sandbox(pod, image)
         security = security_of(pod, container, image)
         if not command and (image.entrypoint or image.cmd):
             argv = [*image.entrypoint, *(args or image.cmd)]
@@ -190,7 +190,7 @@ class Starter:
         uids = self._runtime.uids
         return uids.assign(uid_key(pod)) if uids is not None else None
 
-    def _check_sandbox(self, pod: Object, image: ImageSpec) -> None:
+    def check_sandbox(self, pod: Object, image: ImageSpec) -> None:
         """Others' images that are promised files at fixed paths and a relay need mount and network namespaces."""
         sandbox = self._runtime.sandbox
         if (
