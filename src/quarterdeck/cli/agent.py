@@ -1,4 +1,4 @@
-"""``qd agent``: talk to agents through the gateway."""
+"""``qd agent``: talk to agents through the gateway, and make agents of one's own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from typing import Annotated
 
 import typer
 
+from . import agent_build
 from .complete import agents
 from .target import Namespace
 
-group = typer.Typer(help="Talk to agents.", no_args_is_help=True)
+group = typer.Typer(help="Talk to agents, and build agents of your own.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Agent, or NAMESPACE/NAME.", autocompletion=agents)]
 Session = Annotated[str, typer.Option("--session", help="Go on with this session.")]
 Timeout = Annotated[str, typer.Option("--timeout", help="Longest time for one answer.")]
 
 
 def register(app: typer.Typer) -> None:
+    agent_build.register(group)
     app.add_typer(group, name="agent")
 
 
