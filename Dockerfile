@@ -18,6 +18,10 @@ RUN VIRTUAL_ENV=/opt/quarterdeck /opt/quarterdeck/bin/uv pip install --no-cache 
 
 FROM docker.io/library/python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="Quarterdeck" org.opencontainers.image.licenses="Apache-2.0"
+# git and ssh fetch agents' skills; ssh wants to find its user's name.
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates git openssh-client \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 65532 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin quarterdeck
 COPY --from=build /opt/quarterdeck /opt/quarterdeck
 # The root file system is read-only where the chart runs this; temporary files go to /tmp.
 ENV PATH=/opt/quarterdeck/bin:/usr/local/bin:/usr/bin:/bin HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
