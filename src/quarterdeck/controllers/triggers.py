@@ -111,6 +111,11 @@ class Triggers:
         return self._informer.synced.is_set()
 
     @property
+    def gateway(self) -> str:
+        """URL of the gateway's listener for workloads."""
+        return self._context.options.gateway_url
+
+    @property
     def clock(self) -> Clock:
         return self._context.set.clock
 

@@ -49,7 +49,7 @@ class Table:
         """
         self.snapshot = snapshot
         clock = services.clock if services is not None else time
-        self.authenticator = Authenticator(snapshot.identities, clock)
+        self.authenticator = Authenticator(snapshot.identities, clock, snapshot.permit_keys)
         self.authorizer = Authorizer(snapshot)
         self.servers: list[McpRoute] = []
         """In the order of the aggregated lists."""

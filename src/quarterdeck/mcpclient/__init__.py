@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -148,6 +148,26 @@ class McpClient:
             await self._open()
             return await self._ask(method, params)
 
+    async def listen(self, uris: Sequence[str]) -> AsyncGenerator[dict[str, Any]]:
+        """What ``subscriptions/listen`` (2026-07-28) tells of these resources: the acknowledgement, then notifications.
+
+        Until the server ends it. From then on the client asks without a session. Raises as :meth:`list_tools`.
+        """
+        self._session, self._version, self._modern, self._ready = None, MODERN_VERSIONS[-1], True, True
+        params = {"notifications": {"resourceSubscriptions": list(uris)}, "_meta": _modern_meta()}
+        number = next(self._ids)
+        message = {"jsonrpc": "2.0", "id": number, "method": protocol.LISTEN, "params": params}
+        response = await self._post(message)
+        kind = (response.header(b"content-type") or b"").partition(b";")[0].strip()
+        try:
+            async for told in _messages(response, kind, self.url):
+                if "error" in told:
+                    raise _error(told["error"])
+                if "method" in told:
+                    yield told
+        finally:
+            response.close()
+
     async def close(self) -> None:
         """End the session at the server; never raises for a server that is gone."""
         if self._session is not None:
@@ -206,7 +226,8 @@ class McpClient:
         headers = await self._request_headers()
         if self._modern and "method" in message:
             headers.append((protocol.H_METHOD, message["method"].encode()))
-            name = message.get("params", {}).get("name")
+            params: dict[str, Any] = message.get("params", {})
+            name = params.get("uri") if message["method"] == protocol.RESOURCES_READ else params.get("name")
             if isinstance(name, str):
                 headers.append((protocol.H_NAME, encode_value(name)))
         sent_in = self._session

@@ -36,6 +36,7 @@ PROMPTS_GET: Final = "prompts/get"
 RESOURCES_LIST: Final = "resources/list"
 TEMPLATES_LIST: Final = "resources/templates/list"
 RESOURCES_READ: Final = "resources/read"
+LISTEN: Final = "subscriptions/listen"
 SET_LEVEL: Final = "logging/setLevel"
 
 # -- HTTP headers (lower case, as the wire package gives them)

@@ -151,6 +151,7 @@ class RestApis:
             "run retention": self._retention.run,
             "memory": Expiry(self._memory).run,
             "triggers": self._triggers.run,
+            "resources of triggers": self._triggers.follow,
             "usage retention": lambda: self._usage.keep(usage),
         }
         if self._mirror is not None:

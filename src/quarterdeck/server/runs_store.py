@@ -23,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 
 from quarterdeck.a2atypes import said
 from quarterdeck.errors import BadRequest, Conflict, NotFound
+from quarterdeck.snapshot import delegation
 from quarterdeck.snapshot.permits import LIFETIME, Permit, Signer
 from quarterdeck.snapshot.runs import FINAL, OPEN, WRITTEN_BY_HOST, Event
 
@@ -165,6 +166,10 @@ class RunStore:
             signer = Signer(bytes.fromhex(found[0]["private"]))
         self._signer = signer
         return signer.public
+
+    def delegation(self, trigger: str, agent: str) -> str:
+        """A token for what a trigger follows in its agent's name at the gateway; empty before :meth:`open`."""
+        return delegation.sign(self._signer, trigger, agent, self._clock()) if self._signer is not None else ""
 
     # -- reading
     async def run(self, ident: str, agent: str | None = None) -> Row:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -107,18 +107,26 @@ class Engine:
 
     # -- firing
     async def fire(
-        self, found: Plan, given: Input, key: str = "", *, source: str = "", due: float = 0.0, missed: int = 0
+        self,
+        found: Plan,
+        given: Input,
+        key: str = "",
+        *,
+        source: str = "",
+        due: float = 0.0,
+        missed: int = 0,
+        content: tuple[str, str] | None = None,
     ) -> Outcome:
-        """Start a run unless something is against it. ``key``: see :class:`Firing`; empty: it is like no other.
+        """Start a run unless something is against it. For ``key`` (empty: like no other) and ``content`` see Firing.
 
         Raises Forbidden when the trigger's identity may not, ConfigError when something it names is missing, and
         StorageError's kin when that cannot be known: nothing is started then, and it may be tried again.
         """
-        refusal, firing = await self._prepared(found, given, key, source, due, missed)
+        refusal, firing = await self._prepared(found, given, key, source, due)
         if refusal is not None:
             result = refusal
         else:
-            fired = await self.store.fire(rules_of(found), firing)
+            fired = await self.store.fire(rules_of(found), replace(firing, missed=missed, content=content))
             result = Outcome(fired.outcome, fired.reason, fired.run, fired.retry_after, firing.message)
         self._fired.labels(found.label, source or found.source, result.outcome).value += 1
         if result.outcome not in ("Duplicate", "Filtered"):
@@ -134,14 +142,14 @@ class Engine:
         return Outcome(fired.outcome, fired.reason, fired.run, fired.retry_after, firing.message)
 
     async def _prepared(
-        self, found: Plan, given: Input, key: str, source: str, due: float, missed: int = 0
+        self, found: Plan, given: Input, key: str, source: str, due: float
     ) -> tuple[Outcome | None, Firing]:
         at = due or self.triggers.clock.time()
         values = t.variables(found, given, timestamp(at))
         message = t.text(found, given, values)
         run = None if found.spec.dry_run else _run(found, message, source or found.source, key)
         same = t.same(found, given, values)
-        firing = Firing(key or f"once/{uuid4()}", source or found.source, run, same, due, message, missed)
+        firing = Firing(key or f"once/{uuid4()}", source or found.source, run, same, due, message)
         if found.spec.suspend and source != "manual":
             return Outcome("Suspended", "spec.suspend is true"), firing
         why = t.wanted(found, values)

@@ -14,10 +14,11 @@ from .runs_store import RunStore
 from .triggers import Engine
 from .triggers_api import TriggersApi
 from .triggers_store import TriggerStore
+from .triggers_updates import Updates
 
 
 class TriggerService:
-    """:attr:`routes` are served; :meth:`run` until cancelled. Nothing of it without controllers or a client."""
+    """:attr:`routes` are served; :meth:`run` and :meth:`follow` until cancelled. Nothing without controllers, or client."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class TriggerService:
         """``client`` asks what ServiceAccounts may do, also where another process leads."""
         self.routes: list[Route] = []
         self._engine: Engine | None = None
+        self._updates: Updates | None = None
         triggers = config.triggers
         if triggers is None or client is None:
             return
@@ -41,8 +43,15 @@ class TriggerService:
 
         store = TriggerStore(database, runs, triggers.clock.time)
         self._engine = Engine(triggers, store, Access(client, triggers.clock), registry, wake)
+        self._updates = Updates(self._engine, runs.delegation)
         self.routes = TriggersApi(triggers, self._engine, identity, config.serves, registry).routes()
 
     async def run(self) -> None:
+        """The clock and Events."""
         if self._engine is not None:
             await self._engine.run()
+
+    async def follow(self) -> None:
+        """Resources of MCP servers."""
+        if self._updates is not None:
+            await self._updates.run()

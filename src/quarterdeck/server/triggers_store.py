@@ -19,7 +19,7 @@ from quarterdeck.snapshot.runs import FINAL
 from .database import Database, Row
 from .runs_store import NewRun, RunStore
 from .runs_tables import run_events, runs
-from .triggers_tables import firings, triggers
+from .triggers_tables import firings, resources, triggers
 
 Outcome = Literal["Started", "DryRun", "Duplicate", "Deduplicated", "Limited", "Forbidden", "Missed"]
 KEPT = 30 * 86400.0
@@ -48,6 +48,7 @@ class Firing:
 
     ``due``: when it should have been, seconds since the epoch; a schedule's are not looked for before that again.
     ``run`` None: a dry run. ``missed``: times of the schedule before this one that passed without a firing.
+    ``content``: digests of a resource's URI and content; it fires when the content is another than at the last look.
     """
 
     key: str
@@ -57,6 +58,7 @@ class Firing:
     due: float = 0.0
     message: str = ""
     missed: int = 0
+    content: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +173,11 @@ class TriggerStore:
         return await self._database.transact(work)
 
     async def forget(self, live: Iterable[str]) -> None:
-        """Delete what is older than :data:`KEPT`, and triggers that are gone."""
+        """Delete what is older than :data:`KEPT`, and what is known of triggers that are gone."""
         before = self._clock() - KEPT
         async with self._database.write() as connection:
             await connection.execute(delete(firings).where(firings.c.at < before))
+            await connection.execute(delete(resources).where(resources.c.uid.notin_(list(live))))
             await connection.execute(
                 delete(triggers).where(and_(triggers.c.uid.notin_(list(live)), triggers.c.last_at < before))
             )
@@ -187,6 +190,8 @@ class TriggerStore:
             _change(connection, rules.uid, since=firing.due)
             if firing.missed:
                 _told(connection, rules.uid, "Missed", now, count=firing.missed)
+        if firing.content is not None and not _new_content(connection, rules.uid, *firing.content):
+            return Fired("Duplicate", "the resource is as it was")
         refused = self._refusal(connection, rules, firing, now)
         if refused is not None and refused.outcome == "Duplicate":
             return refused
@@ -250,6 +255,17 @@ def _locked(connection: Connection, rules: Rules, since: float) -> Row:
         except IntegrityError:
             connection.execute(touch)
     return dict(connection.execute(select(triggers).where(own)).mappings().one())
+
+
+def _new_content(connection: Connection, uid: str, uri: str, content: str) -> bool:
+    """Whether a resource has changed since somebody looked; the first look changes nothing."""
+    own = and_(resources.c.uid == uid, resources.c.uri == uri)
+    before = connection.execute(select(resources.c.content).where(own)).scalar_one_or_none()
+    if before is None:
+        connection.execute(insert(resources), {"uid": uid, "uri": uri, "content": content})
+    elif before != content:
+        connection.execute(update(resources).where(own).values(content=content))
+    return before is not None and before != content
 
 
 def _active(connection: Connection, uid: str) -> Sequence[int]:

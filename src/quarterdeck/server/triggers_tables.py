@@ -40,3 +40,11 @@ firings = Table(
     Index("ix_trigger_firings_run", "run"),
 )
 """``key`` tells one firing from all others of its trigger: whoever writes it first starts the run, with the row."""
+resources = Table(
+    "trigger_resources",
+    triggers_tables,
+    Column("uid", String(64), primary_key=True),
+    Column("uri", String(64), primary_key=True),
+    Column("content", String(64), nullable=False),
+)
+"""Digests of the MCP resources that triggers follow (URI, and content as it was last seen by any control plane)."""

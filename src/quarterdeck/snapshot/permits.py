@@ -60,7 +60,8 @@ class Signer:
         private = Ed25519PrivateKey.generate().private_bytes_raw()
         return cls(private), private
 
-    def sign(self, permit: Permit) -> str:
+    def sign(self, permit: Struct) -> str:
+        """``permit``: a Permit, or a Struct that cannot be taken for one."""
         payload = msgspec.json.encode(permit)
         return f"{_text(payload)}.{_text(self._key.sign(payload))}"
 
@@ -73,6 +74,16 @@ class Verifier:
 
     def open(self, token: str, now: float) -> Permit:
         """The permit in a token. Raises InvalidPermit."""
+        try:
+            permit = msgspec.json.decode(self.payload(token), type=Permit)
+        except msgspec.DecodeError:
+            raise InvalidPermit("it is no permit") from None
+        if now > permit.expires + LEEWAY:
+            raise InvalidPermit(f"it has expired {now - permit.expires:.0f} s ago")
+        return permit
+
+    def payload(self, token: str) -> bytes:
+        """What the control plane signed. Raises InvalidPermit."""
         if len(token) > _LONGEST:
             raise InvalidPermit("it is too long")
         head, _, tail = token.partition(".")
@@ -82,10 +93,7 @@ class Verifier:
             raise InvalidPermit("it is malformed") from None
         if not any(_signed_by(key, payload, signature) for key in self._keys):
             raise InvalidPermit("it is not signed by the control plane")
-        permit = msgspec.json.decode(payload, type=Permit)
-        if now > permit.expires + LEEWAY:
-            raise InvalidPermit(f"it has expired {now - permit.expires:.0f} s ago")
-        return permit
+        return payload
 
 
 def _signed_by(key: Ed25519PublicKey, payload: bytes, signature: bytes) -> bool:

@@ -16,11 +16,13 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from quarterdeck.errors import QuarterdeckError
-from quarterdeck.snapshot import Identities
+from quarterdeck.snapshot import Identities, delegation
+from quarterdeck.snapshot.permits import InvalidPermit, Verifier
 
 from .principal import ANONYMOUS, LOCAL_USER, Principal, agent_principal
 
 _ALGORITHMS = ["ES256", "RS256"]
+_DELEGATED = delegation.PREFIX.encode()
 _CACHE_SECONDS = 60.0
 _CACHE_ENTRIES = 10_000
 _LEEWAY = 5.0  # seconds of clock difference tolerated on nbf and exp
@@ -68,8 +70,12 @@ class Authenticator:
     Verified tokens are remembered by their SHA-256 for at most a minute and never past their expiry.
     """
 
-    def __init__(self, identities: Identities, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self, identities: Identities, clock: Callable[[], float] = time, delegation_keys: tuple[str, ...] = ()
+    ) -> None:
+        """``delegation_keys``: public keys of the control plane, which may ask in an agent's name."""
         self._identities = identities
+        self._delegations = Verifier(delegation_keys)
         self._clock = clock
         self._keys = KeySet.import_key_set(identities.jwks) if identities.jwks.get("keys") else None  # type: ignore[arg-type]  # JSON of the right shape
         self._audiences = frozenset(identities.audiences)
@@ -124,6 +130,8 @@ class Authenticator:
     def _verify(self, token: bytes, local: bool, now: float) -> tuple[Principal, float]:
         if local and self._local and hashlib.sha256(token).hexdigest() in self._local:
             return LOCAL_USER, now + _CACHE_SECONDS
+        if token.startswith(_DELEGATED):
+            return self._delegated(token, now)
         claims, payload = self._claims(token)
         identities = self._identities
         if claims.iss != identities.issuer:
@@ -146,6 +154,14 @@ class Authenticator:
                 "invalid_token",
             )
         return replace(principal, claims=payload), claims.exp
+
+    def _delegated(self, token: bytes, now: float) -> tuple[Principal, float]:
+        """The control plane in the name of an agent: it follows what the agent may see."""
+        try:
+            found = delegation.read(self._delegations, token.decode("ascii"), now)
+        except (InvalidPermit, UnicodeDecodeError) as error:
+            raise Unauthenticated(f"the control plane's token does not count: {error}", "invalid_token") from error
+        return agent_principal(found.agent), found.expires
 
     def _claims(self, token: bytes) -> tuple[_Claims, dict[str, Any]]:
         if self._keys is None:
