@@ -167,10 +167,10 @@ def answer_of(task: Any) -> str:
 
 @pytest.fixture
 async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., Any]]:
-    """``await start(*answers, **config)`` gives a running Agent."""
+    """``await start(*answers, **config)`` gives a running Agent; ``plane``: a control plane of its own."""
     headers = WorkloadToken(tmp_path / "no-token").headers
-    plane = AsyncExitStack()
-    state_url = (await plane.enter_async_context(control_plane(tmp_path / "server.db"))).url
+    running = AsyncExitStack()
+    planes: dict[str, str] = {}
     pool = Pool()
     started: list[tuple[Agent, Server]] = []
 
@@ -179,8 +179,12 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         model_timeout: float = 300.0,
         observer: Observer | None = None,
         plugins: Sequence[Plugin] = (),
+        plane: str = "server",
         **overrides: Any,
     ) -> Agent:
+        if plane not in planes:
+            planes[plane] = (await running.enter_async_context(control_plane(tmp_path / f"{plane}.db"))).url
+        state_url = planes[plane]
         observer = observer or Observer()
         double = ModelDouble(list(answers))
         provider = Server(double)
@@ -213,4 +217,4 @@ async def start(tmp_path: Path, tools_url: str) -> AsyncIterator[Callable[..., A
         await agent.http.aclose()
         await provider.stop(0)
     pool.close()
-    await plane.aclose()
+    await running.aclose()

@@ -41,6 +41,8 @@ class HttpTool(_Part):
     tools: list[str] = []
     require_approval: list[str] = []
     allowed_headers: list[str] = []
+    timeout: float | None = None
+    """Seconds that one call may take, progress or not."""
 
 
 class RemoteAgent(_Part):
@@ -51,6 +53,9 @@ class RemoteAgent(_Part):
     headers: dict[str, str] = {}
     description: str = ""
     isolate_sessions: bool = False
+    hosted: bool = False
+    """Whether it runs on this host, too: the same message is then the same task."""
+    timeout: float = 600.0
 
 
 class RunsConfig(_Part):

@@ -1,5 +1,7 @@
 """Other agents as tools: one A2A message, the answer's text back.
 
+A call that is cancelled, or takes too long, cancels the other's task; one that was interrupted finds it again.
+
 Where the other agent waits for people, this one waits, too, and shows what the other shows. What a user then says of a
 call the gateway has recorded by itself; here the other's task is only looked at again, or told to go on.
 """
@@ -7,13 +9,14 @@ call the gateway has recorded by itself; here the other's task is only looked at
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from quarterdeck.errors import Denied, TimedOut, UpstreamError
+from quarterdeck.errors import Denied, QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.mcpclient import HeaderSource, split_url
-from quarterdeck.wire.client import Pool
+from quarterdeck.wire.client import Pool, Response
 
 from .approvals import CONFIRMATION, confirmation, decision_in
 from .config import RemoteAgent
@@ -21,9 +24,14 @@ from .journal.pause import Json, Pause
 from .model import ToolCall
 from .tool import Context, Outcome
 
-_TIMEOUT = 600.0
 _POLL = 1.0
-"""Seconds between looks at a task that goes on by itself."""
+"""Seconds between looks at a task that goes on by itself, and between attempts."""
+_FAILURES = 10
+"""Attempts in a row at an agent that cannot be reached."""
+_SAME = 540.0
+"""Seconds for which a host takes a message that comes again for the one it has had (:data:`.replays.WINDOW`)."""
+_CANCEL = 5.0
+"""Seconds that a run which is cancelled waits for the other to hear of it."""
 REASON = "agent"
 RESUME = "quarterdeck.dev/resume"
 """Member of the data part by which a waiting agent is asked to look again; it decides nothing."""
@@ -38,12 +46,14 @@ _SCHEMA: dict[str, Any] = {
 
 
 class RemoteAgentTool:
-    """An agent behind the gateway."""
+    """An agent behind the gateway. What it does is one task; who calls again after a restart finds the same."""
 
     def __init__(self, pool: Pool, agent: RemoteAgent, headers: HeaderSource) -> None:
         self.name = self.upstream = agent.name
         self.server = ""
         self.repeatable = False
+        self.same_for = _SAME if agent.hosted else 0.0
+        self.timeout = agent.timeout
         self.url = agent.url
         self.description = agent.description or f"Ask the agent {agent.name}."
         self.schema = _SCHEMA
@@ -52,45 +62,123 @@ class RemoteAgentTool:
         self._static = [(k.lower().encode(), v.encode()) for k, v in agent.headers.items()]
         self._headers = headers
         self._isolate = agent.isolate_sessions
+        self._hosted = agent.hosted
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        """Send the request and wait for the task. Raises Denied, TimedOut, UpstreamError, and Pause when it waits."""
-        waiting = (context.answer or {}).get("task")
+        """Send the request and wait for the task, which ends when the call is cancelled.
+
+        Raises Denied, UpstreamError, and Pause when the other waits.
+        """
+        waiting = str((context.answer or {}).get("task") or "") or context.task
+        made = [waiting]
         try:
-            async with asyncio.timeout(_TIMEOUT):
-                if isinstance(waiting, str) and waiting:
-                    found = await self._go_on(waiting, context)
-                else:
-                    text = {"text": str(arguments.get("request", ""))}
-                    session = {} if self._isolate else {"contextId": context.session}
-                    found = await self._send([text], session, context)
-        except TimeoutError:
-            raise TimedOut(f"agent {self.name} gave no answer within {_TIMEOUT:g} s") from None
+            if waiting:
+                found = await self._go_on(waiting, context)
+            elif self._hosted:
+                found = await self._begin(arguments, context, made)
+            else:
+                found = await self._ask("SendMessage", self._message(arguments, context), context)
+        except asyncio.CancelledError:
+            if made[0] and not context.goes_on():
+                await asyncio.shield(self._cancel(made[0], context))
+            raise
         task = _task(found)
         if task is not None and _state(task) in _WAITING:
             raise self._paused(task, arguments, context)
-        return Outcome(*_answer(self.name, found))
+        text, failed = _answer(self.name, found)
+        return Outcome(text, failed, task=str(task["id"]) if task is not None else "")
+
+    async def _begin(self, arguments: dict[str, Any], context: Context, made: list[str]) -> bytes:
+        """Send the message, learn the task's id, keep it, and wait. ``made`` gets the id as soon as it is known."""
+        message = self._message(arguments, context)
+        first = await self._again("SendMessage", message | {"configuration": {"returnImmediately": True}}, context)
+        task = _task(first)
+        if task is None:
+            return first
+        made[0] = str(task["id"])
+        if _state(task) in (*_WAITING, *_ENDED):
+            return first
+        if context.note is not None:
+            await context.note(made[0])
+        return await self._wait(made[0], context)
+
+    def _message(self, arguments: dict[str, Any], context: Context) -> Json:
+        """The same for every attempt at the call: a host knows a message that it has got before."""
+        ident = str(uuid5(NAMESPACE_URL, f"quarterdeck:{context.key}")) if context.run else str(uuid4())
+        parts = [{"text": str(arguments.get("request", ""))}]
+        where = {} if self._isolate else {"contextId": context.session}
+        return {"message": {"messageId": ident, "role": "ROLE_USER", "parts": parts, **where}}
+
+    async def _wait(self, task: str, context: Context) -> bytes:
+        """Until the task is over, or waits: told by its events, and looked at when they break off; others than our
+        hosts' are only looked at."""
+        failures = 0
+        while True:
+            try:
+                await (self._listen(task, context) if self._hosted else asyncio.sleep(_POLL))
+                found = await self._again("GetTask", {"id": task}, context)
+            except (UpstreamError, TimedOut) as error:
+                failures += 1
+                if failures > _FAILURES:
+                    raise UpstreamError(f"agent {self.name} cannot be asked about its task {task}: {error}") from error
+                await asyncio.sleep(_POLL)
+                continue
+            if _task(found) is None or _state(_task(found)) in (*_WAITING, *_ENDED):
+                return found
+            if self._hosted:
+                await asyncio.sleep(_POLL)
+
+    async def _listen(self, task: str, context: Context) -> None:
+        """Until the task's stream of events ends."""
+        response = await self._send("SubscribeToTask", {"id": task}, context)
+        try:
+            async for _ in response:
+                pass
+        finally:
+            response.close()
 
     async def _go_on(self, task: str, context: Context) -> bytes:
         """The other's task when it has stopped: it may be at work again, or wait to be told."""
         found = await self._ask("GetTask", {"id": task}, context)
-        if _state(_task(found)) in _WAITING:
-            given = (context.answer or {}).get("parts")
+        if _state(_task(found)) in _WAITING and context.answer is not None:
+            given = context.answer.get("parts")
             parts = given if isinstance(given, list) and given else [{"data": {RESUME: True}}]
-            answer = await self._send(parts, {"taskId": task}, context)
+            message = {"messageId": str(uuid4()), "role": "ROLE_USER", "parts": parts, "taskId": task}
+            answer = await self._ask("SendMessage", {"message": message}, context)
             if _task(answer) is not None:
                 return answer
             found = await self._ask("GetTask", {"id": task}, context)  # somebody else told it at the same time
-        while _task(found) is not None and _state(_task(found)) not in (*_WAITING, *_ENDED):
-            await asyncio.sleep(_POLL)
-            found = await self._ask("GetTask", {"id": task}, context)
-        return found
+        if _task(found) is None or _state(_task(found)) in (*_WAITING, *_ENDED):
+            return found
+        return await self._wait(task, context)
 
-    async def _send(self, parts: list[Json], where: Json, context: Context) -> bytes:
-        message = {"messageId": str(uuid4()), "role": "ROLE_USER", "parts": parts, **where}
-        return await self._ask("SendMessage", {"message": message}, context)
+    async def _cancel(self, task: str, context: Context) -> None:
+        """What was begun for a call that nobody waits for any more ends, too, as far as the other can be reached."""
+        with contextlib.suppress(QuarterdeckError, TimeoutError):
+            async with asyncio.timeout(_CANCEL):
+                await self._ask("CancelTask", {"id": task}, context)
+
+    async def _again(self, method: str, params: Json, context: Context) -> bytes:
+        """As :meth:`_ask`, for what may be asked twice: a gateway that is being started again is waited for."""
+        for _ in range(_FAILURES):
+            try:
+                return await self._ask(method, params, context)
+            except Denied:
+                raise
+            except (UpstreamError, TimedOut):
+                await asyncio.sleep(_POLL)
+        return await self._ask(method, params, context)
 
     async def _ask(self, method: str, params: Json, context: Context) -> bytes:
+        response = await self._send(method, params, context)
+        content = await response.read()
+        if response.status in (401, 403):
+            raise Denied(f"agent {self.name}: {content[:500].decode('utf-8', 'replace')}")
+        if response.status in (502, 503, 504):
+            raise UpstreamError(f"agent {self.name}: {content[:500].decode('utf-8', 'replace')}")
+        return content
+
+    async def _send(self, method: str, params: Json, context: Context) -> Response:
         body = {"jsonrpc": "2.0", "id": str(uuid4()), "method": method, "params": params}
         headers = [
             (b"content-type", b"application/json"),
@@ -100,13 +188,9 @@ class RemoteAgentTool:
             *self._static,
             *await self._headers(),
         ]
-        response = await self._pool.request(
+        return await self._pool.request(
             "POST", self._origin, self._target, headers, json.dumps(body).encode(), timeout=None
         )
-        content = await response.read()
-        if response.status in (401, 403):
-            raise Denied(f"agent {self.name}: {content[:500].decode('utf-8', 'replace')}")
-        return content
 
     def _paused(self, task: Json, arguments: dict[str, Any], context: Context) -> Pause:
         """What the other asks, asked by this agent: kagent's nested confirmation."""

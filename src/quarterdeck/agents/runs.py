@@ -405,7 +405,10 @@ class Runs:
             active.set_status(types.WORKING, partial | {"metadata": {"quarterdeck.dev/partial": True}})
 
         tools[READ_RESULT] = self._read_result(journal, conversation)
-        steps = Steps(journal, _rules(self._config, self._views.pages), Context(active.user, session), active.seen)
+        steps = Steps(
+            journal, _rules(self._config, self._views.pages), Context(active.user, session), active.seen,
+            goes_on=lambda: self._stopping or journal.lost,
+        )  # fmt: skip
         turn = graph.Turn(
             self._model, tools, steps, window, self._config.max_steps, on_text if self._config.stream else None,
             self._views.output, self._views.see,

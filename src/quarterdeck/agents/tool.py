@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,12 @@ class Context:
     """Shown to the gateway; empty where it wants none."""
     answer: dict[str, Any] | None = None
     """What somebody said when the call paused before (``agents.journal.Pause``)."""
+    task: str = ""
+    """The task that an earlier attempt at this call made at another agent."""
+    note: Callable[[str], Awaitable[None]] | None = None
+    """Keeps the task that the call has made at another agent: an attempt after a restart gets it as ``task``."""
+    goes_on: Callable[[], bool] = lambda: False
+    """Whether the run goes on elsewhere: what is under way is then left alone when the call is cancelled."""
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from quarterdeck.errors import QuarterdeckError, UpstreamError
+from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.mcpclient import HeaderSource, McpClient, RpcError, SessionEnded
 from quarterdeck.mcpclient import Tool as ListedTool
 from quarterdeck.mcptypes import protocol
@@ -45,6 +45,7 @@ class McpTool:
     upstream: str
     server: str = ""
     repeatable: bool = False
+    timeout: float | None = None
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
         # a permit is good for one request: the same call once more needs another
@@ -62,6 +63,7 @@ class Server:
         self.url = entry.params.url
         self.name = _behind_gateway(entry.params.url)
         self.wanted = tuple(entry.tools)
+        self.timeout = entry.timeout
         static = [(k.lower().encode(), v.encode()) for k, v in entry.params.headers.items()]
 
         async def all_headers() -> list[tuple[bytes, bytes]]:
@@ -106,7 +108,14 @@ class Toolbox:
                 for tool in listed:
                     name = _unused(tool.name, server.url, found.keys() | own.keys())
                     found[name] = McpTool(
-                        name, tool.description, tool.schema, server.client, tool.name, server.name, _repeatable(tool)
+                        name,
+                        tool.description,
+                        tool.schema,
+                        server.client,
+                        tool.name,
+                        server.name,
+                        _repeatable(tool),
+                        server.timeout,
                     )
         for agent in self._agents:
             found[_unused(agent.name, agent.url, found.keys() | own.keys())] = agent
@@ -149,7 +158,7 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
             f"Error: there is no tool {call.name!r}; the tools are: {', '.join(sorted(tools)) or 'none'}", True
         )
     try:
-        outcome = await tool.call(call.arguments, context)
+        outcome = await _in_time(tool, call, context)
     except SessionEnded as error:
         raise Unsent(str(error)) from error
     except UpstreamError as error:
@@ -161,6 +170,20 @@ async def carry_out(call: ToolCall, tools: dict[str, Tool], context: Context) ->
     except QuarterdeckError as error:
         return Outcome(f"Error: {error}", failed=True)
     return outcome
+
+
+async def _in_time(tool: Tool, call: ToolCall, context: Context) -> Outcome:
+    """Raises TimedOut where the agent's configuration allows the tool less than it takes."""
+    seconds: float | None = getattr(tool, "timeout", None)
+    if seconds is None:
+        return await tool.call(call.arguments, context)
+    try:
+        async with asyncio.timeout(seconds):
+            return await tool.call(call.arguments, context)
+    except TimeoutError:
+        raise TimedOut(
+            f"{call.name} gave no answer within {seconds:g} s and was cancelled; whether it did anything is not known"
+        ) from None
 
 
 def described(tools: dict[str, Tool]) -> list[dict[str, Any]]:

@@ -40,6 +40,8 @@ class ToolTarget:
     timeout: float = 30.0
     sse_read_timeout: float | None = None
     terminate_on_close: bool = True
+    hosted: bool = False
+    """Of an agent: whether our host runs it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def _remote_agent(target: ToolTarget, options: Options) -> dict[str, Any]:
         "headers": {},
         "description": target.description,
     }
-    out |= present(timeout=_timeout(target))
+    out |= present(timeout=_timeout(target)) | ({"hosted": True} if target.hosted else {})
     return out | ({"isolate_sessions": True} if target.tool.isolate_sessions else {})
 
 

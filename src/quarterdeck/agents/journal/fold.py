@@ -35,12 +35,19 @@ class Step:
     """Why it waits, or waited."""
     answer: Json | None = None
     """The answer that has not been used up by a call."""
+    task: str = ""
+    """What another agent calls the task that the call has made there."""
+    at: float = 0.0
+    """When the last intent was written, in seconds since the epoch."""
     result: Json = field(default_factory=dict[str, Any])
 
     def add(self, event: Event) -> None:
         if event.kind.endswith(".intent"):
             self.attempts = self.attempts + 1 if event.fence == self.fence else 1
             self.phase, self.fence, self.guarded = "intended", event.fence, bool(event.data.get("guarded"))
+            self.at = event.at
+        elif event.kind == "note":
+            self.task = str(event.data.get("task") or self.task)
         elif event.kind == "tool.started":
             self.phase, self.answer = "started", None
         elif event.kind == "waiting":

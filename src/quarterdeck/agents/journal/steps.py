@@ -66,6 +66,7 @@ class Steps:
         seen: Seen = NOBODY,
         *,
         clock: Callable[[], float] = time,
+        goes_on: Callable[[], bool] = lambda: False,
     ) -> None:
         self.seen = seen
         self._journal = journal
@@ -74,6 +75,7 @@ class Steps:
         self._clock = clock
         self._loops = Loops()
         self._under_way = 0
+        self._goes_on = goes_on
         for known in journal.story.steps.values():
             if known.phase == "done" and known.result.get("hash"):
                 said = essence(str(known.result["message"]["content"]))
@@ -138,8 +140,11 @@ class Steps:
 
     def _plan(self, step: int, call: ToolCall, tools: Mapping[str, Tool]) -> _Planned:
         tool = tools.get(call.name)
+        known = self._journal.story.step(step)
         repeatable = call.name in self._rules.repeat or (tool is not None and tool.repeatable)
-        decision = decide(self._journal.story.step(step), repeatable=repeatable, on_unknown=self._rules.on_unknown)
+        # another agent's task is looked at again, or asked for by the same message, which makes no second one
+        repeatable = repeatable or bool(known.task) or self._clock() - known.at < getattr(tool, "same_for", 0.0)
+        decision = decide(known, repeatable=repeatable, on_unknown=self._rules.on_unknown)
         try:
             digest = arguments_hash(call.arguments)
         except ValueError as error:
@@ -181,7 +186,9 @@ class Steps:
         for attempt in range(1, _ATTEMPTS + 1):
             context = replace(
                 self._context, run=self._journal.run, step=plan.step, permit=self._journal.permits.get(plan.step, ""),
-                answer=answer,
+                answer=answer, task=self._journal.story.step(plan.step).task,
+                note=lambda task: self._journal.append(Draft("note", plan.step, {"task": task})),
+                goes_on=self._goes_on,
             )  # fmt: skip
             try:
                 with self.seen.tool(plan.step, plan.call, plan.tool) as made:
