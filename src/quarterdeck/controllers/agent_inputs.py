@@ -183,6 +183,7 @@ def _target(context: Context, namespace: str, tool: Tool) -> ToolTarget:
         seconds,
         duration(sse) if sse else None,
         bool(spec.get("terminateOnClose", True)),
+        kind == "Agent" and spec.get("type", "Declarative") != "BYO",
     )
 
 
