@@ -8,6 +8,8 @@ from xdist.remote import Producer
 
 from support.schedule import Units, in_order
 
+pytest_plugins = ("support.databases",)
+
 # Tests run side by side, so the time an example takes says nothing; pytest-timeout ends what hangs.
 settings.register_profile("quarterdeck", deadline=None)
 settings.load_profile("quarterdeck")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import delete
 
 from quarterdeck.errors import Conflict, Forbidden
 from quarterdeck.server.approvals import Decision, Person, rules_of, same_person
 from quarterdeck.server.approvals_store import ApprovalStore
-from quarterdeck.server.approvals_tables import approvals
 from quarterdeck.server.database import Database
 from quarterdeck.snapshot.consent import ApprovalRule, Requester, Wanted
-from support import postgresql
 
 from .conftest import POLICY, RULE, Clock
 
@@ -29,15 +26,6 @@ REQUIRED = "requireApproval/agent/kagent/b/tools/MCPServer/kagent/peer"
 LOCAL = frozenset({"kubernetes-admin", "user@local"})
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    pytest.importorskip("asyncpg")
-    if postgresql.commands() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    with postgresql.running() as url:
-        yield url
-
-
 class Replicas:
     """Two control planes on one database."""
 
@@ -47,14 +35,11 @@ class Replicas:
         self.stores = [ApprovalStore(d, lambda: rules_of(self.rules), same_person(LOCAL), clock) for d in databases]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def replicas(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Replicas]:
-    url = str(tmp_path / "server.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    first = await Database.open(url)
+@pytest.fixture
+async def replicas(database_url: str) -> AsyncIterator[Replicas]:
+    first = await Database.open(database_url)
     # SQLite has one process only, which takes turns
-    databases = [first, first if request.param == "sqlite" else await Database.open(url)]
-    async with first.write() as connection:
-        await connection.execute(delete(approvals))
+    databases = [first, await Database.open(database_url) if "://" in database_url else first]
     yield Replicas(databases, Clock())
     for database in {id(d): d for d in databases}.values():
         await database.close()

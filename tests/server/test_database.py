@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import DDL, select, update
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version, tasks
 from quarterdeck.server.runs_tables import runs
-from support import postgresql
+from support.databases import Servers, fresh
 
 
 def _task(data: str, name: str = "t1", state: str = "working") -> TaskRow:
     return TaskRow("kagent/a", "alice", name, "s1", "1.0", state, data)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    pytest.importorskip("asyncpg")
-    if postgresql.commands() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    with postgresql.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    if request.param == "sqlite":
-        url = str(tmp_path / "server.db")
-    else:
-        url = await _fresh(request.getfixturevalue("server"))
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
-
-
-async def _fresh(server: str) -> str:
-    """A database of its own for a test."""
-    name = f"test_{uuid4().hex}"
-    engine = create_async_engine(server.replace("postgresql://", "postgresql+asyncpg://"))
-    async with engine.connect() as connection:
-        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(DDL(f"CREATE DATABASE {name}"))
-    await engine.dispose()
-    return server.removesuffix("postgres") + name
-
-
-async def test_replicas_that_start_together_take_turns(server: str) -> None:
-    url = await _fresh(server)
+async def test_replicas_that_start_together_take_turns(postgres_servers: Servers) -> None:
+    url = await fresh(postgres_servers.url())
     opened = await asyncio.gather(*(Database.open(f"{url}?sslmode=prefer") for _ in range(4)))
     await opened[0].create_session("kagent/a", "alice", "s1", "hello", None)
     assert [(await each.session("kagent/a", "alice", "s1"))["name"] for each in opened] == ["hello"] * 4

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from quarterdeck import snapshot as s
 from quarterdeck.errors import BadRequest, Unauthorized, UpstreamError
 from quarterdeck.server.database import VERSION, Database
 from quarterdeck.server.governance import Governance
-from quarterdeck.server.governance_tables import governance_tables
 from quarterdeck.server.governing import GovernanceApi
 from quarterdeck.server.http import Router
 from quarterdeck.server.identity import Identity
@@ -27,28 +26,6 @@ from quarterdeck.telemetry.audit import Position
 from quarterdeck.telemetry.audit.checkpoint import Signer
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.http import Server
-from support import postgresql
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    pytest.importorskip("asyncpg")
-    if postgresql.commands() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    with postgresql.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    url = str(tmp_path / "server.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    opened = await Database.open(url)
-    if request.param != "sqlite":
-        async with opened.write() as connection:
-            for table in reversed(governance_tables.sorted_tables):
-                await connection.execute(delete(table))
-    yield opened
-    await opened.close()
 
 
 class Clock:

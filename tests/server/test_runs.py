@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
 
 from quarterdeck.apiserver.app import ApiServer, ApiServerConfig
 from quarterdeck.errors import BadRequest, ConfigError, Conflict, NotFound
@@ -18,32 +17,9 @@ from quarterdeck.server.database import Database
 from quarterdeck.server.runs_mirror import RunMirror
 from quarterdeck.server.runs_retention import seconds_of
 from quarterdeck.server.runs_store import LEASE, Draft, NewRun, RunStore, Stale
-from quarterdeck.server.runs_tables import runs_tables
 from quarterdeck.snapshot.permits import Verifier
-from support import postgresql
 
 MESSAGE = {"parts": [{"text": "hello"}]}
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    pytest.importorskip("asyncpg")
-    if postgresql.commands() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    with postgresql.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    url = str(tmp_path / "server.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    opened = await Database.open(url)
-    if request.param != "sqlite":
-        async with opened.write() as connection:
-            for table in reversed(runs_tables.sorted_tables):
-                await connection.execute(delete(table))
-    yield opened
-    await opened.close()
 
 
 class Clock:

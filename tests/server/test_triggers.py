@@ -6,54 +6,30 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
 
 from quarterdeck.errors import ConfigError, Forbidden
 from quarterdeck.kube import resource as k
 from quarterdeck.server.database import Database
 from quarterdeck.server.runs_store import RunStore
-from quarterdeck.server.runs_tables import runs_tables
 from quarterdeck.server.triggers import Outcome, rules_of
 from quarterdeck.server.triggers_store import KEPT, Firing, TriggerStore
-from quarterdeck.server.triggers_tables import triggers_tables
 from quarterdeck.translate.triggers import Input
-from support import postgresql
 from support.trigger_world import NOON, USER, Clock, Controller
 
 HOUR = 3600.0
 HOURLY = {"schedule": "0 * * * *"}
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    pytest.importorskip("asyncpg")
-    if postgresql.commands() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    with postgresql.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    url = str(tmp_path / "server.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    database = await Database.open(url)
-    async with database.write() as connection:
-        for table in (*reversed(runs_tables.sorted_tables), *triggers_tables.sorted_tables):
-            await connection.execute(delete(table))
-    await database.close()
-    return url
-
-
 @pytest.fixture
-async def two(url: str) -> AsyncIterator[tuple[Controller, Controller]]:
+async def two(database_url: str) -> AsyncIterator[tuple[Controller, Controller]]:
     """Two control planes that both think they lead: each has its own connections to one database."""
     clock = Clock()
-    databases = [await Database.open(url) for _ in range(2)]
+    databases = [await Database.open(database_url) for _ in range(2)]
     yield Controller(databases[0], clock), Controller(databases[1], clock)
     for database in databases:
         await database.close()

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
 
 from quarterdeck.agents.observe.usage import Tokens, cost_of, tokens_of
 from quarterdeck.server.database import Database
 from quarterdeck.server.runs_again import Again
 from quarterdeck.server.runs_metrics import RunMetrics
 from quarterdeck.server.runs_store import Draft, NewRun, RunStore
-from quarterdeck.server.runs_tables import runs_tables
 from quarterdeck.server.usage import Usage, Used, Wanted, of_event, of_steps
-from quarterdeck.server.usage_tables import usage_tables
 from quarterdeck.telemetry.merge import Exposition
 from quarterdeck.telemetry.metrics import Registry
-from support import postgresql
 
 DAY = 86400.0
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    pytest.importorskip("asyncpg")
-    if postgresql.commands() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
-    with postgresql.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    url = str(tmp_path / "server.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
-    opened = await Database.open(url)
-    if request.param != "sqlite":
-        async with opened.write() as connection:
-            for table in (*reversed(runs_tables.sorted_tables), *usage_tables.sorted_tables):
-                await connection.execute(delete(table))
-    yield opened
-    await opened.close()
 
 
 class Clock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +22,12 @@ NOTES = "RemoteMCPServer/ns/notes"
 
 
 @pytest.fixture
-async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
+async def plane(database_url: str) -> AsyncIterator[Plane]:
     servers = (
         s.McpServer("ns", "notes", "RemoteMCPServer", "/mcp", sign_in=SignIn("https://notes.example/mcp")),
         s.McpServer("ns", "plain", "RemoteMCPServer", "/mcp"),
     )
-    async with Plane(await Database.open(str(tmp_path / "server.db")), *servers) as made:
+    async with Plane(await Database.open(database_url), *servers) as made:
         yield made
 
 
@@ -37,7 +36,7 @@ async def keep(store: PlaneStore, user: str, value: bytes = b"secret", **more: A
     return await store.put("grant", user, NOTES, value, shown=shown, **more)
 
 
-async def test_a_gateway_keeps_and_finds_grants_which_are_sealed_at_rest(plane: Plane, tmp_path: Path) -> None:
+async def test_a_gateway_keeps_and_finds_grants_which_are_sealed_at_rest(plane: Plane) -> None:
     store = PlaneStore(plane.ask, plane.clock)
     assert await store.get("grant", "alice", NOTES) is None
     assert await keep(store, "alice", b"the access token")
