@@ -12,13 +12,12 @@ from quarterdeck.snapshot import Model
 
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
-from .chat import Chat, Image, Message, Text, Unfit
+from .chat import Chat, Image, Message, Text, split, turns
 from .problem import told
 
 VERSION = "2023-06-01"
 _ON_VERTEX = "vertex-2023-10-16"
 _LONGEST = 8192  # tokens of an answer when nobody says: the API wants a number
-_SYSTEM = ("system", "developer")
 _BREAKPOINTS = 4  # that a request may have
 _FINISH: dict[str, Finish] = {
     "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length",
@@ -31,10 +30,10 @@ def request(model: Model, chat: Chat) -> Sent:
     """Tools, instructions and the conversation so far are marked for the provider's cache (``model.cache``), unless
     the request has marks of its own."""
     chat.single("Anthropic")
-    system, rest = _split(chat.messages)
-    body: dict[str, Any] = {"max_tokens": chat.longest() or _LONGEST, "messages": _messages(rest)}
+    system, rest = split(chat.messages)
+    body: dict[str, Any] = {"max_tokens": chat.longest() or _LONGEST, "messages": turns(rest, _blocks, "Anthropic")}
     if system:
-        body["system"] = system
+        body["system"] = [_block(part) for part in system]
     if chat.tools:
         body["tools"] = [_tool(tool.function, tool.cache_control) for tool in chat.tools]
         body |= _choice(chat)
@@ -52,28 +51,6 @@ def request(model: Model, chat: Chat) -> Sent:
         method = "streamRawPredict" if chat.stream else "rawPredict"
         return Sent(f"/{quote(model.model, safe='@')}:{method}", {"anthropic_version": _ON_VERTEX} | body)
     return Sent("/messages", {"model": model.model} | body, (("anthropic-version", VERSION),))
-
-
-def _split(messages: list[Message]) -> tuple[list[dict[str, Any]], list[Message]]:
-    """Instructions at the beginning, and the rest, in which later ones are the user's words."""
-    at = next((i for i, message in enumerate(messages) if message.role not in _SYSTEM), len(messages))
-    system = [_block(part) for message in messages[:at] for part in message.parts()]
-    return system, messages[at:]
-
-
-def _messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Turns of user and assistant; what follows in one role is one turn."""
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message)
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    if not turns:
-        raise Unfit("messages: Anthropic wants at least one message of the user's")
-    return turns
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
@@ -118,8 +95,8 @@ def _choice(chat: Chat) -> dict[str, Any]:
 
 def _mark(body: dict[str, Any], life: str) -> None:
     """Put a cache breakpoint behind tools, instructions and the last two of the user's turns."""
-    turns = [turn["content"] for turn in body["messages"] if turn["role"] == "user"][-2:]
-    groups = [body.get("tools") or [], body.get("system") or [], *turns]
+    recent = [turn["content"] for turn in body["messages"] if turn["role"] == "user"][-2:]
+    groups = [body.get("tools") or [], body.get("system") or [], *recent]
     blocks = [block for group in groups for block in group]
     if any("cache_control" in block for block in blocks):
         return

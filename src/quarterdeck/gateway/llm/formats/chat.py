@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -159,6 +159,35 @@ class Chat(Struct):
 
 
 _chat = msgspec.json.Decoder(Chat)
+_SYSTEM = ("system", "developer")
+
+
+def split(messages: list[Message]) -> tuple[list[Text | Image], list[Message]]:
+    """Instructions at the beginning, and the rest, in which later ones are the user's words."""
+    at = next((i for i, message in enumerate(messages) if message.role not in _SYSTEM), len(messages))
+    return [part for message in messages[:at] for part in message.parts()], messages[at:]
+
+
+def turns(
+    messages: list[Message],
+    blocks: Callable[[Message], list[dict[str, Any]]],
+    provider: str,
+    *,
+    assistant: str = "assistant",
+    content: str = "content",
+) -> list[dict[str, Any]]:
+    """Turns of user and assistant, as most providers want them: what follows in one role is one. Raises Unfit."""
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        role = assistant if message.role == "assistant" else "user"
+        made = blocks(message)
+        if found and found[-1]["role"] == role:
+            found[-1][content] += made
+        elif made:
+            found.append({"role": role, content: made})
+    if not found:
+        raise Unfit(f"messages: {provider} wants at least one message of the user's")
+    return found
 
 
 def read(body: bytes) -> Chat:

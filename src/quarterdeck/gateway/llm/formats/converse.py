@@ -13,11 +13,10 @@ from quarterdeck.snapshot import Model
 
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
-from .chat import Chat, Image, Message, Text, Unfit
+from .chat import Chat, Image, Message, Text, Unfit, split, turns
 from .embeddings import BEDROCK
 from .problem import told
 
-_SYSTEM = ("system", "developer")
 _ID = re.compile(r"[^a-zA-Z0-9_.:-]")
 _NAME = re.compile(r"[^a-zA-Z0-9_-]")
 _FINISH: dict[str, Finish] = {
@@ -30,13 +29,12 @@ _BLOCKED = "The provider's content filter stopped the answer."
 
 def request(model: Model, chat: Chat) -> Sent:
     chat.single("Bedrock")
-    at = next((i for i, message in enumerate(chat.messages) if message.role not in _SYSTEM), len(chat.messages))
-    body: dict[str, Any] = {"messages": _messages(chat.messages[at:])}
-    system = [_block(part) for message in chat.messages[:at] for part in message.parts()]
+    system, rest = split(chat.messages)
+    body: dict[str, Any] = {"messages": turns(rest, _blocks, "Bedrock")}
     point = [{"cachePoint": {"type": "default"} | ({"ttl": model.cache} if model.cache == "1h" else {})}]
     mark = point if model.cache else []
     if system:
-        body["system"] = system + mark
+        body["system"] = [_block(part) for part in system] + mark
     if chat.tools and chat.choice()[0] != "none":
         body["toolConfig"] = {"tools": [_tool(tool.function) for tool in chat.tools] + mark} | _choice(chat)
     config: dict[str, Any] = {
@@ -65,20 +63,6 @@ def _tool(function: Any) -> dict[str, Any]:
     schema = function.parameters or {"type": "object", "properties": {}}
     spec: dict[str, Any] = {"name": _NAME.sub("_", function.name), "inputSchema": {"json": schema}}
     return {"toolSpec": spec | ({"description": function.description} if function.description else {})}
-
-
-def _messages(messages: list[Message]) -> list[dict[str, Any]]:
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message)
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    if not turns:
-        raise Unfit("messages: Bedrock wants at least one message of the user's")
-    return turns
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:

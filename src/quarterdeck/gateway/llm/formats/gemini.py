@@ -17,13 +17,12 @@ from quarterdeck.snapshot import Model
 
 from .answer import Called, Chunks, Completion, Finish, Tokens
 from .base import Format, Sent, merged
-from .chat import Call, Chat, Image, Message, Text, Tool, Unfit
+from .chat import Call, Chat, Image, Message, Text, Tool, Unfit, split, turns
 from .embeddings import GOOGLE
 from .problem import told
 
 UNSIGNED = "skip_thought_signature_validator"
 """Google's word for a call that did not come from this model, or whose signature was lost."""
-_SYSTEM = ("system", "developer")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY", "one": "ANY"}
 _FILTERS = frozenset(
     {"SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "MODEL_ARMOR"}
@@ -32,11 +31,10 @@ _EFFORT = {"none": "minimal", "minimal": "minimal", "low": "low", "medium": "med
 
 
 def request(model: Model, chat: Chat) -> Sent:
-    at = next((i for i, message in enumerate(chat.messages) if message.role not in _SYSTEM), len(chat.messages))
-    body: dict[str, Any] = {"contents": _contents(chat.messages[at:])}
-    system = [_part(part) for message in chat.messages[:at] for part in message.parts()]
+    system, rest = split(chat.messages)
+    body: dict[str, Any] = {"contents": _contents(rest)}
     if system:
-        body["systemInstruction"] = {"parts": system}
+        body["systemInstruction"] = {"parts": [_part(part) for part in system]}
     if chat.tools:
         body["tools"] = [{"functionDeclarations": [_declaration(tool) for tool in chat.tools]}]
         kind, name = chat.choice()
@@ -65,22 +63,15 @@ def _config(chat: Chat) -> dict[str, Any]:
 
 def _contents(messages: list[Message]) -> list[dict[str, Any]]:
     names: dict[str, str] = {}
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = "model" if message.role == "assistant" else "user"
-        parts = [_part(part) for part in message.parts()]
+
+    def parts(message: Message) -> list[dict[str, Any]]:
         if message.role == "tool":
-            parts = [_result(message, names)]
-        for at, call in enumerate(message.tool_calls or ()):
-            names[call.id] = call.function.name
-            parts.append(_call(call, first=at == 0))
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["parts"] += parts
-        elif parts:
-            turns.append({"role": role, "parts": parts})
-    if not turns:
-        raise Unfit("messages: Gemini wants at least one message of the user's")
-    return turns
+            return [_result(message, names)]
+        names.update((call.id, call.function.name) for call in message.tool_calls or ())
+        said = [_part(part) for part in message.parts()]
+        return said + [_call(call, first=at == 0) for at, call in enumerate(message.tool_calls or ())]
+
+    return turns(messages, parts, "Gemini", assistant="model", content="parts")
 
 
 def _part(part: Text | Image) -> dict[str, Any]:
