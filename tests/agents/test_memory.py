@@ -88,7 +88,12 @@ async def test_what_is_saved_is_recalled_in_another_conversation(
     assert agent.model.requests[-1]["messages"][-1]["content"] == "Which colour do I like?"
     await ask(agent, "alice", "What is the weather in Paris today?")
     assert recalled(agent) == ""
-    # nobody else's
+    # nobody else's, and nobody's is everybody's
+    agent.model.answers[:] = [call("save_memory", {"content": TEAL}), say("noted")]
+    await ask(agent, "anonymous", "Remember my colour")
+    assert "have no memories" in agent.model.requests[-1]["messages"][-1]["content"]
+    await ask(agent, "anonymous", "Which colour do I like?")
+    assert recalled(agent) == ""
     await ask(agent, "bob", "Which colour do I like?")
     assert recalled(agent) == ""
     agent.model.answers[:] = [call("load_memory", {"query": "favourite colour"}), say("done")]

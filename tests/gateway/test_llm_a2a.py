@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
+from quarterdeck.gateway.a2a.endpoint import _user
+from quarterdeck.gateway.call import Call
+from quarterdeck.gateway.policy.principal import ANONYMOUS, ANYBODY, LOCAL_USER, Principal
 from quarterdeck.wire.http import Exchange, Server
 
 from .conftest import Rig, snapshot, token
@@ -181,3 +185,12 @@ async def test_a_call_to_an_agent_that_stays_away_says_so(models: Rig) -> None:
     models.gateway.use(msgspec.structs.replace(whole, agents=(msgspec.structs.replace(whole.agents[0], endpoints=()),)))
     answer = await models.rpc("/a2a/kagent/b", "SendMessage", bearer=token("pod-a"))
     assert "no ready endpoint; see: kubectl describe agent b -n kagent" in answer["error"]["message"]
+
+
+def test_callers_whom_nobody_knows_are_no_one_of_this_machine() -> None:
+    def told(principal: Principal) -> bytes:
+        return _user(cast(Call, SimpleNamespace(principal=principal, headers={b"x-user-id": b"root"})), None)
+
+    assert told(ANYBODY) == b"x-user-id: anonymous\r\n"
+    assert told(ANONYMOUS) == told(LOCAL_USER) == b""
+    assert told(Principal("https://idp.example alice", username="alice")) == b"x-user-id: alice\r\n"

@@ -141,6 +141,9 @@ async def test_an_agent_reaches_only_users_that_it_works_for(plane: Plane) -> No
         assert (await plane("POST", path, body))[0] == 403
     assert (await plane("GET", "/v1/memories/progress?user=carol&session=s", None))[0] in (400, 403)
     assert (await plane("DELETE", "/api/memories?user_id=carol"))[0] == 403
+    await plane.store._database.create_session("ns/a", "anonymous", "s-x", None, None)
+    status, problem = await plane("POST", "/api/memories/search", asked | {"user_id": "anonymous"})
+    assert status == 403 and "without a credential" in problem["message"]
     # a run that goes on opens what its end closes
     run, _ = await plane.runs.create(NewRun("ns/b", "alice", "s", "t", {"parts": []}, replica="r"))
     await plane.store._database.delete_session("ns/b", "alice", "s")

@@ -25,6 +25,8 @@ from .memory_store import TTL, MemoryStore, New, Owner, Question
 Who = Callable[[Call, str, Iterable[object]], Awaitable[tuple[str, str]]]
 """``KagentApi.who``: the verified agent and the user it works for, given the session and the user that it names."""
 T = TypeVar("T")
+NOBODY = "anonymous"
+"""The user of all whom the gateway does not know."""
 _ITEMS = 50
 _CONTENT = 32 * 1024
 _DETAILS = 8 * 1024
@@ -217,6 +219,8 @@ class MemoryApi:
         """Whose memories a request is about. Raises Forbidden when the user has no session with the agent."""
         named = {name for name in (said, call.header(b"x-user-id"), call.query.get("user_id", "")) if name}
         agent, user = await self._who(call, "", (said,))
+        if NOBODY in (user, *named):
+            raise Forbidden("callers without a credential have no memories: nobody knows who they are")
         if not self._hosted(agent):
             return Owner(agent, user)
         if not named:

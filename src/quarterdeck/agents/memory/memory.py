@@ -33,6 +33,8 @@ LIMIT, LEAST = 5, 0.3
 """kagent's: memories that are recalled, and the least score of one."""
 EVERY = 5
 """User messages between saves, as in kagent."""
+NOBODY = "anonymous"
+"""The user of all whom the gateway does not know: they must not learn of each other."""
 _SESSIONS = 10_000
 Ask = Callable[[list[Message], list[dict[str, Any]]], Awaitable[Reply]]
 """The agent's own model."""
@@ -62,7 +64,7 @@ class Memory:
 
     async def before(self, asked: Asked) -> str:
         """What fits the user's message. A memory that cannot be reached costs what it holds, not the turn."""
-        if not asked.text.strip():
+        if not asked.text.strip() or asked.user == NOBODY:
             return ""
         try:
             return block(await self._search(asked.user, asked.text))
@@ -72,6 +74,8 @@ class Memory:
 
     def ended(self, asked: Asked) -> None:
         """A run was completed: every few of them what was learned is saved, in the background."""
+        if asked.user == NOBODY:
+            return
         key = asked.user, asked.session
         count = self._since.pop(key, 0 if asked.first else EVERY) + 1
         self._since[key] = count

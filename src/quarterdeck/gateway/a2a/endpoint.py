@@ -21,7 +21,7 @@ from ..call import Call
 from ..mcp.approvals import Approvals
 from ..observe import Observer
 from ..policy.authorizer import Decision, Request
-from ..policy.principal import ANONYMOUS, LOCAL_USER, Principal
+from ..policy.principal import ANONYMOUS, ANYBODY, LOCAL_USER, Principal
 from ..policy.services import Services
 from ..split import Destination, Splitter
 from ..table import Table
@@ -247,12 +247,14 @@ def _user(call: Call, acting: Acting | None) -> bytes:
 
     A person is who the token says. An agent acts for the user whom the gateway told it of, and shows so by the token
     it was given with the message (:mod:`..acting`); of itself it can only say by which of that user's names. Without
-    such a token it is itself. Without a credential, or with the one of this machine, it is the one user there is: the
-    agent's default.
+    such a token it is itself. Without a credential at this machine, or with the one of it, it is the one user there is:
+    the agent's default; without one from elsewhere, it is nobody in particular.
     """
     principal = call.principal
     if principal.agent:
         name = (principal.on_behalf_of or _shown(call, acting)).encode("latin-1", "replace")
+    elif principal is ANYBODY:
+        name = ANYBODY.id.encode()
     elif principal.anonymous or principal is LOCAL_USER:
         name = b""
     else:
