@@ -139,8 +139,15 @@ class A2AConfig(Model):
 
 
 class AgentMemory(Model):
-    model_config_: str = Field(alias="modelConfig", description="ModelConfig of the embedding model.")
-    ttl_days: int | None = Field(None, ge=1, description="Days until a memory expires. 15 when unset.")
+    model_config_: str = Field(
+        alias="modelConfig",
+        description="ModelConfig of the embedding model; one of provider Scripted has a built-in one, without a key.",
+    )
+    ttl_days: int | None = Field(
+        None,
+        ge=1,
+        description="Days from when it was saved until a memory expires, 15 when unset; often used ones live longer.",
+    )
 
 
 class Summarizer(Model):
@@ -348,7 +355,9 @@ class Declarative(Model):
     a2a_config: A2AConfig | None = Field(None, alias="a2aConfig", description="Skills on the A2A card.")
     execute_code_blocks: bool | None = Field(None, description="Deprecated; accepted and ignored with a condition.")
     share_tools: bool | None = Field(None, description="Give the agent tools that manage share links.")
-    memory: AgentMemory | None = Field(None, description="Long-term memory.")
+    memory: AgentMemory | None = Field(
+        None, description="What the agent remembers of each user from one conversation to the next."
+    )
     context: ContextConfig | None = Field(None, description="Handling of long conversations.")
     output_schema: Json | None = Field(
         None, description="JSON Schema of the agent's answers: each is one JSON document that matches it."
