@@ -170,7 +170,7 @@ ROLES: list[Any] = [
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("path", "revision"), ROLES)
 async def test_every_scenario_passes(url: Callable[[str], str], path: str, revision: str, tmp_path: Path) -> None:
-    result = await suite.run(url(path), tmp_path, revision)
+    result = await suite.run_server(url(path), tmp_path, revision)
     assert "\n".join(result.failed) == ""
     assert len(result.scenarios) >= SCORED[revision]
 
@@ -220,7 +220,7 @@ async def test_every_scenario_passes_over_two_replicas(
             (tmp_path / name).mkdir()
             urls.append(stack.enter_context(gateway(snapshot, tmp_path / name, "--peers=127.0.0.1:0")))
         async with balanced(urls) as both:
-            result = await suite.run(both, tmp_path, revision)
+            result = await suite.run_server(both, tmp_path, revision)
     if backend == "legacy":  # each replica has a session with it, and it tells of changes in the session they came from
         result.failed = [text for text in result.failed if "list-changed-on-subscription" not in text]
     assert "\n".join(result.failed) == ""
@@ -233,6 +233,6 @@ async def test_every_scenario_passes_over_two_workers(url: Callable[[str], str],
     port = int(url("legacy").rsplit(":", 1)[1].partition("/")[0])
     (tmp_path / "gateway").mkdir()
     with gateway(one_server(port), tmp_path / "gateway", "--workers=2") as both:
-        result = await suite.run(both, tmp_path, revision)
+        result = await suite.run_server(both, tmp_path, revision)
     assert "\n".join(result.failed) == ""
     assert len(result.scenarios) >= SCORED[revision]

@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import httpx
 
-from support.platform import EXAMPLES, Platform, eventually
+from support.platform import EXAMPLES, SYSTEM, Platform, eventually
+
+from .test_identity import Caller, token_of, workloads
 
 AGENT = "careful-agent"
 QUESTION = "what is the date and time?"
@@ -22,6 +24,16 @@ def _calls(platform: Platform, tool: str) -> int:
         for record in platform.audit()
         if (record["agent"], record["tool"], record["outcome"]) == (f"kagent/{AGENT}", tool, "ok")
     )
+
+
+def _chain(platform: Platform) -> list[dict[str, Any]]:
+    """The control plane's own audit records: a file, or the standard output of its replicas."""
+    if platform.home is not None:
+        lines = (platform.home / "audit" / "control-plane.jsonl").read_text().splitlines()
+    else:
+        selector = ("-l", "app.kubernetes.io/component=controller", "--tail=-1")
+        lines = platform.kubectl("logs", "-n", SYSTEM, *selector).out.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and '"approvals/' in line]
 
 
 def _asked(platform: Platform) -> str:
@@ -52,7 +64,8 @@ def test_a_call_is_approved_by_cli_and_made_once(seed: Platform) -> None:
     assert _calls(seed, "get_datetime") == 0, "what an object says approves nothing"
 
     assert name in seed.qd("approvals", "list").out
-    assert "approved by kubernetes-admin" in seed.qd("approvals", "approve", name, "--reason", "go on").out
+    admin = "kubernetes-admin" if seed.person is None else "admin"
+    assert f"approved by {admin}" in seed.qd("approvals", "approve", name, "--reason", "go on").out
     eventually(lambda: _calls(seed, "get_datetime") == 1, "the call is made")
     eventually(
         lambda: (
@@ -66,6 +79,45 @@ def test_a_call_is_approved_by_cli_and_made_once(seed: Platform) -> None:
     assert _calls(seed, "get_datetime") == 1
 
 
+def test_forged_approvals_are_refused(seed: Platform) -> None:
+    """By the agent itself, by who has no right to, by an object that says so, and by a claim that it was approved."""
+    seed.apply((EXAMPLES / "approvals" / "agent.yaml").read_text())
+    seed.wait(f"agent/{AGENT}")
+    before = _calls(seed, "get_datetime")
+    name = _asked(seed)
+    own = token_of(seed, AGENT)
+    stranger = seed.kubectl("create", "token", "default", "-n", "default").out.strip()
+    api = seed.api or seed.endpoints()["api"]
+    for token, status in ((own, 403), (stranger, 403), ("", 401), (own[:-5] + "AAAAA", 401)):
+        for verdict in ("approve", "deny"):
+            answer = httpx.post(
+                f"{api}/v1/approvals/kagent/{name}/{verdict}", json={"reason": "it is fine"}, trust_env=False,
+                headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=20,
+            )  # fmt: skip
+            assert answer.status_code in (status, 401), (token[-5:], answer.status_code, answer.text)
+
+    copy = seed.get("approval", name)
+    forged = {"apiVersion": copy["apiVersion"], "kind": copy["kind"], "spec": copy["spec"],
+              "metadata": {"name": "get-datetime-forged", "namespace": "kagent"}}  # fmt: skip
+    seed.apply(forged)
+    approved = ("--subresource=status", "--type=merge", "-p", '{"status":{"phase":"Approved"}}')
+    seed.kubectl("patch", "approval", "get-datetime-forged", "-n", "kagent", *approved, ok=False)
+    caller = Caller(workloads(seed), own)
+    for claim in (name, "get-datetime-forged"):
+        meta = {"dev.quarterdeck/approval": f"kagent/{claim}", "dev.quarterdeck/run": copy["spec"].get("run", "")}
+        answer = caller.ask("tools/call", {"name": "get_datetime", "arguments": {}, "_meta": meta})
+        assert "error" in answer, answer
+    assert _calls(seed, "get_datetime") == before, "nothing of that approves anything"
+    shown = json.loads(seed.qd("approvals", "show", name, "-o", "json").out)
+    assert shown["state"] == "Pending" and not shown.get("decisions"), shown
+    eventually(
+        lambda: seed.kubectl("get", "approval", "get-datetime-forged", "-n", "kagent", ok=False).code != 0,
+        "the object that nobody asked for is gone", 60,
+    )  # fmt: skip
+    seed.qd("approvals", "approve", name)
+    eventually(lambda: _calls(seed, "get_datetime") == before + 1, "the call is made")
+
+
 def test_a_denied_call_is_told_to_the_model(seed: Platform) -> None:
     seed.apply((EXAMPLES / "approvals" / "agent.yaml").read_text())
     seed.wait(f"agent/{AGENT}")
@@ -73,10 +125,7 @@ def test_a_denied_call_is_told_to_the_model(seed: Platform) -> None:
     name = _asked(seed)
     seed.qd("approvals", "deny", name, "--reason", "not today")
     assert seed.qd("approvals", "wait", name, ok=False).code == 3
-    home = seed.own_home()
-    chain = home / "audit" / "control-plane.jsonl"
-    assert any(r["method"] == "approvals/deny" and "not today" in r["detail"]
-               for r in map(json.loads, chain.read_text().splitlines()))  # fmt: skip
+    assert any(r["method"] == "approvals/deny" and "not today" in r["detail"] for r in _chain(seed))
     assert _calls(seed, "get_datetime") == before
 
 
@@ -101,7 +150,7 @@ def test_a_policy_holds_people_to_it_too(seed: Platform) -> None:
 def test_the_user_answers_in_the_conversation(seed: Platform) -> None:
     seed.apply((EXAMPLES / "approvals" / "agent.yaml").read_text())
     seed.wait(f"agent/{AGENT}")
-    token = (seed.own_home() / "run" / "local-token").read_text().strip()
+    token = seed.token or (seed.own_home() / "run" / "local-token").read_text().strip()
 
     def say(part: dict[str, Any], bearer: str = token, **message: str) -> dict[str, Any]:
         body = {
