@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,4 +198,41 @@ async def test_memories_of_before_pgvector_came_are_indexed(postgres_servers: Se
     assert [row["n"] for row in rows] == [256]
     await opened.forget("ns/a")
     assert await database.rows(text("SELECT 1 FROM memory_vectors")) == []
+    await database.close()
+
+
+_WRITER = """
+import asyncio, sys
+from quarterdeck.server.database import Database
+from quarterdeck.server.memory_store import MemoryStore, New, Owner
+
+async def main():
+    store = MemoryStore(await Database.open(sys.argv[1]))
+    await store.open()
+    for turn in range(1, 50):
+        facts = [New(f"fact {n} of turn {turn}", [1.0, float(n)], "m") for n in range(10)]
+        await store.save(Owner("ns/a", "alice"), facts, session="s", turns=turn)
+        print(turn, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_control_plane_that_is_killed_has_saved_all_of_a_conversations_facts_or_none(tmp_path: Path) -> None:
+    path = str(tmp_path / "server.db")
+    writer = subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    while int(writer.stdout.readline()) < 3:
+        pass
+    writer.kill()
+    writer.wait(60)
+    database = await Database.open(path)
+    store = MemoryStore(database)
+    await store.open()
+    turns = await store.progress(ALICE, "s")
+    assert turns >= 3 and len(await store.list("ns/a", "alice")) == turns * 10
+    assert await store.save(ALICE, [New("again")], session="s", turns=turns) == []
+    assert len(await texts(store, ALICE, Question("fact turn 3", limit=50))) == min(50, turns * 10)
+    async with database.write() as connection:  # raises when the index and the memories differ
+        await connection.execute(text("INSERT INTO memories_fts(memories_fts, rank) VALUES ('integrity-check', 1)"))
     await database.close()
