@@ -144,6 +144,14 @@ def test_conditions_of_skills_that_are_gone() -> None:
     assert [(v.type, v.reason) for v in verdicts(Pods(), had)] == [("SkillsLoaded", "NoSkills")]  # type: ignore[arg-type]
 
 
+def test_an_agent_that_sleeps_keeps_what_is_known() -> None:
+    known = {"type": "SkillsLoaded", "status": "True", "observedGeneration": 3}
+    asleep = {"metadata": {"name": "a", "namespace": "n", "generation": 3}, "spec": AGENT["spec"]}
+    assert verdicts(Pods(), asleep | {"status": {"conditions": [known]}}) == []  # type: ignore[arg-type]
+    changed = asleep | {"status": {"conditions": [known | {"observedGeneration": 2}]}}
+    assert [v.reason for v in verdicts(Pods(), changed)] == ["SkillsPending"]  # type: ignore[arg-type]
+
+
 def test_the_report_is_what_the_init_container_writes() -> None:
     import msgspec
 

@@ -32,7 +32,7 @@ def config_map(root: Path, folder: str, files: dict[str, str]) -> None:
 
 def mounts(tmp_path: Path) -> Mounts:
     (tmp_path / "to").mkdir(exist_ok=True)
-    return Mounts(tmp_path / "maps", tmp_path / "secrets")
+    return Mounts(tuple(tmp_path / "maps" / str(number) for number in range(4)))
 
 
 async def test_config_maps(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ async def test_config_maps(tmp_path: Path) -> None:
     config_map(tmp_path / "maps", "1", {"SKILL.md": skill_text("csv")})
     where = mounts(tmp_path)
     (tmp_path / "to/left/over").mkdir(parents=True)
-    sources = Sources((ConfigMapSource("one", "0"), ConfigMapSource("two", "1")))
+    sources = Sources((ConfigMapSource("one", 0), ConfigMapSource("two", 1)))
     loaded = await fetch(sources, where, tmp_path / "to")
     assert loaded == [Loaded("pdf", "ConfigMap one", "", 1), Loaded("csv", "ConfigMap two")]
     found = sorted(
@@ -55,7 +55,7 @@ async def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     config_map(tmp_path / "maps", "1", {"SKILL.md": "no front matter"})
     config_map(tmp_path / "maps", "2", {"SKILL.md": skill_text("pdf")})
     config_map(tmp_path / "maps", "3", {"readme": "x"})
-    sources = Sources(tuple(ConfigMapSource(f"m{n}", str(n)) for n in range(4)))
+    sources = Sources(tuple(ConfigMapSource(f"m{n}", n) for n in range(4)))
     with pytest.raises(ConfigError) as failure:
         await fetch(sources, mounts(tmp_path), tmp_path / "to")
     said = str(failure.value)
@@ -97,22 +97,31 @@ def program(tmp_path: Path, sources: Sources | bytes) -> tuple[int, str]:
     data = sources if isinstance(sources, bytes) else msgspec.json.encode(sources)
     (tmp_path / "skills.json").write_bytes(data)
     code = main(
-        ["--sources", str(tmp_path / "skills.json"), "--to", str(tmp_path / "to"), "--config-maps",
-         str(tmp_path / "maps"), "--secrets", str(tmp_path / "secrets"), "--report", str(tmp_path / "report")]
+        ["--sources", str(tmp_path / "skills.json"), "--to", str(tmp_path / "to"), "--config-map",
+         str(tmp_path / "maps/0"), "--config-map", str(tmp_path / "maps/1"), "--secret", f"git={tmp_path / 'git'}",
+         "--report", str(tmp_path / "report")]
     )  # fmt: skip
     return code, (tmp_path / "report").read_text() if (tmp_path / "report").exists() else ""
 
 
 def test_what_it_says_at_its_end(tmp_path: Path) -> None:
     config_map(tmp_path / "maps", "0", {"SKILL.md": skill_text("pdf"), "scripts/run.py": "print(1)"})
-    code, said = program(tmp_path, Sources((ConfigMapSource("one", "0"),)))
+    code, said = program(tmp_path, Sources((ConfigMapSource("one", 0),)))
     report = msgspec.json.decode(said, type=Report)
     assert (code, report.skills) == (0, (Loaded("pdf", "ConfigMap one", "", 1),))
     config_map(tmp_path / "maps", "1", {"SKILL.md": "x"})
-    code, said = program(tmp_path, Sources((ConfigMapSource("two", "1"),)))
+    code, said = program(tmp_path, Sources((ConfigMapSource("two", 1),)))
     assert code == 1
     assert said.startswith("ConfigMap two/SKILL.md: line 1")
     assert program(tmp_path, b"[]")[0] == 1
+
+
+def test_secrets_are_found_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "git").mkdir()
+    (tmp_path / "git/token").write_text("t")
+    (tmp_path / "git/username").write_text("no user name")
+    code, said = program(tmp_path, Sources((GitSource("https://127.0.0.1:9/a"),)))
+    assert (code, said) == (1, "skills.gitAuthSecretRef: key username holds what is no user name")
 
 
 def test_a_report_fits_into_a_termination_message() -> None:
@@ -128,7 +137,7 @@ def test_a_report_that_cannot_be_written_fails_nothing(tmp_path: Path) -> None:
     config_map(tmp_path / "maps", "0", {"SKILL.md": skill_text("pdf")})
     os.mkdir(tmp_path / "report.d")
     mounts(tmp_path)
-    (tmp_path / "skills.json").write_bytes(msgspec.json.encode(Sources((ConfigMapSource("one", "0"),))))
-    words = ["--sources", str(tmp_path / "skills.json"), "--to", str(tmp_path / "to"), "--config-maps",
-             str(tmp_path / "maps"), "--report", str(tmp_path / "report.d")]  # fmt: skip
+    (tmp_path / "skills.json").write_bytes(msgspec.json.encode(Sources((ConfigMapSource("one", 0),))))
+    words = ["--sources", str(tmp_path / "skills.json"), "--to", str(tmp_path / "to"), "--config-map",
+             str(tmp_path / "maps/0"), "--report", str(tmp_path / "report.d")]  # fmt: skip
     assert main(words) == 0

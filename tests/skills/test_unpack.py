@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import IO
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from quarterdeck.errors import ConfigError
 from quarterdeck.skills import unpack
@@ -139,3 +143,25 @@ def test_a_folder_with_links(tmp_path: Path) -> None:
     (folder / "etc").symlink_to("/etc")
     with pytest.raises(ConfigError, match="src/etc: a link to /etc, out of"):
         tree(folder, Target(tmp_path / "bad", "src"))
+
+
+NAMES = st.text(alphabet="a/.b\\", min_size=1, max_size=12)
+MEMBERS = st.lists(
+    st.one_of(
+        st.tuples(NAMES, st.just("x"), st.just("")), st.tuples(NAMES, st.sampled_from([LINK, HARD]), NAMES),
+        st.tuples(NAMES, st.just(DIRECTORY), st.just("")),
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(MEMBERS, st.booleans())
+def test_no_archive_writes_or_points_outside(members: list[tuple[str, str | bytes, str]], whiteouts: bool) -> None:
+    with tempfile.TemporaryDirectory() as base:
+        root = Path(base) / "a" / "b" / "out"
+        with contextlib.suppress(ConfigError):
+            tar(tarred(*members), Target(root, "src"), whiteouts=whiteouts)
+        assert [path.name for path in Path(base).iterdir()] == ["a"]
+        assert [path.name for path in (Path(base) / "a/b").iterdir()] == ["out"]
+        assert not any(path.is_symlink() for path in root.rglob("*"))

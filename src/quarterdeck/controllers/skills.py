@@ -8,6 +8,7 @@ import msgspec
 
 from quarterdeck.errors import ConfigError
 from quarterdeck.kube import resource as k
+from quarterdeck.kube.conditions import get_condition
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.agent import AgentSpec
 from quarterdeck.skills.report import Report
@@ -67,6 +68,9 @@ def verdicts(context: Context, obj: Object) -> list[Verdict]:
         found = _of_pod(pod)
         if found:
             return found
+    known = get_condition((obj.get("status") or {}).get("conditions"), _LOADED) or {}
+    if known and known.get("observedGeneration") == obj["metadata"].get("generation"):
+        return []  # it sleeps: what its last Pods had is what the next will have
     return [Verdict(_LOADED, None, "SkillsPending", "no Pod has fetched the skills yet", early=True, quiet=True)]
 
 

@@ -1,6 +1,7 @@
 """``python -m quarterdeck.skills``: the init container of an agent's Pod that fetches its skills.
 
-It ends with what it found in its termination message: a report in JSON, or what is wrong, for people.
+It ends with what it found in its termination message: a report in JSON, or what is wrong, for people. All its paths are
+arguments: a node without mount namespaces puts the real ones there.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m quarterdeck.skills", description="Fetch an agent's skills.")
     parser.add_argument("--sources", type=Path, default=Path("/config/skills.json"))
     parser.add_argument("--to", type=Path, default=Path("/skills"))
-    parser.add_argument("--config-maps", type=Path, default=Path("/var/run/quarterdeck/skills"))
-    parser.add_argument("--secrets", type=Path, default=Path("/var/run/secrets/skills"))
+    parser.add_argument("--config-map", type=Path, action="append", default=[], help="a mounted ConfigMap")
+    parser.add_argument("--secret", action="append", default=[], help="NAME=PATH of a mounted Secret")
     parser.add_argument("--report", type=Path, default=Path("/dev/termination-log"))
     given = parser.parse_args(arguments)
     try:
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> int:
             sources = msgspec.json.decode(given.sources.read_bytes(), type=Sources)
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"{given.sources}: {error}") from error
-        loaded = asyncio.run(fetch(sources, Mounts(given.config_maps, given.secrets), given.to))
+        secrets = {name: Path(path) for name, _, path in (each.partition("=") for each in given.secret)}
+        loaded = asyncio.run(fetch(sources, Mounts(tuple(given.config_map), secrets), given.to))
     except QuarterdeckError as error:
         print(f"skills: {error}", file=sys.stderr)
         _write(given.report, str(error).encode()[:MESSAGE_BYTES])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quarterdeck.errors import ConfigError, QuarterdeckError
@@ -20,18 +21,14 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Mounts:
-    """Folders of the container: mounted ConfigMaps and Secrets, by the names in ``skills.json``."""
+    """Where ConfigMaps (in the order of ``skills.json``) and Secrets (``git``, ``s3``, those of ``pull``) are."""
 
-    config_maps: Path
-    secrets: Path
+    config_maps: tuple[Path, ...] = ()
+    secrets: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
-    @property
-    def git(self) -> Path:
-        return self.secrets / "git"
-
-    @property
-    def s3(self) -> Path:
-        return self.secrets / "s3"
+    def secret(self, name: str) -> Path:
+        """A folder that is not there stands for a Secret that nobody named."""
+        return self.secrets.get(name, Path("/nonexistent"))
 
 
 async def fetch(sources: Sources, mounts: Mounts, to: Path) -> list[Loaded]:
@@ -66,15 +63,15 @@ async def _get(source: Source, sources: Sources, mounts: Mounts, work: Path) -> 
     target = unpack.Target(work / "skill", label(source))
     match source:
         case ConfigMapSource():
-            unpack.tree(config_map(mounts.config_maps / source.folder), target)
+            unpack.tree(config_map(mounts.config_maps[source.mount]), target)
             return ""
         case GitSource():
-            return await git.fetch(source, target, mounts.git, work, insecure=sources.insecure)
+            return await git.fetch(source, target, mounts.secret("git"), work, insecure=sources.insecure)
         case OciSource():
-            logins = [mounts.secrets / name for name in sources.pull]
+            logins = [mounts.secret(name) for name in sources.pull]
             return await oci.fetch(source, target, logins, insecure=sources.insecure)
         case S3Source():
-            return await s3.fetch(source, target, mounts.s3, insecure=sources.insecure)
+            return await s3.fetch(source, target, mounts.secret("s3"), insecure=sources.insecure)
 
 
 def config_map(folder: Path) -> Path:

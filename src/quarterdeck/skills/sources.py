@@ -8,10 +8,10 @@ import msgspec
 
 
 class ConfigMapSource(msgspec.Struct, frozen=True, tag="configMap"):
-    """``folder`` is where the ConfigMap is mounted, below the folder of mounts."""
+    """``mount``: which of the init container's ConfigMap mounts it is, from 0 on."""
 
     name: str
-    folder: str
+    mount: int
 
 
 class GitSource(msgspec.Struct, frozen=True, tag="git"):
@@ -39,7 +39,7 @@ Source = ConfigMapSource | GitSource | OciSource | S3Source
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """All of an agent. ``pull``: folders of mounted registry logins; ``insecure``: neither TLS nor host keys are
+    """All of an agent. ``pull``: names of the mounts with registry logins; ``insecure``: neither TLS nor host keys are
     verified."""
 
     sources: tuple[Annotated[Source, "tagged by type"], ...] = ()

@@ -52,20 +52,22 @@ def skill_parts(skills: Skills | None, image: str, pull_policy: str | None) -> S
         return SkillParts()
     volumes: list[dict[str, Any]] = [{"name": _VOLUME, "emptyDir": {"sizeLimit": _SIZE}}]
     mounts = [{"name": _VOLUME, "mountPath": FOLDER}, {"name": "config", "mountPath": "/config", "readOnly": True}]
+    paths: list[str] = []
     for number, ref in enumerate(skills.config_map_refs or ()):
         items = [item.model_dump(by_alias=True) for item in ref.items or ()]
         volumes.append({"name": f"skill-{number}", "configMap": present(name=ref.name, items=items)})
         mounts.append({"name": f"skill-{number}", "mountPath": f"{_CONFIG_MAPS}/{number}", "readOnly": True})
+        paths += ["--config-map", f"{_CONFIG_MAPS}/{number}"]
     for name, secret in secrets_of(skills).items():
         volumes.append({"name": f"skills-{name}", "secret": {"secretName": secret, "defaultMode": 0o440}})
         mounts.append({"name": f"skills-{name}", "mountPath": f"{_SECRETS}/{name}", "readOnly": True})
+        paths += ["--secret", f"{name}={_SECRETS}/{name}"]
     extra = skills.init_container
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
         "command": ["python", "-m", "quarterdeck.skills"],
-        "args": ["--sources", f"/config/{FILE}", "--to", FOLDER, "--config-maps", _CONFIG_MAPS, "--secrets", _SECRETS,
-                 "--report", "/dev/termination-log"],
+        "args": ["--sources", f"/config/{FILE}", "--to", FOLDER, "--report", "/dev/termination-log", *paths],
         "volumeMounts": mounts,
         "resources": (extra.resources if extra else None) or _RESOURCES,
         "terminationMessagePath": "/dev/termination-log",
@@ -87,9 +89,7 @@ def sources_of(skills: Skills | None) -> Sources:
     if skills is None:
         return Sources()
     insecure = bool(skills.insecure_skip_verify)
-    found: list[Source] = [
-        ConfigMapSource(ref.name, str(number)) for number, ref in enumerate(skills.config_map_refs or ())
-    ]
+    found: list[Source] = [ConfigMapSource(ref.name, number) for number, ref in enumerate(skills.config_map_refs or ())]
     for ref in skills.git_refs or ():
         source = GitSource(ref.url, ref.ref, (ref.path or "").strip("/"), _folder(ref.name))
         git.check(source, insecure=insecure)

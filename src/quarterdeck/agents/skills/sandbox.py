@@ -25,7 +25,8 @@ from quarterdeck.skills.format import inside
 
 log = logging.getLogger("quarterdeck.agents.skills")
 SECONDS = 60.0
-MEMORY = 512 << 20
+MEMORY = 256 << 20
+"""Two runs at once and the host itself stay below the 1 GiB that an agent's container may use."""
 DISK = 64 << 20
 PROCESSES = 32
 OUTPUT = 64 << 10

@@ -68,13 +68,14 @@ def _confine(spec: dict[str, Any], landlock: Any, program: bytes) -> None:
     os.setsid()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # before the agent, when memory is short
-    for name, most in (("AS", spec["memory"]), ("FSIZE", spec["disk"]), ("CORE", 0), ("NOFILE", 256),
+    for name, most in (("DATA", spec["memory"]), ("FSIZE", spec["disk"]), ("CORE", 0), ("NOFILE", 256),
                        ("CPU", int(spec["seconds"]) + 1)):  # fmt: skip
         kind = getattr(resource, f"RLIMIT_{name}")
         ceiling = resource.getrlimit(kind)[1]
         value = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
         resource.setrlimit(kind, (value, value))
     os.closerange(3, 1024)
+    os.nice(10)
     os.chdir(spec["cwd"])
     os.umask(0o077)
     landlock.restrict(spec["read"], spec["write"], [])
