@@ -18,7 +18,7 @@ from .triggers_updates import Updates
 
 
 class TriggerService:
-    """:attr:`routes` are served; :meth:`run` and :meth:`follow` until cancelled. Nothing without controllers, or client."""
+    """:attr:`routes` are served, :meth:`run` and :meth:`follow` until cancelled; nothing where there is no client."""
 
     def __init__(
         self,

@@ -99,8 +99,9 @@ class Updates:
         async for told in client.listen(uris):
             params: dict[str, Any] = told.get("params") or {}
             if told["method"] == "notifications/subscriptions/acknowledged":
-                honored = (params.get("notifications") or {}).get("resourceSubscriptions") or []
-                missing = [uri for uri in uris if uri not in honored]
+                honored = params.get("notifications")
+                known = honored.get("resourceSubscriptions") or () if isinstance(honored, dict) else uris
+                missing = [uri for uri in uris if uri not in known]
                 if missing:
                     raise UpstreamError(f"agent {found.agent} may not follow {missing[0]} of {spec.server.name}")
                 for uri in uris:
