@@ -62,7 +62,7 @@ class RunMetrics:
         agent = row["agent"]
         for event in events:
             data = event.data
-            if event.kind == "model.result":
+            if event.kind in ("model.result", "compaction"):
                 self._model(agent, data)
             elif event.kind == "tool.result":
                 took = _seconds(data.get("took"))

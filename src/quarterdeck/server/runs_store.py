@@ -30,9 +30,10 @@ from quarterdeck.snapshot.runs import FINAL, OPEN, WRITTEN_BY_HOST, Event
 from . import runs_tasks
 from .database import Database, Row, now, sessions
 from .database import events as session_events
+from .runs_after import after, mirrored
 from .runs_tables import run_events, run_keys, runs
 from .runs_tasks import event_of
-from .usage import rows_of, spend
+from .usage import rows_of
 from .usage_tables import run_usage
 
 LEASE = 10.0
@@ -40,8 +41,6 @@ LEASE = 10.0
 MOST_EVENTS = 200
 EVENT_LIMIT = 4 * 1024 * 1024
 """Events in one write, and the bytes of one."""
-MESSAGE = "quarterdeck.dev/message"
-COMPACTION = "quarterdeck.dev/compaction"
 _SAID = ("created", "model.result", "tool.result")
 """Events whose message is one of the conversation."""
 _SEEN, _MIRRORED = 100_000, 10_000
@@ -462,8 +461,8 @@ class RunStore:
         connection.execute(_INSERT, values)
         spoken = [e for e in written if e.kind == "compaction" or ("message" in e.data and e.kind in _SAID)]
         if spoken:
-            connection.execute(_SAY, [_mirrored(row, e) for e in spoken])
-        row |= _after(row, written, at)
+            connection.execute(_SAY, [mirrored(row, e) for e in spoken])
+        row |= after(row, written, at)
         if any(event.kind == "final" for event in written):
             used = rows_of(row, msgspec.json.decode(row["summary"]), at)
             if used:
@@ -509,49 +508,6 @@ def _check(drafts: Sequence[Draft]) -> None:
     wrong = next((d.kind for d in drafts if d.kind not in WRITTEN_BY_HOST), None)
     if wrong is not None:
         raise BadRequest(f"events: an agent may not write {wrong!r}")
-
-
-def _after(row: Row, written: Sequence[Event], at: float) -> Row:
-    """The row of a run after these events."""
-    summary: dict[str, Any] = msgspec.json.decode(row["summary"])
-    changed: Row = {"seq": written[-1].seq, "beat": row["beat"] + 1, "updated_at": at}
-    for event in written:
-        summary["steps"] = max(summary.get("steps", 0), event.step)
-        if event.kind == "tool.result":
-            summary["toolCalls"] = summary.get("toolCalls", 0) + 1
-        elif event.kind in ("model.result", "compaction"):
-            used: dict[str, int] = summary.setdefault("usage", {})
-            for name, value in (event.data.get("usage") or {}).items():
-                used[name] = used.get(name, 0) + int(value)
-            if written[0].kind != "created":  # else it is what another run has used
-                spend(summary, event.data)
-        elif event.kind == "waiting":
-            changed |= {"state": "waiting", "holder": "", "reason": str(event.data.get("reason", ""))[:64]}
-        elif event.kind == "final":
-            state = str(event.data.get("state", ""))
-            if state not in FINAL:
-                raise BadRequest(f"final: state {state!r} is none of {', '.join(sorted(FINAL))}")
-            changed |= {"state": state, "holder": "", "reason": str(event.data.get("reason", ""))[:64]}
-        elif event.kind == "answer":
-            changed["reason"] = ""
-    return changed | {"summary": msgspec.json.encode(summary).decode()}
-
-
-def _mirrored(row: Row, event: Event) -> Row:
-    """An event as the conversation of the session keeps it (``/api/sessions``)."""
-    if event.kind == "compaction":
-        data: dict[str, Any] = {"kind": COMPACTION} | {k: event.data.get(k) for k in ("through", "summary")}
-    else:
-        message = event.data["message"]
-        if event.kind == "created":
-            media = said.images(message)
-            message = {"role": "user", "content": said.text(message)} | ({"media": media} if media else {})
-        data = {"kind": MESSAGE, "message": message}
-    return {
-        "id": f"{row['id']}/{event.seq}", "session_id": row["session_id"], "agent": row["agent"],
-        "user_id": row["user_id"], "created_at": now(),
-        "data": msgspec.json.encode(data).decode(),
-    }  # fmt: skip
 
 
 def _known(connection: Connection, new: NewRun) -> Row | None:

@@ -176,7 +176,7 @@ def of_steps(events: Sequence[Event]) -> list[Row]:
     """The model calls of one run, step by step."""
     rows: list[Row] = []
     for event in events:
-        if event.kind == "model.result":
+        if event.kind in ("model.result", "compaction"):
             model, counts = of_event(event.data)
             rows.append({"step": event.step, "model": model, "took": event.data.get("took"), **counts})
     return rows
