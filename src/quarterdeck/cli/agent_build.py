@@ -71,24 +71,14 @@ def run(
     ] = "",
 ) -> None:
     """Run the project on this machine, with the model and tools of the platform, until Ctrl-C."""
-    import subprocess
-    import tempfile
-
     from .agent_project import load
 
     project = load(project_dir)
-    with tempfile.TemporaryDirectory(prefix="qd-agent-") as scratch:
-        environment = os.environ | local_environment(project, Path(scratch), port)
-        print(f"{project.name} speaks A2A on http://127.0.0.1:{port}/", flush=True)
-        process = subprocess.Popen(
-            [*_interpreter(project_dir, python), "src/main.py"], cwd=project_dir, env=environment
-        )
-        try:
-            code = process.wait()
-        finally:
-            process.terminate()
-    if code:
-        raise typer.Exit(code)
+    environment = os.environ | local_environment(project, project_dir.absolute() / ".quarterdeck", port)
+    command = [*_interpreter(project_dir, python), "src/main.py"]
+    print(f"{project.name} speaks A2A on http://127.0.0.1:{port}/", flush=True)
+    os.chdir(project_dir)
+    os.execvpe(command[0], command, environment)  # noqa: S606 - in our place, so that it ends when we are told to
 
 
 def local_environment(project: Project, scratch: Path, port: int) -> dict[str, str]:
@@ -97,6 +87,7 @@ def local_environment(project: Project, scratch: Path, port: int) -> dict[str, s
 
     from .local import gateway_headers, gateway_url
 
+    scratch.mkdir(exist_ok=True)
     (scratch / "config.json").write_text(json.dumps(project.config(gateway_url()), indent=2))
     found = {"CONFIG_DIR": str(scratch), "HOST": "127.0.0.1", "PORT": str(port)}
     for _, value in gateway_headers():
