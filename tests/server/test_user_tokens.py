@@ -12,10 +12,9 @@ from sqlalchemy import select
 from quarterdeck import snapshot as s
 from quarterdeck.errors import TimedOut, UpstreamError
 from quarterdeck.gateway.oauth.plane import PlaneStore
-from quarterdeck.gateway.oauth.store import Shown
 from quarterdeck.server.database import Database
 from quarterdeck.server.user_tokens_tables import user_tokens
-from quarterdeck.snapshot.sign_in import SignIn
+from quarterdeck.snapshot.sign_in import Shown, SignIn
 from support.user_tokens import Plane
 
 NOTES = "RemoteMCPServer/ns/notes"

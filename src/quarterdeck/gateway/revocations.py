@@ -47,6 +47,8 @@ class Revocations:
         self._stamp = _stamp(path)
         self._here: tuple[Revocation, ...] = _load(path)
         self._given: tuple[Revocation, ...] = ()
+        self._undone: dict[str, Revocation] = {}
+        """What another worker has undone last."""
         self.acting: Acting | None = None
         """Reads for whom agents act."""
         self._by_kind: dict[str, dict[str, Revocation]] = {}
@@ -80,6 +82,9 @@ class Revocations:
     def undo(self, ident: str) -> Revocation:
         """Raises NotFound for one that is not of here, StorageError."""
         found = next((r for r in self._here if r.id == ident), None)
+        undone = self._undone.pop(ident, None)
+        if found is None and undone is not None:
+            return undone  # by another worker, on behalf of the same request
         if found is None:
             raise NotFound(f"no revocation {ident} of this gateway; see GET {_PATH}", name=ident)
         self._here = tuple(r for r in self._here if r is not found)
@@ -109,6 +114,8 @@ class Revocations:
             _log.error("%s; what was revoked before stays so", error)
             return
         if here != self._here:
+            kept = {r.id for r in here}
+            self._undone = {r.id: r for r in self._here if r.id not in kept}
             self._here = here
             self._changed()
 

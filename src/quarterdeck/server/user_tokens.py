@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 from time import time
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -24,12 +24,12 @@ from sqlalchemy.exc import IntegrityError
 
 from quarterdeck.errors import Conflict
 from quarterdeck.snapshot.revocations import Revocation
+from quarterdeck.snapshot.sign_in import Kind
 
 from .database import Database
 from .governance import Governance
 from .user_tokens_tables import user_tokens
 
-Kind = Literal["grant", "pending", "flow", "client"]
 _MOST: dict[str, int] = {"grant": 1_000_000, "pending": 10_000, "flow": 10_000, "client": 10_000}
 _NAMED = 100
 """Users that are named one by one when all at a server are revoked; of more, the mark is for everybody."""

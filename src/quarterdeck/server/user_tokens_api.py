@@ -10,28 +10,15 @@ from msgspec import Struct
 from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.errors import BadRequest, Forbidden, NotFound
 from quarterdeck.malformed import MALFORMED
+from quarterdeck.snapshot.sign_in import TokenRequest
 
 from .governance import Governance
 from .http import Answer, Call, Route, route
 from .identity import Identity
-from .user_tokens import Kind, Stored, UserTokens
+from .user_tokens import Stored, UserTokens
 
 RESOURCE = "usertokens"
 _MOST = 256 * 1024
-
-
-class _Wanted(Struct, rename="camel"):
-    """What a gateway asks (``quarterdeck.gateway.oauth.plane.Request``)."""
-
-    do: str
-    kind: Kind
-    user: str
-    name: str
-    value: bytes = b""
-    after: int | None = None
-    until: float = 0.0
-    seconds: float = 0.0
-    shown: dict[str, Any] | None = None
 
 
 class _Server(Struct):
@@ -73,7 +60,7 @@ class UserTokensApi:
         if len(call.exchange.body) > _MOST:
             raise BadRequest(f"the body is larger than {_MOST} bytes")
         try:
-            wanted = msgspec.json.decode(call.exchange.body, type=_Wanted)
+            wanted = msgspec.json.decode(call.exchange.body, type=TokenRequest)
         except MALFORMED as error:
             raise BadRequest(f"the body is no request for user tokens: {error}") from error
         if wanted.kind in ("grant", "pending") and wanted.name not in self._of(gateway):
@@ -82,7 +69,7 @@ class UserTokensApi:
         reply = {"stored": found} if isinstance(found, Stored) else {"done": found is True}
         return Answer(msgspec.to_builtins(reply))
 
-    async def _do(self, wanted: _Wanted) -> Stored | bool | None:
+    async def _do(self, wanted: TokenRequest) -> Stored | bool | None:
         entry = (wanted.kind, wanted.user, wanted.name)
         if wanted.do == "get":
             return await self._tokens.get(*entry)
@@ -92,7 +79,11 @@ class UserTokensApi:
             return await self._tokens.lease(*entry, wanted.after or 0, min(wanted.seconds, 60.0))
         if wanted.do == "put":
             return await self._tokens.put(
-                *entry, wanted.value, after=wanted.after, until=wanted.until, shown=wanted.shown
+                *entry,
+                wanted.value,
+                after=wanted.after,
+                until=wanted.until,
+                shown=msgspec.to_builtins(wanted.shown) if wanted.shown is not None else None,
             )
         raise BadRequest(f"do: must be get, put, take or lease, not {wanted.do[:32]!r}")
 

@@ -29,3 +29,39 @@ class SignIn(Struct, frozen=True, omit_defaults=True):
     """Hosts of metadata and authorization servers that may have private addresses, or plain http."""
     label: str = ""
     """What people call the server; empty: its name."""
+
+
+Kind = Literal["grant", "pending", "flow", "client"]
+
+
+class Shown(Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """What people may see of a grant; times are seconds since the epoch."""
+
+    user: str
+    server: str
+    """``kind/namespace/name``"""
+    issuer: str = ""
+    scope: str = ""
+    granted: float = 0.0
+    refreshed: float = 0.0
+    expires: float = 0.0
+    """When the access token ends; with a refresh token another one follows."""
+    refreshable: bool = False
+
+
+class TokenRequest(Struct, omit_defaults=True, rename="camel"):
+    """What a gateway asks of the control plane, which keeps users' grants; ``do``: get, put, take or lease.
+
+    ``after`` is the version that an entry must have, ``until`` when it may be forgotten, ``seconds`` how long a lease
+    lasts.
+    """
+
+    do: str
+    kind: Kind
+    user: str
+    name: str
+    value: bytes = b""
+    after: int | None = None
+    until: float = 0.0
+    seconds: float = 0.0
+    shown: Shown | None = None

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
-from quarterdeck.errors import BadRequest, StorageError, UpstreamError
+from quarterdeck.errors import BadRequest, NotFound, StorageError, UpstreamError
 from quarterdeck.gateway.app import Gateway
 from quarterdeck.gateway.config.lastgood import LastGood, load_key
 from quarterdeck.gateway.options import Options
@@ -189,9 +189,14 @@ def test_what_another_worker_kept_holds_here_and_a_lost_file_frees_nobody(tmp_pa
         (tmp_path / "revocations.json").unlink() if text is None else (tmp_path / "revocations.json").write_text(text)
         late.look()
         assert late.refusal(alice) is not None
-    one.undo(one.all()[0].id)
+    ident = one.all()[0].id
+    one.undo(ident)
     late.look()
     assert late.refusal(alice) is None
+    assert late.undo(ident).id == ident, "the same request, which goes to all workers"
+    for worker in (one, late):
+        with pytest.raises(NotFound):
+            worker.undo(ident)
 
 
 @pytest.mark.parametrize(

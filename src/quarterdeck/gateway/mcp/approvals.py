@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from hashlib import sha256
-from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +28,7 @@ from ..acting import Acting, requester_of
 from ..policy.authorizer import Decision
 from .answers import Answers
 from .call import McpCall, Problem
+from .marks import Marks
 from .relay import answer_error
 from .session import SessionSealer
 
@@ -36,9 +36,6 @@ Later = Coroutine[Any, Any, None]
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 """``POST /v1/{path}`` at the control plane. Raises Denied for its 403, other QuarterdeckErrors for all else but 2xx."""
 
-_PEERS = "peers"
-_MARK = b"x-quarterdeck-approved"
-_MARK_LASTS = 60.0
 _NAME = re.compile(r"[a-z0-9.-]{1,63}/[a-z0-9.-]{1,253}")
 _TEXT = 255
 
@@ -48,7 +45,7 @@ class Approvals:
 
     def __init__(self, answers: Answers, sealer: SessionSealer, go_on: Callable[[McpCall], Later | None]) -> None:
         self._answers = answers
-        self._sealer = sealer
+        self._marks = Marks(b"x-quarterdeck-approved", sealer)
         self._go_on = go_on
         self.acting = Acting(sealer)
         self.ask: Ask | None = None
@@ -136,6 +133,8 @@ class Approvals:
         meta = _meta(call)
         run, step = _text(meta.get(META_RUN)), meta.get(META_STEP)
         session = call.headers.get(protocol.H_SESSION)
+        if self.acting.of(call.principal, call.headers) is not None:
+            session = None  # a BYO agent has a new one for each message; its user is what an approval is bound to
         agent = call.principal.agent
         return Wanted(
             kind,
@@ -218,20 +217,12 @@ class Approvals:
         top["params"] = Raw(msgspec.json.encode(params))
         call.body = msgspec.json.encode(top)
         call.message = jsonrpc.parse(call.body)
-        mark = msgspec.msgpack.encode((ticket.arguments_hash, time()))
-        sealed = self._sealer.seal_bytes(mark, _mark_of(call))
-        call.exchange.headers = [*call.exchange.headers, (_MARK, sealed)]  # for the process it may be passed to
+        self._marks.put(call, _mark_of(call), ticket.arguments_hash)
 
     def _admitted_elsewhere(self, call: McpCall) -> bool:
         """Whether the process that passed the call to this one has used up its approval."""
-        sealed = call.headers.get(_MARK)
-        if sealed is None or call.exchange.listener != _PEERS:
-            return False
-        data = self._sealer.open_bytes(sealed, _mark_of(call))
-        if data is None:
-            return False
-        digest, at = msgspec.msgpack.decode(data, type=tuple[str, float])
-        if digest != arguments_hash(_arguments(call)) or time() > at + _MARK_LASTS:
+        digest = self._marks.said(call, _mark_of(call))
+        if digest is None or digest != arguments_hash(_arguments(call)):
             return False
         call.approved = call.decision = Decision("allow", "approval/passed")
         return True

@@ -27,6 +27,7 @@ from ..policy.authorizer import Decision
 from .answers import Answers
 from .approvals import Approvals
 from .call import McpCall
+from .marks import Marks
 from .session import SessionSealer
 
 Later = Coroutine[Any, Any, None]
@@ -36,9 +37,6 @@ Ask = Callable[[str, bytes], Awaitable[bytes]]
 RULE = "gateway/permits"
 _PAUSES = (0.1, 0.3, 1.0, 2.0, 4.0)
 """Seconds between attempts to reach the control plane."""
-_PEERS = "peers"
-_MARK = b"x-quarterdeck-started"
-_MARK_LASTS = 60.0
 
 
 class Permits:
@@ -53,7 +51,7 @@ class Permits:
         clock: Callable[[], float] = time,
     ) -> None:
         self._answers = answers
-        self._sealer = sealer
+        self._marks = Marks(b"x-quarterdeck-started", sealer, clock)
         self._approvals = approvals
         self._go_on = go_on
         self._clock = clock
@@ -143,16 +141,11 @@ class Permits:
             top["params"] = Raw(msgspec.json.encode(params))
             call.body = msgspec.json.encode(top)
             call.message = jsonrpc.parse(call.body)
-        sealed = self._sealer.seal_bytes(msgspec.msgpack.encode(self._clock()), _binding(call))
-        call.exchange.headers = [*call.exchange.headers, (_MARK, sealed)]  # for the process it may be passed to
+        self._marks.put(call, _binding(call))
 
     def _started(self, call: McpCall) -> bool:
         """Whether the process that passed the call to this one has started its step; takes the permit out then."""
-        sealed = call.headers.get(_MARK)
-        if sealed is None or call.exchange.listener != _PEERS:
-            return False
-        data = self._sealer.open_bytes(sealed, _binding(call))
-        if data is None or self._clock() > msgspec.msgpack.decode(data, type=float) + _MARK_LASTS:
+        if self._marks.said(call, _binding(call)) is None:
             return False
         self._clean(call)
         return True

@@ -9,8 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.snapshot.sign_in import Kind, Shown
+from quarterdeck.snapshot.sign_in import TokenRequest as Request
 
-from .store import Kind, Shown, Stored
+from .store import Stored
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 """Posts a request below ``/v1/gateways/{namespace}/{name}/user-tokens`` and returns the answer's body."""
@@ -18,20 +20,6 @@ _TRUSTED = 60.0
 _LONGEST = 3600.0
 """Seconds that a grant is used without asking again, and while nobody answers: a revocation comes with the snapshot."""
 _KEPT = 10_000
-
-
-class Request(Struct, omit_defaults=True, rename="camel"):
-    """What a gateway asks of the control plane; ``do`` is the method of :class:`.store.Store`."""
-
-    do: str
-    kind: Kind
-    user: str
-    name: str
-    value: bytes = b""
-    after: int | None = None
-    until: float = 0.0
-    seconds: float = 0.0
-    shown: Shown | None = None
 
 
 class Reply(Struct, omit_defaults=True):

@@ -13,31 +13,16 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from time import time
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from quarterdeck.errors import StorageError
+from quarterdeck.snapshot.sign_in import Kind, Shown
 
-Kind = Literal["grant", "pending", "flow", "client"]
 _MOST: dict[str, int] = {"grant": 100_000, "pending": 5_000, "flow": 5_000, "client": 1_000}
 _BINDING = b"user tokens v1"
-
-
-class Shown(Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """What people may see of a grant; times are seconds since the epoch."""
-
-    user: str
-    server: str
-    """``kind/namespace/name``"""
-    issuer: str = ""
-    scope: str = ""
-    granted: float = 0.0
-    refreshed: float = 0.0
-    expires: float = 0.0
-    """When the access token ends; with a refresh token another one follows."""
-    refreshable: bool = False
 
 
 class Stored(Struct, frozen=True):
