@@ -176,6 +176,28 @@ def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Pl
     assert {("llm", "ok"), ("mcp", "ok")} <= {(r["kind"], r["outcome"]) for r in calls}
     assert any(r["tool"] == "get_datetime" for r in calls)
 
+    server = {"name": "datetime-agent-mcp", "kind": "MCPServer", "apiGroup": "kagent.dev"}
+    server |= {"toolNames": ["get_datetime"], "requireApproval": ["get_datetime"]}
+    tools = {"spec": {"declarative": {"tools": [{"type": "McpServer", "mcpServer": server}]}}}
+    bare.kubectl("patch", "agent", "adk-agent", "-n", "kagent", "--type=merge", "-p", json.dumps(tools))
+
+    def waits() -> str:
+        say(bare, "adk-agent", "what is the date and time?", context)
+        items = json.loads(bare.kubectl("get", "approvals", "-n", "kagent", "-o", "json").out)["items"]
+        mine = [item for item in items if "kagent/adk-agent" in json.dumps(item["spec"])]
+        return next((item["metadata"]["name"] for item in mine if item["status"]["phase"] == "Pending"), "")
+
+    def made() -> int:
+        return sum(
+            (r["agent"], r["tool"], r["outcome"]) == ("kagent/adk-agent", "get_datetime", "ok") for r in bare.audit()
+        )
+
+    name = eventually(waits, "its call waits for an approval")
+    before = made()
+    bare.qd("approvals", "approve", name)
+    say(bare, "adk-agent", "what is the date and time?", context)
+    eventually(lambda: made() == before + 1, "what was approved is called in the next message, once")
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

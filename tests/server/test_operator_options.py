@@ -42,6 +42,7 @@ def test_agents_get_the_tracing_settings_but_no_credentials_of_it() -> None:
         (["--drain=-1"], NEEDED, "--drain"),
         (["--api=nowhere"], NEEDED, "HOST:PORT"),
         (["--network-policies=maybe"], NEEDED, "--network-policies"),
+        (["--byo-relay=none"], NEEDED, "--byo-relay"),
     ],
 )
 def test_what_cannot_be_meant_is_named(flags: list[str], env: dict[str, str], words: str) -> None:

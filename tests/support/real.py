@@ -23,6 +23,10 @@ def helm(platform: Platform, major: Literal[3, 4], *args: str) -> Ran:
     return platform.run(str(build_helm(major)), *args, timeout=180, env=folders)
 
 
+NODE_RELAY = ("controller.env[0].name=QUARTERDECK_BYO_RELAY", "controller.env[0].value=node")
+"""The test plane's nodes are ours: their Pods' relays attach tokens."""
+
+
 @contextmanager
 def real(*values: str, major: Literal[3, 4] = 4, database: str = "") -> Generator[tuple[Platform, Plane]]:
     """A fresh real control plane with one node, ``local``, and both charts installed by helm, as its manual says.
@@ -48,7 +52,7 @@ def real(*values: str, major: Literal[3, 4] = 4, database: str = "") -> Generato
             into = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
             helm(platform, major, "install", "quarterdeck-crds", str(CHARTS / "quarterdeck-crds"), *into)
             # 127.0.0.1 is the machine's: several planes would meet at the admin port.
-            wanted = [word for value in ("gateway.replicas=1", "gateway.admin=off", *values)
+            wanted = [word for value in ("gateway.replicas=1", "gateway.admin=off", *NODE_RELAY, *values)
                       for word in ("--set", value)]  # fmt: skip
             helm(platform, major, "install", "quarterdeck", str(CHARTS / "quarterdeck"), *into, *wanted)
             platform.figures["helm install"] = time.monotonic() - began

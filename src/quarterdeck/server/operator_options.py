@@ -20,6 +20,7 @@ from quarterdeck.kube.config import SERVICE_ACCOUNT_DIR
 from quarterdeck.kube.resource import Object
 from quarterdeck.resources.images import own_image
 from quarterdeck.telemetry.environment import handed_on
+from quarterdeck.translate.agent import RELAY_PORTS
 from quarterdeck.translate.gateway_api.workload import GatewayPods
 from quarterdeck.translate.options import NetworkPolicies
 
@@ -101,6 +102,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         ("gateway-service-type", "ClusterIP", "type of the Services of Gateways: ClusterIP, NodePort or LoadBalancer"),
         ("image", own_image(), "image of agents, bridges and scripted models"),
         ("network-policies", "on", "'on' makes one for each agent, MCP server and scripted model, 'off' none"),
+        ("byo-relay", "sidecar", "what puts tokens on requests of others' agent images: 'sidecar', or 'node' (ours)"),
         ("discovery-interval", "60", "seconds between two questions for a server's tools"),
         ("drain", "0", "seconds to go on serving after SIGTERM, until nobody sends new connections"),
         ("owner", "", "Deployment that owns what the operator creates for itself"),
@@ -112,9 +114,15 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
 
 def _controllers(given: Mapping[str, str], namespace: str, env: Mapping[str, str]) -> ControllerOptions:
+    if given["byo_relay"] not in ("sidecar", "node"):
+        raise UsageError(f"--byo-relay {given['byo_relay']!r} is neither sidecar nor node")
+    sidecar = given["byo_relay"] == "sidecar"
     return ControllerOptions(
         gateway_url=given["gateway_url"].rstrip("/") or f"http://quarterdeck-gateway.{namespace}:8702",
         kagent_url=given["kagent_url"].rstrip("/") or f"http://kagent-controller.{namespace}:8083",
+        pod_gateway_url=f"http://127.0.0.1:{RELAY_PORTS[0]}" if sidecar else "",
+        pod_kagent_url=f"http://127.0.0.1:{RELAY_PORTS[1]}" if sidecar else "",
+        byo_sidecar=sidecar,
         image=given["image"],
         default_namespace=given["default_namespace"],
         environment=handed_on(env),

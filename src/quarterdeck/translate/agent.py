@@ -26,6 +26,9 @@ PORT = 8080
 GRPC_PORT = 8081
 """A2A over gRPC, of our host only: BYO images speak A2A on 8080."""
 CONTAINER = "kagent"
+RELAY = "quarterdeck-relay"
+RELAY_PORTS = (18702, 18083)
+"""Of the relay beside others' images in a cluster: to the gateway, to the control plane."""
 TOKENS = "/var/run/secrets/tokens"
 CONFIG_HASH = "kagent.dev/config-hash"
 WORKLOAD_TOKEN = "quarterdeck.dev/workload-token"  # noqa: S105 - an annotation
@@ -172,7 +175,11 @@ def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment, added:
     pod = {
         "serviceAccountName": shared.service_account_name or inputs.name,
         "terminationGracePeriodSeconds": _BYO_GRACE if inputs.spec.type == "BYO" else LEAVE + _DRAIN + 25,
-        "containers": [_container(inputs, options, shared, added), *(shared.extra_containers or ())],
+        "containers": [
+            _container(inputs, options, shared, added),
+            *([_relay(options)] if inputs.spec.type == "BYO" and options.byo_sidecar else []),
+            *(shared.extra_containers or ()),
+        ],
         "volumes": volumes,
     }
     pod |= present(
@@ -184,7 +191,22 @@ def _pod(inputs: AgentInputs, options: Options, shared: SharedDeployment, added:
         topologySpreadConstraints=shared.topology_spread_constraints,
         securityContext=shared.pod_security_context,
     )
-    return restricted(pod, (INIT,) if isinstance(shared, ByoDeployment) else (INIT, CONTAINER))
+    return restricted(pod, (INIT, RELAY) if isinstance(shared, ByoDeployment) else (INIT, CONTAINER))
+
+
+def _relay(options: Options) -> dict[str, Any]:
+    """Puts the Pod's token on what the image sends to gateway and control plane."""
+    urls = (options.gateway_url, options.kagent_url)
+    ports = [f"127.0.0.1:{port}={url}" for port, url in zip(RELAY_PORTS, urls, strict=True)]
+    return {
+        "name": RELAY,
+        "image": options.image,
+        "command": ["python", "-m", "quarterdeck.agents.relay"],
+        "args": ["--token-file", f"{TOKENS}/quarterdeck-token", *ports],
+        "volumeMounts": [{"name": "tokens", "mountPath": TOKENS, "readOnly": True}],
+        "resources": {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"cpu": "1", "memory": "192Mi"}},
+        "lifecycle": LIFECYCLE,
+    }
 
 
 def _token(audience: str) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Options:
     pod_gateway_url: str = ""
     """For Pods with a network of their own, which others' images have; empty: ``gateway_url``."""
     pod_kagent_url: str = ""
+    byo_sidecar: bool = False
+    """Whether others' images have our relay beside them, as a kubelet has none; then these are addresses of it."""
 
     def inside(self) -> Options:
         """With the addresses that others' images use."""
