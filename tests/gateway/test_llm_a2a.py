@@ -169,6 +169,14 @@ async def test_agents_are_called_under_policy(models: Rig, backend: Backend) -> 
     assert records == [("SendMessage", "allow"), ("SendMessage", "deny"), ("GET", "allow")]
 
 
+async def test_a_callers_own_key_for_a_model_reaches_the_agent(models: Rig, backend: Backend) -> None:
+    """``apiKeyPassthrough``: the token for the gateway stays here, the key goes on."""
+    key = {"x-quarterdeck-forward-authorization": "Bearer mine"}
+    await models.rpc("/a2a/kagent/b", "SendMessage", bearer=token("pod-a"), headers=key)
+    assert backend.seen[-1].header(b"x-quarterdeck-forward-authorization") == b"Bearer mine"
+    assert backend.seen[-1].header(b"authorization") is None
+
+
 async def test_a_call_waits_a_moment_for_an_agent_that_is_just_becoming_ready(models: Rig, backend: Backend) -> None:
     whole = models.gateway.snapshot
     none = msgspec.structs.replace(whole.agents[0], endpoints=())

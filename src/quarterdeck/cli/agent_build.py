@@ -101,7 +101,7 @@ def _interpreter(directory: Path, python: str) -> list[str]:
 
     own = directory / ".venv" / "bin" / "python"
     if python:
-        return [python]
+        return [os.path.abspath(python) if "/" in python else python]
     return [str(own.absolute())] if own.exists() else [*find_uv(), "run", "--no-dev", "python"]
 
 
