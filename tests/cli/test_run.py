@@ -61,6 +61,7 @@ def test_runs_of_other_agents_hang_below_the_steps_that_asked_them() -> None:
     child = Transcript(RUN | {"id": "r2", "agent": "kagent/b", "task": "t2"}, events())
     whole = Transcript(RUN, asked, {2: child, 3: "its run cannot be shown: no"})
     lines = tree(whole, Redactor()).splitlines()
+    assert lines[3] == "with the runs below: 18+12 tokens, 8 cached, cost 0.025"
     at = lines.index(next(line for line in lines if "run r2 of agent kagent/b: completed, 3.5 s" in line))
     assert lines[at + 1] == "│    user: add a note"
     assert lines[at + 2].startswith("│    ├─ 1. model gpt")

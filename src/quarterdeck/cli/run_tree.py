@@ -5,7 +5,7 @@ Runs that other agents made for it hang below the steps that asked them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -60,8 +60,14 @@ def tree(transcript: Transcript, redactor: Redactor, *, full: bool = False) -> s
     began = datetime.fromtimestamp(run["createdAt"]).astimezone().isoformat(timespec="seconds")
     head = [
         f"Run {run['id']} of agent {run['agent']} for {run['user']} ({run['source']})",
-        f"{state}, began {began}", f"{_counts(run)}; {where}", "",
+        f"{state}, began {began}", f"{_counts(run)}; {where}",
     ]  # fmt: skip
+    every = list(_all(transcript))
+    if len(every) > 1:
+        tokens, cost = [_spent(each) for each in every], sum(_priced(each) for each in every)
+        sums = Tokens(*(sum(getattr(each, name) for each in tokens) for name in Tokens.__struct_fields__))
+        head.append(f"with the runs below: {_tokens(sums)}{_cost(cost)}")
+    head.append("")
     return "\n".join([*head, *_body(transcript, clean)]) + "\n"
 
 
@@ -131,12 +137,27 @@ def _state(run: Json) -> str:
 
 def _counts(run: Json) -> str:
     summary: Json = run["summary"]
-    used = tokens_of(summary.get("usage"))
-    cost = sum(float(part.get("cost", 0)) for part in (summary.get("models") or {}).values())
     calls = summary.get("toolCalls", 0)
     return (
-        f"{summary.get('steps', 0)} steps, {calls} tool call{'' if calls == 1 else 's'}, {_tokens(used)}{_cost(cost)}"
+        f"{summary.get('steps', 0)} steps, {calls} tool call{'' if calls == 1 else 's'}, {_tokens(_spent(run))}"
+        f"{_cost(_priced(run))}"
     )
+
+
+def _all(transcript: Transcript) -> Iterator[Json]:
+    """A run and those below it."""
+    yield transcript.run
+    for child in transcript.below.values():
+        if isinstance(child, Transcript):
+            yield from _all(child)
+
+
+def _spent(run: Json) -> Tokens:
+    return tokens_of(run["summary"].get("usage"))
+
+
+def _priced(run: Json) -> float:
+    return sum(float(part.get("cost", 0)) for part in (run["summary"].get("models") or {}).values())
 
 
 def _asked(events: Sequence[Event], clean: _Clean) -> list[str]:
