@@ -217,6 +217,7 @@ async def _live(admin: KubeClient, operator: Operator) -> None:
         await admin.apply(_KINDS[body["kind"]], body, field_manager="test")
     await _until(lambda: _exists(admin, k.DEPLOYMENT, TEAM, "worker"))
     await _until(lambda: _all_told(admin))
+    await _until(lambda: _looked_at(admin))
     await _question(admin, operator)
     await _meddled_with(admin)
     await _edited(admin)
@@ -232,6 +233,12 @@ async def _all_told(admin: KubeClient) -> bool:
     found = [obj for res in kinds for obj in (await admin.list(res, TEAM)).items if obj["metadata"]["name"] in ours]
     said = [obj for obj in found if "lastTransitionTime" in str(obj.get("status"))]
     return len(found) == len(kinds) == len(said)
+
+
+async def _looked_at(admin: KubeClient) -> bool:
+    """Whether it was asked what the trigger's ServiceAccount may do."""
+    status = (await admin.get(k.TRIGGER, "falling", TEAM)).get("status") or {}
+    return any(c["type"] == "Authorized" for c in status.get("conditions") or ())
 
 
 async def _question(admin: KubeClient, operator: Operator) -> None:
@@ -360,7 +367,7 @@ _KINDS = {
     for res in (
         k.SECRET, k.CONFIG_MAP, k.MODEL_CONFIG, k.MODEL_PROVIDER_CONFIG, k.REMOTE_MCP_SERVER, k.MCP_SERVER, k.AGENT,
         k.GATEWAY, k.HTTP_ROUTE, k.GRPC_ROUTE, k.BACKEND, k.AGENTGATEWAY_BACKEND, k.TRAFFIC_POLICY,
-        k.AGENTGATEWAY_POLICY, k.VIRTUAL_SERVER, k.APPROVAL_POLICY,
+        k.AGENTGATEWAY_POLICY, k.VIRTUAL_SERVER, k.APPROVAL_POLICY, k.SERVICE_ACCOUNT, k.TRIGGER,
     )
 }  # fmt: skip
 

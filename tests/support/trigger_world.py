@@ -50,6 +50,7 @@ class Api:
     allowed: set[tuple[str, str, str]] = field(default_factory=lambda: {(USER, "kagent", "runs")})
     leads: bool = True
     asked: int = 0
+    statuses: dict[str, Object] = field(default_factory=dict[str, Any])
 
     def gate(self) -> None:
         if not self.leads:
@@ -62,6 +63,11 @@ class Api:
         what = spec["resourceAttributes"]
         allowed = (spec["user"], what["namespace"], what["resource"]) in self.allowed
         return {"status": {"allowed": allowed}}
+
+    async def apply(self, res: Resource, body: Object, *, field_manager: str, subresource: str) -> None:
+        """A status is written; it is in :attr:`statuses`, by name."""
+        assert (field_manager, subresource) == ("quarterdeck", "status")
+        self.statuses[body["metadata"]["name"]] = body["status"]
 
 
 USER = "system:serviceaccount:kagent:starter"
@@ -77,7 +83,8 @@ class Controller:
         self.set = ControllerSet(client, clock=clock)
         context = Context(self.set, Options())
         self.triggers = Triggers(context)
-        self.set.add(trigger.controller(context, self.triggers))
+        self.controller = trigger.controller(context, self.triggers)
+        self.set.add(self.controller)
         self.triggers.follow_events()
         self.runs = RunStore(database, clock=clock.time)
         self.store = TriggerStore(database, self.runs, clock.time)
@@ -120,6 +127,11 @@ class Controller:
         said = {"involvedObject": about, "type": "Warning", "reason": "BackOff", "message": "m", "count": count,
                 "lastTimestamp": timestamp(self.clock.now)}  # fmt: skip
         self.put(k.EVENT, name, None, namespace, **(said | more))
+
+    async def status(self, name: str = "t") -> Object:
+        """What the controller writes into the trigger's status."""
+        await self.controller.reconcile(k.Key("kagent", name))
+        return self.api.statuses[name]
 
     async def all(self) -> list[Row]:
         """The runs there are, newest first."""
