@@ -159,9 +159,9 @@ class Summarizer(Model):
 
 class Compaction(Model):
     compaction_interval: int = Field(5, ge=1, description="Turns between compactions.")
-    overlap_size: int = Field(2, ge=0, description="Turns kept from the last window.")
+    overlap_size: int = Field(2, ge=0, description="Newest turns that stay as they are then.")
     token_threshold: int | None = Field(None, description="Compact when the context is longer than this.")
-    event_retention_size: int | None = Field(None, description="Newest events never compacted.")
+    event_retention_size: int | None = Field(None, description="Newest messages that tokenThreshold leaves.")
     summarizer: Summarizer | None = Field(None, description="How old turns are summarised; dropped when unset.")
 
 

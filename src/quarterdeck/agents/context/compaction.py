@@ -66,8 +66,6 @@ def due(rule: Rule, conversation: Conversation, current: Said, tokens: int) -> S
         return None
     kept = set(runs[len(runs) - rule.overlap :] if rule.overlap else ()) | {current.run}
     older = [atom for atom in left if atom.run not in kept]
-    if rule.retention is not None:
-        older = older[: len(_older(left, rule.retention))]
     return Span(older, "interval") if older else None
 
 
