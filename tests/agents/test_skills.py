@@ -83,7 +83,7 @@ async def use(root: Path, name: str, **arguments: Any) -> Any:
     return await tools[name].call(arguments, CONTEXT)
 
 
-LIMITS = Limits(seconds=20, memory=256 << 20, disk=1 << 20, processes=16, output=4000)
+LIMITS = Limits(seconds=60, memory=256 << 20, disk=1 << 20, processes=16, output=4000)
 
 
 async def test_what_the_model_gets_wrong_is_told(root: Path) -> None:

@@ -20,6 +20,7 @@ from .fake_api import FakeApi
 from .test_node import api, level, log_of, node
 
 __all__ = ["api", "level", "node"]
+pytestmark = pytest.mark.timeout(180)
 SCRIPT = """
 import os, sys
 for path in sys.argv[1:]:
