@@ -68,7 +68,11 @@ def show(
     from .run_tree import as_data, tree
 
     transcript, redactor = _transcript(run, frozenset()), Redactor(redact or ())
-    emit(_formatted(as_data(transcript, redactor), output) if output else tree(transcript, redactor, full=full))
+    emit(
+        _formatted(as_data(transcript, redactor, full=full), output)
+        if output
+        else tree(transcript, redactor, full=full)
+    )
 
 
 def _transcript(ident: str, above: frozenset[str]) -> Transcript:

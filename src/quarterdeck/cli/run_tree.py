@@ -71,13 +71,15 @@ def tree(transcript: Transcript, redactor: Redactor, *, full: bool = False) -> s
     return "\n".join([*head, *_body(transcript, clean)]) + "\n"
 
 
-def as_data(transcript: Transcript, redactor: Redactor) -> Json:
-    """The same for programs: ``{run, events, children: {step: …}}``."""
+def as_data(transcript: Transcript, redactor: Redactor, *, full: bool = False) -> Json:
+    """The same for programs: ``{run, events, children: {step: …}}``. ``full``: long results as they were kept."""
     below = {
-        str(step): {"problem": child} if isinstance(child, str) else as_data(child, redactor)
+        str(step): {"problem": child} if isinstance(child, str) else as_data(child, redactor, full=full)
         for step, child in transcript.below.items()
     }
     events = [msgspec.to_builtins(e) | {"data": redactor.data(e.data)} for e in transcript.events]
+    for event in () if full else events:
+        event["data"].pop("full", None)
     return {"run": redactor.data(transcript.run), "events": events} | ({"children": below} if below else {})
 
 
