@@ -138,8 +138,8 @@ async def test_without_the_embedding_model_memory_goes_by_words(
     agent: Agent = await start(call("save_memory", {"content": TEAL}), say("ok"), memory=embeddings.config())
     await ask(agent, "alice", "remember")
     told = agent.model.requests[-1]["messages"][-1]["content"]
-    assert told.startswith(
-        "Saved to long-term memory. It is found by its words only: embedding model offline: HTTP 500"
+    assert told == (
+        "Saved to long-term memory. For now it is found by its words only: the embedding model cannot be asked."
     )
     await ask(agent, "alice", "Which colour do I like?")
     assert TEAL in recalled(agent)
@@ -224,6 +224,10 @@ async def test_an_answer_that_is_no_list_saves_nothing(start: Callable[..., Any]
 def test_facts_are_read_from_what_models_answer() -> None:
     assert facts.read('```json\n["a", " b  c ", "a", ""]\n```') == ["a", "b c"]
     assert facts.read("[]") == []
+    secrets = ("sk-proj-abcdefghijklmnop123", "AKIAABCDEFGHIJKLMNOP", "postgres://a:b@db/x", "ghp_" + "a" * 36)
+    assert facts.read(json.dumps([f"The key is {secret}" for secret in secrets] + ["Ask Dana: risk-free"])) == [
+        "Ask Dana: risk-free"
+    ]
     for odd in ("", "none", "[1]", '["a"', '{"a": 1}', "[" * 100_000 + "]"):
         assert facts.read(odd) is None
     assert facts.read(json.dumps([f"fact {n}" for n in range(50)])) == [f"fact {n}" for n in range(facts.MOST)]

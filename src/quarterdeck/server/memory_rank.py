@@ -61,7 +61,7 @@ def by_words(asked: Sequence[str], rows: Iterable[tuple[int, str]], count: int) 
     wanted = set(asked)
     holding = Counter(term for terms in counted.values() for term in terms if term in wanted)
     total = max(count, len(counted))
-    average = sum(sum(terms.values()) for terms in counted.values()) / len(counted) if counted else 1.0
+    average = sum(sum(terms.values()) for terms in counted.values()) / max(1, len(counted)) or 1.0
 
     def weight(term: str) -> float:
         return log(1.0 + (total - holding[term] + 0.5) / (holding[term] + 0.5))

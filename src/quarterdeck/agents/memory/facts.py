@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ MOST = 20
 _LONGEST = 1000
 _CONVERSATION = 24_000
 """Facts of one answer, characters of one, characters of conversation that are read."""
+
+_CREDENTIAL = re.compile(
+    r"\bsk-[\w-]{16,}|\bgh[a-z]_\w{20,}|\bgithub_pat_\w{20,}|\bxox[a-z]-[\w-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\bAIza[\w-]{30,}|\beyJ[\w-]{8,}\.[\w-]{8,}|-----BEGIN|://[^/\s:@]+:[^/\s@]+@"
+)
+"""Keys of well-known services, JSON web tokens, private keys, URLs with a password."""
 
 PROMPT = """\
 Extract from the conversation below what will be useful to remember in future conversations with this user: their \
@@ -41,7 +48,7 @@ def prompt(messages: Sequence[dict[str, Any]]) -> str:
 
 
 def read(answer: str) -> list[str] | None:
-    """The facts; None when the answer is no list of texts."""
+    """The facts, without those that hold a credential; None when the answer is no list of texts."""
     start, end = answer.find("["), answer.rfind("]")
     if start < 0 or end < start:
         return None
@@ -52,4 +59,4 @@ def read(answer: str) -> list[str] | None:
     if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
         return None
     facts = [" ".join(one.split())[:_LONGEST] for one in listed]
-    return [fact for fact in dict.fromkeys(facts) if fact][:MOST]
+    return [fact for fact in dict.fromkeys(facts) if fact and not _CREDENTIAL.search(fact)][:MOST]

@@ -100,7 +100,7 @@ class Memory:
     async def _save(self, user: str, text: str) -> str:
         (vector,), note = await self._vectors([text])
         await self._keep(user, [(text, vector)])
-        return f"It is found by its words only: {note}." if note else ""
+        return f"For now it is found by its words only: {note}." if note else ""
 
     async def _search(self, user: str, text: str) -> Sequence[Remembered]:
         (vector,), _ = await self._vectors([text])
@@ -122,7 +122,7 @@ class Memory:
             return await self._embeddings.of(texts), ""
         except UpstreamError as error:
             log.warning("memory goes by words alone: %s", error)
-            return [None] * len(texts), str(error)
+            return [None] * len(texts), "the embedding model cannot be asked"
 
     async def _embed_anew(self, user: str, found: Found) -> None:
         vectors, why = await self._vectors([text for _, text in found.stale])
