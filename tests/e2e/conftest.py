@@ -25,7 +25,7 @@ REAL = {"test_clients": True, "test_canary": False, "test_identity": False,
         "test_kubectl": False, "test_kubectl_releases": False, "test_quiet": False, "test_rollout": False,
         "test_rolling_update": False, "test_scaling": False, "test_skills": False}  # fmt: skip
 """Modules that also run on the real control plane: in the fast tier, or only in the slow one."""
-PAIR = ("test_approvals", "test_rolling_update", "test_runs")
+PAIR = ("test_approvals", "test_rolling_update", "test_runs", "test_triggers")
 """Modules that, in the slow tier, also run with two controllers on PostgreSQL."""
 
 

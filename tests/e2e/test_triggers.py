@@ -60,6 +60,14 @@ def test_triggers_start_runs_of_what_they_are_told(platform: Platform) -> None:
         platform.wait(f"trigger/{name}")
     platform.wait("agent/on-call")
 
+    shown = platform.qd("trigger", "test", "morning-report").out
+    assert "starts a run" in shown and "What happened since yesterday" in shown and USER in shown
+    assert _firings(platform, "morning-report") == []
+    platform.kubectl(
+        "patch", "trigger", "morning-report", "-n", "kagent", "--type=merge", "-p",
+        '{"spec": {"cron": {"schedule": "* * * * *"}}}',
+    )  # fmt: skip
+
     eventually(lambda: _github(platform, 0, b"wrong")[0] == 401, "the gateway knows the trigger")
     status, told = _github(platform, 1)
     assert (status, told["outcome"]) == (202, "Started"), told
@@ -101,13 +109,6 @@ def test_triggers_start_runs_of_what_they_are_told(platform: Platform) -> None:
 
     sample = json.dumps(_event("x") | {"reason": "Pulled"})
     assert "no Event that the trigger looks for" in platform.qd("trigger", "test", "falling-pods", "-d", sample).out
-    shown = platform.qd("trigger", "test", "morning-report").out
-    assert "starts a run" in shown and "What happened since yesterday" in shown and USER in shown
-    assert _firings(platform, "morning-report") == []
-    platform.kubectl(
-        "patch", "trigger", "morning-report", "-n", "kagent", "--type=merge", "-p",
-        '{"spec": {"cron": {"schedule": "* * * * *"}}}',
-    )  # fmt: skip
     fired = eventually(lambda: _firings(platform, "morning-report"), "the clock fires", 150, every=1.0)
     assert fired[-1]["key"].startswith("cron/") and fired[-1]["due"].endswith(":00Z")
     _completed(platform, fired[-1]["run"])
