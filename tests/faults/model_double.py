@@ -87,9 +87,13 @@ def reply(handler: BaseHTTPRequestHandler, body: Json, *, text: str = "", calls:
         raw(handler, json.dumps(document).encode())
 
 
-def raw(handler: BaseHTTPRequestHandler, data: bytes, kind: str = "application/json", status: int = 200) -> None:
+def raw(
+    handler: BaseHTTPRequestHandler, data: bytes, kind: str = "application/json", status: int = 200, after: int = 0
+) -> None:
     handler.send_response(status)
     handler.send_header("content-type", kind)
+    if after:
+        handler.send_header("retry-after", str(after))
     handler.send_header("content-length", str(len(data)))
     handler.end_headers()
     handler.wfile.write(data)
@@ -147,8 +151,8 @@ def _endless(handler: BaseHTTPRequestHandler, body: Json, release: threading.Eve
     handler.close_connection = True
 
 
-def _sends(data: bytes, kind: str = "application/json", status: int = 200) -> Callable[..., None]:
-    return lambda handler, body, release: raw(handler, data, kind, status)
+def _sends(data: bytes, kind: str = "application/json", status: int = 200, after: int = 0) -> Callable[..., None]:
+    return lambda handler, body, release: raw(handler, data, kind, status, after)
 
 
 MISBEHAVIOURS: dict[str, Callable[[BaseHTTPRequestHandler, Json, threading.Event], None]] = {
@@ -162,5 +166,5 @@ MISBEHAVIOURS: dict[str, Callable[[BaseHTTPRequestHandler, Json, threading.Event
     "no-choices": _sends(b'{"choices": []}'),
     "calls-of-the-wrong-type": _sends(b'{"choices": [{"message": {"role": "assistant", "tool_calls": "many"}}]}'),
     "http-500": _sends(b'{"error": {"message": "out of memory"}}', status=500),
-    "http-429": _sends(b'{"error": {"message": "slow down"}}', status=429),
+    "http-429": _sends(b'{"error": {"message": "slow down"}}', status=429, after=86400),
 }

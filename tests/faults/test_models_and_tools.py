@@ -34,7 +34,7 @@ def test_a_call_that_cannot_be_made_is_told_to_the_model(victim: A2A, message: s
         ("no-choices", r"model double: .*not a chat completion"),
         ("calls-of-the-wrong-type", r"model double: .*not a chat completion"),
         ("http-500", r"double.*500.*out of memory"),
-        ("http-429", r"double.*429.*slow down"),
+        ("http-429", r"double.*429.*slow down.*asked again in 86400 s"),
         ("breaks-off", r"model double: .*middle"),
     ],
 )

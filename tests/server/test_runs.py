@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,21 @@ def new(number: int = 1, replica: str = "p1/x", session: str = "s", agent: str =
 
 
 INTENT = Draft("tool.intent", 2, {"tool": "note", "server": "ns/s", "hash": "sha256:00", "attempt": 1})
+
+
+async def test_a_message_begins_one_run_however_often_it_comes(store: RunStore) -> None:
+    one = replace(new(), before="task-before")
+    at_once = [replace(one, replica=f"p{n}/x", session=f"s{n}") for n in range(4)]
+    made = await asyncio.gather(*(store.create(each) for each in at_once))
+    assert len({run["id"] for run, _ in made}) == 1 and sum(leased for _, leased in made) == 1
+    run = made[0][0]
+    again, leased = await store.create(replace(one, replica=run["holder"]))
+    assert again["id"] == run["id"] and leased, "the answer to who has it was lost"
+    later, leased = await store.create(replace(new(2), replica="p9/x", before=one.task))
+    assert later["id"] == run["id"] and not leased, "in the next window of time"
+    with pytest.raises(Conflict, match="somebody else's"):
+        await store.create(replace(one, user="bob"))
+    assert len(await store.select()) == 1
 
 
 async def test_events_have_one_order_and_a_batch_is_written_once(store: RunStore) -> None:

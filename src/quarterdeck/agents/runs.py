@@ -192,7 +192,7 @@ class Runs:
             {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
              "replica": self._replica, "origin": origin, "before": before}
         )  # fmt: skip
-        if not run["leased"]:
+        if not run["leased"] or run["task"] != task["id"]:
             await self._join(active, task["id"], run["task"])
             return
         active.run, active.seq = run["id"], 1

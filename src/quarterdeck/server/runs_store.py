@@ -85,6 +85,12 @@ _OPEN = (
     )
     .limit(1)
 )  # fmt: skip
+_KNOWN = select(runs).where(
+    and_(
+        runs.c.agent == bindparam("of_agent"), runs.c.user_id == bindparam("of_user"),
+        or_(runs.c.task_id == bindparam("now"), runs.c.task_id == bindparam("before")),
+    )
+)  # fmt: skip
 _LATEST = 2**62
 
 
@@ -512,8 +518,8 @@ def _check(drafts: Sequence[Draft]) -> None:
 
 def _known(connection: Connection, new: NewRun) -> Row | None:
     """The run that a message has begun before."""
-    where = and_(runs.c.agent == new.agent, runs.c.user_id == new.user, runs.c.task_id.in_([new.task, new.before]))
-    found = connection.execute(select(runs).where(where)).mappings().first()
+    wanted = {"of_agent": new.agent, "of_user": new.user, "now": new.task, "before": new.before}
+    found = connection.execute(_KNOWN, wanted).mappings().first()
     return dict(found) if found is not None else None
 
 
