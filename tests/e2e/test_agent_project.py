@@ -30,6 +30,7 @@ def asked(url: str, text: str) -> dict[str, Any]:
     return answer.json()["result"]["task"]
 
 
+@pytest.mark.timeout(900)  # packages are fetched, and a platform may have to be started and taken down
 def test_from_nothing_to_an_agent_that_answers(seed: Platform, tmp_path: Path) -> None:
     project = tmp_path / "clock-agent"
     seed.qd("agent", "init", "clock-agent", "-d", str(project), "--tool", "datetime-agent-mcp")

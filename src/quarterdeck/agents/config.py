@@ -26,6 +26,8 @@ class Model(_Part):
     headers: dict[str, str] = {}
     temperature: float | None = None
     max_tokens: int | None = None
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds for one answer."""
 
 
 class ToolParams(_Part):

@@ -89,17 +89,18 @@ class _Answered(UpstreamError):
 class ChatModel:
     """One model behind one endpoint."""
 
-    def __init__(self, pool: Pool, model: Model, headers: HeaderSource, *, timeout: float = 300.0) -> None:
+    def __init__(self, pool: Pool, model: Model, headers: HeaderSource, *, timeout: float = 0.0) -> None:
+        """``timeout`` in seconds, 0: the model's own."""
         self._pool = pool
         self._model = model
         self._headers = headers
-        self._timeout = timeout
+        self._timeout = timeout or model.timeout
         base = (model.base_url or "https://api.openai.com/v1").rstrip("/")
         self._origin, self._target = split_url(f"{base}/chat/completions")
 
     def other(self, model: Model) -> ChatModel:
         """Another model, reached in the same way."""
-        return ChatModel(self._pool, model, self._headers, timeout=self._timeout)
+        return ChatModel(self._pool, model, self._headers)
 
     async def reply(
         self,

@@ -12,6 +12,7 @@ from quarterdeck.resources.conversion import agent_spec, model_spec
 from quarterdeck.snapshot.virtual import KIND as VIRTUAL
 from quarterdeck.translate import prompt
 from quarterdeck.translate.agent_config import AgentInputs, ResolvedModel, ToolTarget
+from quarterdeck.translate.model import silence
 from quarterdeck.translate.objects import duration
 from quarterdeck.translate.reference import Target, allowed, model_key, tool_target_key, tool_target_keys
 from quarterdeck.translate.skills import names_of
@@ -132,7 +133,8 @@ def _model(context: Context, namespace: str, wanted: str) -> ResolvedModel:
         )
     if found is None:
         raise RefNotFound(f"ModelConfig {'/'.join(key)} not found; create it or name another in modelConfig")
-    return ResolvedModel(*key, model_spec({"kind": "ModelConfig"} | found).model)
+    spec = model_spec({"kind": "ModelConfig"} | found)
+    return ResolvedModel(*key, spec.model, silence(spec))
 
 
 def _default_model(context: Context, namespace: str) -> ResolvedModel | None:

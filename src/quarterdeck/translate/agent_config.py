@@ -26,6 +26,8 @@ class ResolvedModel:
     namespace: str
     name: str
     model: str
+    timeout: float | None = None
+    """Seconds for one answer, where the ModelConfig says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def agent_config(inputs: AgentInputs, options: Options) -> dict[str, Any]:
 
 
 def _model(model: ResolvedModel, options: Options) -> dict[str, Any]:
-    return {"type": "openai", "model": model.model, "base_url": options.llm_url(model.namespace, model.name)}
+    url = options.llm_url(model.namespace, model.name)
+    return {"type": "openai", "model": model.model, "base_url": url} | present(timeout=model.timeout)
 
 
 def _http_tool(target: ToolTarget, options: Options) -> dict[str, Any]:

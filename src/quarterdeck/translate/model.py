@@ -74,9 +74,7 @@ def _model(namespace: str, name: str, spec: ModelConfigSpec, sources: Sources, s
         passthrough=bool(spec.api_key_passthrough),
         tls_insecure=insecure,
         tls_ca=ca,
-        timeout=float(
-            (spec.open_ai.timeout if spec.open_ai else None) or (bedrock.read_timeout if bedrock else None) or _TIMEOUT
-        ),
+        timeout=silence(spec) or _TIMEOUT,
         format=_format(spec),
         query=_query(spec),
         extra=model_fields.native(spec),
@@ -86,6 +84,13 @@ def _model(namespace: str, name: str, spec: ModelConfigSpec, sources: Sources, s
         tls_system=system,
         connect_timeout=float((bedrock.connect_timeout if bedrock else None) or 0.0),
     )
+
+
+def silence(spec: ModelConfigSpec) -> float | None:
+    """Seconds that the provider may take, where the spec says."""
+    block = spec.open_ai.timeout if spec.open_ai is not None else None
+    found = block or (spec.bedrock.read_timeout if spec.bedrock is not None else None)
+    return float(found) if found else None
 
 
 def _format(spec: ModelConfigSpec) -> ModelFormat:
