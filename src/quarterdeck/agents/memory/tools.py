@@ -19,28 +19,40 @@ SaveOne = Callable[[str, str], Awaitable[str]]
 Search = Callable[[str, str], Awaitable[Sequence[Remembered]]]
 
 
-def _schema(name: str, description: str) -> dict[str, Any]:
-    return {"type": "object", "properties": {name: {"type": "string", "description": description}}, "required": [name]}
-
-
-class SaveMemory:
-    """Saving the same twice is saving it once."""
+class _TextTool:
+    """A tool whose only argument is a text."""
 
     server = ""
     repeatable = True
+
+    def __init__(self, name: str, description: str, argument: str, meaning: str) -> None:
+        self.name = self.upstream = name
+        self.description = description
+        member = {argument: {"type": "string", "description": meaning}}
+        self.schema: dict[str, Any] = {"type": "object", "properties": member, "required": [argument]}
+        self._argument = argument
+
+    def _text(self, arguments: dict[str, Any]) -> str:
+        """Empty for what is no text."""
+        value = arguments.get(self._argument)
+        return value.strip() if isinstance(value, str) else ""
+
+
+class SaveMemory(_TextTool):
+    """Saving the same twice is saving it once."""
+
     trusted = True  # its result is the host's own word
 
     def __init__(self, save: SaveOne) -> None:
-        self.name = self.upstream = SAVE
-        self.description = (
+        description = (
             "Saves a specific piece of information or text to long-term memory. Use this to remember important facts, "
             "user preferences, or specific details for future reference."
         )
-        self.schema = _schema("content", "The text content or fact to save to memory.")
+        super().__init__(SAVE, description, "content", "The text content or fact to save to memory.")
         self._save = save
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        content = _text(arguments.get("content"))
+        content = self._text(arguments)
         if not content or len(content) > LONGEST:
             return Outcome(
                 f"Error: content must be a text of 1 to {LONGEST} characters; nothing was saved", failed=True
@@ -52,23 +64,19 @@ class SaveMemory:
         return Outcome(f"Saved to long-term memory.{f' {note}' if note else ''}")
 
 
-class LoadMemory:
+class LoadMemory(_TextTool):
     """Its result is what was said and read before: data, marked as such like that of any other tool."""
 
-    server = ""
-    repeatable = True
-
     def __init__(self, search: Search) -> None:
-        self.name = self.upstream = LOAD
-        self.description = (
+        description = (
             "Searches the long-term memory of the current user and returns what fits best, as JSON. Use it when the "
             "user speaks of something from before."
         )
-        self.schema = _schema("query", "The query to search memory for.")
+        super().__init__(LOAD, description, "query", "The query to search memory for.")
         self._search = search
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        query = _text(arguments.get("query"))
+        query = self._text(arguments)
         if not query:
             return Outcome("Error: query must be a text that says what to look for", failed=True)
         try:
@@ -77,7 +85,3 @@ class LoadMemory:
             return Outcome(f"Error: memory could not be searched: {error}", failed=True)
         memories = [{"text": one.text, "saved": one.saved, "score": round(one.score, 2)} for one in found]
         return Outcome(json.dumps({"memories": memories}, ensure_ascii=False))
-
-
-def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
