@@ -58,3 +58,11 @@ def test_traceparent(value: bytes, valid: bool) -> None:
     trace, sent = Ids().continue_trace(value)
     assert parse(sent) is not None and parse(sent)[0] == trace
     assert (trace == "4bf92f3577b34da6a3ce929d0e0e4736") == valid
+
+
+def test_who_tells_of_no_span_passes_the_caller_on() -> None:
+    given = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert Ids().continue_trace(given, span=False) == ("4bf92f3577b34da6a3ce929d0e0e4736", given)
+    trace, sent = Ids().continue_trace(b"01" + given[2:] + b"-later", span=False)
+    assert sent.startswith(b"00-" + trace.encode()) and len(sent) == len(given)
+    assert parse(Ids().continue_trace(None, span=False)[1]) is not None

@@ -84,7 +84,7 @@ class Observer:
     def begin(self, call: Call) -> None:
         """Continue the caller's trace or start one."""
         incoming = call.headers.get(b"traceparent")
-        call.trace_id, call.traceparent = self.ids.continue_trace(incoming)
+        call.trace_id, call.traceparent = self.ids.continue_trace(incoming, span=self.tells)
         if self._tracer is not None:
             call.traceparent = self._tracer.sampled(incoming, call.traceparent)
 

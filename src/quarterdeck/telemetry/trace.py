@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from os import urandom
 
+_LENGTH = 55
+"""Of version 00."""
 _TRACEPARENT = re.compile(rb"^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$")
 
 
@@ -40,10 +42,15 @@ class Ids:
         self._at = end
         return self._block[at:end]
 
-    def continue_trace(self, incoming: bytes | None) -> tuple[str, bytes]:
-        """The trace id to record and the ``traceparent`` to send on: the caller's trace, or a new sampled-out one."""
+    def continue_trace(self, incoming: bytes | None, *, span: bool = True) -> tuple[str, bytes]:
+        """The trace id to record and the ``traceparent`` to send on: the caller's trace, or a new sampled-out one.
+
+        ``span``: whether we tell of a span of ours; else the caller's goes on, so that nothing is missing in between.
+        """
         known = parse(incoming) if incoming is not None else None
         if known is None:
             ids = self.hex(24)
             return ids[:32], f"00-{ids[:32]}-{ids[32:]}-00".encode()
+        if not span and len(incoming or b"") == _LENGTH:
+            return known[0], incoming or b""
         return known[0], f"00-{known[0]}-{self.hex(8)}-{known[2]:02x}".encode()
