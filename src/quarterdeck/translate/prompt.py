@@ -1,20 +1,29 @@
-"""Prompt templates: the part of Go's text/template that prompts use.
+"""Prompt templates: the part of Go's text/template that prompts use, with ``include "alias/key"``.
 
-Actions: ``{{include "alias/key"}}``, fields ``{{.AgentName}}``, strings, ``{{/* comments */}}``, trim markers,
-``{{if}}/{{else}}/{{end}}`` and ``{{range .ToolNames}}{{.}}{{end}}``. Included text is not a template itself.
+Actions: values and pipelines, comments, trim markers, ``if``/``else if``/``else``, ``with``, ``range`` (``$i, $x :=``),
+``break``, ``continue`` and variables. Included text is not a template itself. See :mod:`.prompt_values` for functions.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from quarterdeck.errors import ConfigError
 
-_ACTION = re.compile(r"\{\{(-\s)?\s*(.*?)\s*(\s-)?\}\}", re.DOTALL)
-_INCLUDE = re.compile(r'include\s+"([^"]*)"')
+from .prompt_values import Scope, evaluate, shown, truth
+
+LARGEST = 512 * 1024
+"""Characters of a rendered prompt."""
+_ACTION = re.compile(
+    r"\{\{(-(?=\s))?\s*(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^\"`])*?)\s*((?<=\s)-)?\}\}", re.DOTALL
+)
+_ASSIGNED = re.compile(r"(\$\w+)(?:\s*,\s*(\$\w+))?\s*:?=\s*(.+)", re.DOTALL)
+_MOST = 100_000
+_BLOCKS = ("if", "with", "range")
+_DEEPEST = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +46,65 @@ class PromptContext:
         }
 
 
+@dataclass(slots=True)
+class _Text:
+    text: str
+
+
+@dataclass(slots=True)
+class _Value:
+    expression: str
+
+
+@dataclass(slots=True)
+class _Block:
+    """``if``, ``with`` or ``range``; ``otherwise`` is what ``else`` leads to."""
+
+    word: str
+    expression: str
+    body: list[_Node] = field(default_factory=list["_Node"])
+    otherwise: list[_Node] = field(default_factory=list["_Node"])
+
+
+_Node = _Text | _Value | _Block
+
+
+@dataclass(slots=True)
+class _Out:
+    """What was written so far, bounded in characters and in steps."""
+
+    pieces: list[str] = field(default_factory=list[str])
+    size: int = 0
+
+    def add(self, text: str) -> None:
+        self.size += len(text)
+        self.pieces.append(text)
+        if self.size > LARGEST or len(self.pieces) > _MOST:
+            raise ConfigError(f"promptTemplate: the prompt has more than {LARGEST} characters, or takes too many steps")
+
+
+class _Leave(Exception):
+    """``break``, or ``continue``."""
+
+    def __init__(self, *, on: bool) -> None:
+        super().__init__()
+        self.on = on
+
+
 def render(template: str, sources: Mapping[str, Mapping[str, str]], context: PromptContext) -> str:
     """Fill ``template``; ``sources`` is alias → key → text. Raises ConfigError naming what exists instead."""
     tokens = _tokens(template)
-    text, rest = _render(tokens, 0, sources, context.fields(), None)
+    nodes, rest = _parse(tokens, 0, 0)
     if rest != len(tokens):
-        raise ConfigError("promptTemplate: {{end}} or {{else}} without {{if}} or {{range}}")
-    return text
+        raise ConfigError(
+            f"promptTemplate: {{{{{tokens[rest][1]}}}}} without {{{{if}}}}, {{{{with}}}} or {{{{range}}}}"
+        )
+    out = _Out()
+    try:
+        _write(nodes, Scope(context.fields(), sources), out)
+    except _Leave:
+        raise ConfigError("promptTemplate: {{break}} or {{continue}} outside of {{range}}") from None
+    return "".join(out.pieces)
 
 
 Token = tuple[bool, str]
@@ -53,89 +114,110 @@ Token = tuple[bool, str]
 def _tokens(template: str) -> list[Token]:
     tokens: list[Token] = []
     position = 0
-    trim_next = False
-    for match in _ACTION.finditer(template):
-        before = template[position : match.start()]
-        before = before.lstrip() if trim_next else before
-        before = before.rstrip() if match[1] else before
-        tokens.append((False, before))
+    trim = False
+    while (at := template.find("{{", position)) >= 0:
+        match = _ACTION.match(template, at)
+        if match is None:
+            raise ConfigError(f"promptTemplate: unclosed action near {template[at : at + 40]!r}")
+        before = template[position:at]
+        before = before.lstrip() if trim else before
+        tokens.append((False, before.rstrip() if match[1] else before))
         if not match[2].startswith("/*"):
-            tokens.append((True, match[2]))
-        trim_next, position = bool(match[3]), match.end()
+            tokens.append((True, match[2].strip()))
+        trim, position = bool(match[3]), match.end()
     tail = template[position:]
-    if "{{" in tail:
-        raise ConfigError(f"promptTemplate: unclosed action near {tail[tail.index('{{') :][:40]!r}")
-    tokens.append((False, tail.lstrip() if trim_next else tail))
+    tokens.append((False, tail.lstrip() if trim else tail))
     return tokens
 
 
-def _render(
-    tokens: list[Token], at: int, sources: Mapping[str, Mapping[str, str]], fields: dict[str, Any], dot: Any
-) -> tuple[str, int]:
-    """Text up to an ``end`` or ``else`` of the enclosing block, and the position of that token."""
-    out: list[str] = []
+def _parse(tokens: list[Token], at: int, depth: int) -> tuple[list[_Node], int]:
+    """What comes up to the ``end`` or ``else`` of the enclosing block, and the position of that."""
+    if depth > _DEEPEST:
+        raise ConfigError(f"promptTemplate: blocks are nested deeper than {_DEEPEST}")
+    nodes: list[_Node] = []
     while at < len(tokens):
         action, text = tokens[at]
-        word = text.split(None, 1)[0] if text.split() else ""
+        word, _, rest = text.partition(" ") if action else ("", "", "")
         if not action:
-            out.append(text)
+            nodes.append(_Text(text))
         elif word in ("end", "else"):
-            return "".join(out), at
-        elif word in ("if", "range"):
-            value = _value(text[len(word) :].strip(), sources, fields, dot)
-            rendered, at = _block(tokens, at + 1, word, value, sources, fields, dot)
-            out.append(rendered)
+            break
+        elif word in _BLOCKS:
+            block, at = _block(tokens, at, word, rest.strip(), depth)
+            nodes.append(block)
         else:
-            out.append(_text(_value(text, sources, fields, dot)))
+            nodes.append(_Value(text))
         at += 1
-    return "".join(out), at
+    return nodes, at
 
 
-def _block(
-    tokens: list[Token],
-    start: int,
-    word: str,
-    value: Any,
-    sources: Mapping[str, Mapping[str, str]],
-    fields: dict[str, Any],
-    dot: Any,
-) -> tuple[str, int]:
-    """One if or range with its optional else; gives its text and the position of its ``end``."""
-    items: list[Any] = value if word == "range" and isinstance(value, list) else [dot]
-    body, at = _render(tokens, start, sources, fields, items[0] if items else None)
-    if value:
-        body = "".join(_render(tokens, start, sources, fields, item)[0] for item in items)
-    otherwise = ""
-    if at < len(tokens) and tokens[at][1] == "else":
-        otherwise, at = _render(tokens, at + 1, sources, fields, dot)
+def _block(tokens: list[Token], start: int, word: str, expression: str, depth: int) -> tuple[_Block, int]:
+    """One block with what its ``else`` leads to, and the position of its ``end``."""
+    block = _Block(word, expression)
+    block.body, at = _parse(tokens, start + 1, depth + 1)
+    if at < len(tokens) and tokens[at][1].startswith("else"):
+        following = tokens[at][1][4:].strip()
+        chained = following.partition(" ")[0]
+        if chained in ("if", "with"):
+            inner, at = _block(tokens, at, chained, following[len(chained) :].strip(), depth + 1)
+            block.otherwise = [inner]
+            return block, at
+        if following:
+            raise ConfigError(f"promptTemplate: {{{{else {following}}}}} is not known; use else, else if or else with")
+        block.otherwise, at = _parse(tokens, at + 1, depth + 1)
     if at >= len(tokens) or tokens[at][1] != "end":
         raise ConfigError(f"promptTemplate: {{{{{word}}}}} has no {{{{end}}}}")
-    return (body if value else otherwise), at
+    return block, at
 
 
-def _value(expression: str, sources: Mapping[str, Mapping[str, str]], fields: dict[str, Any], dot: Any) -> Any:
-    if expression == ".":
-        return dot
-    include = _INCLUDE.fullmatch(expression)
-    if include:
-        return _include(include[1], sources)
-    if expression.startswith('"') and expression.endswith('"'):
-        return expression[1:-1]
-    name = expression.removeprefix("$").removeprefix(".")
-    if expression.startswith((".", "$.")) and name in fields:
-        return fields[name]
-    known = ", ".join(f".{field}" for field in fields)
-    raise ConfigError(f'promptTemplate: {{{{{expression}}}}} is not known; use include "alias/key" or one of {known}')
+def _write(nodes: Sequence[_Node], scope: Scope, out: _Out) -> None:
+    for node in nodes:
+        if isinstance(node, _Text):
+            out.add(node.text)
+        elif isinstance(node, _Value):
+            _value(node.expression, scope, out)
+        else:
+            _blocked(node, scope, out)
 
 
-def _include(path: str, sources: Mapping[str, Mapping[str, str]]) -> str:
-    alias, _, key = path.partition("/")
-    found = sources.get(alias, {}).get(key)
-    if found is None:
-        available = ", ".join(sorted(f"{a}/{k}" for a, keys in sources.items() for k in keys)) or "none"
-        raise ConfigError(f'promptTemplate: include "{path}" not found; available: {available}')
-    return found
+def _value(expression: str, scope: Scope, out: _Out) -> None:
+    if expression in ("break", "continue"):
+        raise _Leave(on=expression == "continue")
+    assigned = _ASSIGNED.fullmatch(expression)
+    if assigned is None:
+        out.add(shown(evaluate(expression, scope)))
+    elif assigned[2]:
+        raise ConfigError(f"promptTemplate: {{{{{expression}}}}}: two variables are for range only")
+    else:
+        scope.assign(assigned[1], evaluate(assigned[3], scope), new=":=" in expression)
 
 
-def _text(value: Any) -> str:
-    return "[" + " ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+def _blocked(block: _Block, scope: Scope, out: _Out) -> None:
+    names, expression = ("", ""), block.expression
+    assigned = _ASSIGNED.fullmatch(expression)
+    if assigned is not None:
+        names, expression = (assigned[1], assigned[2] or ""), assigned[3]
+    value = evaluate(expression, scope)
+    if not truth(value):
+        _write(block.otherwise, scope.inner(), out)
+        return
+    if block.word != "range":
+        inner = scope.inner(value) if block.word == "with" else scope.inner()
+        if names[0]:
+            inner.assign(names[0], value, new=True)
+        _write(block.body, inner, out)
+        return
+    if not isinstance(value, list):
+        raise ConfigError(f"promptTemplate: {{{{range {expression}}}}}: is no list")
+    items: list[Any] = value
+    for number, item in enumerate(items):
+        inner = scope.inner(item)
+        for name, given in zip(names, (number, item) if names[1] else (item,), strict=False):
+            if name:
+                inner.assign(name, given, new=True)
+        out.add("")  # a step, also where nothing is written
+        try:
+            _write(block.body, inner, out)
+        except _Leave as leave:
+            if not leave.on:
+                break
