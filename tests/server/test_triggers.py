@@ -15,6 +15,7 @@ import pytest
 from quarterdeck.errors import ConfigError, Forbidden
 from quarterdeck.kube import resource as k
 from quarterdeck.server.database import Database
+from quarterdeck.server.runs_again import Again
 from quarterdeck.server.runs_store import RunStore
 from quarterdeck.server.triggers import Outcome, rules_of
 from quarterdeck.server.triggers_store import KEPT, Firing, TriggerStore
@@ -334,8 +335,12 @@ async def test_journals_beyond_the_limits_go_and_firings_stay(one: Controller) -
         await one.finish((await one.all())[0], "failed" if n % 2 else "completed")
         one.clock.now += HOUR
     found = one.triggers.get("kagent", "t")
+    again = (await one.all())[-1]  # the oldest; somebody made it again
+    await Again(one.runs, one.runs.database).retry(again, 1, "root")
+    conversations = (await one.runs.database.count())["sessions"]
     assert await one.store.prune(found.uid, 2, 1) == 3
-    assert sorted(run["state"] for run in await one.all()) == ["completed", "completed", "failed"]
+    assert (await one.runs.database.count())["sessions"] == conversations - 2, "that of the retried run is kept"
+    assert sorted(run["state"] for run in await one.all()) == ["completed", "completed", "failed", "pending"]
     history = await one.store.history(found.uid, 99)
     assert len(history) == 6 and sum(firing["state"] is None for firing in history) == 3
     one.clock.now += KEPT

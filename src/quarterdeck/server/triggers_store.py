@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from quarterdeck.snapshot.runs import FINAL
 
-from .database import Database, Row
+from .database import Database, Row, events, sessions, tasks
 from .runs_store import NewRun, RunStore
 from .runs_tables import run_events, runs
 from .triggers_tables import firings, resources, triggers
@@ -24,6 +24,7 @@ from .triggers_tables import firings, resources, triggers
 Outcome = Literal["Started", "DryRun", "Duplicate", "Deduplicated", "Limited", "Forbidden", "Missed"]
 KEPT = 30 * 86400.0
 """Seconds that firings are remembered: as long a request that was taken once is refused as a replay."""
+_AT_ONCE = 500
 _COUNTED = {
     "Started": "started", "Deduplicated": "deduplicated", "Limited": "limited", "Forbidden": "skipped",
     "Missed": "skipped",
@@ -151,23 +152,26 @@ class TriggerStore:
         return [row["agent"] for row in await self._database.rows(query.distinct())]
 
     async def prune(self, uid: str, completed: int, others: int) -> int:
-        """Delete the journals of ended runs beyond these numbers; how many."""
+        """Delete ended runs beyond these numbers, with their journals and conversations; how many."""
 
         def work(connection: Connection) -> int:
-            gone: list[int] = []
+            gone: list[Row] = []
             for states, kept in ((("completed",), completed), (tuple(FINAL - {"completed"}), others)):
                 query = (
-                    select(runs.c.number)
+                    select(runs.c.number, runs.c.agent, runs.c.user_id, runs.c.session_id)
                     .join(firings, firings.c.run == runs.c.id)
                     .where(and_(firings.c.uid == uid, runs.c.state.in_(states)))
                     .order_by(runs.c.number.desc())
                     .offset(kept)
-                    .limit(1000)
+                    .limit(_AT_ONCE)
                 )
-                gone += [row[0] for row in connection.execute(query)]
-            if gone:
-                connection.execute(delete(run_events).where(run_events.c.run.in_(gone)))
-                connection.execute(delete(runs).where(runs.c.number.in_(gone)))
+                gone += [dict(row) for row in connection.execute(query).mappings()]
+            numbers = [row["number"] for row in gone]
+            if numbers:
+                connection.execute(delete(run_events).where(run_events.c.run.in_(numbers)))
+                connection.execute(delete(runs).where(runs.c.number.in_(numbers)))
+            for row in gone:
+                _forget_conversation(connection, row)
             return len(gone)
 
         return await self._database.transact(work)
@@ -266,6 +270,16 @@ def _new_content(connection: Connection, uid: str, uri: str, content: str) -> bo
     elif before != content:
         connection.execute(update(resources).where(own).values(content=content))
     return before is not None and before != content
+
+
+def _forget_conversation(connection: Connection, run: Row) -> None:
+    """What was said in a run, unless somebody made it again: then it is that run's, too."""
+    where = {"agent": run["agent"], "user_id": run["user_id"], "session_id": run["session_id"]}
+    if connection.execute(select(runs.c.number).filter_by(**where).limit(1)).first() is None:
+        for table in (events, tasks):
+            connection.execute(delete(table).filter_by(**where))
+        where["id"] = where.pop("session_id")
+        connection.execute(delete(sessions).filter_by(**where))
 
 
 def _active(connection: Connection, uid: str) -> Sequence[int]:
