@@ -117,8 +117,8 @@ async def test_loading_gives_what_fits_as_data(start: Callable[..., Any], embedd
 @pytest.mark.parametrize(
     ("tool", "arguments", "said"),
     [
-        ("save_memory", {}, "content must be a text"),
-        ("save_memory", {"content": ["a"]}, "content must be a text"),
+        ("save_memory", {}, "content must be a text of 1 to 8000 characters"),
+        ("save_memory", {"content": ["a"]}, "content must be a text of 1 to 8000 characters"),
         ("save_memory", {"content": "x" * 8001}, "1 to 8000 characters"),
         ("load_memory", {"query": " "}, "query must be a text"),
     ],

@@ -26,7 +26,7 @@ from . import facts
 from .client import Found, MemoryClient, Remembered
 from .embeddings import Embeddings
 from .recalled import block
-from .tools import LoadMemory, SaveMemory
+from .tools import tools
 
 log = logging.getLogger("quarterdeck.agents")
 LIMIT, LEAST = 5, 0.3
@@ -60,7 +60,7 @@ class Memory:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tools(self) -> Sequence[Tool]:
-        return [SaveMemory(self._save), LoadMemory(self._search)]
+        return tools(self._save, self._search)
 
     async def before(self, asked: Asked) -> str:
         """What fits the user's message. A memory that cannot be reached costs what it holds, not the turn."""

@@ -19,69 +19,56 @@ SaveOne = Callable[[str, str], Awaitable[str]]
 Search = Callable[[str, str], Awaitable[Sequence[Remembered]]]
 
 
-class _TextTool:
-    """A tool whose only argument is a text."""
+Work = Callable[[str, str], Awaitable[str]]
+"""User and text → the result. Raises UpstreamError."""
+
+
+class MemoryTool:
+    """A tool whose only argument is a text of at most :data:`LONGEST` characters. Calling it twice does no harm."""
 
     server = ""
     repeatable = True
 
-    def __init__(self, name: str, description: str, argument: str, meaning: str) -> None:
+    def __init__(self, name: str, description: str, argument: str, meaning: str, work: Work, *, trusted: bool) -> None:
         self.name = self.upstream = name
         self.description = description
         member = {argument: {"type": "string", "description": meaning}}
         self.schema: dict[str, Any] = {"type": "object", "properties": member, "required": [argument]}
+        self.trusted = trusted
         self._argument = argument
+        self._work = work
 
-    def _text(self, arguments: dict[str, Any]) -> str:
-        """Empty for what is no text."""
+    async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
         value = arguments.get(self._argument)
-        return value.strip() if isinstance(value, str) else ""
-
-
-class SaveMemory(_TextTool):
-    """Saving the same twice is saving it once."""
-
-    trusted = True  # its result is the host's own word
-
-    def __init__(self, save: SaveOne) -> None:
-        description = (
-            "Saves a specific piece of information or text to long-term memory. Use this to remember important facts, "
-            "user preferences, or specific details for future reference."
-        )
-        super().__init__(SAVE, description, "content", "The text content or fact to save to memory.")
-        self._save = save
-
-    async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        content = self._text(arguments)
-        if not content or len(content) > LONGEST:
-            return Outcome(
-                f"Error: content must be a text of 1 to {LONGEST} characters; nothing was saved", failed=True
-            )
+        text = value.strip() if isinstance(value, str) else ""
+        if not 0 < len(text) <= LONGEST:
+            return Outcome(f"Error: {self._argument} must be a text of 1 to {LONGEST} characters", failed=True)
         try:
-            note = await self._save(context.user, content)
+            return Outcome(await self._work(context.user, text))
         except UpstreamError as error:
-            return Outcome(f"Error: nothing was saved: {error}", failed=True)
-        return Outcome(f"Saved to long-term memory.{f' {note}' if note else ''}")
+            return Outcome(f"Error: {self.name} was not carried out: {error}", failed=True)
 
 
-class LoadMemory(_TextTool):
-    """Its result is what was said and read before: data, marked as such like that of any other tool."""
+def tools(save: SaveOne, search: Search) -> list[MemoryTool]:
+    """Both tools. What saving answers is the host's own word; what is found is data, marked as that of any tool."""
 
-    def __init__(self, search: Search) -> None:
-        description = (
-            "Searches the long-term memory of the current user and returns what fits best, as JSON. Use it when the "
-            "user speaks of something from before."
-        )
-        super().__init__(LOAD, description, "query", "The query to search memory for.")
-        self._search = search
+    async def saved(user: str, text: str) -> str:
+        note = await save(user, text)
+        return f"Saved to long-term memory.{f' {note}' if note else ''}"
 
-    async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
-        query = self._text(arguments)
-        if not query:
-            return Outcome("Error: query must be a text that says what to look for", failed=True)
-        try:
-            found = await self._search(context.user, query[:LONGEST])
-        except UpstreamError as error:
-            return Outcome(f"Error: memory could not be searched: {error}", failed=True)
-        memories = [{"text": one.text, "saved": one.saved, "score": round(one.score, 2)} for one in found]
-        return Outcome(json.dumps({"memories": memories}, ensure_ascii=False))
+    async def found(user: str, text: str) -> str:
+        memories = [{"text": m.text, "saved": m.saved, "score": round(m.score, 2)} for m in await search(user, text)]
+        return json.dumps({"memories": memories}, ensure_ascii=False)
+
+    to_save = (
+        "Saves a specific piece of information or text to long-term memory. Use this to remember important facts, "
+        "user preferences, or specific details for future reference."
+    )
+    to_load = (
+        "Searches the long-term memory of the current user and returns what fits best, as JSON. Use it when the "
+        "user speaks of something from before."
+    )
+    return [
+        MemoryTool(SAVE, to_save, "content", "The text content or fact to save to memory.", saved, trusted=True),
+        MemoryTool(LOAD, to_load, "query", "The query to search memory for.", found, trusted=False),
+    ]
