@@ -27,6 +27,8 @@ _SSE: list[Header] = [(b"content-type", b"text/event-stream"), (b"cache-control"
 _PASSED_BACK = frozenset({b"content-type", b"retry-after", b"x-request-id", b"cache-control", b"openai-processing-ms"})
 _LONGEST = 32 * 1024 * 1024  # bytes of an answer that is held until it is complete
 _LONGEST_ERROR = 64 * 1024
+NO_ANSWER = (*MALFORMED, KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError)
+"""What formats raise for a document that is not what they know."""
 
 
 def answer_error(
@@ -157,7 +159,7 @@ class TranslatingRelay(LlmRelay):
         except UpstreamError as error:
             self.give_up(error)
             return
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except NO_ANSWER as error:
             self.give_up(_no_answer(error))
             return
         if self._chunks.failed:
@@ -216,7 +218,7 @@ class TranslatingRelay(LlmRelay):
                 self._answer(msgspec.json.decode(b"".join(self._body)))
         except UpstreamError as error:
             self.failed(error)
-        except (*MALFORMED, KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except NO_ANSWER as error:
             self.failed(_no_answer(error))
         else:
             self._observer.finish(self.call, "ok", 200)

@@ -56,7 +56,7 @@ class Called:
         call: dict[str, Any] = {
             "id": self.id or f"call_{uuid4().hex[:24]}",
             "type": "function",
-            "function": {"name": self.name, "arguments": self.arguments or "{}"},
+            "function": {"name": self.name, "arguments": _text(self.arguments or "{}")},
         }
         return call | ({"extra_content": self.extra} if self.extra else {})
 
@@ -75,6 +75,9 @@ class Completion:
     tokens: Tokens = field(default_factory=Tokens)
 
     def encode(self) -> bytes:
+        """Raises TypeError when the provider's texts are none."""
+        for text in (self.text, self.refusal, self.reasoning, *(call.name for call in self.calls)):
+            _text(text)
         message: dict[str, Any] = {
             "role": "assistant", "content": self.text or None, "refusal": self.refusal or None,
         }  # fmt: skip
@@ -112,24 +115,24 @@ class Chunks:
         return ready
 
     def text(self, piece: str) -> None:
-        self._delta({"content": piece})
+        self._delta({"content": _text(piece)})
 
     def refuse(self, piece: str) -> None:
-        self._delta({"refusal": piece})
+        self._delta({"refusal": _text(piece)})
 
     def reason(self, piece: str) -> None:
-        self._delta({"reasoning_content": piece})
+        self._delta({"reasoning_content": _text(piece)})
 
     def call(self, called: Called) -> int:
         """A tool call begins, with as much of its arguments as is known; gives its index."""
         index, self._calls = self._calls, self._calls + 1
         document = called.document()
-        document["function"]["arguments"] = called.arguments
+        document["function"] = {"name": _text(called.name), "arguments": _text(called.arguments)}
         self._delta({"tool_calls": [{"index": index} | document]})
         return index
 
     def arguments(self, index: int, piece: str) -> None:
-        self._delta({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+        self._delta({"tool_calls": [{"index": index, "function": {"arguments": _text(piece)}}]})
 
     @property
     def failed(self) -> bool:
@@ -166,6 +169,13 @@ class Chunks:
 
     def _write(self, document: dict[str, Any]) -> None:
         self._ready.append(b"data: %b\n\n" % msgspec.json.encode(document))
+
+
+def _text(value: object) -> str:
+    """What providers call a text may be anything. Raises TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"a text is a {type(value).__name__}")
+    return value
 
 
 def _frame(ident: str, model: str, kind: str, created: int) -> dict[str, Any]:

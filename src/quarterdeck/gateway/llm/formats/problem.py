@@ -39,7 +39,7 @@ def problem(status: int, body: bytes) -> Problem:
         document = msgspec.json.decode(body)
     except MALFORMED:
         text = body[:_LONGEST].decode("utf-8", "replace").strip()
-        return _named(status, text or f"HTTP {status}", "", "")
+        return _named(status, text, "", "")
     return told(document, status)
 
 
@@ -52,7 +52,7 @@ def told(document: Any, status: int = 0) -> Problem:
         error = document.get("error", document)
     if not isinstance(error, dict):
         return _named(status, str(error)[:_LONGEST], "", "")
-    message = error.get("message") or error.get("Message") or error.get("error_description") or f"HTTP {status}"
+    message = error.get("message") or error.get("Message") or error.get("error_description") or ""
     kind = str(error.get("status") or error.get("type") or error.get("__type") or "").rpartition("#")[2]
     code = str(error.get("code") or "")
     if not status and code.isdigit():
@@ -61,6 +61,7 @@ def told(document: Any, status: int = 0) -> Problem:
 
 
 def _named(status: int, message: str, kind: str, code: str, retry_after: int | None = None) -> Problem:
+    message = message or f"HTTP {status}"
     if kind in _OVERLOADED or status in (503, 529):
         return Problem(503, message, "overloaded_error", code, retry_after)
     if kind in _LIMITED or status == 429:
