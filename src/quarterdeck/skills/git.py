@@ -29,6 +29,7 @@ _PACK_BYTES = 512 << 20
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9.-]+):(?P<path>[^:].*)")
+_REFUSED = "; the Pod's way out refused it: public addresses only, and what NetworkPolicies let it dial"
 _TOKEN, _KEY, _KNOWN_HOSTS, _USER = "token", "ssh-privatekey", "known_hosts", "username"
 
 
@@ -145,7 +146,8 @@ class _Git:
                 await process.wait()
         if process.returncode != 0:
             said = " ".join(problem.decode("utf-8", "replace").split())[:500]
-            raise UpstreamError(f"{self.where.url}: git {words[0]}: {said or f'exit code {process.returncode}'}")
+            hint = _REFUSED if "CONNECT tunnel failed, response 403" in said else ""
+            raise UpstreamError(f"{self.where.url}: git {words[0]}: {said or f'exit code {process.returncode}'}{hint}")
         return out.decode("utf-8", "replace")
 
 
