@@ -11,7 +11,11 @@ from urllib.parse import urlsplit
 
 def main(proxy: str, host: str, port: str) -> int:
     where = urlsplit(proxy)
-    sock = socket.create_connection((where.hostname or "127.0.0.1", where.port or 3128), 30)
+    try:
+        sock = socket.create_connection((where.hostname or "127.0.0.1", where.port or 3128), 30)
+    except OSError as error:
+        print(f"proxy {proxy}: {error.strerror or error}", file=sys.stderr)
+        return 1
     sock.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
     head = b""
     while b"\r\n\r\n" not in head and len(head) < 65536:
