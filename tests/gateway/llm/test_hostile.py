@@ -62,7 +62,7 @@ def check(message: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_an_answer_with_a_surprise_in_it(name: str, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(places(ANSWERS[name])))
@@ -75,7 +75,7 @@ def test_an_answer_with_a_surprise_in_it(name: str, data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_stream_with_a_surprise_in_it(name: str, data: st.DataObject) -> None:
     events = documents(name)
@@ -101,7 +101,7 @@ def test_a_stream_with_a_surprise_in_it(name: str, data: st.DataObject) -> None:
             check(choice["delta"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(framing=st.sampled_from(["sse", "ndjson", "eventstream"]), pieces=st.lists(st.binary(max_size=40), max_size=5))
 def test_bytes_that_are_no_stream(framing: Any, pieces: list[bytes]) -> None:
     found = cutter(framing)
@@ -113,7 +113,7 @@ def test_bytes_that_are_no_stream(framing: Any, pieces: list[bytes]) -> None:
         pass
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(status=st.integers(300, 599), body=st.binary(max_size=50) | VALUES.map(lambda v: json.dumps(v).encode())
        | VALUES.map(lambda v: json.dumps({"error": v}).encode()))  # fmt: skip
 def test_any_error_is_one(status: int, body: bytes) -> None:
