@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from quarterdeck.errors import QuarterdeckError
+from quarterdeck.errors import QuarterdeckError, UpstreamError
 from quarterdeck.snapshot.runs import Event
 
 from . import answers, graph, replays
@@ -26,7 +26,7 @@ from .context.conversation import Conversation
 from .context.paging import NAME as READ_RESULT
 from .context.paging import Pages, ReadResult
 from .context.views import Views
-from .credentials import ACTING_FOR, TRACE_PARENT, acting_for, trace_parent
+from .credentials import ACTING_FOR, TRACE_PARENT, acting_for, forwarded, kept, trace_parent
 from .interrupted import Leases, replica_name
 from .journal.checkpoints import JournalSaver
 from .journal.client import Claimed, Gone, JournalClient
@@ -187,7 +187,8 @@ class Runs:
             self._work_on(active, journal)
             return
         said = {ACTING_FOR: acting_for.get(), TRACE_PARENT: trace_parent.get()}
-        origin = {name: value for name, value in said.items() if value}
+        origin: Json = {name: value for name, value in said.items() if value}
+        origin |= {"forwarded": kept(forwarded.get())} if forwarded.get() else {}
         run = await self._client.create(
             {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
              "replica": self._replica, "origin": origin, "before": before}
@@ -198,7 +199,7 @@ class Runs:
         active.run, active.seq = run["id"], 1
         created = Event(1, "created", 0, run["createdAt"], run["fence"], {"message": message, "origin": origin})
         leased = Event(2, "leased", 0, run["createdAt"], run["fence"], {"replica": self._replica})
-        self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]))
+        self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]), forwarded.get())
         active.apply(leased)
 
     async def _join(self, active: Active, ident: str, task_id: str) -> None:
@@ -248,7 +249,7 @@ class Runs:
         assert active is not None
         found = await self._client.claim(self._replica, {}, most=1, only=ident)
         for claimed in found.claimed:
-            await self._take(claimed)
+            await self._take(claimed, forwarded.get())
         return active
 
     async def _again(self, task: Json, message: Json, user: str) -> Active:
@@ -296,8 +297,8 @@ class Runs:
         journals = [a.journal for a in self._active.values() if a.journal is not None]
         return {journal.run: journal.fence for journal in journals if not journal.lost}
 
-    async def _take(self, claimed: Claimed) -> None:
-        """Go on with a run that is ours from now on."""
+    async def _take(self, claimed: Claimed, told: Mapping[str, str | None] | None = None) -> None:
+        """Go on with a run that is ours from now on. ``told``: headers of the message because of which it goes on."""
         assert self._client is not None
         run, events = claimed.run, claimed.events
         active = self._active.get(run["task"])
@@ -309,7 +310,7 @@ class Runs:
         for event in events:
             active.apply(event)
         log.info("run %s is continued here, fence %d", run["id"], run["fence"])
-        self._work_on(active, Journal(self._client, run["id"], run["fence"], events))
+        self._work_on(active, Journal(self._client, run["id"], run["fence"], events), told or {})
 
     def _lose(self, run: str, *, canceled: bool) -> None:
         """The control plane says that a run is not ours any more, or that it shall end."""
@@ -332,12 +333,14 @@ class Runs:
         active.end()
 
     # -- working
-    def _work_on(self, active: Active, journal: Journal) -> None:
+    def _work_on(self, active: Active, journal: Journal, told: Mapping[str, str | None] | None = None) -> None:
         active.journal = journal
         journal.told = active.apply
         journal.canceled = lambda: self._lose(journal.run, canceled=True)
         if journal.story.created:  # who asked is known to whoever goes on with it
-            acting_for.set(str((journal.story.created.get("origin") or {}).get(ACTING_FOR, "")))
+            origin = journal.story.created.get("origin") or {}
+            acting_for.set(str(origin.get(ACTING_FOR, "")))
+            forwarded.set({**(origin.get("forwarded") or {}), **(told or {})})
         active.worker = asyncio.create_task(self._seen(active, journal), name=f"run-{journal.run}")
 
     async def _seen(self, active: Active, journal: Journal) -> None:
@@ -388,7 +391,7 @@ class Runs:
         journal, task = active.journal, active.task
         assert journal is not None
         session = task["contextId"]
-        conversation = await self._state.conversation(active.user, session, before=journal.run)
+        conversation = await self._conversation(active.user, session, journal.run)
         asked = media.asked(message)
         tools = await self._tools(journal)
         missing = self._toolbox.missing()
@@ -436,6 +439,15 @@ class Runs:
             journal.defer("note", 0, {PARTS: found})
             return found
         return journal.story.parts or {}
+
+    async def _conversation(self, user: str, session: str, run: str) -> Conversation:
+        """What was said before. A run that a control plane which is away keeps from it stays as it is."""
+        try:
+            return await self._state.conversation(user, session, before=run)
+        except UpstreamError as error:
+            if self._client is None:
+                raise
+            raise Unwritten(f"what was said before cannot be read: {error}") from error
 
     async def _tools(self, journal: Journal) -> dict[str, Tool]:
         """What can be called now. A run that goes on waits for servers that were there when it called them."""

@@ -18,6 +18,8 @@ from .pause import RunFailed
 
 PAUSES = (0.3, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts where the endpoint names none."""
+AWAY = 120.0
+"""Seconds that a gateway which is being started again is waited for."""
 LONGEST = 60.0
 """Seconds that an endpoint may make a run wait (``Retry-After``); one that wants more fails it."""
 TRIES = 3
@@ -49,15 +51,24 @@ async def asked(ask: Ask, sleep: Sleep = asyncio.sleep) -> Reply:
 
 
 async def _reached(ask: Ask, sleep: Sleep) -> Reply:
-    for pause in PAUSES:
+    away, busy, waited = 0, 0, 0.0
+    while True:
         try:
             return await ask()
-        except Unreachable as error:
-            after = error.retry_after if isinstance(error, Overloaded) else None
+        except Overloaded as error:
+            after = error.retry_after
             if after is not None and after > LONGEST:
                 raise UpstreamError(f"{error}; it wants to be asked again in {after:g} s, which is too late") from error
-            await sleep(pause if after is None else after)
-    return await ask()
+            if busy == len(PAUSES):
+                raise
+            pause = PAUSES[busy] if after is None else after
+            busy += 1
+        except Unreachable:
+            pause = PAUSES[min(away, len(PAUSES) - 1)]
+            away, waited = away + 1, waited + pause
+            if waited > AWAY:
+                raise
+        await sleep(pause)
 
 
 _ENDS = {
@@ -80,4 +91,4 @@ def check(reply: Reply) -> None:
     )
 
 
-__all__ = ["LONGEST", "PAUSES", "TRIES", "asked", "check"]
+__all__ = ["AWAY", "LONGEST", "PAUSES", "TRIES", "asked", "check"]

@@ -24,8 +24,10 @@ from .limits import Budget, Loops, Used, check
 from .pause import Pause, Paused, RunFailed
 
 _ATTEMPTS = 5
-_AGAIN = 1.0
-"""Attempts at a call that breaks off and may be repeated; the pauses between them grow by so many seconds."""
+_AWAY = 18
+_AGAIN, _LONGEST = 1.0, 8.0
+"""Attempts at a call that breaks off and may be repeated, and at one that found no gateway; the pauses between them
+grow by so many seconds up to the longest."""
 
 
 MALFORMED = 3
@@ -183,7 +185,7 @@ class Steps:
         return await self._done(plan, await self._carried_out(plan, tools, decision.answer))
 
     async def _carried_out(self, plan: _Planned, tools: Mapping[str, Tool], answer: dict[str, Any] | None) -> Outcome:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, _AWAY + 1):
             context = replace(
                 self._context, run=self._journal.run, step=plan.step, permit=self._journal.permits.get(plan.step, ""),
                 answer=answer, task=self._journal.story.step(plan.step).task,
@@ -197,12 +199,12 @@ class Steps:
                 plan.facts = made.facts
                 return outcome
             except Uncertain as error:
-                outcome = await self._cleared_up(plan, error, last=attempt == _ATTEMPTS)
+                outcome = await self._cleared_up(plan, error, last=attempt >= (_ATTEMPTS if error.answered else _AWAY))
             except Unsent as error:
-                outcome = Outcome(f"Error: {error}", failed=True) if attempt == _ATTEMPTS else None
+                outcome = Outcome(f"Error: {error}", failed=True) if attempt >= _ATTEMPTS else None
             if outcome is not None:
                 return outcome
-            await asyncio.sleep(_AGAIN * attempt)
+            await asyncio.sleep(min(_AGAIN * attempt, _LONGEST))
             answer = self._journal.story.step(plan.step).answer
             await self._journal.append(self._intent(plan))
         raise AssertionError("the last attempt gives an outcome")
