@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
+from a2a.types import Message, Part, Role, SendMessageRequest
 
+from support.byo_images import build
 from support.platform import EXAMPLES, Platform, eventually
 
 BYO = EXAMPLES / "agents" / "byo"
@@ -26,16 +28,6 @@ spec:
 MAY_ASK = """
   declarative: {tools: [{type: Agent, agent: {name: bare}}]}
 """
-
-
-def build(platform: Platform, source: Path, tag: str, scratch: Path) -> None:
-    """Skips, with the reason, where the packages that an image needs cannot be had."""
-    project = scratch / source.name
-    shutil.copytree(source, project, ignore=shutil.ignore_patterns("__pycache__"))
-    done = platform.qd("mcp", "build", "-t", tag, "-d", str(project), ok=False, timeout=600)
-    if done.code != 0 and ("error sending request" in done.text or "dns error" in done.text or "offline" in done.text):
-        pytest.skip(f"{source.name}: its packages cannot be had here: {done.text.strip().splitlines()[-1]}")
-    assert done.code == 0, done.text
 
 
 def say(platform: Platform, agent: str, text: str, context: str = "", method: str = "SendMessage") -> dict[str, Any]:
@@ -65,9 +57,9 @@ def has(platform: Platform, agent: str, url: str, context: str, **more: Any) -> 
 
 
 @pytest.fixture(scope="module")
-def bare(seed: Platform, tmp_path_factory: pytest.TempPathFactory) -> Platform:
+def bare(seed: Platform) -> Platform:
     """Two agents of one image; the second may ask the first."""
-    build(seed, BARE, "bare:1", tmp_path_factory.mktemp("bare"))
+    build(seed, BARE, "bare:1")
     seed.apply(AGENT % "bare")
     seed.apply(AGENT % "bare-too" + MAY_ASK)
     for name in ("bare", "bare-too"):
@@ -79,6 +71,7 @@ def test_an_image_that_speaks_0_3_is_an_agent_like_others(bare: Platform) -> Non
     assert "hello there" in bare.qd("agent", "invoke", "bare", "hello there").out
     card = httpx.get(f"{bare.gateway}/a2a/kagent/bare/.well-known/agent-card.json", timeout=60, trust_env=False).json()
     assert card["url"].rstrip("/").endswith("/a2a/kagent/bare")
+    assert [each["protocolVersion"] for each in card["supportedInterfaces"]] == ["1.0"], "the gateway translates"
     new, old = say(bare, "bare", "one", "c-old"), say(bare, "bare", "two", "c-old", method="message/send")
     assert new["status"]["state"] == "TASK_STATE_COMPLETED" and old["status"]["state"] == "completed"
     assert new["contextId"] == old["contextId"] == "c-old"
@@ -87,6 +80,16 @@ def test_an_image_that_speaks_0_3_is_an_agent_like_others(bare: Platform) -> Non
     pod = bare.kubectl("get", "pods", "-n", "kagent", "-l", "kagent=bare", "-o", "name").out.strip()
     log = bare.kubectl("logs", "-n", "kagent", pod).out
     assert "bare: [" in log and "'description', 'instruction', 'model'" in log
+
+
+async def test_the_official_client_talks_to_an_image_of_0_3_by_its_card(bare: Platform) -> None:
+    async with bare.http() as http:
+        card = await A2ACardResolver(http, f"{bare.gateway}/a2a/kagent/bare").get_agent_card()
+        client = ClientFactory(ClientConfig(httpx_client=http)).create(card)
+        said = Message(message_id=str(uuid4()), role=Role.ROLE_USER, parts=[Part(text="hello official")])
+        answers = [event async for event in client.send_message(SendMessageRequest(message=said))]
+    texts = [part.text for answer in answers for artifact in answer.task.artifacts for part in artifact.parts]
+    assert any("hello official" in text for text in texts), answers
 
 
 def test_the_relay_says_who_it_is_and_the_control_plane_for_whom_it_may_act(bare: Platform) -> None:
@@ -145,8 +148,8 @@ def test_a_conversation_of_somebody_else_is_none(bare: Platform) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Platform, tmp_path: Path) -> None:
-    build(bare, BYO / "langgraph", "counting-agent:1", tmp_path)
+def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Platform) -> None:
+    build(bare, BYO / "langgraph", "counting-agent:1")
     bare.apply((BYO / "langgraph" / "agent.yaml").read_text())
     bare.wait("agent/counting-agent")
     context = str(uuid4())
@@ -163,8 +166,8 @@ def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Plat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Platform, tmp_path: Path) -> None:
-    build(bare, BYO / "adk", "adk-agent:1", tmp_path)
+def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Platform) -> None:
+    build(bare, BYO / "adk", "adk-agent:1")
     bare.apply((BYO / "adk" / "agent.yaml").read_text())
     bare.wait("agent/adk-agent")
     context = str(uuid4())
@@ -201,8 +204,8 @@ def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Pl
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_plain_agent_of_the_official_sdk(bare: Platform, tmp_path: Path) -> None:
-    build(bare, BYO / "plain", "parrot:1", tmp_path)
+def test_a_plain_agent_of_the_official_sdk(bare: Platform) -> None:
+    build(bare, BYO / "plain", "parrot:1")
     bare.apply((BYO / "plain" / "agent.yaml").read_text())
     bare.wait("agent/parrot")
     say(bare, "parrot", "one", "c-parrot")

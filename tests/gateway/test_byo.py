@@ -21,7 +21,7 @@ NEW_CARD = {
     "name": "new",
     "supportedInterfaces": [{"url": "http://x", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}],
 }
-TASK = {
+TASK: dict[str, Any] = {
     "kind": "task", "id": "t1", "contextId": "c1", "metadata": None,
     "status": {"state": "completed", "timestamp": "2026-01-01T00:00:00Z"},
     "artifacts": [{"artifactId": "a", "parts": [{"kind": "text", "text": "done"}]}],
@@ -192,6 +192,8 @@ async def test_its_card_needs_no_control_plane(byo: Rig, plane: Plane) -> None:
     for answer in answers:
         card = msgspec.json.decode(await answer.read())
         assert answer.status == 200 and card["url"].endswith("/a2a/kagent/b")
+        (interface,) = card["supportedInterfaces"]
+        assert (interface["url"], interface["protocolVersion"]) == (card["url"], "1.0")
     assert plane.asked == []
 
 

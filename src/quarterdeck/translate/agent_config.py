@@ -153,7 +153,7 @@ def _optional(inputs: AgentInputs, declarative: Declarative, options: Options) -
         out["output_schema"] = declarative.output_schema
     if declarative.context is not None:
         out["context_config"] = _context(inputs, declarative.context, options)
-    if declarative.share_tools:
+    if declarative.share_tools and inputs.spec.type != "BYO":  # kagent's image would offer what is not there
         out["share_tools"] = True
     if declarative.runs is not None:
         out["runs"] = _runs(declarative.runs)

@@ -8,15 +8,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from quarterdeck.a2atypes import CARD_PATHS, cards
+from quarterdeck.a2atypes import CARD_PATHS, cards, modern
 
 __all__ = ["CARD_PATHS", "rewrite"]
 _CARRIED = frozenset({cards.JSONRPC, cards.HTTP_JSON})
 _BEARER = "A token of the identity provider that this gateway trusts, or of a workload."
 
 
-def rewrite(card: bytes, base: str, *, bearer: bool = False) -> dict[str, Any]:
-    """``base`` is the agent's URL on the gateway, without trailing slash; ``bearer``: callers need a token.
+def rewrite(card: bytes, base: str, *, bearer: bool = False, translated: bool = False) -> dict[str, Any]:
+    """``base`` is the agent's URL on the gateway, without trailing slash; ``bearer``: callers need a token;
+    ``translated``: an agent of 0.3 is spoken to in 1.0, too (JSON-RPC).
 
     Raises msgspec.DecodeError.
     """
@@ -29,6 +30,10 @@ def rewrite(card: bytes, base: str, *, bearer: bool = False) -> dict[str, Any]:
     if "url" in document:
         document["url"] = _moved(document["url"], base)
         _prefer_carried(document)
+        at_base = document["url"] == base and document.get("preferredTransport", cards.JSONRPC) == cards.JSONRPC
+        if translated and at_base and modern.speaks(document) == "0.3":
+            interface = {"url": base, "protocolBinding": cards.JSONRPC, "protocolVersion": "1.0"}
+            document["supportedInterfaces"] = [interface]
     return cards.with_bearer(document, _BEARER) if bearer else document
 
 

@@ -26,7 +26,7 @@ from ..policy.services import Services
 from ..split import Destination, Splitter
 from ..table import Table
 from ..upstream import Relay, Upstreams
-from . import byo
+from . import byo, forwarded
 from .answers import JSON, answer, operation
 from .cards import CARD_PATHS, rewrite
 from .conversation import Reading, conversations
@@ -212,7 +212,7 @@ class A2aEndpoint:
         card = call.exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS
         url = self._services.base_url(call.exchange, call.headers) + base if card else ""
         relay = (TranslatingRelay if operation else A2aRelay)(self._upstreams, call, self._observer, url, track)
-        relay.operation = operation
+        relay.operation, relay.translates = operation, agent.byo
         relay.sign = self._sign
         relay.others = [(other, target) for other in endpoints if other != endpoint]
         origin = (endpoint.host, endpoint.port, False)
@@ -220,6 +220,8 @@ class A2aEndpoint:
             acting = self.approvals.acting if self.approvals is not None else None
             told = b"" if card or acting is None else acting.line(call, call.server)
             lines = _user(call, acting) + told
+        if agent.forward:
+            lines += forwarded.lines(agent.forward, call.headers)
         relay.acting = lines
         if call.method in _EXTENDED:  # its addresses are the gateway's, too, and its own are nobody's business
             found = self._services.base_url(call.exchange, call.headers) + base
@@ -314,6 +316,7 @@ class A2aRelay(Relay):
         "operation",
         "others",
         "sign",
+        "translates",
     )
 
     def __init__(
@@ -328,6 +331,7 @@ class A2aRelay(Relay):
         self._status = 0
         self.acting = b""
         self.operation = ""
+        self.translates = False
         self.sign: Sign = lambda card, agent, url, done: done(card)
         self.others: list[tuple[Endpoint, str]] = []
         """Endpoints not tried yet, with the target of the request: a Pod may be gone before we are told."""
@@ -375,7 +379,8 @@ class A2aRelay(Relay):
         if self._card_url:
             try:
                 url = self._card_url.rstrip("/")
-                card = rewrite(self._card, url, bearer=not self.call.principal.anonymous)
+                bearer = not self.call.principal.anonymous
+                card = rewrite(self._card, url, bearer=bearer, translated=self.translates)
             except (*MALFORMED, AttributeError, KeyError, TypeError) as error:
                 self.failed(UpstreamError(f"its card cannot be read: {error}"))
                 return
