@@ -165,6 +165,23 @@ async def test_a_conversation_is_saved_once_up_to_each_message(store: MemoryStor
     assert sorted(len(ids) for ids in together) == [0, 0, 1]
 
 
+async def test_what_was_said_before_is_not_learned_again_once_it_is_forgotten(
+    store: MemoryStore, database: Database
+) -> None:
+    for session, user, count in (("s1", "alice", 3), ("s2", "alice", 1), ("s3", "bob", 2)):
+        for run in range(count):
+            for number in (1, 2):
+                await database.append_event("ns/a", user, session, f"run-{run}/{number}", "{}")
+    await store.save(ALICE, [new("a secret")], session="s1", turns=1)
+    assert await store.forget("ns/a", "alice") == 1
+    assert await store.save(ALICE, [new("a secret")], session="s1", turns=3) == []
+    assert len(await store.save(ALICE, [new("said later")], session="s1", turns=4)) == 1
+    assert [await store.progress(ALICE, s) for s in ("s1", "s2")] == [4, 1] and await store.progress(BOB, "s3") == 0
+    (kept,) = await store.save(BOB, [new("of Bob")])
+    await store.delete(kept)
+    assert await store.progress(BOB, "s3") == 2 and await store.list("ns/a", "bob") == []
+
+
 async def test_there_is_room_for_so_many_and_the_least_used_go(store: MemoryStore) -> None:
     await store.save(ALICE, [new("number zero is used")])
     assert await store.search(ALICE, asked("zero"))

@@ -35,12 +35,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from quarterdeck.agents.context.conversation import run_of
 from quarterdeck.agents.memory.words import terms
 from quarterdeck.errors import BadRequest, NotFound
 from quarterdeck.snapshot.runs import FINAL
 
 from . import memory_rank as rank
-from .database import Database, Row, sessions
+from .database import Database, Row, events, sessions
 from .memory_tables import index, memories, memory_progress
 from .runs_tables import runs
 
@@ -197,18 +198,29 @@ class MemoryStore:
 
     async def delete(self, ident: str) -> None:
         """Raises NotFound."""
-        async with self._database.write() as connection:
-            if not (await connection.execute(delete(memories).where(memories.c.id == ident))).rowcount:
-                raise NotFound(f"memory {ident!r} does not exist; see: qd memory list", name=ident)
+        row = await self.get(ident)
+        await self._forget(and_(memories.c.id == ident), row["agent"], row["user_id"])
 
     async def forget(self, agent: str, user: str = "") -> int:
         """All memories of an agent, or of an agent for one user; how many there were."""
-        async with self._database.write() as connection:
-            where = [memories.c.agent == agent, *([memories.c.user_id == user] if user else [])]
-            gone = (await connection.execute(delete(memories).where(and_(*where)))).rowcount
-            done = [memory_progress.c.agent == agent, *([memory_progress.c.user_id == user] if user else [])]
-            await connection.execute(delete(memory_progress).where(and_(*done)))
+        mine = [memories.c.agent == agent, *([memories.c.user_id == user] if user else [])]
+        return await self._forget(and_(*mine), agent, user)
+
+    async def _forget(self, which: Any, agent: str, user: str) -> int:
+        """Also, what was said so far is not learned from any more: it would bring back what is to be forgotten."""
+        where = [events.c.agent == agent, *([events.c.user_id == user] if user else [])]
+        said = await self._database.rows(select(events.c.user_id, events.c.session_id, events.c.id).where(and_(*where)))
+        turns: dict[tuple[str, str], set[str]] = {}
+        for row in said:
+            turns.setdefault((row["user_id"], row["session_id"]), set()).add(run_of(row["id"]))
+
+        def work(connection: Connection) -> int:
+            gone = connection.execute(delete(memories).where(which)).rowcount
+            for (one, session), runs_of in turns.items():
+                _advance(connection, Owner(agent, one), session, len(runs_of), self._clock())
             return gone
+
+        return await self._database.transact(work)
 
     async def prune(self) -> int:
         """Delete what has expired; how many there were."""
