@@ -235,6 +235,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.timeout(240)
 async def test_a_control_plane_that_is_killed_has_saved_all_of_a_conversations_facts_or_none(tmp_path: Path) -> None:
     path = str(tmp_path / "server.db")
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE, text=True)
