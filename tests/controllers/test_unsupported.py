@@ -62,6 +62,7 @@ ACTED_ON = {
         | under("declarative.context.compaction.summarizer.", "modelConfig promptTemplate")
         | under("declarative.tools[].", "type isolateSessions timeout")
         | under("declarative.tools[].mcpServer.", "kind apiGroup name namespace toolNames requireApproval")
+        | under("declarative.tools[].mcpServer.", "allowedHeaders")
         | under("declarative.tools[].agent.", "kind apiGroup name namespace")
         | under("declarative.tools[].headersFrom[].", _VALUE_REF)
         | under("declarative.a2aConfig.skills[].", "id name description tags examples inputModes outputModes")
@@ -148,8 +149,6 @@ def test_every_field_is_acted_on_or_declared_unsupported(kind: str) -> None:
         ("Agent", {"declarative": {"memory": {"modelConfig": "m"}}}, []),
         ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"requireApproval": ["t"]}}]}},
          []),
-        ("Agent", {"declarative": {"tools": [{"mcpServer": {"name": "a"}}, {"mcpServer": {"allowedHeaders": ["t"]}}]}},
-         ["declarative.tools[].mcpServer.allowedHeaders"]),
         ("ModelConfig", {"openAI": {"apiFormat": "responses"}}, []),
         ("ModelConfig", {"ollama": {"options": {"num_ctx": "1"}}}, []),
         ("RemoteMCPServer", {"terminateOnClose": True}, []),

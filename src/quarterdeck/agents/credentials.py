@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -19,10 +21,21 @@ acting_for: ContextVar[str] = ContextVar("acting_for", default="")
 """What the gateway said of the user who asked: shown with all calls that are made for them."""
 ACTING_FOR = "x-quarterdeck-acting-for"
 
+forwarded: ContextVar[Mapping[str, str | None]] = ContextVar("forwarded", default={})  # noqa: B039  # never changed
+"""Headers of the user's request that tools may get (``allowedHeaders``), names in lower case; None: it had one, which
+was a secret and is not kept for a run that is taken up again."""
+FORWARD = "x-quarterdeck-forward-"
+_SECRET = re.compile(r"auth|cookie|token|secret|pass|key|credential|session|signature", re.IGNORECASE)
+
 forwarded_key: ContextVar[str] = ContextVar("forwarded_key", default="")
 """The user's own key for the model (``apiKeyPassthrough``): goes to the model's endpoint and nowhere else, and is not
 kept: a run taken up again has none."""
 FORWARDED_KEY = "x-quarterdeck-forward-authorization"
+
+
+def kept(headers: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Of forwarded headers what the journal may keep: no values of those whose names say that they are secret."""
+    return {name: None if _SECRET.search(name) else value for name, value in headers.items()}
 
 
 class WorkloadToken:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fastapi import Request
 
 from .a2a.core import Caller
-from .credentials import ACTING_FOR, FORWARDED_KEY, acting_for, forwarded_key, trace_parent
+from .credentials import ACTING_FOR, FORWARD, FORWARDED_KEY, acting_for, forwarded, forwarded_key, trace_parent
 
 BODY_LIMIT = 4 * 1024 * 1024
 DEFAULT_USER = "admin@kagent.dev"
@@ -47,3 +47,5 @@ def told(request: Request) -> None:
     trace_parent.set(request.headers.get("traceparent", ""))
     acting_for.set(request.headers.get(ACTING_FOR, ""))
     forwarded_key.set(request.headers.get(FORWARDED_KEY, ""))
+    names = [name for name in request.headers if name.startswith(FORWARD) and name != FORWARDED_KEY]
+    forwarded.set({name.removeprefix(FORWARD): request.headers[name] for name in names[:100]})

@@ -401,6 +401,7 @@ class Runs:
         parts = await self._parts(journal, begun)
         system, lead = parts_of.split(self._plugins, parts)
         window = self._views.window(conversation, journal, (self._config.instruction, *system, missing), lead)
+        window.seen = active.seen
 
         async def on_text(piece: str) -> None:
             active.seen.text()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from quarterdeck.errors import QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.errors import Denied, QuarterdeckError, TimedOut, UpstreamError
 from quarterdeck.mcpclient import HeaderSource, McpClient, RpcError, SessionEnded
 from quarterdeck.mcpclient import Tool as ListedTool
 from quarterdeck.mcptypes import protocol
@@ -23,6 +23,7 @@ from quarterdeck.wire.client import Pool
 from . import approvals, ask_user
 from .config import AgentConfig, HttpTool
 from .context import results
+from .credentials import FORWARD, forwarded
 from .model import ToolCall
 from .remote import RemoteAgentTool
 from .tool import Context, Outcome, Tool
@@ -46,8 +47,14 @@ class McpTool:
     server: str = ""
     repeatable: bool = False
     timeout: float | None = None
+    passed_on: Sequence[str] = ()
 
     async def call(self, arguments: dict[str, Any], context: Context) -> Outcome:
+        if lost := _lost(self.passed_on):
+            raise Denied(
+                f"the agent was restarted, and the user's header {lost} that {self.server} needs is not kept; ask the "
+                "user to send the request again"
+            )
         # a permit is good for one request: the same call once more needs another
         result = await self.client.call_tool(self.upstream, arguments, meta=_meta(context), repeat=not context.permit)
         found = results.read(result)
@@ -64,10 +71,11 @@ class Server:
         self.name = _behind_gateway(entry.params.url)
         self.wanted = tuple(entry.tools)
         self.timeout = entry.timeout
+        self.passed_on = tuple(entry.allowed_headers)
         static = [(k.lower().encode(), v.encode()) for k, v in entry.params.headers.items()]
 
         async def all_headers() -> list[tuple[bytes, bytes]]:
-            return [*static, *await headers()]
+            return [*static, *_passed_on(entry.allowed_headers), *await headers()]
 
         self.client = McpClient(pool, self.url, headers=all_headers, timeout=entry.params.timeout + MARGIN)
         self._tools: list[ListedTool] = []
@@ -116,6 +124,7 @@ class Toolbox:
                         server.name,
                         _repeatable(tool),
                         server.timeout,
+                        server.passed_on,
                     )
         for agent in self._agents:
             found[_unused(agent.name, agent.url, found.keys() | own.keys())] = agent
@@ -214,6 +223,19 @@ def _behind_gateway(url: str) -> str:
 def _repeatable(tool: ListedTool) -> bool:
     hints = tool.raw.get("annotations")
     return isinstance(hints, dict) and (hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True)
+
+
+def _passed_on(names: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """The user's headers that the agent may pass on to a server. The gateway looks again at which those are."""
+    told = forwarded.get()
+    found = [(name, told.get(name)) for name in (name.lower() for name in names)]
+    return [(f"{FORWARD}{name}".encode(), value.encode("latin-1", "ignore")) for name, value in found if value]
+
+
+def _lost(names: Sequence[str]) -> str:
+    """Those that the user's request had, and that are known no more."""
+    told = forwarded.get()
+    return ", ".join(name for name in names if told.get(name.lower(), "") is None)
 
 
 def _meta(context: Context) -> dict[str, Any]:

@@ -28,7 +28,6 @@ TABLE: dict[str, tuple[Field, ...]] = {
         Field("sandbox", "the only code agents run are scripts of skills, which have no network whatever it says"),
         Field("declarative.executeCodeBlocks", "deprecated and ignored"),
         Field("declarative.shareTools", "there are no share links yet"),
-        Field("declarative.tools[].mcpServer.allowedHeaders", "agents do not pass on the user's headers yet"),
     ),
     "ModelConfig": (),
     "RemoteMCPServer": (

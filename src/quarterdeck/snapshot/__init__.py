@@ -176,6 +176,8 @@ class Agent(Struct, frozen=True, omit_defaults=True):
     """Seconds a call may be held while the control plane starts a Pod of an agent scaled to zero; 0: it is not."""
     byo: bool = False
     """Somebody else's image: the gateway opens its conversations, and translates for one of A2A 0.3."""
+    forward: tuple[str, ...] = ()
+    """Headers of users' requests, in lower case, that it passes on to its tools."""
 
 
 class ToolGrant(Struct, frozen=True, omit_defaults=True):

@@ -319,7 +319,19 @@ def _agent(obj: Object, services: Services) -> Agent:
     stable = services.own_endpoints(obj, AGENT_PORT)
     trial = services.own_endpoints(obj, AGENT_PORT, canary.SUFFIX)
     byo = (obj.get("spec") or {}).get("type") == "BYO"
-    return Agent(namespace, name, stable, description, canary.split(obj, stable, trial), hold(obj), byo)
+    forward = () if byo else _forwarded(obj)
+    return Agent(namespace, name, stable, description, canary.split(obj, stable, trial), hold(obj), byo, forward)
+
+
+def _forwarded(obj: Object) -> tuple[str, ...]:
+    """``allowedHeaders`` of all tools of an agent, those of its canary's among them while there is one."""
+    try:
+        declarative = agent_spec(obj).declarative
+    except ConfigError:
+        return ()
+    tools = (declarative.tools if declarative is not None else None) or ()
+    names = [name.lower() for tool in tools if tool.mcp_server for name in tool.mcp_server.allowed_headers or ()]
+    return tuple(dict.fromkeys(names))
 
 
 def hold(obj: Object) -> float:
