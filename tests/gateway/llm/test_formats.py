@@ -84,8 +84,8 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
             {"role": "system", "content": [{"type": "input_text", "text": "Be brief."}]},
             {"role": "user", "content": [
                 {"type": "input_text", "text": "What is it?"},
-                {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"}]},
-            {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
+                {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"}]},
+            {"role": "assistant", "content": "Let me see."},
             {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
             {"type": "function_call", "call_id": "c2", "name": "add", "arguments": '{"a": 2}'},
             {"type": "function_call_output", "call_id": "c1", "output": "one"},

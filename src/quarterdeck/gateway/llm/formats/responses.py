@@ -42,14 +42,13 @@ def request(model: Model, chat: Chat) -> Sent:
 
 def _items(message: Message) -> list[dict[str, Any]]:
     if message.role == "tool":
-        output: Any = [_part(part, "input") for part in message.parts()]
+        output: Any = [_part(part) for part in message.parts()]
         if all(part["type"] == "input_text" for part in output):
             output = message.text()
         return [{"type": "function_call_output", "call_id": message.tool_call_id or "", "output": output}]
     if message.role not in _ROLES:
         raise Unfit(f"messages: role {message.role!r} is not one of {', '.join(_ROLES)}, tool")
-    side = "output" if message.role == "assistant" else "input"
-    content = [_part(part, side) for part in message.parts()]
+    content = message.text() if message.role == "assistant" else [_part(part) for part in message.parts()]
     items: list[dict[str, Any]] = [{"role": _ROLES[message.role], "content": content}] if content else []
     for call in message.tool_calls or ():
         arguments = call.function.arguments if isinstance(call.function.arguments, str) else "{}"
@@ -59,11 +58,11 @@ def _items(message: Message) -> list[dict[str, Any]]:
     return items
 
 
-def _part(part: Text | Image, side: str) -> dict[str, Any]:
+def _part(part: Text | Image) -> dict[str, Any]:
     if isinstance(part, Text):
-        return {"type": f"{side}_text", "text": part.text}
+        return {"type": "input_text", "text": part.text}
     url = part.url or f"data:{part.media_type};base64,{part.data}"
-    return {"type": "input_image", "image_url": url}
+    return {"type": "input_image", "image_url": url, "detail": "auto"}
 
 
 def _tool(function: Any) -> dict[str, Any]:
