@@ -16,6 +16,8 @@ _TIMEOUT = 15.0
 _LONGEST = 8000
 """Characters of a text that are embedded: models take about 8,000 tokens."""
 _BATCH = 64
+_DIMENSIONS = 4096
+"""What the control plane keeps."""
 _REST = 30.0
 """Seconds in which a model that failed is not asked again: each turn would wait for it."""
 
@@ -73,6 +75,8 @@ class Embeddings:
             raise UpstreamError(f"the answer holds no embeddings: {type(error).__name__}: {error}") from error
         if len(vectors) != len(texts) or not all(vectors):
             raise UpstreamError(f"the answer holds {len(vectors)} embeddings for {len(texts)} texts")
+        if max(map(len, vectors)) > _DIMENSIONS:
+            raise UpstreamError(f"the answer holds embeddings of more than {_DIMENSIONS} numbers; take a smaller model")
         return vectors
 
 
