@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quarterdeck import snapshot as s
+from quarterdeck.a2atypes import operations
+from quarterdeck.a2atypes.errors import A2AError
 from quarterdeck.errors import Denied, UpstreamError
 from quarterdeck.gateway.a2a.byo import DEFAULT_USER, named
+from quarterdeck.gateway.a2a.translated import Up, down
+from quarterdeck.gateway.call import Call
 from quarterdeck.wire.http import Exchange, Server
 
 from .conftest import Rig, snapshot, token
@@ -72,14 +79,14 @@ class Plane:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.answer: dict[str, Any] | Exception = {"session": "c1"}
+        self.answer: dict[str, Any] | Exception | None = None
 
     async def ask(self, path: str, body: bytes) -> bytes:
         assert path == "conversations"
         self.asked.append(msgspec.json.decode(body))
         if isinstance(self.answer, Exception):
             raise self.answer
-        return msgspec.json.encode(self.answer)
+        return msgspec.json.encode(self.answer or {"session": self.asked[-1]["session"] or "c1"})
 
 
 @pytest.fixture
@@ -198,22 +205,78 @@ async def test_its_card_needs_no_control_plane(byo: Rig, plane: Plane) -> None:
 
 
 RPC = b'{"jsonrpc":"2.0","id":"t9","method":"m","params":%b}'
+BARE_RPC = b'{"id":"t9","method":"message/send","params":%b}'
 
 
 @pytest.mark.parametrize(
     ("body", "target", "session", "tasks", "sends"),
     [
         (RPC % b'{"message":{"contextId":"c","taskId":"t"}}', "/", "c", ("t",), True),
+        (BARE_RPC % b'{"message":{"contextId":"c"}}', "/", "c", (), True),
+        (RPC % b'{"message":{"context_id":"c","task_id":"t"}}', "/", "c", ("t",), True),
+        (RPC % b'{"message":{"contextId":"a","contextId":"c"}}', "/", "c", (), True),
+        (b'{"request":{"contextId":"c"}}', "/v1/message:send", "c", (), True),
         (b'{"message":{"taskId":"t"}}', "/message:send", "", ("t",), True),
         (RPC % b'{"id":"t"}', "/", "", ("t",), False),
         (RPC % b'{"taskId":"t","id":"config"}', "/", "", ("t", "config"), False),
-        (b"", "/v1/tasks/t:cancel", "", ("t",), False),
+        (b"", "/v1/tasks/t%2D1:cancel", "", ("t-1",), False),
         (b"", "/tasks?contextId=c", "c", (), False),
-        (b"nonsense", "/", "", (), False),
+        (b"", "/tasks?context_id=c", "c", (), False),
         (RPC % b"[1]", "/", "", (), False),
-        (b'{"message":{"contextId":5,"taskId":[1]}}', "/", "", (), True),
     ],
 )
 def test_what_a_request_names(body: bytes, target: str, session: str, tasks: tuple[str, ...], sends: bool) -> None:
     found = named(body, target)
-    assert (found.session, found.tasks, found.document is not None) == (session, tasks, sends)
+    assert (found.session, found.tasks, bool(found.messages)) == (session, tasks, sends)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"nonsense",
+        b"[]",
+        '{"params":{"message":{"contextId":"victim"}}}'.encode("utf-16"),
+        b'{"x":NaN,"params":{"message":{"contextId":"victim"}}}',
+        b'{"message":{"contextId":5}}',
+        b'{"params":{"taskId":["t"]}}',
+        b'{"params":{"message":{"contextId":"mine","context_id":"victim"}}}',
+        b'{"message":{"contextId":"mine"},"params":{"message":{"contextId":"victim"}}}',
+    ],
+)
+async def test_what_an_image_might_read_otherwise_does_not_reach_it(
+    byo: Rig, image: Image, plane: Plane, body: bytes
+) -> None:
+    answer = await byo.request("/a2a/kagent/b", body, listener="local")
+    assert b'"error"' in await answer.read() and answer.status in (200, 400)
+    assert image.seen == plane.asked == []
+
+
+async def test_every_message_of_a_request_gets_the_one_conversation(byo: Rig, image: Image) -> None:
+    body = b'{"message":{"messageId":"m","context_id":"c1"},"params":{"message":{"messageId":"n"}},"method":"x"}'
+    await byo.request("/a2a/kagent/b/", body, listener="local")
+    sent = image.said()
+    assert sent["message"] == {"messageId": "m", "contextId": "c1"}
+    assert sent["params"]["message"] == {"messageId": "n", "contextId": "c1"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "task", "message", "status-update", "user"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["kind", "parts", "status", "message", "artifact", "artifacts", "history", "state", "role", "x",
+                         "configuration", "text", "data", "file", "pushNotificationConfig"]), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(operation=st.sampled_from(operations.OPERATIONS), value=JSON)
+def test_translation_survives_whatever_the_other_side_says(operation: str, value: Any) -> None:
+    for up in (Up(operation, stream=False), Up(operation, stream=True)):
+        line = msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "result": value})
+        found = up.feed(line) + up.end() if up.whole else up.feed(b"data: " + line + b"\n\n")
+        msgspec.json.decode(found.removeprefix(b"data: "))
+    exchange = SimpleNamespace(body=msgspec.json.encode({"jsonrpc": "2.0", "method": operation, "params": value}))
+    try:
+        down(cast(Call, SimpleNamespace(exchange=exchange)))
+    except A2AError:
+        return
+    msgspec.json.decode(exchange.body)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from quarterdeck.a2atypes import operations
+from quarterdeck.a2atypes import errors, operations
 from quarterdeck.errors import Denied, NotFound, QuarterdeckError
 from quarterdeck.malformed import MALFORMED
 
@@ -26,14 +26,20 @@ DEFAULT_USER = "admin@kagent.dev"
 """kagent's name of the one user there is where nobody is known."""
 _TASK_PATH = re.compile(r"/tasks/([^/:?]+)")
 _LISTS = frozenset({operations.LIST, "tasks/list"})
+_MESSAGES = ("message", "request")
+_SESSIONS = ("contextId", "context_id")
+_TASKS = ("taskId", "task_id")
+_NAMES = 16
 
 
 class Named(NamedTuple):
-    """What a request is about. ``document``: it, when it is a message that can be given a conversation."""
+    """What a request is about. ``document``: its body, decoded; ``messages``: those in it, which may lack their
+    conversation."""
 
     session: str
     tasks: tuple[str, ...]
-    document: dict[str, Any] | None = None
+    document: dict[str, Any]
+    messages: tuple[dict[str, Any], ...]
 
 
 class _Opened(msgspec.Struct):
@@ -42,25 +48,37 @@ class _Opened(msgspec.Struct):
 
 
 def named(body: bytes, target: str) -> Named:
-    """A2A 0.3 and 1.0, JSON-RPC and HTTP+JSON; what cannot be read is the agent's to complain of."""
+    """A2A 0.3 and 1.0, JSON-RPC and HTTP+JSON, in every spelling that an SDK reads.
+
+    Raises A2AError for what could be read otherwise behind us than here: no object, two conversations at once.
+    """
     try:
         document = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
-    except MALFORMED:
-        document = {}
-    rpc = "jsonrpc" in document
-    inner = document.get("params") if rpc else document
-    params: dict[str, Any] = inner if isinstance(inner, dict) else {}
-    message = params.get("message")
-    tasks = [params.get("taskId"), params.get("id") if rpc else None]
+    except MALFORMED as error:
+        raise errors.ParseError(f"the body must be a JSON object in UTF-8: {error}") from error
+    params = document.get("params")
+    envelopes = [document, *([params] if isinstance(params, dict) else [])]
+    messages = [each[key] for each in envelopes for key in _MESSAGES if isinstance(each.get(key), dict)]
     path, _, query = target.partition("?")
+    places = [*envelopes, *messages, {key: values[-1] for key, values in parse_qs(query).items()}]
+    sessions = _values(places, _SESSIONS)
+    if len(sessions) > 1:
+        raise errors.InvalidParams(f"contextId: one request names two conversations: {', '.join(sessions)}")
+    tasks = _values(places, _TASKS)
+    if isinstance(params, dict):
+        tasks += _values([params], ("id",))
     found = _TASK_PATH.search(path)
-    tasks += [found[1]] if found is not None else []
-    session = params.get("contextId") or parse_qs(query).get("contextId", [""])[0]
-    if isinstance(message, dict):
-        tasks.append(message.get("taskId"))
-        session = message.get("contextId") or session
-    names = tuple(dict.fromkeys(each for each in tasks if isinstance(each, str) and each))
-    return Named(session if isinstance(session, str) else "", names, document if isinstance(message, dict) else None)
+    tasks += [unquote(found[1])] if found is not None else []
+    return Named("".join(sessions), tuple(dict.fromkeys(tasks)), document, tuple(messages))
+
+
+def _values(places: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
+    """What the objects have under any of the keys, each once."""
+    found = [place[key] for place in places for key in keys if place.get(key)]
+    for value in found:
+        if not isinstance(value, str):
+            raise errors.InvalidParams(f"{keys[0]}: must be a string")
+    return list(dict.fromkeys(found))
 
 
 def user_of(call: Call) -> tuple[str, str]:
@@ -86,25 +104,22 @@ async def enter(ask: Ask | None, call: Call, agent: str, target: str, acting: Ac
         raise Denied("the user's name is no header's value")
     about = named(call.exchange.body, target)
     line = b"x-user-id: %b\r\n" % user.encode("utf-8")
-    if about.document is None and call.method in _LISTS and not about.session:
+    if not about.messages and call.method in _LISTS and not about.session:
         raise Denied("name the contextId whose tasks to list: whose others are, its image does not tell")
-    if about.document is not None or about.tasks or about.session:
+    if about.messages or about.tasks or about.session:
         if ask is None:
-            raise QuarterdeckError(
-                "conversations are kept by a control plane, and this gateway is configured by a file"
-            )
+            raise QuarterdeckError("conversations are kept by a control plane, and this gateway has none")
+        if len(about.tasks) > _NAMES:
+            raise errors.InvalidParams(f"taskId: one request names {len(about.tasks)} tasks")
         wanted: dict[str, Any] = {"agent": agent, "user": user, "via": via, "session": about.session}
-        wanted |= {"tasks": about.tasks[:16], "reads": about.document is None}
+        wanted |= {"tasks": about.tasks, "reads": not about.messages}
         opened = msgspec.json.decode(await ask("conversations", msgspec.json.encode(wanted)), type=_Opened)
         if opened.missing:
             raise NotFound(opened.missing)
-        if about.document is not None and not about.session:
-            call.exchange.body = _with_session(about.document, opened.session)
+        for message in about.messages:
+            message.pop("context_id", None)
+            message["contextId"] = opened.session
+    if call.exchange.body:  # as it was read here, so that no parser finds anything else in it
+        call.exchange.body = msgspec.json.encode(about.document)
     told = acting.line(call, agent) if acting is not None else b""
     return line + told
-
-
-def _with_session(document: dict[str, Any], session: str) -> bytes:
-    params = document["params"] if "jsonrpc" in document else document
-    params["message"]["contextId"] = session
-    return msgspec.json.encode(document)

@@ -90,6 +90,11 @@ class Up:
         self._parser = SseParser(_LARGEST) if stream else None
         self._whole = bytearray()
 
+    @property
+    def whole(self) -> bool:
+        """Whether it can be translated at its end only."""
+        return self._parser is None
+
     def feed(self, data: bytes) -> bytes:
         """What can be passed on now."""
         if self._parser is None:
