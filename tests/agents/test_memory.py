@@ -277,7 +277,8 @@ async def no_headers() -> list[Any]:
 
 @pytest.mark.parametrize(
     "answer", [b"no json", b"[]", b'{"data":[{"embedding":[]}]}', b'{"data":[]}', b'{"data":[{"embedding":["x"]}]}',
-               b'{"data":[{"embedding":[1.0]},{"embedding":[1.0]}]}', b'{"data": null}']
+               b'{"data":[{"embedding":[1.0]},{"embedding":[1.0]}]}', b'{"data": null}',
+               json.dumps({"data": [{"embedding": [0.5] * 4097}]}).encode()]
 )  # fmt: skip
 async def test_embeddings_that_are_none_are_refused(answer: bytes) -> None:
     server = Server(lambda exchange: exchange.respond(200, answer))
