@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -306,6 +307,39 @@ async def test_what_it_starts_ends_with_it(root: Path) -> None:
                 assert script not in (entry / "cmdline").read_bytes()
             except OSError:
                 continue
+
+
+@confined
+async def test_a_run_that_is_cancelled_ends_whole(root: Path) -> None:
+    marker = f"left-{os.getpid()}"
+    (root / "sums/scripts/x.py").write_text(
+        "import os, sys, time\nif os.fork() == 0:\n  os.setsid()\n"
+        f"  os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(1000)', '{marker}'])\n"
+        "time.sleep(1000)"
+    )
+
+    def left() -> list[Path]:
+        return [path for path in Path("/proc").glob("[0-9]*/cmdline") if marker.encode() in _read(path)]
+
+    async def until(wanted: bool) -> None:
+        async with asyncio.timeout(60):
+            while bool(left()) != wanted:
+                await asyncio.sleep(0.05)
+
+    script = root / "sums/scripts/x.py"
+    task = asyncio.create_task(ScriptSandbox(LIMITS).run(script, root / "sums", [], "", {}))
+    await until(True)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(False)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 @confined

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import quarterdeck
 from quarterdeck.errors import UsageError
+from quarterdeck.processes import end
 from quarterdeck.skills.format import inside
 
 log = logging.getLogger("quarterdeck.agents.skills")
@@ -33,6 +34,7 @@ OUTPUT = 64 << 10
 """Bytes of standard output, of standard error, and of all files that are shown."""
 _AT_ONCE = 2
 _LATE = 30.0
+_GRACE = 10.0
 _PROGRAM = Path(quarterdeck.__file__).parent / "node" / "sandbox" / "script.py"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache",
            "/etc/localtime", "/etc/mime.types", "/etc/ssl/certs", "/dev/null", "/dev/zero", "/dev/random",
@@ -132,9 +134,7 @@ class ScriptSandbox:
         finally:
             os.close(report)
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()  # what it started ends with it
-                await process.wait()
+                await end(process, _GRACE)  # it ends what it has started
         stopped = _STOPPED.get(why, "").format(
             seconds=limits.seconds, memory=limits.memory, disk=limits.disk, processes=limits.processes
         )

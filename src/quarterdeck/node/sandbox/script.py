@@ -4,8 +4,8 @@ Run as ``python -I -S script.py FD`` with one JSON object on FD, or with ``--pro
 can do it and else says why not. For programs that already run confined in a Pod, where no namespaces can be had: what
 holds is Landlock, a system-call filter and limits. Keys: argv, env, cwd, read and write (path trees), seconds, memory
 (bytes, of all its processes together), disk (bytes below cwd), processes, report (a descriptor that is told what
-stopped it: time, memory, disk or processes). The exit code is the command's, 128 + N for a signal. Standard library
-only.
+stopped it: time, memory, disk, processes, or told: by SIGTERM, which the end of its parent is, too). The exit code is
+the command's, 128 + N for a signal. Standard library only.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from typing import Any
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
 _LOOK = 0.1
 """Seconds between looks at what the processes use."""
+_AWAITED = {signal.SIGCHLD, signal.SIGTERM}
 _SCOPED = 6
 """The Landlock ABI from which a process signals its own kind only."""
 
@@ -44,11 +45,11 @@ def main(arguments: list[str]) -> int:
         return _probe()
     with os.fdopen(int(arguments[0]), "rb") as channel:
         spec: dict[str, Any] = json.loads(channel.read())
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _prctl(_PR_SET_SUBREAPER, 1)
     if abi >= _SCOPED:
         landlock.restrict(["/"], ["/"], None)  # nothing but the scope: what we kill is ours
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child == 0:
         try:
@@ -100,7 +101,8 @@ def _watch(child: int, spec: dict[str, Any], *, scoped: bool) -> int:
         elif ended == 0:
             why = "time" if time.monotonic() >= until else _excess(spec)
             if not why:
-                signal.sigtimedwait({signal.SIGCHLD}, min(_LOOK, max(0.001, until - time.monotonic())))
+                told = signal.sigtimedwait(_AWAITED, min(_LOOK, max(0.001, until - time.monotonic())))
+                why = "told" if told is not None and told.si_signo == signal.SIGTERM else ""
     _end_all(scoped=scoped)
     if why:
         with contextlib.suppress(OSError):
