@@ -79,6 +79,15 @@ async def test_a_folder_of_skills(tmp_path: Path) -> None:
         fetching.install(source, tmp_path / "fetched", "", tmp_path / "new", {})
 
 
+async def test_all_skills_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        config_map(tmp_path / "maps", str(number), {"SKILL.md": skill_text(f"s{number}"), "data": "x" * 600})
+    monkeypatch.setattr(fetching, "ALL_BYTES", 1000)
+    sources = Sources(tuple(ConfigMapSource(f"m{n}", n) for n in range(2)))
+    with pytest.raises(ConfigError, match="ConfigMap m1: all skills together have more than 1000 bytes"):
+        await fetch(sources, mounts(tmp_path), tmp_path / "to")
+
+
 async def test_the_folder_may_have_another_name(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     for number, name in enumerate(("chosen", "../evil", ".git")):

@@ -17,6 +17,8 @@ from .report import Loaded
 from .sources import ConfigMapSource, GitSource, OciSource, S3Source, Source, Sources, label
 
 _AT_ONCE = 4
+ALL_BYTES = 200 << 20
+"""Of all skills of an agent together: what their volume holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +106,6 @@ def install(source: Source, fetched: Path, revision: str, to: Path, loaded: dict
             raise ConfigError(f"{where}: folder name {name!r} is taken or none; choose another in name")
         check_total(len(skill.files), sum(size for _, size in skill.files), where)
         shutil.copytree(folder, to / name)
+        if sum(path.stat().st_size for path in to.rglob("*") if path.is_file()) > ALL_BYTES:
+            raise ConfigError(f"{where}: all skills together have more than {ALL_BYTES} bytes; leave some out")
         loaded[skill.name] = Loaded(skill.name, where, revision[:80], len(skill.scripts))
