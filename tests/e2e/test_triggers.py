@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 
+from gateway.federation.servers import Upstream
+from quarterdeck.wire.http import Server
 from support.platform import EXAMPLES, Platform, eventually
 
 FOLDER = EXAMPLES / "agents" / "triggers"
@@ -125,3 +130,50 @@ def _event(name: str) -> dict[str, Any]:
         "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "kagent"}, "type": "Warning",
         "involvedObject": about, "reason": "BackOff", "message": "Back-off restarting failed container", "count": 1,
     }  # fmt: skip
+
+
+@pytest.fixture
+async def notes() -> AsyncIterator[Upstream]:
+    """An MCP server whose resource ``memo://one`` holds its name."""
+    upstream = Upstream("first", modern=True)
+    server = Server(upstream.handle, name="notes")
+    _, upstream.port = await server.listen("127.0.0.1", 0)
+    yield upstream
+    await server.stop(0)
+
+
+async def test_a_resource_that_changes_starts_a_run(platform: Platform, notes: Upstream) -> None:
+    platform.own_home("the server listens on the loopback of this machine")
+
+    def meta(name: str) -> dict[str, Any]:
+        return {"metadata": {"name": name, "namespace": "kagent"}}
+
+    remote = {"description": "Notes", "url": f"http://127.0.0.1:{notes.port}/mcp"}
+    reference = {"apiGroup": "kagent.dev", "kind": "RemoteMCPServer", "name": "trigger-notes"}
+    tools = [{"type": "McpServer", "mcpServer": reference}]
+    agent = {"type": "Declarative", "description": "reads", "declarative": {"systemMessage": "Read.", "tools": tools}}
+    trigger = {
+        "agent": "reader", "serviceAccountName": "night-shift", "message": "What is new?",
+        "mcpResources": {"server": {"kind": "RemoteMCPServer", "name": "trigger-notes"}, "uris": ["memo://one"]},
+    }  # fmt: skip
+    kagent, ours = {"apiVersion": "kagent.dev/v1alpha2"}, {"apiVersion": "quarterdeck.dev/v1alpha1"}
+    await asyncio.to_thread(platform.apply, (FOLDER / "identity.yaml").read_text())
+    await asyncio.to_thread(
+        platform.apply,
+        kagent | {"kind": "RemoteMCPServer", "spec": remote} | meta("trigger-notes"),
+        kagent | {"kind": "Agent", "spec": agent} | meta("reader"),
+        ours | {"kind": "Trigger", "spec": trigger} | meta("news"),
+    )
+    for target in ("trigger/news", "agent/reader"):
+        await asyncio.to_thread(platform.wait, target)
+    async with asyncio.timeout(120):
+        while not (notes.requests("resources/read") and notes.streams):
+            await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(_firings, platform, "news") == []
+    notes.name = "second"
+    await notes.push({"method": "notifications/resources/updated", "params": {"uri": "memo://one"}})
+    fired = await asyncio.to_thread(eventually, lambda: _firings(platform, "news"), "the change fires")
+    run = await asyncio.to_thread(_completed, platform, fired[0]["run"])
+    assert len(fired) == 1 and "second" in json.dumps(run)
+    await asyncio.to_thread(platform.kubectl, "delete", "trigger/news", "agent/reader", "-n", "kagent")
+    await asyncio.to_thread(platform.kubectl, "delete", "remotemcpserver/trigger-notes", "-n", "kagent")
