@@ -57,7 +57,7 @@ class Collector:
 async def test_a_run_is_one_trace_with_its_model_and_tool_calls(start: Callable[..., Any]) -> None:
     collector = Collector()
     observer = Observer(ABOUT, Tracer(collector.exporter, content=True), redactor=Redactor(["*pin*"]))
-    secret = {"text": "hi", "pin": "1234", "api_key": "sk-1"}
+    secret = {"text": '{"greeting": "hi", "api_key": "sk-2"}', "pin": "p1n-code", "api_key": "sk-1"}
     agent = await start(call("echo", secret), say("it says hi"), observer=observer, stream=True)
     body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": user_message("echo hi")}}
     answer = await agent.http.post("/", json=body, headers={"a2a-version": "1.0", "traceparent": PARENT}, timeout=60)
@@ -83,7 +83,9 @@ async def test_a_run_is_one_trace_with_its_model_and_tool_calls(start: Callable[
     assert asked[1]["attributes"]["gen_ai.response.time_to_first_chunk"] >= 0
     assert tool["attributes"]["gen_ai.tool.name"] == "echo" and tool["attributes"]["gen_ai.tool.call.id"] == "c1"
     everything = str(collector.spans)
-    assert "1234" not in everything and "sk-1" not in everything and "it says hi" in everything
+    assert not any(hidden in everything for hidden in ("p1n-code", "sk-1", "sk-2")) and "it says hi" in everything
+    answered = asked[1]["attributes"]["gen_ai.input.messages"]
+    assert "tool_call_response" in answered and "greeting" in answered and "Be brief." in answered
 
     shown = await agent.http.get("/metrics")
     samples = {k: v for family in Exposition(shown.text).samples.values() for k, v in family.items()}

@@ -70,7 +70,7 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
     sent = [] if turn.steps.known(step) else await _sent(turn, state, tools)
 
     async def ask() -> Reply:
-        turn.steps.seen.asked(state["messages"])
+        turn.steps.seen.asked(sent)
         form = turn.output.response_format if turn.output is not None and last else None
         reply = await turn.model.reply(sent, tools, turn.on_text, response_format=form)
         turn.window.told(reply.usage)

@@ -18,6 +18,8 @@ from quarterdeck.errors import QuarterdeckError
 
 from ..journal.client import Draft
 from ..journal.journal import Journal
+from ..model import Reply
+from ..observe.run import NOBODY, Seen
 from . import ceiling, estimate
 from .ceiling import Unit
 from .compaction import Rule, Span, due, uncovered
@@ -49,6 +51,7 @@ class Window:
     """What the provider counted, as a multiple of our estimate."""
     paged: bool = field(default=False, init=False)
     """Whether there is more of a tool's result of an earlier turn."""
+    seen: Seen = field(default=NOBODY, init=False)
     _sent: int = field(default=0, init=False)
     _failed: bool = field(default=False, init=False)
 
@@ -87,10 +90,13 @@ class Window:
     async def _compact(self, span: Span, tokens: int) -> bool:
         covered = [message for atom in span.atoms for message in atom.messages]
         before = self.conversation.compacted
-        summary, usage = "", dict[str, int]()
+        summary, usage, facts = "", dict[str, int](), dict[str, Any]()
         if self.summarizer is not None:
             try:
-                summary, usage = await self.summarizer.summarize(before.summary if before else "", covered)
+                with self.seen.chat(0) as chat:
+                    summary, usage = await self.summarizer.summarize(before.summary if before else "", covered)
+                    chat.answered(Reply(summary, usage=usage))
+                facts = chat.facts
             except QuarterdeckError as error:
                 log.warning("run %s: the conversation could not be summarized: %s", self.journal.run, error)
                 self._failed = True
@@ -98,7 +104,7 @@ class Window:
         last = span.atoms[-1]
         data = {
             "through": {"run": last.run, "messages": last.end}, "summary": summary, "messages": len(covered),
-            "tokens": tokens, "why": span.why, "usage": usage,
+            "tokens": tokens, "why": span.why, "usage": usage, **facts,
         }  # fmt: skip
         await self.journal.append(Draft(EVENT, 0, data))
         self.conversation.compacted = Compacted.of(data, self.journal.run)

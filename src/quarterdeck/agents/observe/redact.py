@@ -27,17 +27,24 @@ class Redactor:
         self._rules = Redaction(rules)
 
     def value(self, value: Any) -> Any:
-        """JSON data; a text that is JSON is looked into."""
-        return self.text(value) if isinstance(value, str) else self._rules.clean(value)
+        """JSON data; texts in it that are JSON are looked into."""
+        return self.text(value) if isinstance(value, str) else self._texts(self._rules.clean(value))
 
     def text(self, text: str) -> str:
         """A text that is JSON as JSON without secrets, any other as it is."""
         if text[:1] not in ("{", "["):
             return text
         try:
-            return msgspec.json.encode(self._rules.clean(msgspec.json.decode(text))).decode()
+            return msgspec.json.encode(self._texts(self._rules.clean(msgspec.json.decode(text)))).decode()
         except MALFORMED:
             return text
+
+    def _texts(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._texts(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._texts(item) for item in value]
+        return self.text(value) if isinstance(value, str) else value
 
     def data(self, data: Any) -> Any:
         """An event's data, or a list of messages: texts of JSON and arguments in it are looked into."""

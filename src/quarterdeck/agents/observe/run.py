@@ -21,6 +21,7 @@ from ..journal.fold import Story
 from ..journal.pause import Pause
 from ..model import Message, Reply, ToolCall
 from ..tool import Outcome, Tool
+from ..untrusted import TAG
 from . import redact, spans
 from .metrics import Metrics
 from .redact import Redactor
@@ -310,20 +311,29 @@ def _used(tokens: Tokens) -> list[tuple[str, Value]]:
 
 
 def _parts(message: Message) -> dict[str, Any]:
-    """A chat message as GenAI's conventions write it: ``{role, parts: [{type, …}]}``."""
+    """A chat message as GenAI's conventions write it: ``{role, parts: [{type, …}]}``; of what is no text, its kind."""
     role, content = message["role"], message.get("content")
+    said: list[dict[str, Any]] = content if isinstance(content, list) else []
+    text = content if isinstance(content, str) else "\n".join(str(p["text"]) for p in said if "text" in p)
     if role == "tool":
+        inner = _inner(text)
         return {
             "role": role,
-            "parts": [{"type": "tool_call_response", "id": message.get("tool_call_id", ""), "result": content}],
+            "parts": [{"type": "tool_call_response", "id": message.get("tool_call_id", ""), "result": inner}],
         }
-    parts: list[dict[str, Any]] = [{"type": "text", "content": content}] if content else []
+    parts: list[dict[str, Any]] = [{"type": "text", "content": text}] if text else []
+    parts += [{"type": str(part.get("type", ""))} for part in said if "text" not in part]
     for call in message.get("tool_calls") or []:
         function = call["function"]
         parts.append(
             {"type": "tool_call", "id": call["id"], "name": function["name"], "arguments": function["arguments"]}
         )
     return {"role": role, "parts": parts}
+
+
+def _inner(text: str) -> str:
+    """A tool's result without the mark that it is nobody's word, so that JSON in it is seen."""
+    return text.partition("\n")[2].rpartition("\n")[0] if text.startswith(f"<{TAG} ") else text
 
 
 def _short(agent: str) -> str:
