@@ -79,10 +79,10 @@ async def test_snapshots_are_taken_acknowledged_or_refused_and_survive_the_contr
     assert ack == {"accepted": True, "errors": []}
     assert plane.tokens[0] == b"Bearer gateway-token"
 
-    bad = s.encode(s.Snapshot(models=(s.Model("n", "m", "OpenAI", "x", "ftp://nowhere"),)))
+    bad = s.encode(s.Snapshot(mcp=(s.McpServer("n", "m", "RemoteMCPServer", "/mcp", tls=True, tls_ca="no PEM"),)))
     plane.lines.put_nowait(bad)
     _, nack = await asyncio.wait_for(plane.acks.get(), 30)
-    assert nack["accepted"] is False and "ModelConfig n/m" in nack["errors"][0]
+    assert nack["accepted"] is False and "n/m" in nack["errors"][0]
     assert gateway.version == version
 
     await server.stop(0.1)
