@@ -55,6 +55,8 @@ class Turn:
     on_text: Callable[[str], Awaitable[None]] | None = None
     output: OutputSchema | None = None
     see: bool = False
+    reload: Callable[[Mapping[str, Tool]], Awaitable[Mapping[str, Tool]]] | None = None
+    """Gives the tools as they are now: a server may have said that its list changed."""
 
 
 def _turn(config: RunnableConfig) -> Turn:
@@ -66,6 +68,8 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
     turn, step = _turn(config), state["step"]
     again = state.get("again", False)
     last = again or state["steps"] + 1 >= turn.max_steps
+    if turn.reload is not None and not turn.steps.known(step):
+        turn.tools = await turn.reload(turn.tools)
     tools = [] if last else described(_offered(turn, state["messages"]))
     sent = [] if turn.steps.known(step) else await _sent(turn, state, tools)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
 from quarterdeck.snapshot.runs import Event
@@ -415,7 +415,7 @@ class Runs:
         )  # fmt: skip
         turn = graph.Turn(
             self._model, tools, steps, window, self._config.max_steps, on_text if self._config.stream else None,
-            self._views.output, self._views.see,
+            self._views.output, self._views.see, self._reload(),
         )  # fmt: skip
         with self._saver.of(journal, [asked]) as resume:
             answer = await graph.run(self._graph, turn, [asked], journal.run, resume=resume)
@@ -449,6 +449,19 @@ class Runs:
             if self._client is None:
                 raise
             raise Unwritten(f"what was said before cannot be read: {error}") from error
+
+    def _reload(self) -> Callable[[Mapping[str, Tool]], Awaitable[Mapping[str, Tool]]]:
+        """The tools of a turn as they are now: loaded again when a server has said that its list changed."""
+        known = self._toolbox.changes
+
+        async def reload(tools: Mapping[str, Tool]) -> Mapping[str, Tool]:
+            nonlocal known
+            if self._toolbox.changes == known:
+                return tools
+            known = self._toolbox.changes
+            return {**await self._toolbox.load(), READ_RESULT: tools[READ_RESULT]}
+
+        return reload
 
     async def _tools(self, journal: Journal) -> dict[str, Tool]:
         """What can be called now. A run that goes on waits for servers that were there when it called them."""

@@ -7,6 +7,8 @@ half a minute old. Whatever goes wrong in a call is told to the model as the too
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -30,8 +32,11 @@ from .tool import Context, Outcome, Tool
 
 FRESH = 30.0
 """Seconds a server's tool list is used before it is asked for again."""
+LISTEN = 60.0
+"""Seconds after a turn for which a server is listened to."""
 MARGIN = 3.0
 """Seconds we wait longer than the gateway and the bridge do, so that the one that knows why a tool is late says it."""
+_TOOLS_CHANGED = "notifications/tools/list_changed"
 _NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -78,9 +83,13 @@ class Server:
             return [*static, *_passed_on(entry.allowed_headers), *await headers()]
 
         self.client = McpClient(pool, self.url, headers=all_headers, timeout=entry.params.timeout + MARGIN)
+        self.changes = 0
+        """How often the server has said that its list changed."""
         self._tools: list[ListedTool] = []
         self._listed_at = float("-inf")
         self._lock = asyncio.Lock()
+        self._listening: asyncio.Task[None] | None = None
+        self._hearing: asyncio.Timeout | None = None
 
     async def tools(self) -> list[ListedTool]:
         """Raises QuarterdeckError when the server cannot be asked and there is no copy."""
@@ -89,7 +98,31 @@ class Server:
                 listed = await self.client.list_tools()
                 self._tools = [t for t in listed if not self.wanted or t.name in self.wanted]
                 self._listed_at = monotonic()
+        if self._hearing is not None and not self._hearing.expired():
+            self._hearing.reschedule(asyncio.get_running_loop().time() + LISTEN)
+        elif self.client.tells_of_tools and (self._listening is None or self._listening.done()):
+            alone = contextvars.Context()  # not as part of the run that happens to come first
+            self._listening = asyncio.create_task(self._listen(), name=f"listen-{self.url}", context=alone)
         return self._tools
+
+    async def _listen(self) -> None:
+        """Hear of changes while the server is used. A stream that has ended is opened again with the next turn."""
+        try:
+            async with asyncio.timeout(LISTEN) as self._hearing, contextlib.aclosing(self.client.told()) as messages:
+                async for message in messages:
+                    if message.get("method") == _TOOLS_CHANGED:
+                        self._listed_at = float("-inf")
+                        self.changes += 1
+        except (QuarterdeckError, TimeoutError):
+            return
+        finally:
+            self._hearing = None
+
+    async def close(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        await self.client.close()
 
 
 class Toolbox:
@@ -100,6 +133,11 @@ class Toolbox:
         self._servers = [Server(pool, entry, headers) for entry in [*config.http_tools, *config.sse_tools]]
         self._agents = [RemoteAgentTool(pool, agent, headers) for agent in config.remote_agents]
         self.unavailable: dict[str, str] = {}
+
+    @property
+    def changes(self) -> int:
+        """Grows when a server says that its tools have changed."""
+        return sum(server.changes for server in self._servers)
 
     async def load(self) -> dict[str, Tool]:
         """The callables by the name the model sees; servers that cannot be asked are noted in ``unavailable``."""
@@ -139,7 +177,7 @@ class Toolbox:
         return "\n".join([*lines, "If the request needs them, say so and why."]) if lines else ""
 
     async def close(self) -> None:
-        await asyncio.gather(*(server.client.close() for server in self._servers))
+        await asyncio.gather(*(server.close() for server in self._servers))
 
 
 class Uncertain(Exception):

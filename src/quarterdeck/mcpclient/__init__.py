@@ -168,6 +168,29 @@ class McpClient:
         finally:
             response.close()
 
+    @property
+    def tells_of_tools(self) -> bool:
+        """Whether the server has a session in which it says that its tools have changed."""
+        capabilities = self.server.get("capabilities")
+        tools = capabilities.get("tools") if isinstance(capabilities, dict) else None
+        return self._session is not None and isinstance(tools, dict) and tools.get("listChanged") is True
+
+    async def told(self) -> AsyncGenerator[dict[str, Any]]:
+        """What the server says by itself in the session that is open (GET, 2025-11-25), until the stream ends.
+
+        Raises as :meth:`list_tools`; UpstreamError, too, for a server that has no such stream.
+        """
+        headers = [header for header in await self._request_headers() if header[0] != b"content-type"]
+        response = await self._pool.request("GET", self._origin, self._target, headers, b"", timeout=None)
+        try:
+            kind = (response.header(b"content-type") or b"").partition(b";")[0].strip()
+            if response.status != 200 or kind != b"text/event-stream":
+                raise UpstreamError(f"{self.url}: GET gave HTTP {response.status}, no stream")
+            async for message in _messages(response, kind, self.url):
+                yield message
+        finally:
+            response.close()
+
     async def close(self) -> None:
         """End the session at the server; never raises for a server that is gone."""
         if self._session is not None:
