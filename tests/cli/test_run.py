@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from quarterdeck.agents.observe.redact import Redactor
 from quarterdeck.cli.run_tree import Transcript, as_data, asked_of, tree
 from quarterdeck.snapshot.runs import Event
@@ -72,6 +74,16 @@ def test_runs_of_other_agents_hang_below_the_steps_that_asked_them() -> None:
         "problem": "its run cannot be shown: no"
     }
     assert "hunter2" not in str(shown) and "sk-1" not in str(shown)
+
+
+def test_what_was_summarized_on_the_way_is_told() -> None:
+    data = {"messages": 7, "summary": "A trip to Kiel.", "usage": {"prompt_tokens": 50, "completion_tokens": 5}}
+    before = [events()[0], Event(2, "compaction", 0, 100.05, 1, data)]
+    later = [msgspec.structs.replace(event, seq=event.seq + 1) for event in events()[1:]]
+    lines = tree(Transcript(RUN, [*before, *later]), Redactor()).splitlines()
+    at = lines.index("user: add a note")
+    assert lines[at + 1 : at + 3] == ["├─ summarized 7 messages, 50+5 tokens", "│    → A trip to Kiel."]
+    assert lines[at + 3].startswith("├─ 1. model gpt")
 
 
 def test_rules_hide_more_and_raw_data_hides_as_much() -> None:

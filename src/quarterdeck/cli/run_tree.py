@@ -112,8 +112,11 @@ def _body(transcript: Transcript, clean: _Clean) -> list[str]:
         if event.step and event.kind != "checkpoint":
             steps.setdefault(event.step, _Step(event.step)).events.append(event)
     branches: list[list[str]] = []
+    notes = [event for event in events if event.kind == "compaction"]
     for number in sorted(steps):
         step = steps[number]
+        while notes and notes[0].seq < step.events[0].seq:
+            branches.append(_summarized(notes.pop(0), clean))
         lines = (_model if step.kind == "model" else _tool)(step, clean)
         child = transcript.below.get(number)
         if isinstance(child, Transcript):
@@ -188,6 +191,14 @@ def _model(step: _Step, clean: _Clean) -> list[str]:
     lines = [head + _cost(float(cost) if isinstance(cost, int | float) else 0.0)]
     text = str(data["message"].get("content") or "")
     return [*lines, f"→ {clean.text(text)}"] if text else lines
+
+
+def _summarized(event: Event, clean: _Clean) -> list[str]:
+    """What of the conversation was put together before the step that follows."""
+    data = event.data
+    lines = [f"summarized {data.get('messages', '?')} messages, {_tokens(tokens_of(data.get('usage')))}"]
+    summary = str(data.get("summary") or "")
+    return [*lines, f"→ {clean.text(summary)}"] if summary else lines
 
 
 def _tool(step: _Step, clean: _Clean) -> list[str]:
