@@ -209,12 +209,24 @@ async def test_memories_of_before_pgvector_came_are_indexed(postgres_servers: Se
     await plain.save(ALICE, [new(FACTS[4])])
     opened = MemoryStore(database, clock=clock)
     await opened.open()
+    await plain.save(ALICE, [new(FACTS[2])])
+    await opened.prune()
     question = Question("", embed("the dog Biscuit", 256), "m")
-    assert await texts(opened, ALICE, question) == [FACTS[4]]
+    assert await texts(opened, ALICE, question) == [FACTS[4], FACTS[2]]
     rows = await database.rows(text("SELECT vector_dims(embedding) AS n FROM memory_vectors"))
-    assert [row["n"] for row in rows] == [256]
+    assert [row["n"] for row in rows] == [256, 256]
     await opened.forget("ns/a")
     assert await database.rows(text("SELECT 1 FROM memory_vectors")) == []
+    await database.close()
+
+
+async def test_a_postgresql_without_pgvector_is_named(
+    postgres_servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = await Database.open(await fresh(postgres_servers.url("postgresql")))
+    store = MemoryStore(database)
+    await store.open()
+    assert store._pgvector or ("no pgvector" in caplog.text and "vector" in caplog.text.partition("no pgvector")[2])
     await database.close()
 
 

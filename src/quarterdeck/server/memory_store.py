@@ -223,7 +223,9 @@ class MemoryStore:
         return await self._database.transact(work)
 
     async def prune(self) -> int:
-        """Delete what has expired; how many there were."""
+        """Delete what has expired, how many there were; index what a replica saved that knew of no pgvector."""
+        if self._pgvector:
+            await self._database.transact(_fill_in)
         async with self._database.write() as connection:
             now = self._clock()
             await connection.execute(delete(memory_progress).where(memory_progress.c.at < now - 365 * 86400))
