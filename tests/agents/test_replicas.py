@@ -225,6 +225,28 @@ async def test_the_gateway_is_killed_in_the_middle_of_calls(tmp_path: Path) -> N
         assert w.tools.calls == {'note {"n": 1}': 1, 'look {"n": 1}': 2, 'note {"n": 2}': 1}
 
 
+async def test_a_call_that_breaks_off_after_another_beside_it_has_ended_is_not_made_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, replica(w, "pod-1") as one:
+        begun, forever = asyncio.Event(), asyncio.Event()
+
+        async def on_call(key: str) -> None:
+            if key.startswith("note"):
+                begun.set()
+                await forever.wait()
+
+        w.tools.on_call = on_call
+        active = await one.start(user_message(), "alice")
+        async with asyncio.timeout(60):
+            await begun.wait()
+            while not any(e.kind == "tool.result" for e in await w.store.events(await w.run())):
+                await asyncio.sleep(0.02)
+            await w.restart_gateway()
+            await active.finished.wait()
+        forever.set()
+        assert active.task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED", active.task["status"]
+        assert w.tools.calls == {'note {"n": 1}': 1, 'look {"n": 1}': 1}
+
+
 async def test_the_gateway_is_away_while_the_model_is_asked(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         broken: list[int] = []

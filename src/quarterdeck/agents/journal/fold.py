@@ -31,6 +31,8 @@ class Step:
     attempts: int = 0
     guarded: bool = False
     """Whether the gateway demanded a permit for the last intent: without ``started`` nothing was carried out."""
+    intent: int = 0
+    """Number of the event that was the last intent."""
     reason: str = ""
     """Why it waits, or waited."""
     answer: Json | None = None
@@ -45,6 +47,7 @@ class Step:
         if event.kind.endswith(".intent"):
             self.attempts = self.attempts + 1 if event.fence == self.fence else 1
             self.phase, self.fence, self.guarded = "intended", event.fence, bool(event.data.get("guarded"))
+            self.intent = event.seq
             self.at = event.at
         elif event.kind == "note":
             self.task = str(event.data.get("task") or self.task)
@@ -160,7 +163,7 @@ class Story:
             self.add(event)
 
     def add(self, event: Event) -> None:
-        self.seq, self.fence = event.seq, max(self.fence, event.fence)
+        self.seq, self.fence = max(self.seq, event.seq), max(self.fence, event.fence)
         if event.step and event.kind != "checkpoint":
             self.step(event.step).add(event)
         if event.kind == "created":

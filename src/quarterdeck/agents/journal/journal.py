@@ -93,10 +93,13 @@ class Journal:
             raise Unwritten(str(error)) from error
 
     async def started(self, step: int) -> bool:
-        """Whether the gateway has let the last call of a step pass; asks the control plane."""
-        _, events = await self._store.events(self.run, self.story.seq)
+        """Whether the gateway has let the last call of a step pass; asks the control plane.
+
+        The gateway may have written that before what we have written since, of a call beside it.
+        """
+        _, events = await self._store.events(self.run, self.story.step(step).intent)
         for event in events:
-            if event.kind in ("tool.started", "cancel"):
+            if event.kind == "cancel" or (event.kind == "tool.started" and event.step == step):
                 self.story.add(event)
         return self.story.step(step).phase == "started"
 
