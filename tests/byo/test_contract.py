@@ -263,6 +263,12 @@ async def test_what_is_kept_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch
     kept = (await rig.ask("GET", "/api/crewai/memory?thread_id=c1&q=t&limit=0"))[1]["data"]
     assert [each["memory_data"]["score"] for each in kept] == [4, 3, 2]
     post = "/api/langgraph/checkpoints"
+    monkeypatch.setattr(kagent_frameworks, "KEPT_BYTES", 500_000)
+    for number in range(5, 8):
+        large = checkpoint(number, checkpoint="x" * (200_000 if number < 7 else 400_000))
+        assert (await rig.ask("POST", post, large))[0] == 201
+    found = (await rig.ask("GET", "/api/langgraph/checkpoints?thread_id=c1"))[1]["data"]
+    assert [each["checkpoint_id"] for each in found] == ["1ef-0007"], "large ones are fewer"
     assert (await rig.ask("POST", post, checkpoint(9, checkpoint="x" * (3 * 1024 * 1024 + 1))))[0] == 413
     assert (await rig.ask("POST", post, checkpoint(9, thread_id="x" * 256)))[0] == 400
     assert (await rig.ask("POST", post, checkpoint(9, checkpoint="")))[0] == 400

@@ -7,11 +7,11 @@ opaque: what the SDK serialised, base64 or JSON. Everything belongs to the conve
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import time
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, insert, or_, select, update
+from sqlalchemy import Table, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quarterdeck.errors import BadRequest, NotFound, TooLarge
@@ -25,9 +25,12 @@ Who = Callable[..., Awaitable[tuple[str, str]]]
 
 KEPT = 256
 """Checkpoints of a thread and namespace; the oldest go first."""
+KEPT_BYTES = 64 * 1024 * 1024
+"""The same, as far as they are large; the newest is kept however large it is."""
 MEMORIES = 1000
 STATES = 100
 """Of a thread."""
+_LARGE = 128 * 1024
 _LARGEST = 3 * 1024 * 1024
 _WRITES = 1000
 _PAGE = 100
@@ -79,7 +82,7 @@ class Frameworks:
         }
         async with self._database.write() as connection:
             await _upsert(connection, checkpoints, key, values)
-            await self._prune(connection, key)
+            await self._prune(connection, key, large=len(values["checkpoint"]) > _LARGE)
         return _done("Successfully stored checkpoint")
 
     async def list_checkpoints(self, call: Call) -> Answer:
@@ -152,13 +155,17 @@ class Frameworks:
 
         return {name: max(of_task.items(), key=rank)[1] for name, of_task in by.items()}
 
-    async def _prune(self, connection: AsyncConnection, key: Row) -> None:
+    async def _prune(self, connection: AsyncConnection, key: Row, *, large: bool) -> None:
         of = and_(
             _of_thread(checkpoints, key["agent"], key["thread_id"]),
             checkpoints.c.checkpoint_ns == key["checkpoint_ns"],
         )
         newest = select(checkpoints.c.checkpoint_id).where(of).order_by(checkpoints.c.checkpoint_id.desc())
         last = (await connection.execute(newest.offset(KEPT).limit(1))).scalar_one_or_none()
+        if large:
+            sizes = newest.add_columns(func.length(checkpoints.c.checkpoint))
+            rows = (await connection.execute(sizes)).all()
+            last = _beyond([(str(row[0]), int(row[1])) for row in rows]) or last
         if last is None:
             return
         for table in (checkpoints, writes):
@@ -265,6 +272,16 @@ async def _upsert(connection: AsyncConnection, table: Table, key: Row, values: R
     done = await connection.execute(update(table).where(where).values(**values))
     if done.rowcount == 0:
         await connection.execute(insert(table).values(**key, **values))
+
+
+def _beyond(sizes: Sequence[tuple[str, int]]) -> str | None:
+    """The newest checkpoint that does not fit any more; they come newest first."""
+    total = 0
+    for number, (name, size) in enumerate(sizes):
+        total += size
+        if number and total > KEPT_BYTES:
+            return name
+    return None
 
 
 def _tuple(row: Row, pending: Iterable[Row]) -> dict[str, Any]:
