@@ -41,7 +41,7 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "pgvector"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow), "pgvector"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path, postgres_servers: Servers) -> str:
     found = str(tmp_path / "server.db")
     return found if request.param == "sqlite" else await fresh(postgres_servers.url(request.param))
@@ -227,6 +227,9 @@ async def test_a_postgresql_without_pgvector_is_named(
     store = MemoryStore(database)
     await store.open()
     assert store._pgvector or ("no pgvector" in caplog.text and "vector" in caplog.text.partition("no pgvector")[2])
+    await store.save(ALICE, [new(fact) for fact in FACTS])
+    for question, fact in QUESTIONS:
+        assert (await texts(store, ALICE, asked(question)))[:1] == [FACTS[fact]], question
     await database.close()
 
 
