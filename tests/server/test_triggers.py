@@ -240,6 +240,19 @@ async def test_who_may_not_is_not_acted_for(one: Controller) -> None:
     assert len(await one.all()) == 1, "it is looked at again"
 
 
+async def test_who_is_revoked_is_not_acted_for(one: Controller) -> None:
+    one.trigger(cron=HOURLY)
+    one.revoked = f"user {USER} is revoked"
+    with pytest.raises(Forbidden, match="is revoked"):
+        await fire(one)
+    await one.engine.look()
+    assert await one.all() == []
+    one.revoked = ""
+    one.clock.now += 11
+    await one.engine.look()
+    assert len(await one.all()) == 1
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

@@ -90,7 +90,9 @@ class Controller:
         self.store = TriggerStore(database, self.runs, clock.time)
         self.woken: list[str] = []
         self.registry = Registry()
-        self.engine = Engine(self.triggers, self.store, Access(client, clock), self.registry, self._wake)
+        self.revoked = ""
+        access = Access(client, clock)
+        self.engine = Engine(self.triggers, self.store, access, self.registry, self._wake, lambda found: self.revoked)
         self.set.informer(k.TRIGGER).synced.set()
         self.put(k.AGENT, "helper", {"type": "Declarative", "declarative": {"tools": []}})
         self.put(k.SERVICE_ACCOUNT, "starter")

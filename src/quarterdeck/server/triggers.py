@@ -34,6 +34,8 @@ LOOK = 1.0
 _TELL, _CARE = 2, 60
 """Looks between two writes of what is known into statuses, and between two clean-ups."""
 _FAR = 3600.0
+_AGAIN = 10.0
+"""Seconds until a schedule is looked at again that could not be kept."""
 _OVERLAP = 60.0
 """Seconds of Events that are looked at twice when another process takes over; they are known by their keys."""
 
@@ -50,7 +52,8 @@ class Outcome:
 
 
 class Engine:
-    """``wake`` asks for a Pod of an agent that is scaled to zero."""
+    """``wake`` asks for a Pod of an agent that is scaled to zero; ``revoked`` says why nobody may act for a trigger's
+    identity, or its agent, now."""
 
     def __init__(
         self,
@@ -59,7 +62,9 @@ class Engine:
         access: Access,
         registry: Registry,
         wake: Callable[[str], Awaitable[None]],
+        revoked: Callable[[Plan], str] = lambda found: "",
     ) -> None:
+        self._revoked = revoked
         self.triggers = triggers
         self.store = store
         self._access = access
@@ -93,8 +98,9 @@ class Engine:
         now = self.triggers.clock.time()
         for found in plans:
             known, coming = self._next.get(found.uid, (None, 0.0))
-            if found.schedule is not None and not found.spec.suspend and (known is not found or coming <= now):
-                await self._quietly(found, self.by_clock(found))
+            due = found.schedule is not None and not found.spec.suspend and (known is not found or coming <= now)
+            if due and not await self._quietly(found, self.by_clock(found)):
+                self._next[found.uid] = found, now + _AGAIN
         await self._events([found for found in plans if found.source == "kubernetesEvents"])
         if self._looks % _TELL == 0:
             await self.tell()
@@ -158,6 +164,9 @@ class Engine:
         problem = self.triggers.problem(found)
         if problem is not None:
             raise problem
+        revoked = self._revoked(found)
+        if revoked:
+            raise Forbidden(revoked)
         if not await self._access.may_start(found):
             raise Forbidden(f"{found.user} may not create runs (quarterdeck.dev) in namespace {found.namespace}")
         return None, firing
@@ -242,16 +251,17 @@ class Engine:
             for uid in kept.keys() - live:
                 del kept[uid]
 
-    async def _quietly(self, found: Plan, work: Awaitable[object]) -> None:
-        """One trigger must not keep the others from firing; what failed is looked at again."""
+    async def _quietly(self, found: Plan, work: Awaitable[object]) -> bool:
+        """One trigger must not keep the others from firing; False for what failed: it is looked at again."""
         try:
             await work
         except (QuarterdeckError, SQLAlchemyError, OSError) as error:
             if self._said.get(found.uid) != str(error):
                 self._said[found.uid] = str(error)
                 log.warning("trigger %s did not fire, trying again: %s", found.label, error)
-        else:
-            self._said.pop(found.uid, None)
+            return False
+        self._said.pop(found.uid, None)
+        return True
 
 
 def rules_of(found: Plan) -> Rules:

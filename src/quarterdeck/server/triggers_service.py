@@ -6,6 +6,7 @@ from quarterdeck.controllers.gateway_config import GatewayConfig
 from quarterdeck.controllers.triggers import Access
 from quarterdeck.kube.client import KubeClient
 from quarterdeck.telemetry.metrics import Registry
+from quarterdeck.translate.triggers import Plan
 
 from .database import Database
 from .http import Route
@@ -41,8 +42,15 @@ class TriggerService:
             namespace, _, name = agent.partition("/")
             await config.wake(("Agent", namespace, name))
 
+        def revoked(found: Plan) -> str:
+            now = triggers.clock.time()
+            known = config.snapshot.revocations if config.snapshot is not None else ()
+            concerned = {("agent", found.agent), ("user", found.user)}
+            named = (one for one in known if (one.kind, one.subject) in concerned)
+            return next((one.message() for one in named if not 0 < one.expires <= now), "")
+
         store = TriggerStore(database, runs, triggers.clock.time)
-        self._engine = Engine(triggers, store, Access(client, triggers.clock), registry, wake)
+        self._engine = Engine(triggers, store, Access(client, triggers.clock), registry, wake, revoked)
         self._updates = Updates(self._engine, runs.delegation)
         self.routes = TriggersApi(triggers, self._engine, identity, config.serves, registry).routes()
 
