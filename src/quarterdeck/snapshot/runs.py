@@ -41,11 +41,11 @@ class Event(Struct, frozen=True):
     - model.intent: ``{}``; model.result: ``{message, usage, calls: [{id, name, arguments, problem?}], model, took,
       first?, cost?}``: seconds of the call and to its first text, cost by the agent's prices
     - tool.intent: ``{id, name, tool, server, arguments, hash, repeatable, guarded, attempt}``
-    - tool.started: ``{gateway, attempt}``; tool.result: ``{id, name, failed, message, took, task?, how?}``: ``task`` is the
-      A2A task of another agent that was asked
+    - tool.started: ``{gateway, attempt}``; tool.result: ``{id, name, failed, message, took, task?, how?}``:
+      ``task`` is the A2A task of another agent that was asked
     - waiting: ``{reason, question, parts}``; answer: ``{by, …}``; cancel: ``{by}``
-    - compaction: ``{through: {run, messages}, summary, messages, tokens, why, usage, model?, took?, cost?}``: of the conversation, all before
-      that run and so many of its messages are represented by the summary from now on
+    - compaction: ``{through: {run, messages}, summary, messages, tokens, why, usage, model?, took?, cost?}``: of the
+      conversation, all before that run and so many of its messages are represented by the summary from now on
     - final: ``{state, reason, text, usage}``
     """
 
