@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from quarterdeck.controllers.workload import pod_trouble
 from quarterdeck.errors import Denied
 from quarterdeck.node.egress import EgressProxy
 from quarterdeck.node.environment import SandboxUnavailable
@@ -154,3 +155,9 @@ def test_without_namespaces_such_an_image_is_not_started(
     with pytest.raises(SandboxUnavailable, match="/config and /var/run/secrets/tokens") as found:
         starter.check_sandbox(pod(wants), image)
     assert found.value.reason == "SandboxUnavailable" and "install" in str(found.value)
+
+
+def test_the_agent_says_why() -> None:
+    waiting = {"reason": "SandboxUnavailable", "message": "install bubblewrap"}
+    found = pod_trouble(pod() | {"status": {"containerStatuses": [{"name": "kagent", "state": {"waiting": waiting}}]}})
+    assert found == ("SandboxUnavailable", "container kagent: install bubblewrap")
