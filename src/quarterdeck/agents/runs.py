@@ -32,7 +32,7 @@ from .journal.checkpoints import JournalSaver
 from .journal.client import Claimed, Gone, JournalClient
 from .journal.fold import PARTS
 from .journal.journal import Draft, Journal, Memory, Unwritten
-from .journal.limits import tokens
+from .journal.limits import Used, cost, told
 from .journal.pause import Fenced, Paused, RunFailed
 from .journal.steps import Rules, Steps
 from .journal.told import UNAVAILABLE, task_of
@@ -482,10 +482,11 @@ class Runs:
             log.error("run %s: its end could not be written: %s", journal.run, error)
 
     async def _late(self, journal: Journal) -> None:
-        wall = self._config.runs.budget.wall_time
-        if wall is not None and wall <= self._config.turn_timeout:
-            used = f"{len(journal.story.steps)} steps, {tokens(journal.usage)} tokens"
-            text = f"budget_exceeded: wallTime is limited to {wall:g}. Used: {used}"
+        budget, story = self._config.runs.budget, journal.story
+        if budget.wall_time is not None and budget.left(story.began) <= 1.0:
+            made = sum(step.phase != "new" for step in story.steps.values())
+            used = Used(made, story.tool_calls, journal.usage, budget.wall_time - budget.left(story.began))
+            text = told("wallTime", budget.wall_time, used, cost(journal.usage, budget))
             await self._final(journal, "failed", "budget_exceeded", text)
         else:
             text = f"no answer within {self._config.turn_timeout:g} s"

@@ -70,11 +70,15 @@ def check(budget: Budget, used: Used, *, steps: int = 0, tool_calls: int = 0) ->
     for name, value, most in rows:
         over = most is not None and (value > most if name in ("steps", "toolCalls") else value >= most)
         if over:
-            text = (
-                f"budget_exceeded: {name} is limited to {most:g}. Used: {used.steps} steps, {used.tool_calls} tool "
-                f"calls, {tokens(used.usage)} tokens, cost {spent:.4g}, {used.seconds:.1f} s"
-            )
-            raise BudgetExceeded(text)
+            raise BudgetExceeded(told(name, most or 0, used, spent))
+
+
+def told(name: str, most: float, used: Used, spent: float) -> str:
+    """What the user and ``qd run show`` are told of a budget that is used up."""
+    return (
+        f"budget_exceeded: {name} is limited to {most:g}. Used: {used.steps} steps, {used.tool_calls} tool "
+        f"calls, {tokens(used.usage)} tokens, cost {spent:.4g}, {used.seconds:.1f} s"
+    )
 
 
 class Loops:
