@@ -39,7 +39,7 @@ def say(platform: Platform, agent: str, text: str, context: str = "", method: st
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"message": message}}
     headers = {} if old else {"A2A-Version": "1.0"}
     answer = httpx.post(
-        f"{platform.gateway}/a2a/kagent/{agent}/", json=body, headers=headers, timeout=90, trust_env=False
+        f"{platform.gateway}/a2a/kagent/{agent}/", json=body, headers=headers, timeout=200, trust_env=False
     )
     found = answer.json()
     result = found.get("result")
@@ -63,7 +63,7 @@ def bare(seed: Platform) -> Platform:
     seed.apply(AGENT % "bare")
     seed.apply(AGENT % "bare-too" + MAY_ASK)
     for name in ("bare", "bare-too"):
-        seed.wait(f"agent/{name}")
+        seed.wait(f"agent/{name}", seconds=200)
     return seed
 
 
@@ -151,7 +151,7 @@ def test_a_conversation_of_somebody_else_is_none(bare: Platform) -> None:
 def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Platform) -> None:
     build(bare, BYO / "langgraph", "counting-agent:1")
     bare.apply((BYO / "langgraph" / "agent.yaml").read_text())
-    bare.wait("agent/counting-agent")
+    bare.wait("agent/counting-agent", seconds=200)
     context = str(uuid4())
     assert told(say(bare, "counting-agent", "one", context)).endswith("(turn 1)")
     bare.kubectl("delete", "pods", "-n", "kagent", "-l", "kagent=counting-agent")
@@ -169,7 +169,7 @@ def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Plat
 def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Platform) -> None:
     build(bare, BYO / "adk", "adk-agent:1")
     bare.apply((BYO / "adk" / "agent.yaml").read_text())
-    bare.wait("agent/adk-agent")
+    bare.wait("agent/adk-agent", seconds=400)
     context = str(uuid4())
     first = say(bare, "adk-agent", "what is the date and time?", context)
     assert "20" in told(first), first
@@ -207,7 +207,7 @@ def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Pl
 def test_a_plain_agent_of_the_official_sdk(bare: Platform) -> None:
     build(bare, BYO / "plain", "parrot:1")
     bare.apply((BYO / "plain" / "agent.yaml").read_text())
-    bare.wait("agent/parrot")
+    bare.wait("agent/parrot", seconds=200)
     say(bare, "parrot", "one", "c-parrot")
     assert told(say(bare, "parrot", "two", "c-parrot")) == "admin@kagent.dev said: one, two"
     url = f"{bare.gateway}/a2a/kagent/parrot/message:send"
