@@ -87,7 +87,7 @@ async def _attempts(*made: Reply | Exception) -> tuple[Reply | Exception, list[f
 
 
 async def test_how_long_is_waited_for_a_model() -> None:
-    here, away = Reply("here", usage={"prompt_tokens": 1}), Unreachable("away")
+    here, away = Reply("here", usage={"prompt_tokens": 1}), Unreachable("cannot connect to gateway:8702: away")
     rows: list[tuple[list[Reply | Exception], object, list[float], int]] = [
         ([here], "here", [], 1),
         ([away, away, here], "here", [0.3, 1.0], 3),
@@ -96,6 +96,7 @@ async def test_how_long_is_waited_for_a_model() -> None:
         ([Overloaded("busy", LONGEST + 1), here], "wants to be asked again in 61 s", [], 1),
         ([Overloaded("busy")] * 6, "busy", list(PAUSES), 6),
         ([away] * 18 + [here], "here", [*PAUSES, *[8.0] * 13], 19),
+        ([Unreachable("broke off")] * 6, "broke off", list(PAUSES), 6),
         ([away] * 19, "away", [*PAUSES, *[8.0] * 13], 19),
         ([Malformed("what?"), here], "here", [], 2),
         ([Malformed("what?")] * TRIES, "what?", [], TRIES),

@@ -20,6 +20,8 @@ PAUSES = (0.3, 1.0, 2.0, 4.0, 8.0)
 """Seconds between attempts where the endpoint names none."""
 AWAY = 120.0
 """Seconds that a gateway which is being started again is waited for."""
+NOBODY = "cannot connect to"
+"""What the HTTP client says when nobody listens (``wire.client``)."""
 LONGEST = 60.0
 """Seconds that an endpoint may make a run wait (``Retry-After``); one that wants more fails it."""
 TRIES = 3
@@ -51,7 +53,7 @@ async def asked(ask: Ask, sleep: Sleep = asyncio.sleep) -> Reply:
 
 
 async def _reached(ask: Ask, sleep: Sleep) -> Reply:
-    away, busy, waited = 0, 0, 0.0
+    away, busy, broken, waited = 0, 0, 0, 0.0
     while True:
         try:
             return await ask()
@@ -63,7 +65,13 @@ async def _reached(ask: Ask, sleep: Sleep) -> Reply:
                 raise
             pause = PAUSES[busy] if after is None else after
             busy += 1
-        except Unreachable:
+        except Unreachable as error:
+            if NOBODY not in str(error):  # somebody answered, and broke off: that may happen each time, and costs
+                if broken == len(PAUSES):
+                    raise
+                await sleep(PAUSES[broken])
+                broken += 1
+                continue
             pause = PAUSES[min(away, len(PAUSES) - 1)]
             away, waited = away + 1, waited + pause
             if waited > AWAY:
