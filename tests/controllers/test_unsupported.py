@@ -91,9 +91,7 @@ ACTED_ON = {
             "guardrail.identifier guardrail.version guardrail.trace",
         )
         | under("sapAICore.", "baseUrl authUrl resourceGroup")
-        | under(
-            "foundry.", "endpoint endpointFrom.name endpointFrom.key endpointFrom.optional deployment apiVersion"
-        )
+        | under("foundry.", "endpoint endpointFrom.name endpointFrom.key endpointFrom.optional deployment apiVersion")
         | under("scripted.", "replicas scriptFrom.name scriptFrom.key scriptFrom.optional")
         | under("tls.", _TLS)
     ),

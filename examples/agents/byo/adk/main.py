@@ -1,4 +1,4 @@
-"""kagent's own agent on Google's ADK, as its image starts it: everything is in /config/config.json and the environment."""
+"""kagent's own agent on the ADK, as its image starts it: all it needs is in /config/config.json and the environment."""
 
 from kagent.adk.cli import run_cli
 

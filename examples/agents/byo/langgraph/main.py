@@ -13,9 +13,8 @@ import uvicorn
 from kagent.core import KAgentConfig
 from kagent.langgraph import KAgentApp, KAgentCheckpointer
 from langchain_core.messages import AIMessage
-from openai import AsyncOpenAI
-
 from langgraph.graph import START, MessagesState, StateGraph
+from openai import AsyncOpenAI
 
 CARD = {
     "name": "counting_agent",
