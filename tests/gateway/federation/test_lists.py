@@ -1,4 +1,4 @@
-"""Lists that are asked for again: what was found out about them is used again, and never too long."""
+"""Lists that are asked for again, and who hears of changes: what was found out is used again, and never too long."""
 
 from __future__ import annotations
 
@@ -99,3 +99,19 @@ async def test_a_list_is_used_for_as_long_as_its_server_says_and_no_longer_than_
     assert (await anext(stream))["method"] == "notifications/tools/list_changed"
     assert names(await ask(mixed, "tools/list")) == ["new_echo", "new_more", "one_echo"]
     subscribed.close()
+
+
+async def test_who_may_use_tools_only_hears_of_no_resource(bare: Rig, new: Upstream) -> None:
+    rule = p.CelRule("allow", 'mcp.tool.name == "echo"')
+    policies = r.Policies(open=True, mcp_authorization=(p.Authorization((rule,), where="test"),))
+    snapshot = behind(new)
+    listener = snapshot.listeners[0]
+    backend = structs.replace(listener.routes[0].backends[0], policies=policies)
+    route = structs.replace(listener.routes[0], backends=(backend,))
+    bare.gateway.use(structs.replace(snapshot, listeners=(structs.replace(listener, routes=(route,)),)))
+    await bare.gateway.listeners.settled()
+    refused = await ask(
+        bare, "subscriptions/listen", notifications={"toolsListChanged": True, "resourceSubscriptions": ["memo://one"]}
+    )
+    assert refused["error"]["data"]["reason"] == "denied"
+    assert not new.requests("subscriptions/listen")

@@ -11,15 +11,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from quarterdeck.errors import TimedOut, UpstreamError
+from quarterdeck.malformed import MALFORMED
 from quarterdeck.mcptypes import lists, protocol
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange
 
 from ..limits.stage import ToolLimits
 from ..observe import Observer
+from ..policy.authorizer import Decision
 from ..policy.principal import Principal
 from ..policy.refusal import Refusal
 from ..upstream import Upstreams
+from . import naming
 from .answers import Answers, filters, sight
 from .approvals import Approvals
 from .call import McpCall, Problem, Transform, read
@@ -36,6 +39,7 @@ from .relay import GreetingRelay, McpRelay, answer_error
 from .session import Session, SessionSealer
 from .shared import Conversations
 from .stateless import StatelessMultiplexer
+from .subscriptions import subscribed
 
 
 class McpEndpoint:
@@ -137,7 +141,10 @@ class McpEndpoint:
     def _authorize(self, call: McpCall) -> bool:
         name = call.tool or call.own
         method = call.asked_as or call.method
-        decision = call.decision = call.judge(call.member, method, name, call.exposed)
+        decision = call.judge(call.member, method, name, call.exposed)
+        if method == protocol.LISTEN and decision.verdict != "deny":
+            decision = self._subscribes(call, decision)
+        call.decision = decision
         chain = call.member.chain
         if call.approved is not None and decision.verdict != "deny":  # another attempt
             call.decision = call.approved
@@ -155,6 +162,15 @@ class McpEndpoint:
         if refusal is not None:
             self._answers.stopped(call, refusal)
         return refusal is None
+
+    def _subscribes(self, call: McpCall, decision: Decision) -> Decision:
+        """Who may listen hears of no resource that they may not subscribe to."""
+        try:
+            uris = subscribed(call)
+        except MALFORMED:
+            uris = []  # the server refuses it
+        judged = (call.judge(call.member, naming.SUBSCRIBE, uri, uri) for uri in uris)
+        return next((one for one in judged if one.verdict == "deny"), decision)
 
     def _same_era(self, call: McpCall) -> bool:
         """Hand over what is said in an era that the server does not speak, or may not."""

@@ -56,8 +56,7 @@ class Subscription:
         self._over = departure(call.exchange)
         wanted = _object(call.params.get("notifications"))
         self._flags = [flag for flag in FLAGS.values() if wanted.get(flag) is True]
-        named = wanted.get("resourceSubscriptions")
-        self._uris = [uri for uri in named if isinstance(uri, str)][:_URIS] if isinstance(named, list) else []
+        self._uris = subscribed(call)
 
     def give_up(self, error: QuarterdeckError) -> None:
         """End the stream; the client asks anew and is told why."""
@@ -163,6 +162,12 @@ class Subscription:
                 "_meta": {protocol.META_SUBSCRIPTION: self._identity},
             },
         )
+
+
+def subscribed(call: McpCall) -> list[str]:
+    """The resources of whose updates ``subscriptions/listen`` wants to hear. Raises msgspec.DecodeError."""
+    named = _object(call.params.get("notifications")).get("resourceSubscriptions")
+    return [uri for uri in named if isinstance(uri, str)][:_URIS] if isinstance(named, list) else []
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

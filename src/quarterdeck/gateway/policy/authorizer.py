@@ -20,10 +20,12 @@ Verdict = Literal["allow", "deny", "approval"]
 _OPEN_METHODS = frozenset(
     {
         protocol.INITIALIZE, protocol.DISCOVER, protocol.PING, protocol.TOOLS_LIST, protocol.SET_LEVEL,
-        "subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel", "tasks/result", "tasks/list",
+        "subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel", "tasks/result", "tasks/list", "DELETE",
     }
 )  # fmt: skip
-"""What a caller limited to some tools may do besides calling them: nothing here reads data of the server's."""
+"""What a caller limited to some tools may do besides calling them: nothing here reads data of the server's.
+
+DELETE ends the caller's own session."""
 
 
 class Request(Struct, frozen=True, gc=False):
