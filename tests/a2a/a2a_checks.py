@@ -42,7 +42,9 @@ class Peer:
     def headers(self) -> dict[str, str]:
         if self.driver.binding == "grpc":
             return {"authorization": f"Bearer {self.user}"}
-        return {"authorization": f"Bearer {self.token or self.user}", "x_user_id": self.user}
+        headers = {"authorization": f"Bearer {self.token or self.user}", "x_user_id": self.user}
+        acting_for = self.world.acting_for
+        return headers | ({"x_quarterdeck_acting_for": acting_for(self.user)} if acting_for is not None else {})
 
     def other(self) -> Peer:
         return Peer(self.world, self.driver, token=self.token)

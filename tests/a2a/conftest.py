@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,8 @@ class World:
     """What went to webhooks."""
     answers: list[int] = field(default_factory=list)
     """Statuses that webhooks answer, 200 when empty."""
+    acting_for: Callable[[str], str] | None = None
+    """At the gateway an agent calls: how it proves for whom."""
 
 
 @asynccontextmanager
@@ -52,15 +54,17 @@ async def world(directory: Path, *, via_gateway: bool = False, **options: Any) -
         directory.mkdir(exist_ok=True)
         served = await parts.enter_async_context(serving(directory, delay=0.05, send=send, **options))
         base = served.url
+        acting_for: Callable[[str], str] | None = None
         if via_gateway:
-            base = (await parts.enter_async_context(gateway_in_front(directory, served))).workloads
+            front = await parts.enter_async_context(gateway_in_front(directory, served))
+            base, acting_for = front.workloads, front.acting_for
         http = await parts.enter_async_context(httpx.AsyncClient(base_url=base, timeout=20, trust_env=False))
         channel = await parts.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{served.grpc_port}"))
         token = pod_token("pod-a") if via_gateway else ""
         bearer = {"authorization": f"Bearer {token}"} if token else {}
         card = (await http.get("/.well-known/agent-card.json", headers=bearer)).json()
         drivers: dict[str, Driver] = {"jsonrpc": JsonRpc(http), "http_json": HttpJson(http), "grpc": Grpc(channel)}
-        yield World(served, http, drivers, card, base, base, token, pod_token("pod-b"), sent, answers)
+        yield World(served, http, drivers, card, base, base, token, pod_token("pod-b"), sent, answers, acting_for)
 
 
 class Worlds:

@@ -62,10 +62,11 @@ memory_progress = Table(
 """Up to which user message of a conversation its facts have been saved."""
 
 _FTS = (
-    "CREATE VIRTUAL TABLE memories_fts USING fts5(scope, terms, content='memories', content_rowid='number')",
-    "CREATE TRIGGER memories_fts_new AFTER INSERT ON memories BEGIN "
+    "CREATE VIRTUAL TABLE IF NOT EXISTS memories_fts "
+    "USING fts5(scope, terms, content='memories', content_rowid='number')",
+    "CREATE TRIGGER IF NOT EXISTS memories_fts_new AFTER INSERT ON memories BEGIN "
     "INSERT INTO memories_fts(rowid, scope, terms) VALUES (new.number, new.scope, new.terms); END",
-    "CREATE TRIGGER memories_fts_old AFTER DELETE ON memories BEGIN "
+    "CREATE TRIGGER IF NOT EXISTS memories_fts_old AFTER DELETE ON memories BEGIN "
     "INSERT INTO memories_fts(memories_fts, rowid, scope, terms) "
     "VALUES ('delete', old.number, old.scope, old.terms); END",
     "INSERT INTO memories_fts(memories_fts) VALUES ('rebuild')",
