@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -108,6 +109,7 @@ def test_watch_shows_changes_and_deletion(qd: Run, environment: dict[str, str], 
     watching = subprocess.Popen(
         [BIN / "qd", "get", "cm", "-n", "seen", "-l", "watch=yes", "-w"],
         env={**environment, "PATH": os.environ["PATH"]}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells have their jobs ignore it
     )  # fmt: skip
     try:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "w", "labels": {"watch": "yes"}}}

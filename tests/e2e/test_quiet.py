@@ -206,24 +206,7 @@ def test_a_change_after_the_restart_reaches_the_gateway(seed: Platform) -> None:
         "spec": {"description": "x", "protocol": "STREAMABLE_HTTP", "url": "http://127.0.0.1:9/mcp"},
     }  # fmt: skip
     seed.apply(document)
-
-    def known() -> bool:
-        from urllib.error import HTTPError
-        from urllib.request import Request, urlopen
-
-        try:
-            urlopen(
-                Request(
-                    f"{seed.gateway}/mcp/kagent/echo-after",
-                    data=b"{}",
-                    headers={"Content-Type": "application/json"} | seed.headers,
-                )
-            )
-        except HTTPError as error:
-            return error.code != 404
-        return True
-
-    eventually(known, "the gateway knows a server made after the restart", 15)
+    seed.served("/mcp/kagent/echo-after")
     seed.kubectl("delete", "remotemcpserver", "echo-after", "-n", "kagent")
 
 

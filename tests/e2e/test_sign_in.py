@@ -28,6 +28,7 @@ async def notes(platform: Platform) -> AsyncIterator[Platform]:
         }  # fmt: skip
         await asyncio.to_thread(platform.apply, document)
         await asyncio.to_thread(platform.wait, "remotemcpserver/notes")
+        await asyncio.to_thread(platform.served, PATH)
         yield platform
         await asyncio.to_thread(platform.kubectl, "delete", "remotemcpserver/notes", "-n", "kagent")
 

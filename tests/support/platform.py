@@ -126,6 +126,11 @@ class Platform:
             return Client(url, mode=mode)
         return Client(streamable_http_client(url, http_client=self.http()), mode=mode)
 
+    def served(self, path: str) -> None:
+        """Wait until the gateway knows ``path``: what is Ready reaches it a moment later."""
+        with httpx.Client(headers=self.headers, trust_env=False, timeout=60) as client:
+            eventually(lambda: client.post(self.gateway + path, json={}).status_code != 404, f"{path} is served")
+
     def http(self, **options: Any) -> httpx.AsyncClient:
         """A client with :attr:`headers`."""
         return httpx.AsyncClient(headers=self.headers, trust_env=False, **{"timeout": 60} | options)
