@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from support.platform import EXAMPLES, Platform
 
 AGENTS = EXAMPLES / "agents" / "observe" / "agents.yaml"
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_with_the_run_it_led_to_and_what_both_cost(seed: Platform) -> None:
     seed.kubectl("apply", "-f", str(AGENTS))
     for agent in ("clock", "desk"):

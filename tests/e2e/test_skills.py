@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from quarterdeck.agents.skills import sandbox
 from support.platform import EXAMPLES, Platform, eventually
 
@@ -54,6 +56,7 @@ def test_an_agent_uses_its_skill(platform: Platform) -> None:
     assert "Fixed before added." in said(platform, "read release-notes/references/style.md"), "the Pods of before serve"
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_fetched_is_said(platform: Platform) -> None:
     body = {
         "apiVersion": "kagent.dev/v1alpha2", "kind": "Agent", "metadata": {"name": "unskilled", "namespace": "kagent"},

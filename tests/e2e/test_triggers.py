@@ -142,6 +142,7 @@ async def notes() -> AsyncIterator[Upstream]:
     await server.stop(0)
 
 
+@pytest.mark.slow
 async def test_a_resource_that_changes_starts_a_run(platform: Platform, notes: Upstream) -> None:
     platform.own_home("the server listens on the loopback of this machine")
 
