@@ -11,9 +11,9 @@
 - {"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}
 - {"apiGroups": ["apps"], "resources": ["controllerrevisions", "deployments"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["services"], "verbs": ["create", "delete", "list", "patch", "watch"]}
-- {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["configmaps", "serviceaccounts"], "verbs": ["create", "list", "patch", "watch"]}
+- {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
 - {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "delete", "get", "list", "patch", "watch"]}
-- {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["create", "list", "patch", "watch"]}
 - {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "delete", "list", "patch", "watch"]}
 - {"apiGroups": [""], "resources": ["events", "pods", "resourcequotas"], "verbs": ["list", "watch"]}
 - {"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["list", "watch"]}

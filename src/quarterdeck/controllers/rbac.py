@@ -75,7 +75,9 @@ WATCHED: tuple[Grant, ...] = (
     Grant(LOCAL_ACCESS_REVIEW, ("create",), "what the ServiceAccounts of triggers may do"),
     Grant(k.DEPLOYMENT, (*FOLLOW, "get", *APPLY, "delete"), "agents, MCP servers, scripted models, canaries"),
     Grant(k.SERVICE, (*FOLLOW, *APPLY, "delete"), "their Services; Services labelled as MCP servers"),
-    Grant(k.CONFIG_MAP, (*FOLLOW, "get", *APPLY), "configuration of bridges; prompts and values that resources name"),
+    Grant(k.CONFIG_MAP, (*FOLLOW, *APPLY), "configuration of bridges; prompts and values that resources name"),
+    # not marked as used: only what was there before something named it is fetched
+    Grant(k.CONFIG_MAP, ("get",), "prompts and values that resources name", implied=True),
     Grant(k.SECRET, (*FOLLOW, "get", *APPLY, "delete"), "config.json of agents; keys and headers that resources name"),
     Grant(k.SERVICE_ACCOUNT, (*FOLLOW, *APPLY), "identities of agents and MCP servers"),
     Grant(k.NETWORK_POLICY, (*FOLLOW, *APPLY, "delete"), "who may talk to agents and MCP servers"),
