@@ -247,7 +247,6 @@ async def test_a_call_that_breaks_off_after_another_beside_it_has_ended_is_not_m
         assert w.tools.calls == {'note {"n": 1}': 1, 'look {"n": 1}': 1}
 
 
-@pytest.mark.slow  # about once in thirty times aiosqlite does not end when its event loop does (SQLAlchemy's terminate)
 async def test_the_gateway_is_away_while_the_model_is_asked(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         broken: list[int] = []

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import DDL, select, update
+from sqlalchemy import DDL, select, text, update
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version, tasks
@@ -30,6 +30,21 @@ async def test_replicas_that_start_together_take_turns(postgres_servers: Servers
 async def test_a_database_that_cannot_be_used_is_named(url: str) -> None:
     with pytest.raises(StorageError, match="cannot be used"):
         await Database.open(url)
+
+
+async def test_a_request_that_is_cut_off_twice_leaves_nothing_that_waits_for_ever(database: Database) -> None:
+    numbers = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t WHERE x < 50000) SELECT sum(x) FROM t"
+    for turns in range(40):
+        reading = asyncio.create_task(database.rows(text(numbers)))
+        await asyncio.sleep(0.002)
+        reading.cancel()
+        for _ in range(turns % 4 + 1):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left or not (await asyncio.wait(left, timeout=30))[1]
+    assert [row["one"] for row in await database.rows(text("SELECT 1 AS one"))] == [1]
 
 
 async def test_a_session_belongs_to_its_agent_and_user(database: Database) -> None:

@@ -167,6 +167,10 @@ class Database:
             raise StorageError(f"the database URL cannot be used: {error}") from error
         if url.startswith("sqlite"):
             event.listen(engine.sync_engine, "connect", _sqlite_pragmas)
+            # cancelled once more, SQLAlchemy's way to terminate a connection stops aiosqlite's thread below a task that
+            # waits for it, and so for ever
+            dialect = engine.sync_engine.dialect
+            dialect.do_terminate = dialect.do_close
         database = cls(engine)
         try:
             async with engine.begin() as connection:
