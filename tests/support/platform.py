@@ -211,7 +211,13 @@ class Platform:
 
 
 def audit_files(home: Path) -> list[Path]:
-    return sorted(p for p in home.rglob("audit*.jsonl") if p.is_file())
+    return sorted(p for p in files_below(home) if p.match("audit*.jsonl"))
+
+
+def files_below(home: Path) -> Iterator[Path]:
+    """Its regular files; folders of Pods may go while they are looked at (Path.rglob of Python 3.11 gives up then)."""
+    for folder, _, names in os.walk(home):
+        yield from (p for name in names if (p := Path(folder, name)).is_file() and not p.is_symlink())
 
 
 # -- what a platform must not leave behind
