@@ -29,13 +29,13 @@ def list_(
 ) -> None:
     """Show what waits, newest first."""
     from .local import part
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     query = [] if everywhere else [f"namespace={part(_namespace(namespace))}"]
     query += [] if every else ["state=pending,approved"]
     found: list[dict[str, Any]] = _ask("GET", "?" + "&".join(query))["approvals"]
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif found:
         emit(table([_row(one) for one in found], header=_HEADER))
     else:
@@ -49,10 +49,10 @@ def show(
     output: Output = "",
 ) -> None:
     """Show one with the arguments of its call."""
-    from .output import emit
+    from .output import emit, formatted
 
     found = _ask("GET", f"/{_place(name, namespace)}")
-    emit(_formatted(found, output) if output else _described(found))
+    emit(formatted(found, output) if output else _described(found))
 
 
 @group.command()
@@ -157,13 +157,3 @@ def _described(found: dict[str, Any]) -> str:
     ]
     arguments = to_yaml(found["arguments"]) if found["arguments"] else "{}\n"
     return "\n".join([*lines, "Arguments:", *(f"  {line}" for line in arguments.splitlines()), ""])
-
-
-def _formatted(value: Any, output: str) -> str:
-    from quarterdeck.errors import UsageError
-
-    from .output import to_json, to_yaml
-
-    if output not in ("json", "yaml"):
-        raise UsageError(f"--output={output}: must be json or yaml")
-    return to_json(value) if output == "json" else to_yaml(value)

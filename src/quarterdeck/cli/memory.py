@@ -31,13 +31,13 @@ def list_(
     output: Output = "",
 ) -> None:
     """Show memories, most used first: of a namespace's agents, of one, of a user."""
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     where = {"agent": _agent(agent, namespace)} if agent else {} if everywhere else {"namespace": _namespace(namespace)}
     query = {**where, "user": user, "limit": str(limit)}
     found: list[dict[str, Any]] = _ask("GET", "", query)["memories"]
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif found:
         emit(table([_row(one) for one in found], header=_HEADER))
     else:
@@ -47,9 +47,9 @@ def list_(
 @group.command()
 def show(ident: Ident, output: Output = "") -> None:
     """Show one memory in full."""
-    from .output import emit
+    from .output import emit, formatted
 
-    emit(_formatted(_ask("GET", f"/{_part(ident)}"), output or "yaml"))
+    emit(formatted(_ask("GET", f"/{_part(ident)}"), output or "yaml"))
 
 
 @group.command()
@@ -107,13 +107,3 @@ def _row(one: dict[str, Any]) -> list[str]:
     text = " ".join(one["content"].split())
     text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return [one["id"], one["agent"], one["user"], one["source"], str(one["uses"]), one["expiresAt"][:10], text]
-
-
-def _formatted(value: Any, output: str) -> str:
-    from quarterdeck.errors import UsageError
-
-    from .output import to_json, to_yaml
-
-    if output not in ("json", "yaml"):
-        raise UsageError(f"--output={output}: must be json or yaml")
-    return to_json(value) if output == "json" else to_yaml(value)

@@ -63,6 +63,13 @@ def to_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=80)
 
 
+def formatted(value: Any, output: str) -> str:
+    """For ``--output`` of what is no Kubernetes object: as JSON or YAML. Raises UsageError."""
+    if output not in ("json", "yaml"):
+        raise UsageError(f"--output={output}: must be json or yaml")
+    return to_json(value) if output == "json" else to_yaml(value)
+
+
 def as_list(items: list[Object]) -> Object:
     return {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
 

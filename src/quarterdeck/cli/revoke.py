@@ -36,7 +36,7 @@ def revoke(
     from quarterdeck.errors import UsageError
 
     from .durations import seconds
-    from .output import emit
+    from .output import emit, formatted
 
     named = {"agent": agent, "user": user, "server": server}
     given = {kind: subject for kind, subject in named.items() if subject}
@@ -55,7 +55,7 @@ def revocations(
     admin: Admin = "", output: Annotated[str, typer.Option("--output", "-o", help="json or yaml.")] = ""
 ) -> None:
     """Show who is revoked."""
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     found: list[dict[str, Any]] = _ask(admin, "GET", "")["revocations"]
     if output:
@@ -95,17 +95,6 @@ def when(seconds: float) -> str:
     from datetime import datetime
 
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
-
-
-def formatted(value: Any, output: str) -> str:
-    """As JSON or YAML. Raises UsageError."""
-    from quarterdeck.errors import UsageError
-
-    from .output import to_json, to_yaml
-
-    if output not in ("json", "yaml"):
-        raise UsageError(f"--output={output}: must be json or yaml")
-    return to_json(value) if output == "json" else to_yaml(value)
 
 
 def _part(text: str) -> str:

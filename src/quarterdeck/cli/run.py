@@ -35,12 +35,12 @@ def list_(
     """Show the newest runs."""
     from urllib.parse import urlencode
 
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     query = {"agent": agent, "user": user, "state": state, "limit": str(limit)}
     found = _ask("GET", "?" + urlencode({k: v for k, v in query.items() if v}))["runs"]
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif found:
         emit(table([_row(run) for run in found], header=_HEADER))
     else:
@@ -64,14 +64,12 @@ def show(
     """
     from quarterdeck.agents.observe.redact import Redactor
 
-    from .output import emit
+    from .output import emit, formatted
     from .run_tree import as_data, tree
 
     transcript, redactor = _transcript(run, frozenset()), Redactor(redact or ())
     emit(
-        _formatted(as_data(transcript, redactor, full=full), output)
-        if output
-        else tree(transcript, redactor, full=full)
+        formatted(as_data(transcript, redactor, full=full), output) if output else tree(transcript, redactor, full=full)
     )
 
 
@@ -110,7 +108,7 @@ def usage(
     """Show tokens and cost of runs, summed up."""
     from urllib.parse import urlencode
 
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     query = {
         "by": by, "from": _when(since, "--since"), "to": _when(until, "--until"), "agent": agent, "user": user,
@@ -118,7 +116,7 @@ def usage(
     }  # fmt: skip
     found = _ask("GET", "?" + urlencode({k: v for k, v in query.items() if v}), base="/v1/usage")
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif not found["rows"]:
         note("nothing was used")
     else:
@@ -277,16 +275,6 @@ def _row(run: dict[str, Any]) -> list[str]:
         run["id"], run["agent"], run["user"], run["state"], run["reason"] or "-", str(summary.get("steps", 0)),
         str(summary.get("toolCalls", 0)), human_duration(int(time() - run["createdAt"])), said[:40],
     ]  # fmt: skip
-
-
-def _formatted(value: Any, output: str) -> str:
-    from quarterdeck.errors import UsageError
-
-    from .output import to_json, to_yaml
-
-    if output not in ("json", "yaml"):
-        raise UsageError(f"--output={output}: must be json or yaml")
-    return to_json(value) if output == "json" else to_yaml(value)
 
 
 def _part(text: str) -> str:

@@ -24,8 +24,7 @@ def register(parent: typer.Typer) -> None:
 
 def tokens(user: User = "", server: Server = "", admin: Admin = "", output: Output = "") -> None:
     """Show who has signed in where; without the right to see all, your own."""
-    from .output import emit, note, table
-    from .revoke import formatted
+    from .output import emit, formatted, note, table
 
     found: list[dict[str, Any]] = _ask(admin, "GET", user, server)["tokens"]
     if output:
@@ -40,8 +39,7 @@ def revoke(user: User = "", server: Server = "", admin: Admin = "", output: Outp
     """Forget sign-ins at once: calls in flight end, the next one asks the user to sign in again."""
     from quarterdeck.errors import UsageError
 
-    from .output import emit, note
-    from .revoke import formatted
+    from .output import emit, formatted, note
 
     if not user and not server:
         raise UsageError("give --user, --server, or both; see: qd gateway tokens list")

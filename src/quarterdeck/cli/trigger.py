@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from .target import AllNamespaces, Namespace
+
 group = typer.Typer(help="Triggers: list them, try one, see what fired and what came of it.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="TRIGGER", help="Its name.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Its namespace; the kubeconfig's when left out.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="json or yaml.")]
 Data = Annotated[
     str, typer.Option("--data", "-d", help="What fires it, as JSON (an Event, an alert group, a body), or @FILE.")
 ]
+Headers = Annotated[list[str] | None, typer.Option("--header", "-H", help="NAME: VALUE of a webhook.")]
 _HEADER = ["NAMESPACE", "NAME", "SOURCE", "AGENT", "ACTIVE", "STARTED", "SKIPPED", "LIMITED", "LAST", "NEXT", "OUTCOME"]
 _FIRINGS = ["AT", "SOURCE", "OUTCOME", "RUN", "STATE", "REASON"]
 
@@ -25,17 +27,17 @@ def register(app: typer.Typer) -> None:
 @group.command("list")
 def list_(
     namespace: Namespace = "",
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
+    everywhere: AllNamespaces = False,
     output: Output = "",
 ) -> None:
     """Show the triggers that can fire; 'qd get triggers' has all with their conditions."""
     from .local import part
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     where = "" if everywhere else f"?namespace={part(_namespace(namespace))}"
     found = _ask("GET", f"/v1/triggers{where}")["triggers"]
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif found:
         emit(table([_row(one) for one in found], header=_HEADER))
     else:
@@ -50,11 +52,11 @@ def history(
     output: Output = "",
 ) -> None:
     """Show what a trigger fired, newest first, and what became of the runs."""
-    from .output import emit, note, table
+    from .output import emit, formatted, note, table
 
     found = _ask("GET", f"{_path(name, namespace)}/firings?limit={limit}")["firings"]
     if output:
-        emit(_formatted(found, output))
+        emit(formatted(found, output))
     elif found:
         rows = [
             [one["at"], one["source"], one["outcome"], one["run"], one["state"] or ("gone" if one["run"] else ""),
@@ -71,7 +73,7 @@ def test(
     name: Name,
     namespace: Namespace = "",
     data: Data = "",
-    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="NAME: VALUE of a webhook.")] = None,
+    header: Headers = None,
     output: Output = "",
 ) -> None:
     """Say what a firing would do now, and what the agent would be asked. Nothing is started or written."""
@@ -83,7 +85,7 @@ def fire(
     name: Name,
     namespace: Namespace = "",
     data: Data = "",
-    header: Annotated[list[str] | None, typer.Option("--header", "-H", help="NAME: VALUE of a webhook.")] = None,
+    header: Headers = None,
     output: Output = "",
 ) -> None:
     """Fire a trigger by hand, suspended or not; its other rules hold. For those who may update it."""
@@ -91,7 +93,7 @@ def fire(
 
 
 def _fire(name: str, namespace: str, data: str, headers: list[str], output: str, *, fire: bool) -> None:
-    from .output import emit
+    from .output import emit, formatted
 
     body: dict[str, Any] = {"fire": fire}
     if data:
@@ -100,7 +102,7 @@ def _fire(name: str, namespace: str, data: str, headers: list[str], output: str,
         body["headers"] = dict(_header(one) for one in headers)
     told = _ask("POST", f"{_path(name, namespace)}/test", body)
     if output:
-        emit(_formatted(told, output))
+        emit(formatted(told, output))
         return
     words = {"Started": "starts a run" if not told["run"] else f"run {told['run']} was started"}
     said = words.get(told["outcome"], told["outcome"])
@@ -162,13 +164,3 @@ def _namespace(namespace: str) -> str:
     from .target import agents_namespace
 
     return agents_namespace(namespace)
-
-
-def _formatted(value: Any, output: str) -> str:
-    from quarterdeck.errors import UsageError
-
-    from .output import to_json, to_yaml
-
-    if output not in ("json", "yaml"):
-        raise UsageError(f"--output={output}: must be json or yaml")
-    return to_json(value) if output == "json" else to_yaml(value)
