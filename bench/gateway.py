@@ -12,6 +12,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from . import gateway_peers as peers
 from . import gotools
@@ -24,6 +25,8 @@ PASS, GOVERNED, OTHER = 2.7, 3.85, 4.6
 _REFERENCE = 13.0
 """What the Go upstream takes for a request, in µs, where the issue's absolute limits were set."""
 _IDLE, _OTHER_FILES = 10_000, 1_000
+_ROUNDS = 3
+"""How often upstream and gateway are measured in turn: each ratio is of two runs side by side, the median counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Mode:
     limit: float | None
     upstream: str = "json"
     expect: str = '"hello"'
+    status: int = 200
 
 
 async def bench(quick: bool) -> list[Row]:
@@ -43,27 +47,18 @@ async def bench(quick: bool) -> list[Row]:
     command = await asyncio.to_thread(gotools.binary)
     if command is None:
         raise RuntimeError(gotools.NO_GO)
-    seconds = 1.5 if quick else 4.0
+    seconds, rounds = (1.5, 1) if quick else (4.0, _ROUNDS)
     async with AsyncExitStack() as stack:
         running = await stack.enter_async_context(rig(command))
-        direct = await _direct(command, running, seconds)
-        rows = [
-            Row("Go upstream, called directly, c=16: CPU per call", direct["json"].cpu, "µs"),
-            Row("the same, c=1: p50", direct["one"].p50, "ms", None, f"p99 {direct['one'].p99:.2f} ms"),
-            Row(
-                "relay that reads nothing (uvloop), c=16: CPU, times the upstream's",
-                direct["floor"].cpu / direct["json"].cpu,
-                "×",
-            ),
-            Row("gateway memory at start", rss(running.pid), "MB", 60.0),
-        ]
+        rows = await _direct(command, running, seconds)
+        rows.append(Row("gateway memory at start", rss(running.pid), "MB", 60.0))
         for mode in modes(running):
-            rows += await _measure(command, running, mode, direct, seconds)
-        rows += await _lists(command, running, direct, seconds)
+            rows += await _measure(command, running, mode, seconds / rounds, rounds)
+        rows += await _lists(command, running, seconds / rounds, rounds)
         rows += await _audited(command, running, seconds)
         rows += await _endurance(command, running, 50_000 if quick else 1_000_000)
         rows += await _idle(command, running, 500 if quick else _IDLE)
-    rows += await _two_workers(command, seconds)
+    rows += await _two_workers(command, seconds / rounds, rounds)
     return rows + await peers.rows(command, seconds)
 
 
@@ -83,75 +78,81 @@ def modes(running: Rig) -> list[Mode]:
     ]
 
 
-async def _direct(command: Path, running: Rig, seconds: float) -> dict[str, Figures]:
-    """What the upstream costs by itself, by kind of request."""
-    found: dict[str, Figures] = {}
-    for name, pid, port, request in running.upstreams():
-        found[name] = await gotools.load(command, pid, port, request, connections=16, seconds=seconds)
+async def _direct(command: Path, running: Rig, seconds: float) -> list[Row]:
+    """What the upstream costs by itself, and a relay that does nothing else."""
     _, pid, port, request = running.upstreams()[0]
+    base = await gotools.load(command, pid, port, request, connections=16, seconds=seconds)
     with child("bench.peers", "relay", str(port)) as (relay, line):
-        found["floor"] = await gotools.load(command, relay, int(line), request, connections=16, seconds=seconds)
-    found["one"] = await gotools.load(command, pid, port, request, connections=1, seconds=seconds)
+        floor = await gotools.load(command, relay, int(line), request, connections=16, seconds=seconds)
+    one = await gotools.load(command, pid, port, request, connections=1, seconds=seconds)
+    return [
+        Row("Go upstream, called directly, c=16: CPU per call", base.cpu, "µs"),
+        Row("the same, c=1: p50", one.p50, "ms", None, f"p99 {one.p99:.2f} ms"),
+        Row("relay that reads nothing (uvloop), c=16: CPU, times the upstream's", floor.cpu / base.cpu, "×"),
+    ]
+
+
+async def _pairs(
+    command: Path, running: Rig, mode: Mode, connections: int, seconds: float, rounds: int, direct: int = 0
+) -> list[tuple[Figures, Figures]]:
+    """Upstream and gateway in turn; ``direct``: with how many connections the upstream is asked, where not the same."""
+    _, pid, port, request = next(one for one in running.upstreams() if one[0] == mode.upstream)
+    found: list[tuple[Figures, Figures]] = []
+    for _ in range(rounds):
+        base = await gotools.load(command, pid, port, request, connections=direct or connections, seconds=seconds)
+        found.append((base, await _through(command, running, mode, connections, seconds)))
     return found
 
 
-async def _measure(command: Path, running: Rig, mode: Mode, direct: dict[str, Figures], seconds: float) -> list[Row]:
-    async def run(connections: int) -> Figures:
-        return await gotools.load(
-            command, running.pid, mode.port, mode.request, connections=connections, seconds=seconds, expect=mode.expect
-        )
+async def _through(command: Path, running: Rig, mode: Mode, connections: int, seconds: float) -> Figures:
+    return await gotools.load(
+        command, running.pid, mode.port, mode.request, connections=connections, seconds=seconds, expect=mode.expect,
+        status=mode.status,
+    )  # fmt: skip
 
-    one, many, more = await run(1), await run(16), await run(64)
-    base = direct[mode.upstream].cpu
+
+def _ratio(mode: Mode, pairs: list[tuple[Figures, Figures]], more: str = "") -> Row:
+    ratios = [gateway.cpu / base.cpu for base, gateway in pairs]
+    upstream, ours = (median(pair[which].cpu for pair in pairs) for which in (0, 1))
+    beside = f"{min(ratios):.2f} to {max(ratios):.2f}; {ours:.1f} µs{more}; upstream {upstream:.1f} µs"
+    return Row(f"{mode.name}: CPU, times the upstream's", median(ratios), "×", mode.limit, beside)
+
+
+async def _measure(command: Path, running: Rig, mode: Mode, seconds: float, rounds: int) -> list[Row]:
+    many = await _pairs(command, running, mode, 16, seconds, rounds)
+    more = await _through(command, running, mode, 64, seconds)
+    rate, p99 = median(g.rate for _, g in many), median(g.p99 for _, g in many)
     rows = [
-        Row(
-            f"{mode.name}: CPU, times the upstream's", many.cpu / base, "×", mode.limit,
-            f"{many.cpu:.1f} µs c=16 ({more.cpu:.1f} c=64, {one.cpu:.1f} c=1); upstream {base:.1f} µs",
-        ),
-        Row(f"{mode.name}: calls/s, c=16", many.rate, "1/s", None, f"p99 {many.p99:.1f} ms; c=64 {more.rate:,.0f}/s"),
-    ]  # fmt: skip
+        _ratio(mode, many, f" c=16 ({more.cpu:.1f} c=64)"),
+        Row(f"{mode.name}: calls/s, c=16", rate, "1/s", None, f"p99 {p99:.1f} ms; c=64 {more.rate:,.0f}/s"),
+    ]
     if mode.limit in (PASS, GOVERNED):
-        rows.append(Row(f"{mode.name}: p50, c=1", one.p50, "ms", 0.2, f"direct {direct['one'].p50:.3f}"))
-        rows.append(Row(f"{mode.name}: p99, c=1", one.p99, "ms", 0.5, f"direct {direct['one'].p99:.3f}"))
+        one = await _pairs(command, running, mode, 1, seconds, rounds)
+        used = f"direct {median(b.p50 for b, _ in one):.3f}; {median(g.cpu for _, g in one):.0f} µs CPU"
+        rows.append(Row(f"{mode.name}: p50, c=1", median(g.p50 for _, g in one), "ms", 0.2, used))
+        straight = f"direct {median(b.p99 for b, _ in one):.3f}"
+        rows.append(Row(f"{mode.name}: p99, c=1", median(g.p99 for _, g in one), "ms", 0.5, straight))
     return rows
 
 
-async def _lists(command: Path, running: Rig, direct: dict[str, Figures], seconds: float) -> list[Row]:
+async def _lists(command: Path, running: Rig, seconds: float, rounds: int) -> list[Row]:
     """A denied call, and the list of 200 tools, of which the caller may see half."""
     port, wire = running.ports["governed"], running.wire
-    denied = await gotools.load(
-        command, running.pid, port, wire.call("denied"), connections=16, seconds=seconds, expect="-32602",
-        status=running.wire.denied_status,
-    )  # fmt: skip
-    listed = await gotools.load(
-        command, running.pid, port, wire.call("list"), connections=4, seconds=seconds, expect="echo19"
+    denied = Mode(
+        "denied call", port, wire.call("denied"), 30.0 / _REFERENCE, expect="-32602", status=wire.denied_status
     )
-    kept = await gotools.load(
-        command, running.pid, port, wire.call("kept"), connections=4, seconds=seconds, expect="echo19"
+    listed, kept = (
+        Mode(name, port, wire.call(kind), limit, expect="echo19")
+        for name, kind, limit in (
+            ("tools/list of 200 tools of 10 servers, filtered", "list", 1000.0 / _REFERENCE),
+            ("the same, while the servers say that it is fresh (ttlMs)", "kept", OTHER),
+        )
     )
-    return [
-        Row(
-            "denied call: CPU, times the upstream's",
-            denied.cpu / direct["json"].cpu,
-            "×",
-            30.0 / _REFERENCE,
-            f"{denied.cpu:.1f} µs",
-        ),
-        Row(
-            "tools/list of 200 tools of 10 servers, filtered: CPU, times the upstream's",
-            listed.cpu / direct["json"].cpu,
-            "×",
-            1000.0 / _REFERENCE,
-            f"{listed.cpu:,.0f} µs, p50 {listed.p50:.2f} ms, c=4",
-        ),
-        Row(
-            "the same, while the servers say that it is fresh (ttlMs): CPU, times the upstream's",
-            kept.cpu / direct["json"].cpu,
-            "×",
-            OTHER,
-            f"{kept.cpu:,.0f} µs, p50 {kept.p50:.2f} ms, c=4",
-        ),
-    ]
+    rows = [_ratio(denied, await _pairs(command, running, denied, 16, seconds, rounds))]
+    for mode in (listed, kept):
+        pairs = await _pairs(command, running, mode, 4, seconds, rounds, direct=16)
+        rows.append(_ratio(mode, pairs, f", p50 {median(g.p50 for _, g in pairs):.2f} ms, c=4"))
+    return rows
 
 
 async def _audited(command: Path, running: Rig, seconds: float) -> list[Row]:
@@ -195,27 +196,24 @@ async def _endurance(command: Path, running: Rig, calls: int) -> list[Row]:
     ]
 
 
-async def _two_workers(command: Path, seconds: float) -> list[Row]:
+async def _two_workers(command: Path, seconds: float, rounds: int) -> list[Row]:
     """CPU per call of one worker, and of two with twice as many connections; and how these were split."""
-    async with rig(command, workers=1) as single:
-        alone = await gotools.load(
-            command, single.pid, single.ports["governed"], single.wire.call("user"), connections=64, seconds=seconds
-        )
-    async with rig(command, workers=2) as running:
-        processes = [pid for pid in children(running.pid) if pid != running.pid]
-        before = {pid: gotools.used(pid) for pid in processes}
-        both = await gotools.load(
-            command, running.pid, running.ports["governed"], running.wire.call("user"), connections=128, seconds=seconds
-        )
-        spent = sorted(gotools.used(pid) - before[pid] for pid in processes)[-2:]
+    pairs: list[tuple[Figures, Figures]] = []
+    spent: list[float] = []
+    async with rig(command, workers=1) as single, rig(command, workers=2) as pair:
+        one, two = (Mode("", rig.ports["governed"], rig.wire.call("user"), None) for rig in (single, pair))
+        processes = [pid for pid in children(pair.pid) if pid != pair.pid]
+        for _ in range(rounds):
+            alone = await _through(command, single, one, 64, seconds)
+            before = [gotools.used(pid) for pid in processes]
+            both = await _through(command, pair, two, 128, seconds)
+            spent = sorted(gotools.used(pid) - had for pid, had in zip(processes, before, strict=True))[-2:]
+            pairs.append((alone, both))
     share = spent[0] / sum(spent) if sum(spent) else 0.0
+    ratios = [both.cpu / alone.cpu for alone, both in pairs]
+    rates = [median(pair[which].rate for pair in pairs) for which in (0, 1)]
+    said = f"{min(ratios):.2f} to {max(ratios):.2f}; {rates[1]:,.0f} calls/s, one worker {rates[0]:,.0f}"
     return [
-        Row(
-            "two workers, 64 connections each: CPU per call, times one worker's",
-            both.cpu / alone.cpu,
-            "×",
-            1.1,
-            f"{both.rate:,.0f} calls/s",
-        ),
+        Row("two workers, 64 connections each: CPU per call, times one worker's", median(ratios), "×", 1.1, said),
         Row("two workers: share of the lesser one's CPU", share * 100, "%", None, "35 to 65 % wanted, c=128"),
     ]

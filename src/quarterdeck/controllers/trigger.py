@@ -10,7 +10,6 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
-from quarterdeck.resources.trigger import SOURCES
 from quarterdeck.translate.triggers import Plan, plan
 
 from .context import RESOLVED, Context, Verdict
@@ -80,8 +79,11 @@ class TriggerReconciler:
         if found.source == "kubernetesEvents":
             self.triggers.follow_events()
         verdicts = [Verdict("Accepted", True, "Accepted", "The trigger is accepted"), *await self._verdicts(found)]
-        self._tell(obj, facts)
-        await self.context.set_status(k.TRIGGER, obj, verdicts, self._fields(obj, found, facts))
+        fields = self._fields(found)
+        if facts is not None:
+            self._tell(obj, facts)
+            fields |= _numbers(facts)
+        await self.context.set_status(k.TRIGGER, obj, verdicts, fields)
         return Result(_AGAIN if verdicts[-1].status else _SOONER)
 
     async def _verdicts(self, found: Plan) -> list[Verdict]:
@@ -106,20 +108,12 @@ class TriggerReconciler:
         how = "fires without starting anything (spec.dryRun)" if found.spec.dry_run else "fires"
         return [RESOLVED, allowed, Verdict("Ready", True, "Ready", f"The trigger {how}")]
 
-    def _fields(self, obj: Object, found: Plan, facts: Facts) -> Object:
+    def _fields(self, found: Plan) -> Object:
         now = self.context.set.clock.time()
         coming = None if found.schedule is None or found.spec.suspend else found.schedule.next_after(now)
         return {
-            "source": next(source for source in SOURCES if source == found.source),
+            "source": found.source,
             "path": f"/hooks/{found.label}" if found.hooked else None,
-            "active": facts.active,
-            "started": facts.started,
-            "skipped": facts.skipped,
-            "deduplicated": facts.deduplicated,
-            "limited": facts.limited,
-            "lastFiringTime": timestamp(facts.last_at) if facts.last_at else None,
-            "lastOutcome": facts.last_outcome or None,
-            "lastRun": facts.last_run or None,
             "nextFiringTime": timestamp(coming) if coming is not None else None,
         }
 
@@ -133,3 +127,16 @@ class TriggerReconciler:
         if before and facts.skipped > int(before.get("skipped") or 0):
             text = "a firing started nothing: it was missed, or a run goes on and concurrencyPolicy forbids another"
             self.context.event(obj, "Warning", "FiringSkipped", text)
+
+
+def _numbers(facts: Facts) -> Object:
+    return {
+        "active": facts.active,
+        "started": facts.started,
+        "skipped": facts.skipped,
+        "deduplicated": facts.deduplicated,
+        "limited": facts.limited,
+        "lastFiringTime": timestamp(facts.last_at) if facts.last_at else None,
+        "lastOutcome": facts.last_outcome or None,
+        "lastRun": facts.last_run or None,
+    }

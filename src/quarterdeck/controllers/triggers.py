@@ -90,7 +90,7 @@ class Triggers:
         self._context = context
         self._informer = context.set.informer(k.TRIGGER)
         self._plans: dict[Key, tuple[tuple[str, int], Plan | ConfigError]] = {}
-        self._facts: dict[str, Facts] = {}
+        self._facts: dict[str, Facts] | None = None
         self.changed = asyncio.Event()
         """Set when a Trigger changes; whoever waits clears it."""
         self.events: dict[str, Object] = {}
@@ -123,6 +123,10 @@ class Triggers:
         """Those that can be used."""
         found = (self._of(obj) for obj in self._informer.list() if not obj["metadata"].get("deletionTimestamp"))
         return [one for one in found if isinstance(one, Plan)]
+
+    def uids(self) -> set[str]:
+        """Of all that there are, those that cannot be used, too."""
+        return {str(obj["metadata"].get("uid") or "") for obj in self._informer.list()}
 
     def get(self, namespace: str, name: str) -> Plan:
         """Raises NotFound, and ConfigError for one that cannot be used."""
@@ -218,15 +222,16 @@ class Triggers:
         return selects(spec.namespace_selector, self._context.namespace_labels(namespace))
 
     # -- what the database says
-    def facts(self, uid: str) -> Facts:
-        return self._facts.get(uid, Facts())
+    def facts(self, uid: str) -> Facts | None:
+        """None while the database has not been asked: what the status says stays."""
+        return self._facts.get(uid, Facts()) if self._facts is not None else None
 
-    def tell(self, facts: Mapping[str, Facts]) -> None:
-        """Have the controller write what has changed into the status."""
-        before, self._facts = self._facts, dict(facts)
-        for obj in self._informer.list():
+    def tell(self, facts: Mapping[str, Facts] | None) -> None:
+        """Have the controller write what has changed into the status; None: it is not known any more."""
+        before, self._facts = self._facts or {}, dict(facts) if facts is not None else None
+        for obj in self._informer.list() if facts is not None else ():
             uid = str(obj["metadata"].get("uid") or "")
-            if before.get(uid) != self._facts.get(uid):
+            if before.get(uid) != facts.get(uid):
                 self._context.set.enqueue("trigger", k.key_of(obj))
 
 

@@ -31,11 +31,11 @@ from .triggers_store import Firing, Rules, TriggerStore
 log = logging.getLogger(__name__)
 LOOK = 1.0
 """Seconds between looks at schedules."""
-_TELL, _CARE = 2, 60
-"""Looks between two writes of what is known into statuses, and between two clean-ups."""
+_TELL, _CARE = 2.0, 60.0
+"""Seconds between two writes of what is known into statuses, and between two clean-ups."""
 _FAR = 3600.0
 _AGAIN = 10.0
-"""Seconds until a schedule is looked at again that could not be kept."""
+"""Seconds until what could not be fired is tried again."""
 _OVERLAP = 60.0
 """Seconds of Events that are looked at twice when another process takes over; they are known by their keys."""
 
@@ -70,9 +70,9 @@ class Engine:
         self._access = access
         self._wake = wake
         self._led = False
-        self._looks = 0
+        self._told = self._cared = -_FAR
         self._next: dict[str, tuple[Plan, float]] = {}
-        """When a schedule is due next, by UID; the database is asked at these times only."""
+        """When a schedule is due next, by UID, or Events that could not be looked at; nothing is asked until then."""
         self._seen: dict[str, float] = {}
         self._said: dict[str, str] = {}
         self._fired = registry.counter(names.TRIGGER_FIRINGS, "Firings of triggers.", ("trigger", "source", "outcome"))
@@ -90,9 +90,11 @@ class Engine:
 
     async def look(self) -> None:
         """Fire what is due; nothing where another process leads."""
+        self.triggers.on_event.clear()
         if not self.triggers.leading:
             self._led = False
             self._next.clear()
+            self.triggers.tell(None)
             return
         plans = self.triggers.all()
         now = self.triggers.clock.time()
@@ -102,14 +104,16 @@ class Engine:
             if due and not await self._quietly(found, self.by_clock(found)):
                 self._next[found.uid] = found, now + _AGAIN
         await self._events([found for found in plans if found.source == "kubernetesEvents"])
-        if self._looks % _TELL == 0:
+        moment = self.triggers.clock.monotonic()
+        if moment - self._told >= _TELL:
+            self._told = moment
             await self.tell()
             for agent in await self.store.pending():
                 with suppress(QuarterdeckError):  # most never sleep
                     await self._wake(agent)
-        if self._looks % _CARE == 0:
+        if moment - self._cared >= _CARE:
+            self._cared = moment
             await self._care(plans)
-        self._looks += 1
 
     # -- firing
     async def fire(
@@ -131,6 +135,8 @@ class Engine:
         refusal, firing = await self._prepared(found, given, key, source, due)
         if refusal is not None:
             result = refusal
+            if content is not None:  # else a change back to what was seen before would be none
+                await self.store.noted(rules_of(found), *content)
         else:
             fired = await self.store.fire(rules_of(found), replace(firing, missed=missed, content=content))
             result = Outcome(fired.outcome, fired.reason, fired.run, fired.retry_after, firing.message)
@@ -196,29 +202,38 @@ class Engine:
 
     # -- Events
     async def _events(self, plans: list[Plan]) -> None:
-        self.triggers.on_event.clear()
         if not plans:
             return
         self.triggers.follow_events()
         waiting, self.triggers.events = self.triggers.events, {}
-        if not self._led:  # another process led until now
-            waiting = {event_key(event): event for event in self.triggers.all_events()} | waiting
-            self._led = True
+        now, led, self._led = self.triggers.clock.time(), self._led, True
         for found in plans:
-            await self._quietly(found, self._by_events(found, list(waiting.values())))
+            failed, coming = self._next.get(found.uid, (None, 0.0))
+            if failed is found and now < coming:
+                continue
+            events = waiting
+            if failed is not None or not led:  # it could not be fired until now, or another process led
+                events = {event_key(event): event for event in self.triggers.all_events()} | waiting
+            if await self._quietly(found, self._by_events(found, list(events.values()))):
+                self._next.pop(found.uid, None)
+            else:
+                self._next[found.uid] = found, now + _AGAIN
 
     async def _by_events(self, found: Plan, events: list[Object]) -> None:
         spec = found.spec.kubernetes_events
         assert spec is not None
         now = self.triggers.clock.time()
-        if not events and now - self._seen.get(found.uid, 0.0) < _OVERLAP / 2:
+        wanted = [
+            (event, namespace)
+            for event in events
+            if t.matches(spec, event) and self.triggers.selects(found, namespace := _namespace(event))
+        ]
+        if not wanted and now - self._seen.get(found.uid, 0.0) < _OVERLAP / 2:
             return
-        since = await self.store.since(rules_of(found), "events", self._created(found, now))
-        for event in events:
-            namespace = str(event["metadata"].get("namespace") or "")
-            if not t.matches(spec, event) or not self.triggers.selects(found, namespace):
-                continue
-            if happened(event, now) < since - _OVERLAP or happened(event, now) < self._created(found, now):
+        created = self._created(found, now)
+        since = await self.store.since(rules_of(found), "events", created)
+        for event, namespace in wanted:
+            if happened(event, now) < max(since - _OVERLAP, created):
                 continue
             if not await self._access.may_see_events(found, namespace):
                 log.warning("trigger %s: %s may not list events in %s", found.label, found.user, namespace)
@@ -245,7 +260,7 @@ class Engine:
         for found in plans:
             limits = found.spec.successful_runs_history_limit, found.spec.failed_runs_history_limit
             await self._quietly(found, self.store.prune(found.uid, *limits))
-        live = {found.uid for found in plans}
+        live = self.triggers.uids()
         await self.store.forget(live)
         for kept in (self._next, self._seen, self._said):
             for uid in kept.keys() - live:
@@ -278,6 +293,10 @@ def happened(event: Object, default: float) -> float:
         return parse_timestamp(stamp)
     except ValueError:
         return default
+
+
+def _namespace(event: Object) -> str:
+    return str(event["metadata"].get("namespace") or "")
 
 
 def _run(found: Plan, message: str, source: str, key: str) -> NewRun:

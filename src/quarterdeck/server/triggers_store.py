@@ -127,6 +127,15 @@ class TriggerStore:
 
         await self._database.transact(work)
 
+    async def noted(self, rules: Rules, uri: str, content: str) -> None:
+        """A resource was looked at, and its content fires nothing (digests, as in :class:`Firing`)."""
+
+        def work(connection: Connection) -> None:
+            _locked(connection, rules, self._clock())
+            _new_content(connection, rules.uid, uri, content)
+
+        await self._database.transact(work)
+
     async def numbers(self) -> dict[str, Row]:
         """The rows of all triggers by UID, with ``active`` runs."""
         open_runs = and_(runs.c.id == firings.c.run, runs.c.state.notin_(FINAL))
