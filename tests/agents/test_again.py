@@ -107,7 +107,7 @@ class Client:
     async def __call__(self, token: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         headers = [(b"authorization", f"Bearer {token}".encode())]
         data = json.dumps(body).encode() if body is not None else b""
-        response = await self.pool.request(method, self._origin, f"/v1/runs{path}", headers, data, timeout=10)
+        response = await self.pool.request(method, self._origin, f"/v1/runs{path}", headers, data, timeout=60)
         return response.status, json.loads(await response.read())
 
 

@@ -134,7 +134,7 @@ def test_a_body_over_3_mib_is_refused_as_a_status(api: Any, space: str) -> None:
 def test_what_is_not_http_is_told_so(running: Any) -> None:
     context = ssl.create_default_context(cadata=running.server.ca_pem.decode())
     host, _, port = running.server.url.removeprefix("https://").partition(":")
-    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=10)
+    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
     connection.connect()
     connection.sock.sendall(b"NONSENSE\r\n\r\n")
     answer = http.client.HTTPResponse(connection.sock)

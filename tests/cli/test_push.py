@@ -102,7 +102,7 @@ async def put_base(
 
 def fetch(url: str, **headers: str) -> Any:
     request = urllib.request.Request(url, headers={"Accept": MANIFEST, **headers})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
 

@@ -277,7 +277,7 @@ class Plane:
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
-        with opener.open(ask, timeout=10) as answer:
+        with opener.open(ask, timeout=60) as answer:
             return answer.read()
 
     # -- inside

@@ -342,14 +342,14 @@ def test_port_forward(web: Platform, target: str) -> None:
         line = read_until(forward, r"Forwarding from 127\.0\.0\.1:\d+ -> 8000")
         port = int(re.findall(r"127\.0\.0\.1:(\d+)", line)[0])
         for _ in range(3):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
                 assert answer.status == 200 and b"Directory listing" in answer.read()
 
 
 def test_port_forward_to_an_agent_service(seed: Platform) -> None:
     with running(seed.start("port-forward", "-n", "kagent", "svc/datetime-agent", ":8080")) as forward:
         port = int(re.findall(r"127\.0\.0\.1:(\d+)", read_until(forward, r"Forwarding from 127.*"))[0])
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/.well-known/agent-card.json", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/.well-known/agent-card.json", timeout=60) as answer:
             assert json.load(answer)["name"].replace("_", "-") == "datetime-agent"
 
 

@@ -103,7 +103,7 @@ async def until(check: Callable[[], bool], what: str, seconds: float) -> None:
 
 def listens(address: str) -> bool:
     try:
-        socket.create_connection((address, 8080), timeout=5).close()
+        socket.create_connection((address, 8080), timeout=60).close()
     except ConnectionRefusedError:
         return False
     return True

@@ -88,7 +88,7 @@ class Rig:
         data = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
         if data:
             lines.append((b"content-type", b"application/json"))
-        return await self.pool.request(method, self.origin(listener), path, lines, data, timeout=10)
+        return await self.pool.request(method, self.origin(listener), path, lines, data, timeout=60)
 
     async def rpc(self, path: str, method: str, params: Any = None, **options: Any) -> dict[str, Any]:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {}}

@@ -212,7 +212,7 @@ class Journey:
         data = b"" if body is None else msgspec.json.encode(body)
         lines += [(b"content-type", b"application/json")] if data else []
         origin = ("127.0.0.1", int(listener.rpartition(":")[2]), False)
-        return await self.pool.request(method, origin, path, lines, data, timeout=10)
+        return await self.pool.request(method, origin, path, lines, data, timeout=60)
 
     async def got(self, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
         """Status, what the backend got (or the text that came), and the answer's headers."""

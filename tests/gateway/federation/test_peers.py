@@ -135,7 +135,7 @@ async def test_the_peer_port_is_for_the_gateways_own_processes(pair: tuple[Rig, 
     port = 0 if owner.startswith("/") else int(owner.rpartition(":")[2])
     origin = ("127.0.0.1" if port else owner, port, False)
     for headers in ([], [(b"x-quarterdeck-peer", b"nonsense")]):
-        response = await pair[0].pool.request("POST", origin, "/mcp", headers, b"{}", timeout=5)
+        response = await pair[0].pool.request("POST", origin, "/mcp", headers, b"{}", timeout=60)
         assert response.status == 403
 
 

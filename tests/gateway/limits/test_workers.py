@@ -105,7 +105,7 @@ async def test_real_workers_share_breakers_and_a_killed_one_takes_nothing_along(
                     (b"content-type", b"application/json"),
                     (b"authorization", f"Bearer {token('pod-b')}".encode()),
                 ]
-                response = await pool.request("POST", origin, PATH, lines, msgspec.json.encode(CALL), timeout=5)
+                response = await pool.request("POST", origin, PATH, lines, msgspec.json.encode(CALL), timeout=60)
                 body = await response.read()
                 pool.close()
                 return b"tool unavailable" in body

@@ -305,7 +305,7 @@ class Kitchen:
         headers = [(name.encode(), value.encode()) for name, value in lines.items()]
         host = "localhost" if self._secure else "127.0.0.1"
         pool = self._pool(caller) if self._secure else self.pool
-        return await pool.request(method, (host, port, self._secure), path, headers, body, timeout=10)
+        return await pool.request(method, (host, port, self._secure), path, headers, body, timeout=60)
 
     def _pool(self, caller: str) -> Pool:
         """For this caller's certificate."""

@@ -225,7 +225,7 @@ async def test_the_official_client_signs_in_by_itself(bare: Rig, peer: int, name
         )
         auth = OAuthClientProvider(url, metadata, Storage(), redirect, callback)
         async with (
-            httpx2.AsyncClient(auth=auth, timeout=10) as http,
+            httpx2.AsyncClient(auth=auth, timeout=60) as http,
             streamable_http_client(url, http_client=http) as streams,
             ClientSession(streams[0], streams[1]) as session,
         ):

@@ -89,7 +89,7 @@ class Front:
     ) -> Response:
         lines = [(b"host", host.encode()), *((k.encode(), v.encode()) for k, v in (headers or {}).items())]
         origin = ("127.0.0.1", self.port(listener), False)
-        return await self.pool.request(method, origin, target, lines, body, timeout=5)
+        return await self.pool.request(method, origin, target, lines, body, timeout=60)
 
     async def raw(self, data: bytes, listener: str = "web") -> bytes:
         """Bytes as they are; what comes until the gateway closes."""

@@ -58,7 +58,7 @@ class Running:
         """On a connection of its own."""
         host, _, port = self.endpoints[listener].removeprefix("http://").rpartition(":")
         pool = Pool(max_idle=0)
-        return await pool.request(method, (host, int(port), False), target, timeout=5)
+        return await pool.request(method, (host, int(port), False), target, timeout=60)
 
     async def text(self, listener: str, target: str = "/") -> str:
         return (await (await self.ask(listener, target)).read()).decode()
