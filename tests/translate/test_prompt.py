@@ -36,6 +36,8 @@ SOURCES = {"lib": {"safety": "Be {{.AgentName}} safe."}}
         ("{{$x := 1}}{{if true}}{{$x = 2}}{{end}}{{$x}}{{`{{raw}}`}}", "2{{raw}}"),
         ("{{if .SkillNames}}{{range .SkillNames}}x{{end}}{{end}}{{if gt (len .ToolNames) 1}}many{{end}}", "many"),
         ('{{ "a } b" }}', "a } b"),
+        ("a {{-  /* note */  -}} x", "ax"),
+        ('{{len (printf "%' + "0" * 100_000 + '")}}', "100001"),
     ],
 )
 def test_render(template: str, text: str) -> None:
@@ -56,6 +58,9 @@ def test_a_missing_include_lists_what_exists() -> None:
         '{{printf "%9999999d" 1}}', "{{if .AgentName}}{{else x}}{{end}}", "{{(.AgentName}}", "{{if 1}}" * 60,
         '{{include "lib/safety" "x"}}', "{{" * 100_000, "{{range .ToolNames}}" * 20 + "{{end}}" * 20,
         "{{range .ToolNames}}" * 20 + "x" * 999 + "{{end}}" * 20,
+        "{{" + " " * 100_000, "{{x" + " " * 100_000, "{{/*" + "*/ " * 30_000,
+        '{{len (printf "%.999999999d" 1)}}', '{{$x := "double"}}' + "{{$x = print $x $x}}" * 99,
+        '{{"\\ud800"}}',
     ],
 )  # fmt: skip
 def test_mistakes_are_config_errors(template: str) -> None:

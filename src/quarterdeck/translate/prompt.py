@@ -13,13 +13,12 @@ from typing import Any
 
 from quarterdeck.errors import ConfigError
 
-from .prompt_values import Scope, evaluate, shown, truth
+from .prompt_values import LARGEST, Scope, evaluate, shown, truth
 
-LARGEST = 512 * 1024
-"""Characters of a rendered prompt."""
 _ACTION = re.compile(
-    r"\{\{(-(?=\s))?\s*(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^\"`])*?)\s*((?<=\s)-)?\}\}", re.DOTALL
+    r"\{\{(-(?=\s))?\s*+(/\*.*?\*/\s*|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^\"`])*?)((?<=\s)-)?\}\}", re.DOTALL
 )
+"""No character can be matched in two ways: else a row of blanks would take longer than anybody waits."""
 _ASSIGNED = re.compile(r"(\$\w+)(?:\s*,\s*(\$\w+))?\s*:?=\s*(.+)", re.DOTALL)
 _MOST = 100_000
 _BLOCKS = ("if", "with", "range")

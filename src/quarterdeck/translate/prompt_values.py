@@ -10,8 +10,11 @@ from typing import Any
 from quarterdeck.errors import ConfigError
 
 _TOKEN = re.compile(r'\s*("(?:\\.|[^"\\])*"|`[^`]*`|[()|]|-?\d+(?:\.\d+)?|[$.\w]+)')
-_VERB = re.compile(r"%(%|[-+ 0#]*\d*(?:\.\d+)?[a-zA-Z])")
+_VERB = re.compile(r"%(%|[-+ 0#]{0,5}(\d{0,9})(?:\.(\d{1,9}))?[a-zA-Z])")
 _DEEPEST = 50
+_WIDEST = 1000
+LARGEST = 512 * 1024
+"""Characters of a rendered prompt, and of the texts that a function takes: else a few variables double themselves."""
 
 
 class Scope:
@@ -112,6 +115,8 @@ def _command(
         value, at = _operand(tokens, at, scope, whole, depth)
         arguments.append(value)
     arguments += piped or ()
+    if sum(len(value) for value in arguments if isinstance(value, str)) > LARGEST:
+        raise ConfigError(f"promptTemplate: {{{{{whole[:80]}}}}}: {name} takes texts of {LARGEST} characters at most")
     try:
         return (_include(scope, *arguments) if function is None else function(*arguments)), at
     except (TypeError, ValueError, IndexError, KeyError) as error:
@@ -131,7 +136,7 @@ def _operand(tokens: list[str], at: int, scope: Scope, whole: str, depth: int) -
         return part[1:-1], at + 1
     if part in _LITERALS:
         return _LITERALS[part], at + 1
-    if re.fullmatch(r"-?\d+(\.\d+)?", part):
+    if re.fullmatch(r"-?\d{1,18}(\.\d+)?", part):
         return (float(part) if "." in part else int(part)), at + 1
     if part == ".":
         return scope.dot, at + 1
@@ -153,7 +158,9 @@ def _field(value: Any, path: str, whole: str, scope: Scope) -> Any:
 
 def _string(token: str, whole: str) -> str:
     try:
-        return str(json.loads(token.replace("\t", "\\t").replace("\n", "\\n")))
+        text = str(json.loads(token.replace("\t", "\\t").replace("\n", "\\n")))
+        text.encode()  # half of a surrogate pair is no text
+        return text
     except ValueError as error:
         raise ConfigError(f"promptTemplate: {{{{{whole}}}}}: {token} is no string") from error
 
@@ -221,8 +228,8 @@ def _printf(text: str, *values: Any) -> str:
         if not left:
             return f"%!{verb[-1]}(MISSING)"
         value = left.pop(0)
-        if int(re.sub(r"\D", "", verb.partition(".")[0]) or 0) > 1000:
-            raise ValueError("a width above 1000")
+        if max(int(match[2] or 0), int(match[3] or 0)) > _WIDEST:
+            raise ValueError(f"a width or precision above {_WIDEST}")
         if verb[-1] == "q":
             return json.dumps(shown(value), ensure_ascii=False)
         if verb[-1] in "dfeg":
