@@ -143,6 +143,18 @@ def test_logins(tmp_path: Path) -> None:
         oci.login([one], "example.com")
 
 
+async def test_a_manifest_that_arrives_in_pieces(liar: str) -> None:
+    """One of a megabyte is never read at once."""
+    async with aiohttp.ClientSession() as session:
+        found = Registry(session, liar)
+        digest, manifest = await found.pinned("large", "1", ("linux", "amd64"))
+        assert len(manifest["annotations"]["long"]) == 1 << 20
+        assert (await found.pinned("large", digest, ("linux", "amd64")))[0] == digest
+        for look in (found.pinned, found.manifest):
+            with pytest.raises(UpstreamError, match="answered with more than 4194304 bytes"):
+                await look("larger", "1", ("linux", "amd64"))
+
+
 async def test_content_that_is_not_what_its_digest_says(tmp_path: Path, liar: str) -> None:
     pinned = f"{liar}/a@sha256:{'0' * 64}"
     with pytest.raises(UpstreamError, match="the registry answered with something else"):
@@ -159,7 +171,8 @@ async def liar() -> Any:
         if "/blobs/" in request.path:
             return web.Response(body=packed(**{"SKILL.md": "other"}))
         layer = {"mediaType": LAYER, "digest": f"sha256:{'1' * 64}", "size": 10}
-        return web.json_response({"schemaVersion": 2, "layers": [layer]})
+        long = "x" * (8 << 20 if "/larger/" in request.path else 1 << 20 if "/large/" in request.path else 0)
+        return web.json_response({"schemaVersion": 2, "layers": [layer], "annotations": {"long": long}})
 
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)

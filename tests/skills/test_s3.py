@@ -203,8 +203,10 @@ async def test_a_web_identity_gets_keys(tmp_path: Path, server: S3Double) -> Non
 
     async def sts(request: web.Request) -> web.Response:
         asked.append(dict(await request.post()))  # type: ignore[arg-type]
-        return web.Response(text="<Credentials><AccessKeyId>AKID</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>"
-                            "<SessionToken>token</SessionToken></Credentials>")  # fmt: skip
+        keys = (
+            "<AccessKeyId>AKID</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>"
+        )
+        return web.Response(text=f"<!--{'x' * (1 << 20)}--><Credentials>{keys}</Credentials>")  # more than one read
 
     app = web.Application()
     app.router.add_post("/", sts)
@@ -223,6 +225,9 @@ async def test_a_web_identity_gets_keys(tmp_path: Path, server: S3Double) -> Non
         await runner.cleanup()
     assert asked[0]["WebIdentityToken"] == "jwt"
     assert asked[0]["RoleArn"] == "arn:aws:iam::1:role/r"
+    nowhere = {"AWS_ROLE_ARN": "r", "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "no-token")}
+    with pytest.raises(ConfigError, match=r"AWS_WEB_IDENTITY_TOKEN_FILE: .*No such file"):
+        await fetch(S3Source("s3://bucket/a", endpoint=server.url), tmp_path, None, **nowhere)
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://b", "s3://bucket/", "http://bucket/a", "s3://Bucket/a", "s3://a b/c"])
@@ -236,6 +241,10 @@ def test_where_buckets_answer() -> None:
     assert bucket_at(S3Source("s3://skills/a", "eu-west-1"), {}) == Bucket(f"https://{host}", host, "", "eu-west-1")
     assert bucket_at(S3Source("s3://my.skills/a"), {}).base == "/my.skills"
     assert bucket_at(S3Source("s3://skills/a", "cn-north-1"), {}).host == "skills.s3.cn-north-1.amazonaws.com.cn"
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        assert bucket_at(S3Source("s3://skills/a"), {name: "eu-west-1"}).host == host
+        with pytest.raises(ConfigError, match="is no region"):
+            bucket_at(S3Source("s3://skills/a"), {name: "x.evil.com/"})
     own = bucket_at(S3Source("s3://skills/a", endpoint="https://minio.example.com/x"), {})
     assert own == Bucket("https://minio.example.com", "minio.example.com", "/x/skills", "us-east-1")
     with pytest.raises(ConfigError, match="must be an https:// URL"):

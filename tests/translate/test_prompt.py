@@ -60,7 +60,7 @@ def test_a_missing_include_lists_what_exists() -> None:
         "{{range .ToolNames}}" * 20 + "x" * 999 + "{{end}}" * 20,
         "{{" + " " * 100_000, "{{x" + " " * 100_000, "{{/*" + "*/ " * 30_000,
         '{{len (printf "%.999999999d" 1)}}', '{{$x := "double"}}' + "{{$x = print $x $x}}" * 99,
-        '{{"\\ud800"}}',
+        '{{"\\ud800"}}', "{{" + "1" * 5000 + "}}",
     ],
 )  # fmt: skip
 def test_mistakes_are_config_errors(template: str) -> None:

@@ -29,8 +29,8 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _HUB = "registry-1.docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
 _CHUNK = 1 << 20
-_MANIFEST_BYTES = 4 << 20
-"""The largest manifest a registry must take (distribution-spec v1.1)."""
+_DOCUMENT_BYTES = 4 << 20
+"""The largest manifest a registry must take (distribution-spec v1.1); configurations are smaller."""
 _HELPER_SECONDS = 30
 
 
@@ -93,19 +93,10 @@ class Registry:
         return digest, (await self._verified(repository, str((fits or images)[0]["digest"])))[1]
 
     async def _verified(self, repository: str, reference: str) -> tuple[str, dict[str, Any]]:
-        path = f"/v2/{repository}/manifests/{reference}"
-        async with self._request("GET", path, repository, headers={"Accept": _ACCEPT}) as response:
-            data = await response.content.read(_MANIFEST_BYTES)
-            whole = response.content.at_eof()
+        data, document = await self._document(f"/v2/{repository}/manifests/{reference}", repository)
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if not whole or (reference.startswith("sha256:") and reference != digest):
+        if reference.startswith("sha256:") and reference != digest:
             raise UpstreamError(f"{self.host}/{repository}@{reference}: the registry answered with something else")
-        try:
-            document: Any = json.loads(data)
-        except ValueError as error:
-            raise UpstreamError(f"{self._base}{path}: answered with what is not JSON") from error
-        if not isinstance(document, dict):
-            raise UpstreamError(f"{self._base}{path}: answered with what is not a JSON object")
         return digest, document
 
     async def blob_json(self, repository: str, digest: str) -> dict[str, Any]:
@@ -145,15 +136,23 @@ class Registry:
             return response.headers.get("Docker-Content-Digest", "")
 
     async def _json(self, path: str, repository: str) -> dict[str, Any]:
+        return (await self._document(path, repository))[1]
+
+    async def _document(self, path: str, repository: str) -> tuple[bytes, dict[str, Any]]:
+        """A JSON object as it was sent, and read."""
+        data = bytearray()
         async with self._request("GET", path, repository, headers={"Accept": _ACCEPT}) as response:
-            data = await response.read()
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > _DOCUMENT_BYTES:
+                    raise UpstreamError(f"{self._base}{path}: answered with more than {_DOCUMENT_BYTES} bytes")
         try:
             document: Any = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UpstreamError(f"{self._base}{path}: answered with what is not JSON") from error
         if not isinstance(document, dict):
             raise UpstreamError(f"{self._base}{path}: answered with what is not a JSON object")
-        return document
+        return bytes(data), document
 
     @asynccontextmanager
     async def _request(

@@ -36,6 +36,18 @@ def parse(source: S3Source) -> tuple[str, str]:
     return bucket, key
 
 
+def region_of(environment: Mapping[str, str]) -> str:
+    """Where a source does not say. Raises ConfigError."""
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+    if not REGION.fullmatch(region):
+        raise ConfigError(f"AWS_REGION: {region!r} is no region, for example eu-central-1")
+    return region
+
+
+def domain_of(region: str) -> str:
+    return "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+
+
 def endpoint_of(source: S3Source, environment: Mapping[str, str], *, insecure: bool = False) -> str:
     """A server that is not AWS's, or "". Raises ConfigError for one that does not prove who it is."""
     given = source.endpoint or environment.get("AWS_ENDPOINT_URL_S3", "") or environment.get("AWS_ENDPOINT_URL", "")
@@ -55,12 +67,12 @@ def endpoint_of(source: S3Source, environment: Mapping[str, str], *, insecure: b
 def bucket_at(source: S3Source, environment: Mapping[str, str], *, insecure: bool = False) -> Bucket:
     """Raises ConfigError."""
     bucket, _ = parse(source)
-    region = source.region or environment.get("AWSREGION") or environment.get("AWS_DEFAULTREGION") or "us-east-1"
+    region = source.region or region_of(environment)
     endpoint = endpoint_of(source, environment, insecure=insecure)
     if endpoint:
         parts = urlsplit(endpoint)
         return Bucket(f"{parts.scheme}://{parts.netloc}", parts.netloc, f"{parts.path}/{bucket}", region)
-    domain = f"s3.{region}.amazonaws.com" + (".cn" if region.startswith("cn-") else "")
+    domain = f"s3.{region}.{domain_of(region)}"
     if "." in bucket:  # its name would not fit the certificate
         return Bucket(f"https://{domain}", domain, f"/{bucket}", region)
     return Bucket(f"https://{bucket}.{domain}", f"{bucket}.{domain}", "", region)

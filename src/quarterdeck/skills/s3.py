@@ -6,6 +6,7 @@ they go out unsigned, which public buckets answer.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tempfile
@@ -21,7 +22,7 @@ import aiohttp
 from quarterdeck.errors import ConfigError, Denied, UpstreamError
 
 from . import unpack
-from .bucket import REGION, Bucket, bucket_at, parse
+from .bucket import REGION, Bucket, bucket_at, domain_of, parse, region_of
 from .sigv4 import Keys, path_of, query_string, signed
 from .sources import S3Source
 
@@ -187,21 +188,29 @@ def _encoded(url: str):
 
 async def _web_identity(role: str, token: Path, environment: Mapping[str, str], session: aiohttp.ClientSession) -> Keys:
     """Temporary keys for the Pod's own identity (STS AssumeRoleWithWebIdentity, which is not signed)."""
-    region = environment.get("AWSREGION") or environment.get("AWS_DEFAULTREGION") or "us-east-1"
-    url = environment.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.amazonaws.com/"
+    region = region_of(environment)
+    url = environment.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.{domain_of(region)}/"
+    try:
+        identity = token.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"AWS_WEB_IDENTITY_TOKEN_FILE: {token}: {error.strerror}") from error
     form = {
         "Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": role,
-        "RoleSessionName": "quarterdeck-skills", "WebIdentityToken": token.read_text().strip(),
+        "RoleSessionName": "quarterdeck-skills", "WebIdentityToken": identity,
     }  # fmt: skip
+    answer = io.BytesIO()
     try:
         async with session.post(url, data=form, allow_redirects=False) as response:
-            text = (await response.content.read(_LISTING_BYTES)).decode("utf-8", "replace")
-    except aiohttp.ClientError as error:
-        raise UpstreamError(f"{url}: {error}") from error
+            await _copy(response, answer, _LISTING_BYTES, url)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UpstreamError(f"{url}: {error or 'no answer in time'}") from error
+    text = answer.getvalue().decode("utf-8", "replace")
     if response.status != 200:
         raise Denied(f"{url}: no keys for role {role}: HTTP {response.status} {' '.join(text.split())[:300]}")
-    values = {name: re.search(f"<{name}>([^<]*)</{name}>", text) for name in
-              ("AccessKeyId", "SecretAccessKey", "SessionToken")}  # fmt: skip
-    if any(value is None for value in values.values()):
+    found = [
+        re.search(f"<{name}>([^<]*)</{name}>", text) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")
+    ]
+    values = [match[1] for match in found if match is not None]
+    if len(values) != len(found):
         raise UpstreamError(f"{url}: the answer has no keys in it")
-    return Keys(*(value[1] for value in values.values() if value is not None))
+    return Keys(*values)
