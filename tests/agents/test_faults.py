@@ -16,8 +16,8 @@ from quarterdeck.agents.journal.pause import RunFailed
 from quarterdeck.agents.model import Filtered, Malformed, Overloaded, Reply, Unreachable
 from quarterdeck.agents.untrusted import NOTE, marked, plain
 from quarterdeck.errors import QuarterdeckError
-from quarterdeck.wire.http import Exchange
-from support.run_world import Broken, replica, tool_call, user_message, world
+from quarterdeck.wire.http import Exchange, Server
+from support.run_world import Broken, Tools, replica, tool_call, user_message, world
 
 from .conftest import Agent, answer_of, call, say
 
@@ -213,6 +213,72 @@ async def test_tool_servers_restarted_in_mid_session_are_greeted_again(tmp_path:
                 await active.finished.wait()
             assert active.task["status"]["state"] == "TASK_STATE_COMPLETED", active.task["status"]
         assert set(w.tools.calls.values()) == {2}, w.tools.calls
+
+
+# -- text that is none
+
+HALF = "\ud83d"
+
+
+async def test_halves_of_characters_are_replaced_wherever_they_come_from(start: Any) -> None:
+    text = json.dumps(f"a {HALF}")
+    asks = json.dumps({"choices": [{"message": call("x", json.dumps({"n": HALF})) | {"content": HALF}}]}).encode()
+    says = json.dumps({"choices": [{"message": say(f"an answer {HALF}")}]}).encode()
+    agent = await start(asks, says)
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": user_message("q")}})
+    body = body.replace('"q"', text)
+    response = await agent.http.post("/", content=body, headers={"A2A-Version": "1.0"})
+    task = response.json()["result"]["task"]
+    assert answer_of(task) == "an answer \ufffd", task["status"]
+    assert task["history"][0]["parts"][0]["text"] == "a \ufffd"
+    called = next(m for m in agent.model.requests[1]["messages"] if m.get("tool_calls"))
+    assert json.loads(called["tool_calls"][0]["function"]["arguments"]) == {"n": "\ufffd"}
+    rest = await agent.http.post(
+        "/message:send", content=json.dumps({"message": user_message("q", messageId="m2")}).replace('"q"', text),
+        headers={"A2A-Version": "1.0"},
+    )  # fmt: skip
+    assert rest.status_code == 200 and rest.json()["task"]["history"][0]["parts"][0]["text"] == "a \ufffd"
+
+
+async def test_half_a_character_in_what_a_tool_says_loses_no_result(start: Any) -> None:
+    tools = Tools(results={"note {}": f"done {HALF}"})
+    server = Server(tools.handle)
+    _, port = await server.listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{port}/mcp"
+    agent = await start(call("note"), say("ok"), http_tools=[{"params": {"url": url}}])
+    assert answer_of(await agent.ask("go")) == "ok"
+    assert agent.model.requests[1]["messages"][-1]["content"] == "done \ufffd"
+    await server.stop(0)
+
+
+async def test_a_character_that_comes_in_two_pieces_is_put_together(start: Any) -> None:
+    async def split(exchange: Exchange) -> None:
+        exchange.start(200, [(b"content-type", b"text/event-stream")])
+        for piece in ("so \ud83d", "\ude00", " and \ud83d", "x \ud83d"):
+            chunk = {"choices": [{"delta": {"content": piece}}]}
+            exchange.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        exchange.write(b"data: [DONE]\n\n")
+        exchange.finish()
+
+    agent = await start(split, stream=True)
+    found = await agent.events("SendStreamingMessage", {"message": user_message("go")})
+    texts = [event["statusUpdate"]["status"].get("message", {}) for event in found if "statusUpdate" in event]
+    partial = "".join(m["parts"][0]["text"] for m in texts if "quarterdeck.dev/partial" in m.get("metadata", {}))
+    whole = next(
+        event["artifactUpdate"]["artifact"]["parts"][0]["text"] for event in found if "artifactUpdate" in event
+    )
+    assert partial == whole == "so \U0001f600 and \ufffdx \ufffd"
+
+
+async def test_an_answer_whose_stream_ends_too_early_is_asked_for_again(start: Any) -> None:
+    async def cut(exchange: Exchange) -> None:
+        exchange.start(200, [(b"content-type", b"text/event-stream")])
+        exchange.write(b'data: {"choices": [{"delta": {"content": "You must not"}}]}\n\n')
+        exchange.finish()
+
+    agent = await start(cut, say("whole answer"), stream=True)
+    task = await agent.ask("go")
+    assert answer_of(task).strip() == "whole answer"
 
 
 # -- messages

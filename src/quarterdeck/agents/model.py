@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from quarterdeck.errors import Denied, TimedOut, UpstreamError
+from quarterdeck.malformed import loads, whole
 from quarterdeck.mcpclient import HeaderSource, split_url
 from quarterdeck.wire.client import Pool, Response
 from quarterdeck.wire.sse import SseParser
@@ -159,7 +160,7 @@ class ChatModel:
         text = (await response.read())[:4000].decode("utf-8", "replace")
         error: dict[str, Any] = {}
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            found = json.loads(text)["error"]
+            found = loads(text)["error"]
             text, error = found["message"], found
         if response.status in (401, 403):
             raise Denied(f"model {self._model.model}: HTTP {response.status}: {text}")
@@ -185,7 +186,7 @@ def _problem(text: str, error: dict[str, Any], status: int, retry_after: bytes |
 
 def _parse(body: bytes) -> Reply:
     try:
-        document = json.loads(body)
+        document = loads(body)
         choice = document["choices"][0]
         message = choice["message"]
         calls = [_call(c, c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or []]
@@ -204,6 +205,8 @@ class _Pieces:
         self.refusal: list[str] = []
         self.usage: dict[str, int] = {}
         self.finish = ""
+        self._half = ""
+        """The first half of a character, whose second half comes with the next chunk."""
         self._calls: dict[int, dict[str, Any]] = {}
 
     def take(self, data: bytes) -> str:
@@ -220,9 +223,19 @@ class _Pieces:
                 self._part(part)
             if delta.get("refusal"):
                 self.refusal.append(str(delta["refusal"]))
-            return str(delta.get("content") or "")
+            return self._whole(str(delta.get("content") or ""))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Malformed(f"the stream holds what is no chunk: {error}") from error
+
+    def _whole(self, text: str) -> str:
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = text[: len(text) - len(self._half)]
+        return text if text.isascii() else whole(text)
+
+    def rest(self) -> str:
+        """What is still held back at the end."""
+        return whole(self._half)
 
     def _failed(self, error: dict[str, Any]) -> UpstreamError:
         found = _problem(str(error.get("message") or "the stream ended with an error"), error, 0)
@@ -234,25 +247,31 @@ class _Pieces:
         if part.get("extra_content"):
             call["extra_content"] = part["extra_content"]
         function = part.get("function") or {}
-        call["name"] += function.get("name") or ""
+        call["name"] = whole(call["name"] + (function.get("name") or ""))
         call["arguments"] += function.get("arguments") or ""
 
     def reply(self) -> Reply:
         calls = [_call(c, c["name"], c["arguments"]) for _, c in sorted(self._calls.items())]
-        refusal = "".join(self.refusal)
+        refusal = whole("".join(self.refusal))
         return Reply("".join(self.text) or refusal, _distinct(calls), self.usage, self.finish, refusal)
 
 
 async def _collect(response: Response, on_text: OnText) -> Reply:
-    parser, pieces = SseParser(), _Pieces()
+    parser, pieces, done = SseParser(), _Pieces(), False
+
+    async def said(piece: str) -> None:
+        if piece:
+            pieces.text.append(piece)
+            await on_text(piece)
+
     async for chunk in response:
         for event in parser.feed(chunk):
-            if event.data in (b"", b"[DONE]"):
-                continue
-            piece = pieces.take(event.data)
-            if piece:
-                pieces.text.append(piece)
-                await on_text(piece)
+            done = done or event.data == b"[DONE]"
+            if event.data not in (b"", b"[DONE]"):
+                await said(pieces.take(event.data))
+    if not done and not pieces.finish:
+        raise UpstreamError("the stream ended before the answer did")
+    await said(pieces.rest())
     return pieces.reply()
 
 
@@ -264,7 +283,7 @@ def _call(part: dict[str, Any], name: str, arguments: str | dict[str, Any] | Non
     if isinstance(arguments, dict):
         return ToolCall(call_id, name, arguments, extra=extra)
     try:
-        parsed = json.loads(arguments or "{}")
+        parsed = loads(arguments or "{}")
     except (ValueError, RecursionError) as error:
         return ToolCall(call_id, name, {}, f"the arguments are not valid JSON ({error})", extra)
     if not isinstance(parsed, dict):

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from quarterdeck.errors import Denied, QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import loads
 from quarterdeck.mcpclient import HeaderSource, split_url
 from quarterdeck.wire.client import Pool, Response
 
@@ -233,7 +234,7 @@ def _approval(data: Json) -> str:
 def _task(content: bytes) -> Json | None:
     """The task in an answer to SendMessage or GetTask; None when there is none."""
     try:
-        result = json.loads(content).get("result")
+        result = loads(content).get("result")
     except (ValueError, AttributeError, RecursionError):
         return None
     task = result.get("task", result) if isinstance(result, dict) else None
@@ -247,7 +248,7 @@ def _state(task: Json | None) -> str:
 def _answer(name: str, content: bytes) -> tuple[str, bool]:
     """Text and whether it failed."""
     try:
-        document = json.loads(content)
+        document = loads(content)
         if "error" in document:
             return f"Error: {document['error'].get('message', '')}", True
         result = document["result"]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from quarterdeck import __version__
 from quarterdeck.errors import ConfigError, Denied, QuarterdeckError, TimedOut, UpstreamError
+from quarterdeck.malformed import loads
 from quarterdeck.mcptypes import LATEST_LEGACY, MODERN_VERSIONS, protocol
 from quarterdeck.mcptypes.headers import encode_value
 from quarterdeck.wire.client import Origin, Pool, Response
@@ -345,7 +346,7 @@ async def _messages(response: Response, kind: bytes, url: str) -> AsyncIterator[
 
 def _decode(data: bytes, url: str) -> dict[str, Any]:
     try:
-        message = json.loads(data)
+        message = loads(data)
     except (ValueError, RecursionError) as error:
         raise UpstreamError(f"{url}: answered with what is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -356,7 +357,7 @@ def _decode(data: bytes, url: str) -> dict[str, Any]:
 def _rpc_error(text: str) -> QuarterdeckError | None:
     """The JSON-RPC error in an HTTP error body, if there is one."""
     try:
-        return _error(json.loads(text)["error"])
+        return _error(loads(text)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from quarterdeck.a2atypes import Json, errors, legacy, operations
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.malformed import loads
 
 from .core import Call, Caller, Core
 
@@ -32,7 +33,7 @@ def parse(
 def request_id(body: bytes) -> Any:
     """The id of a request that could not be accepted, or None."""
     try:
-        ident = json.loads(body).get("id")
+        ident = loads(body).get("id")
     except (ValueError, AttributeError, RecursionError):
         return None
     return ident if isinstance(ident, str | int | float) else None
@@ -73,7 +74,7 @@ def _result(ident: Any, call: Call, value: Any) -> bytes:
 
 def _document(body: bytes) -> Json:
     try:
-        document = json.loads(body)
+        document = loads(body)
     except (ValueError, RecursionError) as error:
         raise errors.ParseError(f"the body is not valid JSON: {error}") from error
     if not isinstance(document, dict) or document.get("jsonrpc") != "2.0":

@@ -8,6 +8,7 @@ from typing import Any
 
 from quarterdeck.a2atypes import Json, errors, legacy_proto, operations
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.malformed import loads
 
 from .core import Call, Caller, Core
 
@@ -79,7 +80,7 @@ def _out(call: Call, value: Any) -> Any:
 
 def _object(body: bytes) -> Json:
     try:
-        document = json.loads(body)
+        document = loads(body)
     except (ValueError, RecursionError) as error:
         raise errors.ParseError(f"the body is not valid JSON: {error}") from error
     if not isinstance(document, dict):

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema_rs
 
 from quarterdeck.errors import ConfigError
+from quarterdeck.malformed import loads
 
 INVALID = "invalid_output"
 _FENCE = re.compile(r"^```[A-Za-z]*\s*\n(.*?)\n?```$", re.DOTALL)
@@ -43,7 +44,7 @@ class OutputSchema:
     def read(self, text: str) -> tuple[Any, str]:
         """The document in an answer, and what is wrong with it; empty when nothing is."""
         try:
-            value = json.loads(_document(text))
+            value = loads(_document(text))
         except (ValueError, RecursionError) as error:
             return None, f"it is not one JSON document ({error})"
         found = [f"{_where(error)}: {error.message}" for error in self._validator.iter_errors(value)]

@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from quarterdeck.a2atypes import Json, errors
 from quarterdeck.errors import QuarterdeckError
+from quarterdeck.malformed import loads
 
 from ..a2a.core import Caller, Core, Reply, Running
 from ..incoming import BODY_LIMIT, Identify, body_of, told
@@ -119,7 +120,7 @@ async def _body(request: Request) -> Json:
     if raw is None:
         raise errors.InvalidRequest(f"the body is larger than {BODY_LIMIT} bytes")
     try:
-        document = json.loads(raw)
+        document = loads(raw)
     except (ValueError, RecursionError) as error:
         raise errors.ParseError(f"the body is not valid JSON: {error}") from error
     if not isinstance(document, dict):
