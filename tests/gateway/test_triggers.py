@@ -172,6 +172,38 @@ async def test_a_resource_that_changes_starts_one_run(bare: Rig, server: Upstrea
     await database.close()
 
 
+async def test_a_bug_met_while_resources_are_followed_ends_nothing(tmp_path: Path) -> None:
+    """It is logged, and they are followed again."""
+    database = await Database.open(str(tmp_path / "server.db"))
+    one = Controller(database, Hasty())
+    one.put(k.MCP_SERVER, "peer", {})
+    one.put(k.AGENT, "helper", {"type": "Declarative", "declarative": {"tools": [{"mcpServer": {"name": "peer"}}]}})
+    one.trigger(mcpResources={"server": {"name": "peer"}, "uris": ["memo://one"]})
+    updates = Odd(one.engine, lambda trigger, agent: "")
+    running = asyncio.create_task(updates.run())
+    await until(lambda: updates.followed > 2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await database.close()
+
+
+class Odd(Updates):
+    """Meets a server whose word is not what anybody expects."""
+
+    followed = 0
+
+    async def follow(self, found: Any) -> None:
+        self.followed += 1
+        raise AttributeError("'list' object has no attribute 'get'")
+
+
+class Hasty(Clock):
+    """Nobody waits long."""
+
+    def call_later(self, delay: float, callback: Any) -> Any:
+        return asyncio.get_running_loop().call_soon(callback)
+
+
 async def until(check: Any) -> None:
     async with asyncio.timeout(60):
         while not check():

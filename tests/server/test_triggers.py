@@ -338,11 +338,68 @@ async def test_events_of_other_namespaces_count_where_the_identity_may_see_them(
     assert len(runs) == 1 and '"namespace":"shop"' in await one.message(runs[0])
 
 
+async def test_an_event_that_could_not_fire_is_tried_again(one: Controller) -> None:
+    one.trigger(kubernetesEvents={"kinds": ["Pod"]})
+    one.trigger("other", kubernetesEvents={"reasons": ["Killed"]})
+    await one.engine.look()
+    one.api.allowed.clear()
+    one.clock.now += 20
+    one.event("e1")
+    await one.engine.look()
+    assert await one.all() == []
+    one.api.allowed.add((USER, "kagent", "runs"))
+    one.clock.now += 11
+    one.event("e2", involvedObject={"kind": "Pod", "namespace": "kagent", "name": "web-2"})
+    await one.engine.look()
+    assert len(await one.all()) == 2
+    await one.engine.look()
+    assert len(await one.all()) == 2
+
+
+async def test_events_that_no_trigger_looks_for_cost_the_database_nothing(one: Controller) -> None:
+    one.trigger(kubernetesEvents={"kinds": ["Pod"]})
+    await one.engine.look()
+    since = (await one.store.numbers())["uid-Trigger-kagent-t"]["since"]
+    one.clock.now += 1
+    one.event("node", involvedObject={"kind": "Node", "name": "n"})
+    await one.engine.look()
+    assert (await one.store.numbers())["uid-Trigger-kagent-t"]["since"] == since
+
+
+async def test_who_leads_no_more_is_not_kept_busy_by_events(one: Controller) -> None:
+    one.trigger(kubernetesEvents={"kinds": ["Pod"]})
+    await one.engine.look()
+    one.api.leads = False
+    one.event("e")
+    assert one.triggers.on_event.is_set()
+    await one.engine.look()
+    assert not one.triggers.on_event.is_set()
+
+
+# -- resources of MCP servers
+
+
+async def test_a_resource_that_changes_back_is_another_one_then(one: Controller) -> None:
+    """What ``when`` filters is seen, too: else the first alarm, and one that is as the last, would be no change."""
+    one.put(k.MCP_SERVER, "m", {})
+    one.put(k.AGENT, "helper", {"type": "Declarative", "declarative": {"tools": [{"mcpServer": {"name": "m"}}]}})
+    watched = {"server": {"name": "m"}, "uris": ["memo://one"]}
+    one.trigger(mcpResources=watched, when="resource.text == 'alarm'", deduplicate={"window": "0s"})
+    found = one.triggers.get("kagent", "t")
+
+    async def looked(text: str) -> str:
+        given = Input({"resource": {"text": text}}, {"text": text}, "memo://one")
+        return (await one.engine.fire(found, given, content=("memo://one", text))).outcome
+
+    said = [await looked(text) for text in ("calm", "alarm", "alarm", "calm", "alarm")]
+    assert said == ["Filtered", "Started", "Duplicate", "Filtered", "Started"]
+
+
 # -- what is kept
 
 
 async def test_journals_beyond_the_limits_go_and_firings_stay(one: Controller) -> None:
-    one.trigger(cron=HOURLY, successfulRunsHistoryLimit=2, failedRunsHistoryLimit=1)
+    one.trigger(cron=HOURLY)
     for n in range(6):
         await one.engine.look()
         await one.finish((await one.all())[0], "failed" if n % 2 else "completed")
@@ -372,6 +429,30 @@ async def test_statuses_and_metrics_say_what_the_database_does(one: Controller) 
     assert (facts.last_outcome, facts.last_run) == ("Limited", came[1].run)
     text = one.registry.render().decode()
     assert 'quarterdeck_trigger_firings_total{trigger="kagent/t",source="webhook",outcome="Limited"} 2' in text
+
+
+async def test_a_status_says_what_it_said_until_the_database_was_asked(one: Controller) -> None:
+    one.trigger(cron=HOURLY)
+    before = {"started": 7, "limited": 2, "skipped": 1, "lastRun": "r7", "lastFiringTime": "2026-06-01T11:00:00Z"}
+    one.put(k.TRIGGER, "t", one.triggers.object("kagent", "t")["spec"], status=before)  # type: ignore[index]
+    assert (await one.status()).items() >= before.items()
+    await one.engine.tell()
+    assert (await one.status())["started"] == 0
+    one.api.leads = False
+    await one.engine.look()
+    assert one.triggers.facts("uid-Trigger-kagent-t") is None, "another one writes it down now"
+
+
+async def test_what_is_known_of_a_trigger_outlives_a_mistake_in_it(one: Controller) -> None:
+    one.trigger(cron={"schedule": "0 0 1 1 *"})
+    await one.engine.look()
+    one.trigger(cron={"schedule": "* *"})
+    one.clock.now += 2 * HOUR
+    await one.engine.look()
+    assert "uid-Trigger-kagent-t" in await one.store.numbers()
+    one.trigger(cron={"schedule": "30 13 * * *"})
+    await one.engine.look()
+    assert await one.all() == [], "a changed schedule begins anew"
 
 
 async def test_an_agent_that_sleeps_is_woken(one: Controller) -> None:

@@ -133,6 +133,32 @@ async def test_people_see_and_try_what_they_may(rig: Rig) -> None:
     assert (await rig.ask("GET", f"{one}/firings?limit=x"))[0] == 400
 
 
+async def test_a_rehearsal_says_what_its_source_would_not_take(rig: Rig) -> None:
+    reference = {"secretRef": {"name": "hook", "key": "key"}}
+    rig.one.trigger("pages", alertmanager={"bearer": reference, "labels": {"severity": "page"}})
+    rig.one.trigger("issues", webhook={"github": reference | {"events": ["issues"]}})
+    rig.one.trigger("pods", kubernetesEvents={"kinds": ["Pod"]})
+
+    async def tried(name: str, payload: Any, **more: Any) -> tuple[int, str]:
+        status, told = await rig.ask("POST", f"/v1/triggers/kagent/{name}/test", {"payload": payload} | more)
+        return status, told["outcome"] if status == 200 else told["error"]["message"]
+
+    group = {"version": "4", "groupKey": "g", "status": "firing", "commonLabels": {"severity": "page"}, "alerts": []}
+    assert await tried("pages", group) == (200, "Started")
+    assert await tried("pages", group | {"status": "resolved"}) == (200, "Ignored")
+    assert await tried("pages", group | {"commonLabels": {}}) == (200, "Ignored")
+    assert await tried("issues", {}, headers={"X-GitHub-Event": "issues"}) == (200, "Started")
+    assert await tried("issues", {}, headers={"X-GitHub-Event": "push"}) == (200, "Ignored")
+    assert await tried("issues", {}) == (200, "Ignored")
+    assert await tried("pages", []) == (400, "the body is no message of Alertmanager's webhook: it is no JSON object")
+    assert await tried("pods", {"metadata": 1}) == (400, "payload: metadata must be an object, as an Event has it")
+    assert (await tried("pods", {"involvedObject": "web-1"}))[0] == (await tried("pods", 1))[0] == 400
+    deep: Any = 1
+    for _ in range(700):
+        deep = [deep]
+    assert await tried("issues", deep) == (400, "payload: is nested too deeply")
+
+
 # -- conditions
 
 

@@ -6,7 +6,6 @@ trigger's own ServiceAccount, which must be allowed to do so at that moment.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from quarterdeck.controllers.triggers import Access, Facts, Triggers, event_key
 from quarterdeck.errors import Forbidden, QuarterdeckError
-from quarterdeck.kube.clock import parse_timestamp, sleep, timestamp
+from quarterdeck.kube.clock import parse_timestamp, timestamp
 from quarterdeck.kube.resource import Object
 from quarterdeck.snapshot.conversation import new_id
 from quarterdeck.telemetry import names
@@ -81,12 +80,11 @@ class Engine:
         """Until cancelled."""
         while True:
             await self.look()
-            waiting = asyncio.ensure_future(self.triggers.on_event.wait())
-            pause = asyncio.ensure_future(sleep(self.triggers.clock, LOOK))
-            await asyncio.wait({waiting, pause}, return_when=asyncio.FIRST_COMPLETED)
-            for each in (waiting, pause):
-                each.cancel()
-            await asyncio.gather(waiting, pause, return_exceptions=True)
+            timer = self.triggers.clock.call_later(LOOK, self.triggers.on_event.set)
+            try:
+                await self.triggers.on_event.wait()
+            finally:
+                timer.cancel()
 
     async def look(self) -> None:
         """Fire what is due; nothing where another process leads."""
@@ -104,16 +102,7 @@ class Engine:
             if due and not await self._quietly(found, self.by_clock(found)):
                 self._next[found.uid] = found, now + _AGAIN
         await self._events([found for found in plans if found.source == "kubernetesEvents"])
-        moment = self.triggers.clock.monotonic()
-        if moment - self._told >= _TELL:
-            self._told = moment
-            await self.tell()
-            for agent in await self.store.pending():
-                with suppress(QuarterdeckError):  # most never sleep
-                    await self._wake(agent)
-        if moment - self._cared >= _CARE:
-            self._cared = moment
-            await self._care(plans)
+        await self._quietly(None, self._keep_up(plans))
 
     # -- firing
     async def fire(
@@ -236,7 +225,7 @@ class Engine:
             if happened(event, now) < max(since - _OVERLAP, created):
                 continue
             if not await self._access.may_see_events(found, namespace):
-                log.warning("trigger %s: %s may not list events in %s", found.label, found.user, namespace)
+                self._say(f"{found.uid}/{namespace}", f"{found.user} may not list events in {namespace}", found)
                 continue
             await self.fire(found, t.of_event(event), f"event/{event_key(event)}"[:128])
         await self.store.missed(rules_of(found), now, 0)
@@ -256,6 +245,18 @@ class Engine:
             }
         )  # fmt: skip
 
+    async def _keep_up(self, plans: list[Plan]) -> None:
+        now = self.triggers.clock.monotonic()
+        if now - self._told >= _TELL:
+            self._told = now
+            await self.tell()
+            for agent in await self.store.pending():
+                with suppress(QuarterdeckError):  # most never sleep
+                    await self._wake(agent)
+        if now - self._cared >= _CARE:
+            self._cared = now
+            await self._care(plans)
+
     async def _care(self, plans: list[Plan]) -> None:
         for found in plans:
             limits = found.spec.successful_runs_history_limit, found.spec.failed_runs_history_limit
@@ -266,17 +267,22 @@ class Engine:
             for uid in kept.keys() - live:
                 del kept[uid]
 
-    async def _quietly(self, found: Plan, work: Awaitable[object]) -> bool:
+    async def _quietly(self, found: Plan | None, work: Awaitable[object]) -> bool:
         """One trigger must not keep the others from firing; False for what failed: it is looked at again."""
+        uid = found.uid if found is not None else ""
         try:
             await work
         except (QuarterdeckError, SQLAlchemyError, OSError) as error:
-            if self._said.get(found.uid) != str(error):
-                self._said[found.uid] = str(error)
-                log.warning("trigger %s did not fire, trying again: %s", found.label, error)
+            self._say(uid, f"trying again: {error}", found)
             return False
-        self._said.pop(found.uid, None)
+        self._said.pop(uid, None)
         return True
+
+    def _say(self, what: str, text: str, found: Plan | None) -> None:
+        """Once while it stays so."""
+        if self._said.get(what) != text:
+            self._said[what] = text
+            log.warning("trigger%s %s", f" {found.label}:" if found is not None else "s:", text)
 
 
 def rules_of(found: Plan) -> Rules:

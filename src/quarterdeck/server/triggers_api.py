@@ -33,7 +33,7 @@ from .database import Row
 from .http import Answer, Call, Route, route
 from .identity import Identity
 from .triggers import Engine, Outcome
-from .triggers_hooks import Request, take
+from .triggers_hooks import Request, alerts, take, too_deep
 
 log = logging.getLogger(__name__)
 _MOST = 500
@@ -151,22 +151,24 @@ def sample(found: Plan, payload: Any, headers: Any) -> tuple[Input, str]:
     """What a firing by ``payload`` brings, and why there is none. Raises BadRequest for what does not fit."""
     if headers is not None and not isinstance(headers, dict):
         raise BadRequest("headers: must be an object")
+    if too_deep(payload):
+        raise BadRequest("payload: is nested too deeply")
     shown = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
     if found.source == "cron":
         return Input(), ""
-    if found.source == "webhook":
-        return Input({"body": payload, "headers": shown}, payload), ""
+    if found.hooked:
+        webhook = Input({"body": payload, "headers": shown}, payload)
+        given = webhook if found.source == "webhook" else alerts(payload)
+        return given, t.ignored(found, given)
     if not isinstance(payload, dict):
         raise BadRequest(f"payload: must be an object as {found.source} has it")
-    if found.source == "alertmanager":
-        try:
-            return t.of_alerts(payload), ""
-        except ConfigError as error:
-            raise BadRequest(f"payload: {error}") from error
     if found.source == "kubernetesEvents":
         spec = found.spec.kubernetes_events
         assert spec is not None
         event = {"metadata": {"namespace": found.namespace}} | payload
+        wrong = next((name for name in ("metadata", "involvedObject") if not isinstance(event.get(name, {}), dict)), "")
+        if wrong:
+            raise BadRequest(f"payload: {wrong} must be an object, as an Event has it")
         return t.of_event(event), "" if t.matches(spec, event) else "no Event that the trigger looks for"
     return Input({"resource": payload}, payload), ""
 

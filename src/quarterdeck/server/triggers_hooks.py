@@ -20,7 +20,7 @@ import msgspec
 from quarterdeck.errors import BadRequest, ConfigError, TooLarge, Unauthorized
 from quarterdeck.malformed import MALFORMED
 from quarterdeck.resources.trigger import Hmac
-from quarterdeck.translate.triggers import Input, Plan, of_alerts
+from quarterdeck.translate.triggers import Input, Plan, ignored, of_alerts
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 _HIDDEN = frozenset({"authorization", "cookie", "proxy-authorization", "x-hub-signature", "x-hub-signature-256"})
@@ -61,34 +61,19 @@ def take(found: Plan, request: Request, secret: bytes, now: float) -> Taken:
         assert hook.hmac is not None
         key = _by_hmac(request, secret, hook.hmac, found.tolerance, now)
     body = _body(request)
-    if found.spec.alertmanager is not None:
-        return _alerts(found, body, key)
     shown = {name: value for name, value in request.headers.items() if name not in _hidden(found)}
-    ignored = ""
-    if hook is not None and hook.github is not None:
-        event = request.headers.get("x-github-event", "")
-        counts = event in hook.github.events if hook.github.events else event != "ping"
-        ignored = "" if counts else f"X-GitHub-Event {event[:64]} is none of the trigger's"
-    return Taken(Input({"body": body, "headers": shown}, body), key, ignored)
+    given = alerts(body) if found.spec.alertmanager is not None else Input({"body": body, "headers": shown}, body)
+    return Taken(given, key, ignored(found, given))
 
 
-def _alerts(found: Plan, body: Any, key: str) -> Taken:
-    spec = found.spec.alertmanager
-    assert spec is not None
+def alerts(body: Any) -> Input:
+    """Raises BadRequest."""
     if not isinstance(body, dict):
         raise BadRequest("the body is no message of Alertmanager's webhook: it is no JSON object")
     try:
-        given = of_alerts(body)
+        return of_alerts(body)
     except ConfigError as error:
         raise BadRequest(str(error)) from error
-    common: Any = body.get("commonLabels")
-    labels = common if isinstance(common, dict) else {}
-    ignored = ""
-    if body["status"] not in (spec.statuses or ("firing",)):
-        ignored = f"status {body['status']} is none of the trigger's"
-    elif any(labels.get(name) != value for name, value in (spec.labels or {}).items()):
-        ignored = "the alerts have not all the trigger's labels in common"
-    return Taken(given, key, ignored)
 
 
 def _by_token(request: Request, secret: bytes) -> str:
@@ -149,12 +134,13 @@ def _body(request: Request) -> Any:
 
 def _json(data: bytes) -> Any:
     value = msgspec.json.decode(data)
-    if _too_deep(value):
+    if too_deep(value):
         raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
     return value
 
 
-def _too_deep(value: Any) -> bool:
+def too_deep(value: Any) -> bool:
+    """Whether JSON is nested deeper than what goes through it by recursion should be asked to go."""
     level = [value]
     for _ in range(_DEEPEST):
         level = [

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from quarterdeck.errors import QuarterdeckError, UpstreamError
 from quarterdeck.kube.clock import sleep
+from quarterdeck.kube.supervise import Supervisor
 from quarterdeck.mcpclient import McpClient
 from quarterdeck.mcptypes import protocol
 from quarterdeck.translate.triggers import Input, Plan
@@ -41,6 +43,7 @@ class Updates:
         self._engine = engine
         self._token = token
         self._pool = Pool()
+        self._supervisor = Supervisor(engine.triggers.clock)
         self._followed: dict[str, tuple[Plan, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -65,7 +68,8 @@ class Updates:
                 del self._followed[uid]
         for uid, found in wanted.items():
             if uid not in self._followed:
-                self._followed[uid] = found, asyncio.create_task(self._keep(found), name=f"trigger {found.label}")
+                keep = self._supervisor.keep("resources of a trigger", partial(self._keep, found))
+                self._followed[uid] = found, asyncio.create_task(keep, name=f"trigger {found.label}")
 
     async def _keep(self, found: Plan) -> None:
         """Follow for as long as it is wanted; a stream that ends is opened again."""
@@ -97,7 +101,8 @@ class Updates:
         client = McpClient(self._pool, self._engine.triggers.gateway + path, headers=headers)
         uris = list(dict.fromkeys(spec.uris))
         async for told in client.listen(uris):
-            params: dict[str, Any] = told.get("params") or {}
+            given = told.get("params")
+            params: dict[str, Any] = given if isinstance(given, dict) else {}
             if told["method"] == "notifications/subscriptions/acknowledged":
                 honored = params.get("notifications")
                 known = honored.get("resourceSubscriptions") or () if isinstance(honored, dict) else uris

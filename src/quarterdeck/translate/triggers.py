@@ -139,6 +139,24 @@ def wanted(found: Plan, values: Mapping[str, Json]) -> str:
     return "" if said is True else "when is not true"
 
 
+def ignored(found: Plan, given: Input) -> str:
+    """Why a request is none of the trigger's, by what its source lets it choose; empty when it is one."""
+    alerts, github = found.spec.alertmanager, found.spec.webhook.github if found.spec.webhook is not None else None
+    if alerts is not None:
+        body = given.parts["body"]
+        common = body.get("commonLabels")
+        labels = common if isinstance(common, dict) else {}
+        if body["status"] not in (alerts.statuses or ("firing",)):
+            return f"status {body['status']} is none of the trigger's"
+        if any(labels.get(name) != value for name, value in (alerts.labels or {}).items()):
+            return "the alerts have not all the trigger's labels in common"
+    if github is not None:
+        event = str(given.parts["headers"].get("x-github-event", ""))
+        if not (event in github.events if github.events else event != "ping"):
+            return f"X-GitHub-Event {event[:64]!r} is none of the trigger's"
+    return ""
+
+
 def same(found: Plan, given: Input, values: Mapping[str, Json]) -> str:
     """What a firing has in common with those that are the same; empty: nothing."""
     if not found.window:
