@@ -223,6 +223,15 @@ BARE_RPC = b'{"id":"t9","method":"message/send","params":%b}'
         (b"", "/tasks?contextId=c", "c", (), False),
         (b"", "/tasks?context_id=c", "c", (), False),
         (RPC % b"[1]", "/", "", (), False),
+        (b"", "/v1/t%61sks/t:cancel", "", ("t",), False),
+        (b"", "/tasks/t?taskId=u&taskId=v", "", ("u", "v", "t"), False),
+        (
+            RPC % b'{"message":{"referenceTaskIds":["t","u"],"reference_task_ids":["v"]}}',
+            "/",
+            "",
+            ("t", "u", "v"),
+            True,
+        ),
     ],
 )
 def test_what_a_request_names(body: bytes, target: str, session: str, tasks: tuple[str, ...], sends: bool) -> None:
@@ -241,6 +250,7 @@ def test_what_a_request_names(body: bytes, target: str, session: str, tasks: tup
         b'{"params":{"taskId":["t"]}}',
         b'{"params":{"message":{"contextId":"mine","context_id":"victim"}}}',
         b'{"message":{"contextId":"mine"},"params":{"message":{"contextId":"victim"}}}',
+        b'{"params":{"message":{"referenceTaskIds":"t"}}}',
     ],
 )
 async def test_what_an_image_might_read_otherwise_does_not_reach_it(
@@ -249,6 +259,31 @@ async def test_what_an_image_might_read_otherwise_does_not_reach_it(
     answer = await byo.request("/a2a/kagent/b", body, listener="local")
     assert b'"error"' in await answer.read() and answer.status in (200, 400)
     assert image.seen == plane.asked == []
+
+
+LISTS = b'{"jsonrpc":"2.0","id":1,"method":"ListTasks","params":%b}'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "", LISTS % b"{}"),
+        ("POST", "/rpc", LISTS % b"{}"),
+        ("POST", "/rpc", LISTS.replace(b"ListTasks", b"tasks/list") % b'{"contextId":""}'),
+        ("POST", "/rpc?contextId=mine", LISTS % b"{}"),
+        ("POST", "", LISTS % b'{"message":{"contextId":"mine"}}'),
+        ("GET", "/tasks", None),
+        ("GET", "/v1/t%61sks/?pageSize=9", None),
+    ],
+)
+async def test_a_list_of_everybodys_tasks_is_asked_of_no_image(
+    byo: Rig, image: Image, plane: Plane, method: str, path: str, body: bytes | None
+) -> None:
+    """Wherever the image has its endpoint, and however the request is dressed up."""
+    answer = await byo.request(f"/a2a/kagent/b{path}", body, method=method, listener="local")
+    assert b"name the contextId" in await answer.read()
+    assert image.seen == plane.asked == []
+    assert byo.records()[-1]["outcome"] == "denied"
 
 
 async def test_every_message_of_a_request_gets_the_one_conversation(byo: Rig, image: Image) -> None:

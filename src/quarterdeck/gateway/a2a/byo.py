@@ -24,22 +24,25 @@ from ..policy.principal import LOCAL_USER
 
 DEFAULT_USER = "admin@kagent.dev"
 """kagent's name of the one user there is where nobody is known."""
-_TASK_PATH = re.compile(r"/tasks/([^/:?]+)")
+_TASK_PATH = re.compile(r"/tasks/([^/:]+)")
+_LIST_PATH = re.compile(r"/tasks/*$")
 _LISTS = frozenset({operations.LIST, "tasks/list"})
 _MESSAGES = ("message", "request")
 _SESSIONS = ("contextId", "context_id")
 _TASKS = ("taskId", "task_id")
+_REFERENCES = ("referenceTaskIds", "reference_task_ids")
 _NAMES = 16
 
 
 class Named(NamedTuple):
     """What a request is about. ``document``: its body, decoded; ``messages``: those in it, which may lack their
-    conversation."""
+    conversation; ``everything``: it asks for tasks of whatever conversation."""
 
     session: str
     tasks: tuple[str, ...]
     document: dict[str, Any]
     messages: tuple[dict[str, Any], ...]
+    everything: bool
 
 
 class _Opened(msgspec.Struct):
@@ -60,16 +63,19 @@ def named(body: bytes, target: str) -> Named:
     envelopes = [document, *([params] if isinstance(params, dict) else [])]
     messages = [each[key] for each in envelopes for key in _MESSAGES if isinstance(each.get(key), dict)]
     path, _, query = target.partition("?")
-    places = [*envelopes, *messages, {key: values[-1] for key, values in parse_qs(query).items()}]
+    path = unquote(path)  # as the image reads it
+    queried = [{key: value} for key, values in parse_qs(query).items() for value in values]
+    places = [*envelopes, *messages, *queried]
     sessions = _values(places, _SESSIONS)
     if len(sessions) > 1:
         raise errors.InvalidParams(f"contextId: one request names two conversations: {', '.join(sessions)}")
-    tasks = _values(places, _TASKS)
-    if isinstance(params, dict):
-        tasks += _values([params], ("id",))
+    tasks = _values(places, _TASKS) + _values(envelopes[1:], ("id",))
+    tasks += [name for message in messages for key in _REFERENCES for name in _texts(message.get(key))]
     found = _TASK_PATH.search(path)
-    tasks += [unquote(found[1])] if found is not None else []
-    return Named("".join(sessions), tuple(dict.fromkeys(tasks)), document, tuple(messages))
+    tasks += [found[1]] if found is not None else []
+    everything = str(document.get("method")) in _LISTS and not _values(envelopes[1:], _SESSIONS)
+    everything |= _LIST_PATH.search(path) is not None and not _values(queried, _SESSIONS)
+    return Named("".join(sessions), tuple(dict.fromkeys(tasks)), document, tuple(messages), everything)
 
 
 def _values(places: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
@@ -79,6 +85,12 @@ def _values(places: list[dict[str, Any]], keys: tuple[str, ...]) -> list[str]:
         if not isinstance(value, str):
             raise errors.InvalidParams(f"{keys[0]}: must be a string")
     return list(dict.fromkeys(found))
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list | None) or not all(isinstance(name, str) for name in value or ()):
+        raise errors.InvalidParams(f"{_REFERENCES[0]}: must be a list of strings")
+    return value or []
 
 
 def user_of(call: Call) -> tuple[str, str]:
@@ -104,7 +116,7 @@ async def enter(ask: Ask | None, call: Call, agent: str, target: str, acting: Ac
         raise Denied("the user's name is no header's value")
     about = named(call.exchange.body, target)
     line = b"x-user-id: %b\r\n" % user.encode("utf-8")
-    if not about.messages and call.method in _LISTS and not about.session:
+    if about.everything:
         raise Denied("name the contextId whose tasks to list: whose others are, its image does not tell")
     if about.messages or about.tasks or about.session:
         if ask is None:
