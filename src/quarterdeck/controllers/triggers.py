@@ -90,7 +90,7 @@ class Triggers:
         self._context = context
         self._informer = context.set.informer(k.TRIGGER)
         self._plans: dict[Key, tuple[tuple[str, int], Plan | ConfigError]] = {}
-        self._facts: dict[str, Facts] | None = None
+        self._facts: Mapping[str, Facts] | None = None
         self.changed = asyncio.Event()
         """Set when a Trigger changes; whoever waits clears it."""
         self.events: dict[str, Object] = {}
@@ -228,8 +228,10 @@ class Triggers:
 
     def tell(self, facts: Mapping[str, Facts] | None) -> None:
         """Have the controller write what has changed into the status; None: it is not known any more."""
-        before, self._facts = self._facts or {}, dict(facts) if facts is not None else None
-        for obj in self._informer.list() if facts is not None else ():
+        before, self._facts = self._facts or {}, facts
+        if facts is None:
+            return
+        for obj in self._informer.list():
             uid = str(obj["metadata"].get("uid") or "")
             if before.get(uid) != facts.get(uid):
                 self._context.set.enqueue("trigger", k.key_of(obj))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -16,7 +16,7 @@ _MACROS = {
     "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
     "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
 }  # fmt: skip
-_HORIZON_DAYS = 5 * 366
+_HORIZON = 5 * 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,24 @@ class Schedule:
     zone: ZoneInfo | None
 
     def next_after(self, moment: float) -> float | None:
-        """The first time after ``moment`` (seconds since the epoch), or None within five years."""
-        start = datetime.fromtimestamp(moment, UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
-        local = start.astimezone(self.zone or UTC)
-        for offset in range(_HORIZON_DAYS):
-            day = (local + timedelta(days=offset)).date() if offset else local.date()
-            if day.month not in self.months or not self._day_fits(day.day, day.isoweekday() % 7):
-                continue
-            for hour in sorted(self.hours):
-                for minute in sorted(self.minutes):
-                    wall = datetime(day.year, day.month, day.day, hour, minute, tzinfo=self.zone or UTC)
-                    instant = wall.timestamp()
-                    skipped = datetime.fromtimestamp(instant, self.zone or UTC).hour != hour  # lost in a DST change
-                    if instant >= start.timestamp() and not skipped:
-                        return instant
+        """The first time after ``moment`` (seconds since the epoch), or None within five years.
+
+        It walks through real time, as Kubernetes does: what falls into an hour that a clock change skips is left out,
+        in one that comes twice it comes twice.
+        """
+        instant = float(int(moment) // 60 * 60 + 60)
+        last = instant + _HORIZON
+        while instant < last:
+            wall = datetime.fromtimestamp(instant, self.zone or UTC)
+            if wall.month not in self.months or not self._day_fits(wall.day, wall.isoweekday() % 7):
+                tomorrow = datetime.combine(wall.date() + timedelta(days=1), time(), wall.tzinfo).timestamp()
+                instant = max(tomorrow, instant + 60)
+            elif wall.hour not in self.hours:
+                instant += 60 * (60 - wall.minute)
+            elif wall.minute not in self.minutes:
+                instant += 60
+            else:
+                return instant
         return None
 
     def _day_fits(self, day: int, weekday: int) -> bool:
