@@ -1,4 +1,4 @@
-"""Processes of this machine: whether one lives, and how one of ours is ended."""
+"""Processes of this machine: whether one lives, how one of ours is ended, and what it says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncio import StreamReader
     from asyncio.subprocess import Process
 
 
@@ -39,3 +40,12 @@ async def end(process: Process, grace: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def first_bytes(reader: StreamReader, most: int) -> tuple[bytes, int]:
+    """What a stream says first, and how many bytes it has in all; the rest is read and dropped."""
+    kept, total = bytearray(), 0
+    while chunk := await reader.read(1 << 16):
+        kept += chunk[: most - len(kept)]
+        total += len(chunk)
+    return bytes(kept), total

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from quarterdeck.errors import ConfigError
 from quarterdeck.skills import fetch as fetching
 from quarterdeck.skills.__main__ import MESSAGE_BYTES, main, shortened
 from quarterdeck.skills.fetch import Mounts, fetch
 from quarterdeck.skills.report import Loaded, Report
-from quarterdeck.skills.sources import ConfigMapSource, GitSource, Sources
+from quarterdeck.skills.sources import ConfigMapSource, GitSource, S3Source, Sources
 
-from .conftest import skill_text, write_skill
+from .conftest import served, skill_text, write_skill
 
 
 def config_map(root: Path, folder: str, files: dict[str, str]) -> None:
@@ -86,6 +87,19 @@ async def test_all_skills_together_are_bounded(tmp_path: Path, monkeypatch: pyte
     sources = Sources(tuple(ConfigMapSource(f"m{n}", n) for n in range(2)))
     with pytest.raises(ConfigError, match="ConfigMap m1: all skills together have more than 1000 bytes"):
         await fetch(sources, mounts(tmp_path), tmp_path / "to")
+
+
+async def test_a_server_that_never_ends_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(request: web.Request) -> web.Response:  # each page names a next one
+        return web.Response(
+            text="<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>"
+            "</ListBucketResult>"
+        )
+
+    monkeypatch.setattr(fetching, "_SECONDS", 0.2)
+    async with served(answer) as url:
+        with pytest.raises(ConfigError, match=r"s3://bucket/a: not fetched within 0\.2 s"):
+            await fetch(Sources((S3Source("s3://bucket/a", endpoint=url),)), mounts(tmp_path), tmp_path / "to")
 
 
 async def test_the_folder_may_have_another_name(tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ from http.server import CGIHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from quarterdeck.errors import ConfigError, QuarterdeckError, UpstreamError
+from quarterdeck.skills import fetch as fetching
 from quarterdeck.skills import git
-from quarterdeck.skills.sources import GitSource
+from quarterdeck.skills.fetch import Mounts
+from quarterdeck.skills.sources import GitSource, S3Source, Sources
 from quarterdeck.skills.unpack import Target
 
-from .conftest import write_skill
+from .conftest import served, write_skill
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 
@@ -58,6 +61,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
     write_skill(work / "skills/csv", "csv")
     (work / "skills/pdf/run").symlink_to("scripts/run.py")
     (work / ".gitattributes").write_text("*.md filter=evil\n")
+    (work / "skills/pdf/.gitattributes").write_text("scripts export-ignore\n")
     run("add", "-A", cwd=work)
     run("commit", "-qm", "one", cwd=work)
     commits = {"one": run("rev-parse", "HEAD", cwd=work)}
@@ -102,7 +106,7 @@ async def test_branch_tag_and_commit(repository: Repository, tmp_path: Path) -> 
     for ref, name, said in (("main", "two", "two"), ("v1", "one", "one"), (repository.commits["one"], "one", "one")):
         commit, out = await fetch(GitSource(repository.url, ref, "skills/pdf"), tmp_path)
         assert commit == repository.commits[name]
-        assert (out / "scripts/run.py").read_text() == (out / "run").read_text() == f"print('{said}')"
+        assert (out / "scripts/run.py").read_text() == (out / "run").read_text() == f"print('{said}')", "export-ignore"
         assert not (out / "run").is_symlink()
 
 
@@ -113,6 +117,26 @@ async def test_what_is_not_there_is_said(repository: Repository, tmp_path: Path)
         await fetch(GitSource(repository.url, "main", "a/b"), tmp_path)
     with pytest.raises(UpstreamError, match="git fetch"):
         await fetch(GitSource(repository.url.replace("skills.git", "none.git")), tmp_path)
+
+
+async def test_a_repository_takes_no_room_while_the_next_source_is_fetched(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[set[str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        found.append({path.name for path in tmp_path.rglob("*") if path.is_file()})
+        return web.Response(status=404)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(fetching, "_AT_ONCE", 1)
+    (tmp_path / "to").mkdir()
+    async with served(answer) as url:
+        csv = GitSource(repository.url, "main", "skills/csv")
+        with pytest.raises(ConfigError, match=r"b\.zip: HTTP 404"):
+            await fetching.fetch(Sources((csv, S3Source("s3://bucket/b.zip", endpoint=url))), Mounts(), tmp_path / "to")
+    assert found == [{"SKILL.md"}]
+    assert not [path for path in tmp_path.iterdir() if path.name != "to"]
 
 
 async def test_a_link_out_of_the_repository_is_refused(repository: Repository, tmp_path: Path) -> None:
@@ -268,6 +292,11 @@ async def test_without_the_right_token(private: _Private, tmp_path: Path) -> Non
         ("https://token@example.com/a.git", "has a user or password in it"),
         ("--upload-pack=id", "skills are fetched over"),
         ("ssh://-oProxyCommand=id/x", "skills are fetched over"),
+        ("ssh://`id`/x", "skills are fetched over"),
+        ("ssh://a;id|sh;/x", "skills are fetched over"),
+        ("ssh://$(id)/x", "skills are fetched over"),
+        ("-u@example.com:x", "skills are fetched over"),
+        ("git@-oProxyCommand:x", "skills are fetched over"),
     ],
 )
 def test_addresses_that_are_refused(url: str, told: str) -> None:

@@ -94,6 +94,14 @@ def test_damaged_archives_are_said_to_be(tmp_path: Path) -> None:
         tar(io.BytesIO(packed[: len(packed) // 2]), target(tmp_path))
     with pytest.raises(ConfigError, match="src: not a zip file"):
         zip_file(io.BytesIO(b"PK no"), target(tmp_path))
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", method) as archive:
+            archive.writestr("a", bytes(range(256)) * 50)
+        damaged = bytearray(out.getvalue())
+        damaged[45:75] = b"\xff" * 30
+        with pytest.raises(ConfigError, match="src: not a zip file that can be read"):
+            zip_file(io.BytesIO(damaged), target(tmp_path))
 
 
 def test_a_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +117,8 @@ def test_a_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(unpack, "_FILES", 3)
     with pytest.raises(ConfigError, match="more than 3 files"):
         tar(tarred(*((str(n), "x", "") for n in range(5))), Target(tmp_path / "many", "src"))
+    with pytest.raises(ConfigError, match="more than 3 files"):
+        tar(tarred(*((str(n), DIRECTORY, "") for n in range(5))), Target(tmp_path / "folders", "src"))
 
 
 def test_layers_take_files_away(tmp_path: Path) -> None:

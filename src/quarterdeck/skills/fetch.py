@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quarterdeck.errors import ConfigError, QuarterdeckError
+from quarterdeck.errors import ConfigError, QuarterdeckError, TimedOut
 
 from . import git, oci, s3, unpack
-from .format import MOST_SKILLS, check_total, read
+from .format import MOST_SKILLS, read
 from .report import Loaded
 from .sources import ConfigMapSource, GitSource, OciSource, S3Source, Source, Sources, label
 
 _AT_ONCE = 4
+_SECONDS = 900.0
+"""For one source, however slowly or endlessly its server answers."""
 ALL_BYTES = 200 << 20
 """Of all skills of an agent together: what their volume holds."""
 
@@ -39,17 +41,21 @@ async def fetch(sources: Sources, mounts: Mounts, to: Path) -> list[Loaded]:
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(source: Source, work: Path) -> tuple[Path, str]:
+    async def one(source: Source, found: Path) -> tuple[Path, str]:
         async with gate:
-            work.mkdir()
-            return work / "skill", await _get(source, sources, mounts, work)
+            with tempfile.TemporaryDirectory(prefix="skills-") as work:  # gone before the next source needs the room
+                try:
+                    async with asyncio.timeout(_SECONDS):
+                        return found, await _get(source, sources, mounts, found, Path(work))
+                except TimeoutError:
+                    raise TimedOut(f"{label(source)}: not fetched within {_SECONDS:g} s") from None
 
-    with tempfile.TemporaryDirectory(prefix="skills-") as work:
-        tasks = [one(source, Path(work) / str(n)) for n, source in enumerate(sources.sources)]
-        found = await asyncio.gather(*tasks, return_exceptions=True)
+    with tempfile.TemporaryDirectory(prefix="skills-") as fetched:
+        tasks = [one(source, Path(fetched) / str(n)) for n, source in enumerate(sources.sources)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         problems: list[str] = []
         loaded: dict[str, Loaded] = {}
-        for source, result in zip(sources.sources, found, strict=True):
+        for source, result in zip(sources.sources, results, strict=True):
             try:
                 if isinstance(result, BaseException):
                     raise result
@@ -61,8 +67,9 @@ async def fetch(sources: Sources, mounts: Mounts, to: Path) -> list[Loaded]:
     return list(loaded.values())
 
 
-async def _get(source: Source, sources: Sources, mounts: Mounts, work: Path) -> str:
-    target = unpack.Target(work / "skill", label(source))
+async def _get(source: Source, sources: Sources, mounts: Mounts, to: Path, work: Path) -> str:
+    """The revision of what is then in ``to``; ``work`` is empty."""
+    target = unpack.Target(to, label(source))
     match source:
         case ConfigMapSource():
             unpack.tree(config_map(mounts.config_maps[source.mount]), target)
@@ -104,7 +111,6 @@ def install(source: Source, fetched: Path, revision: str, to: Path, loaded: dict
         name = wanted if wanted and alone else skill.name
         if "/" in name or name.startswith(".") or (to / name).exists():
             raise ConfigError(f"{where}: folder name {name!r} is taken or none; choose another in name")
-        check_total(len(skill.files), sum(size for _, size in skill.files), where)
         shutil.copytree(folder, to / name)
         if sum(path.stat().st_size for path in to.rglob("*") if path.is_file()) > ALL_BYTES:
             raise ConfigError(f"{where}: all skills together have more than {ALL_BYTES} bytes; leave some out")

@@ -115,7 +115,7 @@ def inside(path: str, where: str) -> str:
     return str(pure)
 
 
-def _files(folder: Path, where: str, below: str = "") -> Iterator[tuple[str, int]]:
+def _files(folder: Path, where: str) -> Iterator[tuple[str, int]]:
     """Path and size of every file. Raises ConfigError for what is neither file nor folder, and for too much."""
     count = total = 0
     pending = [folder]

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import resource
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from quarterdeck.errors import ConfigError, TimedOut, UpstreamError
+from quarterdeck.processes import first_bytes
 
 from . import unpack
 from .format import inside
@@ -28,7 +30,10 @@ _PACK_BYTES = 192 << 20
 """The largest file git may write: the Pod's /tmp holds 1 GiB, and four sources are fetched at once."""
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
-_SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_.-]+)@)?(?P<host>[A-Za-z0-9.-]+):(?P<path>[^:].*)")
+_SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:].*)")
+_HOST = re.compile(r"\w[\w.:-]*")
+"""Of a URL: ssh puts it into the command line of its proxy, which a shell reads."""
+_SAID_BYTES = 8192
 _REFUSED = "; the Pod's way out refused it: public addresses only, and what NetworkPolicies let it dial"
 _TOKEN, _KEY, _KNOWN_HOSTS, _USER = "token", "ssh-privatekey", "known_hosts", "username"
 
@@ -60,7 +65,7 @@ def place(url: str, *, insecure: bool = False) -> Place:
         )
     plain = insecure or host == "localhost" or host.startswith("127.") or host == "::1"
     allowed = ("https", "ssh", "http", "git") if plain else ("https", "ssh")
-    if parts.scheme not in allowed or not host or host.startswith("-") or "\n" in url:
+    if parts.scheme not in allowed or not _HOST.fullmatch(host) or "\n" in url:
         raise ConfigError(
             f"skills.gitRefs: {url!r}: skills are fetched over https:// or ssh:// (git@HOST:PATH), which say who the "
             "server is; http:// and git:// only from this machine, or with insecureSkipVerify"
@@ -90,6 +95,8 @@ async def fetch(source: GitSource, target: unpack.Target, secret: Path, work: Pa
         raise ConfigError("skills.gitRefs: there is no git here; install git on this machine, or use another source")
     git = _Git(program, work, where, _environment(where, secret, work, insecure=insecure))
     await git.run("init", "--quiet", "--bare", str(git.repository))
+    (git.repository / "info").mkdir(exist_ok=True)
+    (git.repository / "info" / "attributes").write_text("* -export-ignore -export-subst\n")  # all of it, as it is
     try:
         await git.run(*git.fetching, where.url, source.ref)
     except UpstreamError:
@@ -137,7 +144,11 @@ class _Git:
         )  # fmt: skip
         try:
             async with asyncio.timeout(_SECONDS):
-                out, problem = await process.communicate()
+                assert process.stdout is not None and process.stderr is not None
+                (out, _), (problem, _) = await asyncio.gather(
+                    first_bytes(process.stdout, _SAID_BYTES), first_bytes(process.stderr, _SAID_BYTES)
+                )
+                await process.wait()
         except TimeoutError:
             raise TimedOut(f"{self.where.url}: git {words[0]} took longer than {_SECONDS:g} s") from None
         finally:
@@ -221,14 +232,14 @@ def _ssh(where: Place, secret: Path, work: Path, env: Mapping[str, str], *, inse
             f"skills.gitRefs: {where.url}: the Secret of skills.gitAuthSecretRef has no key {_KNOWN_HOSTS}, so nobody "
             f"could tell who answers; put the output of `ssh-keyscan {where.host}` there after comparing it"
         )
-    options = ["-F", "/dev/null", "-i", str(key)]
+    words = ["ssh", "-F", "/dev/null", "-i", str(key)]
     check_host = "yes" if hosts.is_file() else "accept-new"
     for option in ("IdentitiesOnly=yes", "BatchMode=yes", "PasswordAuthentication=no", "ForwardAgent=no",
                    "ConnectTimeout=30", f"StrictHostKeyChecking={check_host}", "GlobalKnownHostsFile=/dev/null",
-                   f"UserKnownHostsFile={hosts if hosts.is_file() else work / 'known_hosts'}"):  # fmt: skip
-        options += ["-o", option]
+                   f'UserKnownHostsFile="{hosts if hosts.is_file() else work / "known_hosts"}"'):  # fmt: skip
+        words += ["-o", option]
     proxy = env.get("HTTPS_PROXY") or env.get("https_proxy") or ""
     if proxy:
-        tunnel = f"{sys.executable} -m quarterdeck.skills.tunnel {proxy} %h %p"
-        options += ["-o", f"'ProxyCommand={tunnel}'"]
-    return " ".join(["ssh", *options])
+        tunnel = shlex.join([sys.executable, "-m", "quarterdeck.skills.tunnel", proxy])
+        words += ["-o", f"ProxyCommand={tunnel} %h %p"]
+    return shlex.join(words)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import posixpath
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -45,6 +45,7 @@ class Target:
     def folder(self, name: str) -> None:
         path = self.path(name)
         if path is not None:
+            self._counted()
             self._make(path)
 
     def file(self, name: str, source: IO[bytes], *, executable: bool = False) -> None:
@@ -52,9 +53,7 @@ class Target:
         path = self.path(name)
         if path is None:
             raise ConfigError(f"{self.where}: {name!r} is no name of a file; rename it")
-        self._count += 1
-        if self._count > _FILES:
-            raise ConfigError(f"{self.where}: more than {_FILES} files; name a folder that holds skills only")
+        self._counted()
         self._make(path.parent)
         if path.is_dir():
             shutil.rmtree(path)
@@ -68,6 +67,11 @@ class Target:
                     )
                 out.write(chunk)
         path.chmod(0o755 if executable else 0o644)
+
+    def _counted(self) -> None:
+        self._count += 1
+        if self._count > _FILES:
+            raise ConfigError(f"{self.where}: more than {_FILES} files; name a folder that holds skills only")
 
     def remove(self, name: str) -> None:
         path = self.path(name)
@@ -167,22 +171,22 @@ def zip_file(data: IO[bytes], target: Target) -> None:
                     raise ConfigError(f"{target.where}/{member.filename}: a link or device; put a copy there")
                 with archive.open(member) as source:
                     target.file(member.filename, source, executable=bool(mode & 0o100))
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise ConfigError(f"{target.where}: not a zip file that can be read: {error}") from error
 
 
-def tree(source: Path, target: Target, keep: Callable[[str], bool] = lambda path: True) -> None:
-    """Copy a folder; ``keep`` decides by the path below it. Raises ConfigError."""
+def tree(source: Path, target: Target) -> None:
+    """Copy a folder. Raises ConfigError."""
     links: dict[str, str] = {}
     for root, folders, files in os.walk(source):
         here = os.path.relpath(root, source)
         base = "" if here == "." else f"{here}/"
         linked_folders = [name for name in folders if os.path.islink(os.path.join(root, name))]
-        folders[:] = sorted(name for name in folders if keep(base + name) and name not in linked_folders)
+        folders[:] = sorted(name for name in folders if name not in linked_folders)
         for name in sorted([*files, *linked_folders]):
             path = Path(root) / name
-            if not keep(base + name):
-                continue
             if path.is_symlink():
                 links[base + name] = linked(base + name, os.readlink(path), target.where)
             elif path.is_file():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import quarterdeck
 from quarterdeck.errors import UsageError
-from quarterdeck.processes import end
+from quarterdeck.processes import end, first_bytes
 from quarterdeck.skills.format import inside
 
 log = logging.getLogger("quarterdeck.agents.skills")
@@ -189,10 +189,7 @@ async def _feed(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 async def _bounded(reader: asyncio.StreamReader, most: int) -> str:
     """What a stream says first; the rest is read and dropped."""
-    kept, total = b"", 0
-    while chunk := await reader.read(1 << 16):
-        kept += chunk[: most - len(kept)]
-        total += len(chunk)
+    kept, total = await first_bytes(reader, most)
     text = kept.decode("utf-8", "replace")
     return text if total <= most else f"{text}\n[cut: {total} bytes in all]"
 
