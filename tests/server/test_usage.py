@@ -104,3 +104,20 @@ def test_what_an_agent_says_of_cost_is_bounded() -> None:
         assert of_event({"cost": said, "model": "m" * 999, "usage": [1]}) == (
             "m" * 255, {"calls": 1, "input": 0, "output": 0, "cached": 0, "cost": 0.0},
         )  # fmt: skip
+
+
+async def test_numbers_that_no_model_can_mean_do_not_keep_a_run_from_its_end(database: Database) -> None:
+    store, usage = RunStore(database), Usage(database)
+    await made(store, "ns/a", "alice", "t", *(asked(n, "m", 2**63, 2**62, 1e308) for n in range(3)), FINAL)
+    assert (await store.run("t"))["state"] == "completed"
+    _, total = await usage.grouped(["agent"], Wanted())
+    assert (total.calls, total.input, total.cost) == (3, 3 * 10**12, 3e12)
+
+
+async def test_an_answer_is_bounded_and_its_sum_is_of_all(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quarterdeck.server.usage._GROUPED", 2)
+    store, usage = RunStore(database), Usage(database)
+    for number in range(4):
+        await made(store, "ns/a", "alice", f"t{number}", asked(1, "m", 10 + number, 1), FINAL)
+    rows, total = await usage.grouped(["run"], Wanted())
+    assert [row["input"] for row in rows] == [13, 12] and (total.input, total.runs) == (46, 4)

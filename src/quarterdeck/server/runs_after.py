@@ -30,7 +30,8 @@ def after(row: Row, written: Sequence[Event], at: float) -> Row:
         elif event.kind in ("model.result", "compaction"):
             used: dict[str, int] = summary.setdefault("usage", {})
             for name, value in (event.data.get("usage") or {}).items():
-                used[name] = used.get(name, 0) + int(value)
+                if isinstance(value, int):  # an agent's word, and so of its model's provider
+                    used[name] = used.get(name, 0) + value
             if written[0].kind != "created":  # else it is what another run has used
                 spend(summary, event.data)
         elif event.kind == "waiting":

@@ -29,8 +29,10 @@ DEFAULT = "400d"
 EVERY = 6 * 3600.0
 MODELS = 50
 """Models counted apart in one run; the others are ``other``."""
-_LIVE = 10_000
-"""Open runs that are looked at for one answer."""
+_LIVE, _GROUPED = 10_000, 10_000
+"""Open runs, and groups of ended ones, that are looked at for one answer."""
+_LARGEST: Final = 10**12
+"""Of one count: sums of them fit into a column, whatever an agent says."""
 COUNTS: Final = ("calls", "input", "output", "cached", "cost")
 GROUPS: Final = ("agent", "namespace", "user", "model", "source", "run", "day")
 _COLUMNS: Final = {
@@ -75,7 +77,7 @@ def of_event(data: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     cost = data.get("cost")
     spent = float(cost) if isinstance(cost, int | float) and math.isfinite(cost) and cost > 0 else 0.0
     counts = {"calls": 1, "input": tokens.input, "output": tokens.output, "cached": tokens.cached, "cost": spent}
-    return str(data.get("model") or "unknown")[:255], counts
+    return str(data.get("model") or "unknown")[:255], {name: min(value, _LARGEST) for name, value in counts.items()}
 
 
 def spend(summary: dict[str, Any], data: Mapping[str, Any]) -> None:
@@ -106,15 +108,14 @@ class Usage:
 
     async def grouped(self, by: Sequence[str], wanted: Wanted, limit: int = 1000) -> tuple[list[Row], Used]:
         """Rows with the members of ``by`` and the counts, costliest first, at most ``limit``; and the sum of all."""
+        live = await self._live(wanted)
         found: dict[tuple[str, ...], Used] = {}
-        for row in [*await self._ended(by, wanted), *await self._live(by, wanted)]:
+        for row in [*await self._ended(by, wanted), *live]:
             key = tuple(_shown(name, row[name]) for name in by)
             found.setdefault(key, Used()).add(row, row["runs"])
         total = Used()
-        for used in found.values():
-            total.add(msgspec.to_builtins(used), used.runs)
-        if "run" not in by:  # a run of two models counts once
-            total.runs = await self._count(wanted)
+        for row in [*await self._ended((), wanted), *live]:  # apart: a run of two models counts once
+            total.add(row, row["runs"])
         order = sorted(found.items(), key=lambda item: (-item[1].cost, -item[1].input - item[1].output, item[0]))
         rows: list[Row] = [
             {**dict(zip(by, key, strict=True)), **msgspec.to_builtins(used)} for key, used in order[:limit]
@@ -140,12 +141,14 @@ class Usage:
         sums = [func.sum(run_usage.c[name]).label(name) for name in COUNTS]
         count = func.count(distinct(run_usage.c.run)).label("runs")
         query = select(*groups, *sums, count).where(_where(wanted))
-        found = await self._database.rows(query.group_by(*(_COLUMNS[name] for name in by)) if by else query)
+        if by:
+            worth = (func.sum(run_usage.c.cost).desc(), func.sum(run_usage.c.input + run_usage.c.output).desc())
+            query = query.group_by(*(_COLUMNS[name] for name in by)).order_by(*worth).limit(_GROUPED)
+        found = await self._database.rows(query)
         return [row | {name: _number(row[name]) for name in COUNTS} for row in found if row["runs"]]
 
-    async def _live(self, by: Sequence[str], wanted: Wanted) -> list[Row]:
+    async def _live(self, wanted: Wanted) -> list[Row]:
         """Runs that go on, or wait, by their summaries."""
-        del by
         where = [runs.c.state.not_in(sorted(FINAL)), runs.c.updated_at >= wanted.since]
         if wanted.until != math.inf:
             where.append(runs.c.updated_at < wanted.until)
@@ -164,12 +167,6 @@ class Usage:
                 for at, part in enumerate(parts)
             ]
         return rows
-
-    async def _count(self, wanted: Wanted) -> int:
-        ended = await self._database.rows(
-            select(func.count(distinct(run_usage.c.run)).label("runs")).where(_where(wanted))
-        )
-        return int(ended[0]["runs"]) + sum(row["runs"] for row in await self._live((), wanted))
 
 
 def of_steps(events: Sequence[Event]) -> list[Row]:

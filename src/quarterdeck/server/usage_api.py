@@ -44,9 +44,9 @@ class UsageApi:
                 steps = of_steps(await self._store.events(row))
                 return Answer({"by": by, "rows": [_renamed(found) for found in steps]})
         else:
-            namespace = query.get("namespace", "") or query.get("agent", "").partition("/")[0]
-            who = await self._access.who(call, "list", namespace)
-            run, agent = "", who.agent or query.get("agent", "")
+            agent, namespace = query.get("agent", ""), query.get("namespace", "")
+            who = await self._access.who(call, "list", agent.partition("/")[0] or namespace)
+            run, agent = "", who.agent or agent
             if by == ["step"]:
                 raise BadRequest("by=step: say of which run, with run=ID")
         wrong = next((name for name in by if name not in GROUPS), None)
