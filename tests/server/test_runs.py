@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -172,6 +173,27 @@ async def test_a_run_waits_is_answered_and_canceled(store: RunStore) -> None:
     await store.append("ns/a", run["id"], taken["fence"], "c", [Draft("final", 0, {"state": "canceled"})])
     with pytest.raises(Conflict, match="canceled already"):
         await store.cancel(run["id"], "bob")
+
+
+async def test_the_id_of_a_run_is_never_anothers_task(store: RunStore) -> None:
+    run, _ = await store.create(new(agent="ns/victim"))
+    await store.create(replace(new(agent="ns/b"), task=run["id"]))
+    await store.append("ns/victim", run["id"], 1, "b", [Draft("note", 0)])  # PostgreSQL moves what is changed
+    first, _ = await store.create(new(3, session="s3"))
+    second, _ = await store.create(replace(new(agent="ns/b", session="s2"), task=first["task_id"]))
+    assert (await store.run(run["id"]))["agent"] == "ns/victim"
+    assert (await store.run(run["id"], "ns/b"))["task_id"] == run["id"]
+    assert (await store.run(first["task_id"]))["id"] == first["id"] != second["id"], "the older one"
+
+
+async def test_who_looks_at_a_run_leaves_nothing_behind(store: RunStore) -> None:
+    run, _ = await store.create(new())
+    news = store.changed(run["id"])
+    assert store.changed(run["id"]) is news, "all who wait are told by one"
+    await store.append("ns/a", run["id"], 1, "b", [Draft("note", 0)])
+    assert news.is_set()
+    gone = ref(store.changed(run["id"]))
+    assert gone() is None
 
 
 async def test_what_an_agent_may_not_write(store: RunStore) -> None:

@@ -91,8 +91,9 @@ class RestApis:
         governing += MetricsApi(registry, identity).routes()
         again = Again(self.runs, database)
         runs = RunsApi(
-            self.runs, again, identity, config.serves, agent=config.has_agent, shared=database.shared
-        ).routes()
+            self.runs, again, identity, config.serves, agent=config.has_agent, hosted=config.hosted,
+            shared=database.shared,
+        ).routes()  # fmt: skip
         self._retention = Retention(again, seconds_of(os.environ.get(VARIABLE) or DEFAULT))
         objects = approvals or ApprovalOptions()
         self._mirror = RunMirror(objects.client, self.runs, objects.namespaces) if objects.client is not None else None

@@ -57,4 +57,4 @@ class RunsAccess:
             await self.who(call, verb, "")  # who may see nothing learns nothing of what there is
             raise
         who = await self.who(call, verb, row["agent"].partition("/")[0])
-        return who, await self._store.run(ident, who.own)
+        return who, row if who.own in (None, row["agent"]) else await self._store.run(ident, who.own)

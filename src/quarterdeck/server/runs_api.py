@@ -52,10 +52,15 @@ class RunsApi:
         gateway: Callable[[str], bool] = lambda name: False,
         *,
         agent: Callable[[str], bool] = lambda name: True,
+        hosted: Callable[[str], bool] = lambda name: True,
         shared: bool = False,
     ) -> None:
-        """``agent`` says whether there is one of a name. ``shared``: other processes write to the database, too."""
+        """``agent`` says whether there is one of a name, ``hosted`` whether our own host is it: no others have runs.
+
+        ``shared``: other processes write to the database, too.
+        """
         self._agent = agent
+        self._hosted = hosted
         self._store = store
         self._database = store.database
         self._again = again
@@ -96,16 +101,20 @@ class RunsApi:
         body = call.body()
         who = await self._who(call, "create", str(body.get("agent", "")).partition("/")[0])
         if who.agent:
-            user, session, task = (str(call.text(body, key, required=True)) for key in ("user", "session", "task"))
+            if not self._hosted(who.agent):  # it is believed no user: it would begin runs in anybody's name
+                raise Forbidden(f"agent {who.agent} is not run by our host: it has no journal, and begins no runs")
+            user, session, task = (str(_short(call, body, key, required=True)) for key in ("user", "session", "task"))
             message = _object(body, "message") | {"taskId": task, "contextId": session}
             new = NewRun(
-                who.agent, user, session, task, message, replica=call.text(body, "replica") or "",
-                origin=_object(body, "origin") if "origin" in body else {}, before=call.text(body, "before") or "",
+                who.agent, user, session, task, message, replica=_short(call, body, "replica") or "",
+                origin=_object(body, "origin") if "origin" in body else {}, before=_short(call, body, "before") or "",
             )  # fmt: skip
         else:
             new = _background(call, body, who.name)
             if not self._agent(new.agent):
                 raise NotFound(f"agent {new.agent} does not exist; see: qd get agents -A", name=new.agent)
+            if not self._hosted(new.agent):
+                raise BadRequest(f"agent {new.agent} is not run by our host: it has no runs; send it a message")
         row, leased = await self._store.create(new)
         return Answer(shown(row) | {"leased": leased}, 201)
 
@@ -116,7 +125,7 @@ class RunsApi:
         """
         agent = await self._identity.agent(call.header(b"authorization"))
         body = call.body()
-        replica = str(call.text(body, "replica", required=True))
+        replica = str(_short(call, body, "replica", required=True))
         held = _held(body)
         most, wait = _whole(body.get("most", 10), "most", _MOST), float(_whole(body.get("wait", 0), "wait", 600))
         until = asyncio.get_running_loop().time() + min(wait, LONGEST_WAIT)
@@ -170,14 +179,17 @@ class RunsApi:
 
     # -- of people, and of agents on their own
     async def list(self, call: Call) -> Answer:
+        """``?agent=&namespace=&user=&session=&state=&limit=``; ``state`` may be several, with commas."""
         query = call.query
-        who = await self._who(call, "list", query.get("agent", "").partition("/")[0])
-        agent = who.agent or query.get("agent", "")
+        agent, namespace = query.get("agent", ""), query.get("namespace", "")
+        who = await self._who(call, "list", agent.partition("/")[0] or namespace)
+        agent = who.agent or agent
         states = [state for state in query.get("state", "").split(",") if state]
         limit = min(_number(query.get("limit", "100"), "limit"), _MOST)
         rows = await self._store.select(
-            agent=agent, user=query.get("user", ""), session=query.get("session", ""), states=states, limit=limit
-        )
+            agent=agent, namespace="" if agent else namespace, user=query.get("user", ""),
+            session=query.get("session", ""), states=states, limit=limit,
+        )  # fmt: skip
         return Answer({"runs": [shown(row) for row in rows]})
 
     async def get(self, call: Call) -> Answer:
@@ -269,14 +281,22 @@ def shown(row: Row) -> dict[str, Any]:
 
 def _background(call: Call, body: dict[str, Any], by: str) -> NewRun:
     """A run that a person starts without waiting for it."""
-    agent, text = (str(call.text(body, key, required=True)) for key in ("agent", "text"))
+    agent, text = str(_short(call, body, "agent", required=True)), str(call.text(body, "text", required=True))
     if agent.count("/") != 1:
         raise BadRequest("agent: must be NAMESPACE/NAME")
-    session, task = call.text(body, "session") or new_id(agent), new_id(agent)
+    session, task = _short(call, body, "session") or new_id(agent), new_id(agent)
     message = {
         "messageId": str(uuid4()), "role": "ROLE_USER", "parts": [{"text": text}], "taskId": task, "contextId": session,
     }  # fmt: skip
-    return NewRun(agent, by, session, task, message, call.text(body, "source") or "background")
+    return NewRun(agent, by, session, task, message, _short(call, body, "source", most=64) or "background")
+
+
+def _short(call: Call, body: dict[str, Any], name: str, *, required: bool = False, most: int = 255) -> str | None:
+    """A name as its column holds it."""
+    value = call.text(body, name, required=required)
+    if value is not None and (len(value) > most or "\0" in value):
+        raise BadRequest(f"{name}: must have at most {most} characters, none of them NUL")
+    return value
 
 
 async def _set(event: asyncio.Event, seconds: float) -> None:

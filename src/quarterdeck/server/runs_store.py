@@ -15,6 +15,7 @@ from secrets import token_bytes
 from time import monotonic, time
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
@@ -54,6 +55,12 @@ _BRING = update(runs).where(runs.c.number == bindparam("this")).values({name: bi
 _LAST = (
     select(run_events.c.kind, run_events.c.fence, run_events.c.data)
     .where(and_(run_events.c.run == bindparam("this"), run_events.c.step == bindparam("which")))
+    .order_by(run_events.c.seq.desc())
+    .limit(1)
+)
+_ASKED = (
+    select(run_events.c.step)
+    .where(and_(run_events.c.run == bindparam("this"), run_events.c.kind == "waiting"))
     .order_by(run_events.c.seq.desc())
     .limit(1)
 )
@@ -151,7 +158,8 @@ class RunStore:
         self._clock = clock
         self._monotonic = monotonic
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
-        self._changes: dict[str, asyncio.Event] = {}
+        self._changes: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        """Kept by those who wait: of most runs nothing is written any more."""
         self._queued = False
         """Whether a task was saved that somebody is to be notified of."""
         self.wrote: Callable[[Row, Sequence[Event]], None] | None = None
@@ -178,13 +186,12 @@ class RunStore:
 
     # -- reading
     async def run(self, ident: str, agent: str | None = None) -> Row:
-        """By its id or its task's; only of ``agent``, if given. Raises NotFound."""
-        query = select(runs).where(or_(runs.c.id == ident, runs.c.task_id == ident))
-        rows = await self._database.rows(query)
-        found = next((row for row in rows if agent in (None, row["agent"])), None)
-        if found is None:
+        """By its id, else by its task's, whose agents choose them; only of ``agent``, if given. Raises NotFound."""
+        query = select(runs).where(or_(runs.c.id == ident, runs.c.task_id == ident)).order_by(runs.c.number)
+        found = [row for row in await self._database.rows(query) if agent in (None, row["agent"])]
+        if not found:
             raise NotFound(f"run {ident!r} does not exist; see: qd run list", name=ident)
-        return found
+        return next((row for row in found if row["id"] == ident), found[0])
 
     async def events(self, row: Row, after: int = 0, limit: int = 0) -> list[Event]:
         query = select(run_events).where(and_(run_events.c.run == row["number"], run_events.c.seq > after))
@@ -192,10 +199,13 @@ class RunStore:
         return [event_of(found) for found in await self._database.rows(query.limit(limit) if limit else query)]
 
     async def select(
-        self, *, agent: str = "", user: str = "", session: str = "", states: Sequence[str] = (), limit: int = 100
-    ) -> list[Row]:
+        self, *, agent: str = "", namespace: str = "", user: str = "", session: str = "", states: Sequence[str] = (),
+        limit: int = 100,
+    ) -> list[Row]:  # fmt: skip
         """The newest runs that fit, newest first."""
         query = select(runs).order_by(runs.c.number.desc()).limit(limit)
+        if namespace:
+            query = query.where(runs.c.agent.startswith(f"{namespace}/", autoescape=True))
         for column, value in ((runs.c.agent, agent), (runs.c.user_id, user), (runs.c.session_id, session)):
             if value:
                 query = query.where(column == value)
@@ -351,7 +361,21 @@ class RunStore:
     # -- from outside
     async def answer(self, ident: str, step: int, data: dict[str, Any], by: str) -> Row:
         """What a run waits for at a step; it goes on. Raises Conflict when it does not wait there."""
-        return await self._reopen(await self.run(ident), Draft("answer", step, {**data, "by": by}), step)
+        number = (await self.run(ident))["number"]
+
+        def go_on(connection: Connection) -> Row:
+            row = _locked(connection, number)
+            asked = connection.execute(_ASKED, {"this": number}).scalar() if row["state"] == "waiting" else None
+            if asked != step:
+                waits = f"waits for {'nothing' if asked is None else f'step {asked}'} (it is {row['state']})"
+                raise Conflict(f"run {row['id']} {waits}, not for an answer to step {step}")
+            row["state"] = "pending"
+            self._write(connection, row, f"answer/{row['seq']}", [Draft("answer", step, {**data, "by": by})])
+            return row
+
+        row = await self._database.transact(go_on)
+        self._tell(row)
+        return row
 
     async def cancel(self, ident: str, by: str, agent: str | None = None) -> Row:
         """End a run: who works on it learns it; one that nobody works on is ended by the next replica."""
@@ -379,24 +403,6 @@ class RunStore:
         return self._changes.setdefault(key, asyncio.Event())
 
     # -- inside
-    async def _reopen(self, row: Row, draft: Draft, step: int) -> Row:
-        asked = [e for e in await self.events(row) if e.kind == "waiting"]
-
-        def go_on(connection: Connection) -> Row:
-            row = _locked(connection, number)
-            if row["state"] != "waiting" or not asked or asked[-1].step != step:
-                at = f"step {asked[-1].step}" if row["state"] == "waiting" and asked else "nothing"
-                waits = f"waits for {at} (it is {row['state']})"
-                raise Conflict(f"run {row['id']} {waits}, not for an answer to step {step}")
-            row["state"] = "pending"
-            self._write(connection, row, f"answer/{row['seq']}", [draft])
-            return row
-
-        number = row["number"]
-        row = await self._database.transact(go_on)
-        self._tell(row)
-        return row
-
     async def _lease(self, row: Row, replica: str) -> Row | None:
         old = and_(
             runs.c.number == row["number"], runs.c.fence == row["fence"], runs.c.holder == row["holder"],
