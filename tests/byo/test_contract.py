@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import delete
 
 from quarterdeck.errors import Unauthorized
-from quarterdeck.server import kagent_frameworks
+from quarterdeck.server import kagent_frameworks, kagent_sessions
 from quarterdeck.server.database import Database, events, sessions, tasks
 from quarterdeck.server.identity import Caller, Identity
 from quarterdeck.server.kagent import KagentApi
@@ -195,6 +195,21 @@ async def test_sessions_and_events_as_kagents_adk_uses_them(rig: Rig) -> None:
     assert (await rig.ask("GET", "/api/sessions/own?user_id=alice"))[0] == 404
 
 
+async def test_sessions_that_an_agent_makes_are_bounded_and_those_of_its_users_are_not(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kagent_sessions, "_PER_USER", 2)
+    for number in range(3):
+        assert (await rig.open("alice", f"c{number}"))[0] == 200
+        status, _ = await rig.ask("POST", f"/api/sessions/c{number}/events", {"data": "x"}, user="alice")
+        assert status == 201
+    made = [(await rig.ask("POST", "/api/sessions", {"id": f"own{n}"}, user="alice"))[0] for n in range(3)]
+    assert made == [201, 201, 403]
+    assert (await rig.ask("POST", "/api/sessions/own0/events", {"data": "x"}, user="alice"))[0] == 201
+    assert (await rig.ask("DELETE", "/api/sessions/own0", user="alice"))[0] == 200
+    assert (await rig.ask("POST", "/api/sessions", {"id": "own2"}, user="alice"))[0] == 201
+
+
 async def test_tasks_belong_to_the_user_of_their_conversation(rig: Rig) -> None:
     await rig.open("alice", "c1")
     await rig.open("bob", "c2")
@@ -206,6 +221,13 @@ async def test_tasks_belong_to_the_user_of_their_conversation(rig: Rig) -> None:
     assert (await rig.open("bob", "", tasks=["t1"]))[0] == 404
     assert await rig.open("alice", "", tasks=["t1"]) == (200, {"session": "c1"}), "a task knows its conversation"
     assert [t["id"] for t in (await rig.ask("GET", "/api/sessions/c1/tasks"))[1]["data"]] == ["t1"]
+    await rig.open(DEFAULT_USER, "c0")
+    assert (await rig.ask("POST", "/api/tasks", task("t3", ""), user="alice"))[0] == 201, "of no conversation"
+    for method in ("GET", "DELETE"):
+        for user in ("", "bob"):
+            assert (await rig.ask(method, "/api/tasks/t3", user=user))[0] == 404, "it stays alice's"
+        assert (await rig.ask(method, "/api/tasks/t3?user_id=bob"))[0] == 404
+    assert (await rig.ask("GET", "/api/tasks/t3?user_id=alice"))[0] == 200
     assert (await rig.ask("DELETE", "/api/tasks/t1", agent=OTHER))[0] == 404
     assert await rig.ask("DELETE", "/api/tasks/t1") == (204, None)
     assert (await rig.ask("GET", "/api/tasks/t1"))[0] == 404

@@ -74,7 +74,6 @@ async def test_events_come_in_order_and_once(database: Database) -> None:
 
 
 async def test_a_task_is_replaced_not_doubled_even_when_saved_at_once(database: Database) -> None:
-    await database.save_task(_task("{}"))
     await asyncio.gather(*(database.save_task(_task(f'{{"n":{n}}}')) for n in range(5)))
     assert len(await database.list_tasks("kagent/a", "alice", "s1")) == 1
     with pytest.raises(NotFound):
@@ -109,6 +108,7 @@ async def test_a_database_of_version_1_is_brought_up(tmp_path: Path) -> None:
         for statement in (
             "DROP INDEX ix_tasks_state", "ALTER TABLE tasks DROP COLUMN state",
             "ALTER TABLE tasks DROP COLUMN status_at", "DROP TABLE runs", "DROP TABLE run_events",
+            "DROP INDEX ix_sessions_owner",
         ):  # fmt: skip
             await connection.execute(DDL(statement))
         await connection.execute(update(schema_version).values(version=1))
@@ -118,6 +118,8 @@ async def test_a_database_of_version_1_is_brought_up(tmp_path: Path) -> None:
     [row] = await database.rows(select(tasks.c.state, tasks.c.status_at))
     assert row["state"] == "working" and row["status_at"]
     assert await database.rows(select(runs)) == []
+    indexes = await database.rows(text("SELECT name FROM sqlite_master WHERE type = 'index'"))
+    assert "ix_sessions_owner" in {row["name"] for row in indexes}
     await database.close()
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Index,
     Integer,
     MetaData,
     String,
@@ -31,7 +32,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
-    bindparam,
     delete,
     event,
     func,
@@ -71,6 +71,7 @@ sessions = Table(
     Column("source", String(64)),
     Column("created_at", String(32), nullable=False),
     Column("updated_at", String(32), nullable=False),
+    Index("ix_sessions_owner", "agent", "user_id"),
 )
 events = Table(
     "events",
@@ -121,17 +122,20 @@ Record = Callable[[Connection, str, str, str], bool]
 """Told of a task in the transaction that saves it, before it is saved: agent, id, data; whether others are to look."""
 
 
-_TOLD = ("session_id", "protocol_version", "data", "state", "updated_at", "status_at")
-_KEEP = (
-    update(tasks)
-    .where(and_(tasks.c.agent == bindparam("of_agent"), tasks.c.id == bindparam("of_task")))
-    .values({name: bindparam(name) for name in _TOLD})
-)
-_NEW_TASK = insert(tasks)
-_TASK_IF_NEW = {
-    "sqlite": sqlite.insert(tasks).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(tasks).on_conflict_do_nothing(),
-}
+def upsert(table: Table, *kept: str) -> dict[str, Any]:
+    """By the name of the dialect: what inserts a row, or changes all of it but its key and the columns ``kept``."""
+    told = [column.name for column in table.c if not column.primary_key and column.name not in kept]
+    key = [column.name for column in table.primary_key]
+    new, other = sqlite.insert(table), postgresql.insert(table)
+    return {
+        "sqlite": new.on_conflict_do_update(index_elements=key, set_={name: new.excluded[name] for name in told}),
+        "postgresql": other.on_conflict_do_update(
+            index_elements=key, set_={name: other.excluded[name] for name in told}
+        ),
+    }
+
+
+_KEEP_TASK = upsert(tasks, "user_id")
 
 
 def now() -> str:
@@ -287,20 +291,15 @@ class Database:
         if await self.transact(lambda connection: self.keep_task(connection, task)):
             self.queued.set()
 
-    def keep_task(self, connection: Connection, task: TaskRow, *, new: bool = False) -> bool:
-        """:meth:`save_task` as part of another's transaction; whether :attr:`queued` is to be set when it is over.
-
-        ``new``: it is likely that nobody has saved it before.
-        """
-        values: Row = {
-            "session_id": task.session, "protocol_version": task.protocol_version, "data": task.data,
-            "state": task.state, "updated_at": now(), "status_at": task.status_at or now()[:23] + "Z",
+    def keep_task(self, connection: Connection, task: TaskRow) -> bool:
+        """:meth:`save_task` as part of another's transaction; whether :attr:`queued` is to be set when it is over."""
+        row: Row = {
+            "id": task.id, "agent": task.agent, "user_id": task.user, "session_id": task.session,
+            "protocol_version": task.protocol_version, "data": task.data, "state": task.state, "updated_at": now(),
+            "status_at": task.status_at or now()[:23] + "Z",
         }  # fmt: skip
         told = self.record(connection, task.agent, task.id, task.data) if self.record is not None else False
-        row = values | {"id": task.id, "agent": task.agent, "user_id": task.user}
-        made = new and connection.execute(_TASK_IF_NEW[connection.dialect.name], row).rowcount == 1
-        if not made and connection.execute(_KEEP, values | {"of_agent": task.agent, "of_task": task.id}).rowcount == 0:
-            connection.execute(_NEW_TASK, row)
+        connection.execute(_KEEP_TASK[connection.dialect.name], row)
         return told
 
     async def task(self, agent: str, task_id: str) -> Row:
@@ -405,6 +404,8 @@ def _migrate(connection: Connection) -> None:
         connection.execute(DDL("CREATE INDEX ix_tasks_state ON tasks (state)"))
     if found < 5:
         connection.execute(DDL("ALTER TABLE tasks ADD COLUMN status_at VARCHAR(32)"))
+    for index in sessions.indexes:  # of before have none
+        index.create(connection, checkfirst=True)
     governance_tables.create_all(connection)
     a2a_tables.create_all(connection)
     runs_tables.create_all(connection)

@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import time
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Table, and_, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quarterdeck.errors import BadRequest, NotFound, TooLarge
 
-from .database import Database, Row
+from .database import Database, Row, upsert
 from .http import Answer, Call, Route, route
 from .kagent_tables import checkpoints, crew_memories, crew_states, writes
 
@@ -36,6 +36,7 @@ _WRITES = 1000
 _PAGE = 100
 _TEXT = 255
 _TYPE = 64
+_KEEP = {table.name: upsert(table) for table in (checkpoints, writes, crew_states)}
 _NO_TASK = "00000000-0000-0000-0000-000000000000"
 """LangGraph's task id of writes that belong to no task: what resumes an interrupted graph."""
 
@@ -81,7 +82,7 @@ class Frameworks:
             "meta": _content(body, "metadata"),
         }
         async with self._database.write() as connection:
-            await _upsert(connection, checkpoints, key, values)
+            await connection.execute(_KEEP[checkpoints.name][connection.dialect.name], key | values)
             await self._prune(connection, key, large=len(values["checkpoint"]) > _LARGE)
         return _done("Successfully stored checkpoint")
 
@@ -121,10 +122,10 @@ class Frameworks:
             "checkpoint_id": _short(body, "checkpoint_id", required=True),
             "task_id": _short(body, "task_id"),
         }
-        rows = [_write(each, user) for each in given]
-        async with self._database.write() as connection:
-            for row in rows:
-                await _upsert(connection, writes, key | {"idx": row.pop("idx")}, row)
+        rows = [key | _write(each, user) for each in given]
+        if rows:
+            async with self._database.write() as connection:
+                await connection.execute(_KEEP[writes.name][connection.dialect.name], rows)
         return _done("Successfully stored checkpoint writes")
 
     async def delete_thread(self, call: Call) -> Answer:
@@ -229,7 +230,7 @@ class Frameworks:
         values["data"] = _dumped(data, "state_data")
         of = _of_thread(crew_states, agent, thread)
         async with self._database.write() as connection:
-            await _upsert(connection, crew_states, key, values)
+            await connection.execute(_KEEP[crew_states.name][connection.dialect.name], key | values)
             newest = select(crew_states.c.changed).where(of).order_by(crew_states.c.changed.desc())
             last = (await connection.execute(newest.offset(STATES).limit(1))).scalar_one_or_none()
             if last is not None:
@@ -265,13 +266,6 @@ def _done(message: str) -> Answer:
 
 def _of_thread(table: Table, agent: str, thread: str) -> Any:
     return and_(table.c.agent == agent, table.c.thread_id == thread)
-
-
-async def _upsert(connection: AsyncConnection, table: Table, key: Row, values: Row) -> None:
-    where = and_(*(table.c[name] == value for name, value in key.items()))
-    done = await connection.execute(update(table).where(where).values(**values))
-    if done.rowcount == 0:
-        await connection.execute(insert(table).values(**key, **values))
 
 
 def _beyond(sizes: Sequence[tuple[str, int]]) -> str | None:

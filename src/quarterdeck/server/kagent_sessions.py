@@ -97,10 +97,12 @@ class Conversations:
         return DEFAULT_USER
 
     async def adopt(self, agent: str, user: str, session: str) -> None:
-        """A session that the agent itself makes for a user of its own. Raises NotFound when it is another's."""
-        query = select(func.count().label("n")).where(and_(opened.c.agent == agent, opened.c.user_id == user))
-        if (await self._database.rows(query))[0]["n"] >= _PER_USER:
-            raise Forbidden(f"agent {agent} has {_PER_USER} sessions of user {user!r}; delete some")
+        """A session that the agent itself makes for a user of its own, or has. Raises NotFound when it is another's."""
+        if await self.owner(agent, session) == user:
+            return
+        where = and_(opened.c.agent == agent, opened.c.user_id == user, opened.c.seen_at == 0.0)
+        if (await self._database.rows(select(func.count().label("n")).where(where)))[0]["n"] >= _PER_USER:
+            raise Forbidden(f"agent {agent} has made {_PER_USER} sessions of user {user!r}; delete some")
         if not await self._claim(agent, user, session, 0.0):
             raise _unknown(agent, session)
 
@@ -116,8 +118,11 @@ class Conversations:
         return bool(await self._database.rows(select(opened.c.session_id).where(where).limit(1)))
 
     async def forget(self, agent: str, session: str) -> None:
-        """Delete what frameworks keep of a session. Whose it is stays known, as the agent may go on with it."""
+        """Delete what frameworks keep of a session. Whose it is stays known if its user was ever in it, as the agent
+        may go on with it."""
         async with self._database.write() as connection:
+            made = and_(opened.c.agent == agent, opened.c.session_id == session, opened.c.seen_at == 0.0)
+            await connection.execute(delete(opened).where(made))
             for table in (checkpoints, writes, crew_memories, crew_states):
                 where = and_(table.c.agent == agent, table.c.thread_id == session)
                 await connection.execute(delete(table).where(where))

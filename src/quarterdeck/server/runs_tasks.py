@@ -25,15 +25,15 @@ def keep(database: Database, connection: Connection, row: Row, written: Sequence
     """Save the task in the transaction that wrote these events; whether ``database.queued`` is to be set after it."""
     if not any(event.kind in SHOWN for event in written):
         return False
-    events, new = written, written[0].kind == "created"
-    if not new:
+    events = written
+    if written[0].kind != "created":
         events = [event_of(dict(found)) for found in connection.execute(_EVENTS, {"this": row["number"]}).mappings()]
     try:
         task = task_of(events)
     except (KeyError, TypeError, AttributeError) as error:  # what an agent writes is its own, and bounded only
         log.warning("run %s of agent %s cannot be told as a task: %r", row["id"], row["agent"], error)
         return False
-    return database.keep_task(connection, task_row(row["agent"], row["user_id"], row["session_id"], task), new=new)
+    return database.keep_task(connection, task_row(row["agent"], row["user_id"], row["session_id"], task))
 
 
 def event_of(row: Row) -> Event:
