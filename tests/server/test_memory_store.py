@@ -192,6 +192,15 @@ async def test_there_is_room_for_so_many_and_the_least_used_go(store: MemoryStor
     assert len(await store.list("ns/a", "bob")) == 1
 
 
+async def test_what_is_new_has_time_to_be_used(store: MemoryStore) -> None:
+    await store.save(ALICE, [new(f"fact {n}") for n in range(20)])
+    for number in range(20):
+        assert await store.search(ALICE, asked(f"fact {number}", limit=20))
+    await store.save(ALICE, [new("the latest news")])
+    assert "the latest news" in await texts(store, ALICE, asked("latest news"))
+    assert len(await store.list("ns/a", "alice")) == 20
+
+
 async def test_odd_texts_and_vectors(store: MemoryStore) -> None:
     odd = ['a "quoted" AND OR NEAR( x* -y', "scope:s1 terms", "🎉🎉", "%_\\", "ß ﬀ É"]
     await store.save(ALICE, [new(text) for text in odd])

@@ -130,7 +130,7 @@ class MemoryStore:
         run = select(literal(1)).where(
             runs.c.agent == owner.agent, runs.c.user_id == owner.user, runs.c.state.notin_(sorted(FINAL))
         )
-        return bool(await self._database.rows(session.limit(1)) or await self._database.rows(run.limit(1)))
+        return bool(await self._database.rows(run.limit(1)) or await self._database.rows(session.limit(1)))
 
     async def save(self, owner: Owner, items: Sequence[New], *, session: str = "", turns: int = 0) -> list[str]:
         """The ids, in one transaction. What is known already is kept, as if it were saved now.
@@ -298,12 +298,15 @@ class MemoryStore:
             connection.execute(text(_KEEP_VECTOR), {"number": number, "vector": _literal(vector)})
 
     def _make_room(self, connection: Connection, owner: Owner, now: float) -> None:
+        """The newest tenth are the last to go: they had no time to be used."""
         mine = memories.c.scope == owner.scope
         count = connection.execute(select(func.count()).select_from(memories).where(mine)).scalar_one()
         if count <= self._most:
             return
         connection.execute(delete(memories).where(mine, memories.c.expires_at <= now))
-        worth = (memories.c.uses.desc(), memories.c.number.desc())
+        newest = select(memories.c.number).where(mine).order_by(memories.c.number.desc())
+        young = connection.execute(newest.limit(max(1, self._most // 10))).scalars().all()
+        worth = (memories.c.number.in_(young).desc(), memories.c.uses.desc(), memories.c.number.desc())
         rest = select(memories.c.number).where(mine).order_by(*worth).offset(self._most).limit(count)
         connection.execute(delete(memories).where(memories.c.number.in_(rest.scalar_subquery())))
 
