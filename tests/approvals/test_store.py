@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from quarterdeck.errors import Conflict, Forbidden
+from quarterdeck.server import approvals_store
 from quarterdeck.server.approvals import Decision, Person, rules_of, same_person
 from quarterdeck.server.approvals_store import ApprovalStore
 from quarterdeck.server.database import Database
@@ -149,3 +150,21 @@ async def test_what_is_long_over_is_forgotten(replicas: Replicas) -> None:
     replicas.clock.now += 31 * 86400
     await store.sweep()
     assert await store.find() == []
+
+
+async def test_however_many_came_since_a_message_is_known_and_what_waits_is_found(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approvals_store, "_LISTED", 2)
+    store = replicas.stores[0]
+    asked = await store.request(GATEWAY, WANTED)
+    await store.decide(asked, Decision(Person("alice"), "Approve", 1.0, message='m"1_'))
+    waits = await store.request(GATEWAY, msgspec.structs.replace(WANTED, step=2))
+    for number in range(3):
+        replicas.clock.now += 1
+        other = msgspec.structs.replace(WANTED, run=f"r{number + 2}", requester=Requester("dave"))
+        await store.request(GATEWAY, other)
+    assert await store.said('m"1_', "alice")
+    assert not await store.said('m"1_', "bob") and not await store.said("m", "alice")
+    found = await store.find(states=("Pending",), requester="carol")
+    assert [one.id for one in found] == [waits.id]

@@ -137,7 +137,7 @@ class ApprovalsApi:
         said = self._read(call, Said)
         person = msgspec.structs.replace(said.person, via="conversation")
         asked = await self._asked(gateway, said, person)
-        if asked and said.message and await self._said_before(said.message, person):
+        if asked and said.message and await self._store.said(said.message, person.name):
             return Answer({"approvals": []})  # sent again, perhaps by the network: it decides about nothing else
         if said.verdict is not None and len(asked) > 1:
             raise BadRequest(f"{len(asked)} calls wait in task {said.task}; decide about each by its id")
@@ -165,11 +165,6 @@ class ApprovalsApi:
             if own or (first == said.agent and await self._leads(ident, said.task, one)):
                 found.append((one, place.call))
         return found
-
-    async def _said_before(self, message: str, person: Person) -> bool:
-        """Whether this very message of theirs has decided about a call."""
-        found = await self._store.find(requester=person.name)
-        return any(d.message == message and d.person.name == person.name for one in found for d in one.decisions)
 
     async def _leads(self, ident: str, task: str, approval: Approval) -> bool:
         """Whether the task that the user talks in shows an approval for another agent; ``ident``: task or run."""

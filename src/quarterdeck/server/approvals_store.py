@@ -111,19 +111,23 @@ class ApprovalStore:
             raise NotFound(f"approval {namespace}/{name} is not there; see: qd approvals list -A", name=name)
         return _read(rows[0])
 
-    async def find(
-        self, *, namespace: str = "", states: Sequence[str] = (), task: str = "", requester: str = ""
-    ) -> list[Approval]:
+    async def find(self, *, namespace: str = "", states: Sequence[str] = (), requester: str = "") -> list[Approval]:
         """Newest first, at most a thousand."""
         query = select(approvals).order_by(approvals.c.created.desc()).limit(_LISTED)
         if namespace:
             query = query.where(approvals.c.namespace == namespace)
         if states:
             query = query.where(approvals.c.state.in_(states))
+        if requester:
+            query = query.where(_holds(approvals.c.wanted, requester))
         found = [_read(row) for row in await self._database.rows(query)]
-        if task:
-            found = [one for one in found if one.wanted.task == task]
         return [one for one in found if not requester or one.wanted.requester.id == requester]
+
+    async def said(self, message: str, person: str) -> bool:
+        """Whether this message of theirs has decided about a call before."""
+        rows = await self._database.rows(select(approvals.c.decisions).where(_holds(approvals.c.decisions, message)))
+        decisions = (d for row in rows for d in msgspec.json.decode(row["decisions"], type=tuple[Decision, ...]))
+        return any(d.message == message and d.person.name == person for d in decisions)
 
     async def sweep(self) -> list[Approval]:
         """Expire what is overdue and forget what is long over; gives the expired ones."""
@@ -207,6 +211,11 @@ class ApprovalStore:
     async def _count(self, where: ColumnElement[bool]) -> int:
         rows = await self._database.rows(select(func.count().label("n")).select_from(approvals).where(where))
         return int(rows[0]["n"])
+
+
+def _holds(column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+    """Rows whose JSON may hold a text, so that no others count against a limit; where it stands is not looked at."""
+    return column.contains(msgspec.json.encode(text).decode(), autoescape=True)
 
 
 def _over(approval: Approval, state: a.State, message: str, now: float) -> Approval:
