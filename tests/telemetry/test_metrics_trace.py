@@ -33,6 +33,16 @@ def test_series_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(family.lines()) == ['c{name="a"} 1', 'c{name="b"} 1', 'c{name="other"} 2']
 
 
+def test_a_series_that_comes_while_others_are_shown_is_no_fault() -> None:
+    counter, histogram = m.CounterFamily("c", "", ("name",)), m.HistogramFamily("h", "", ("name",), (1.0,))
+    for family in (counter, histogram):
+        family.labels("a")
+        shown = iter(family.lines())
+        first = next(shown)
+        family.labels("b")
+        assert all('name="a"' in line for line in (first, *shown))
+
+
 def test_a_name_twice_is_refused() -> None:
     registry = m.Registry()
     registry.counter("a", "")

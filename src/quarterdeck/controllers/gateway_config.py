@@ -109,8 +109,8 @@ class GatewayConfig:
         self._revocations: tuple[Revocation, ...] = ()
         self._pins: tuple[ServerPins, ...] = ()
         self._permit_keys: tuple[str, ...] = ()
-        self._of_hosted: Snapshot | None = None
-        self._hosted: frozenset[str] = frozenset()
+        self._hosted: tuple[Snapshot | None, frozenset[str]] = None, frozenset()
+        """Of which snapshot, and who they are: one assignment, as journals are written in another thread."""
         self.compilations = 0
         self.triggers: Triggers | None = None
         """What starts runs by itself; None where no controllers are built."""
@@ -283,11 +283,12 @@ class GatewayConfig:
 
     def hosted(self, agent: str) -> bool:
         """Whether gateways want permits for the tool calls of an agent (``namespace/name``)."""
-        if self.snapshot is not self._of_hosted:
-            self._of_hosted = self.snapshot
-            policies = self.snapshot.policies if self.snapshot is not None else ()
-            self._hosted = frozenset(f"{p.namespace}/{p.name}" for p in policies if p.hosted)
-        return agent in self._hosted
+        current, (known, hosted) = self.snapshot, self._hosted
+        if current is not known:
+            policies = current.policies if current is not None else ()
+            hosted = frozenset(f"{p.namespace}/{p.name}" for p in policies if p.hosted)
+            self._hosted = current, hosted
+        return agent in hosted
 
     async def _publish(self, compiled: Snapshot) -> None:
         async with self._changed:

@@ -66,7 +66,7 @@ class CounterFamily:
         return child
 
     def lines(self) -> Iterable[str]:
-        for values, child in self._series.items():
+        for values, child in list(self._series.items()):  # other threads may add one
             labels = _labels(self.label_names, values)
             yield f"{self.name}{{{labels}}} {child.value:g}" if labels else f"{self.name} {child.value:g}"
 
@@ -96,7 +96,7 @@ class HistogramFamily:
         self._series[values] = child
 
     def lines(self) -> Iterable[str]:
-        for values, child in self._series.items():
+        for values, child in list(self._series.items()):  # other threads may add one
             labels = _labels(self.label_names, values)
             prefix = labels + "," if labels else ""
             running = 0
