@@ -24,7 +24,7 @@ OTHER = {
     # values of conditions and Events
     "True", "False", "None", "Unknown", "Normal", "Warning",
     # providers
-    "Anthropic", "Gemini", "Ollama", "OpenAI", "Scripted",
+    "Anthropic", "AnthropicVertexAI", "Gemini", "Ollama", "OpenAI", "SAPAICore", "Scripted",
     # phases of a canary, in status.rollout
     "Aborted", "Progressing", "Promoting", "Stable",
 }  # fmt: skip
@@ -32,6 +32,7 @@ OTHER = {
 TYPES = {
     "Accepted", "ResolvedRefs", "Programmed", "Ready", "SecretResolved", "ModelsDiscovered", "UnsupportedFeatures",
     "Paused", "RolledOut", "RolloutPaused", "ToolsPinned", "Conflicted", "SkillsLoaded", "SkillScripts", "Authorized",
+    "Embeddings",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from quarterdeck.kube.resource import Key, Object
 from quarterdeck.translate.agent import replicas, selector
 from quarterdeck.translate.canary import SUFFIX
 
-from . import canary, rollout, scaling, skills
+from . import canary, memory, rollout, scaling, skills
 from .agent_inputs import references, resolve, resolved_refs
 from .canary import Canaries, Contents
 from .context import PROGRAMMED, Context, Verdict
@@ -97,7 +97,7 @@ class AgentReconciler:
             objects = tracks.objects if release else scaled(tracks.objects, key.name, rest.replicas)
             look_again = [rest.look_again, tracks.look_again]
             verdicts.append(Verdict("Accepted", True, "Reconciled", "Agent configuration accepted"))
-            verdicts.append(resolved_refs(self.context, inputs))
+            verdicts += [resolved_refs(self.context, inputs), *memory.verdicts(self.context, obj, inputs)]
             objects = rollout.steered(self.context, obj, objects)
             objects = await scaling.let_go(self.context, obj, objects, decider, wanted)
             await self.context.apply(obj, objects)
