@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 
 from .limits import Disconnected, Flow
 from .seen import Head
-from .status import STATUS_LINES
+from .status import status_line
 
 if TYPE_CHECKING:
     from .http import ServerConnection
@@ -148,15 +148,20 @@ class Exchange:
         self._connection.pass_barrier()
 
     def respond(self, status: int, body: bytes = b"", headers: list[Header] | tuple[Header, ...] = ()) -> None:
-        """Send a complete response. Content-Length, Date and Connection are added."""
-        parts = self._head(status, headers)
-        if status != 204 and status != 304:
-            parts.append(b"content-length: %d\r\n\r\n" % len(body))
-            if self.method != "HEAD":
-                parts.append(body)
+        """Send a complete response. Content-Length, Date and Connection are added.
+
+        Give headers that many responses have in common as one tuple: its lines are made once a second then.
+        """
+        if self._edits is None and self.keep_alive and not self.started and headers.__class__ is tuple:
+            self.started = True
+            head = self._connection.server.common_head(status, headers)
         else:
-            parts.append(b"\r\n")
-        self._connection.answer(b"".join(parts))
+            head = b"".join(self._head(status, headers))
+        if status == 204 or status == 304:
+            data = head + b"\r\n"
+        else:
+            data = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body if self.method != "HEAD" else b"")
+        self._connection.answer(data)
         self._finish()
 
     def start(self, status: int, headers: list[Header] | tuple[Header, ...] = ()) -> None:
@@ -211,7 +216,7 @@ class Exchange:
             headers = list(headers)
             for edit in self._edits:
                 headers = edit(status, headers)
-        parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.server.date_line()]
+        parts = [status_line(status), self._connection.server.date_line()]
         parts += [b"%b: %b\r\n" % header for header in headers]
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")

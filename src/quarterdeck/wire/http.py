@@ -23,10 +23,12 @@ from .limits import Disconnected as Disconnected
 from .limits import Flow as Flow
 from .limits import Limits as Limits
 from .seen import Seen
-from .status import plain_text
+from .status import plain_text, status_line
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None] | None]
 
+_HEADS = 32
+"""Heads of responses that are kept for a second."""
 _TICK = 0.5  # seconds between looks for connections past their deadline; a timer per request costs 3 µs
 
 
@@ -65,6 +67,7 @@ class Server:
         self._servers: list[asyncio.AbstractServer] = []
         self._paths: list[str] = []
         self._date = (0.0, b"")
+        self._heads: dict[tuple[int, tuple[Header, ...]], bytes] = {}
         self.clock: Callable[[], float] = monotonic
         self._tick: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -129,7 +132,19 @@ class Server:
         now = self.clock()
         if now >= self._date[0]:
             self._date = (now + 1.0, b"date: %b\r\n" % formatdate(time(), usegmt=True).encode())
+            self._heads.clear()
         return self._date[1]
+
+    def common_head(self, status: int, headers: tuple[Header, ...]) -> bytes:
+        """A response's head up to its length, as others of this second have it, too."""
+        date = self.date_line()
+        found = self._heads.get((status, headers))
+        if found is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            lines = (status_line(status), date, *(b"%b: %b\r\n" % header for header in headers))
+            found = self._heads[status, headers] = b"".join(lines)
+        return found
 
     def corked(self, connection: ServerConnection) -> None:
         """A connection has something to send at the end of this loop iteration."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 
 _REASONS = {s.value: s.phrase.encode() for s in HTTPStatus}
-STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _REASONS.items()}
+_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _REASONS.items()}
+
+
+def status_line(status: int) -> bytes:
+    """With its end of line."""
+    return _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
 def plain_text(status: int, message: str) -> tuple[bytes, bytes]:

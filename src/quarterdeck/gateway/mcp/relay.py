@@ -39,7 +39,7 @@ _NONE: dict[bytes, bytes] = {}
 _NO_LIST: Any = ()
 _MODES = {_JSON: _JSON, _SSE: _SSE}
 _CONTENT_JSON: Header = (b"content-type", _JSON)
-_JSON_HEADERS: list[Header] = [_CONTENT_JSON]
+_JSON_HEADERS: tuple[Header, ...] = (_CONTENT_JSON,)
 _SSE_HEADERS: list[Header] = [
     (b"content-type", _SSE),
     (b"cache-control", b"no-cache, no-transform"),
@@ -286,10 +286,8 @@ class McpRelay(Relay):
         return "tool_error" if probe.result is not None and probe.result.is_error else "ok"
 
     def _pass(self, status: int, body: bytes) -> None:
-        headers = _JSON_HEADERS if self.session_header is None else [_CONTENT_JSON, self.session_header]
-        if not body:
-            headers = [h for h in headers if h is not _CONTENT_JSON]
-        self.exchange.respond(status, body, headers)
+        headers: tuple[Header, ...] = _JSON_HEADERS if body else ()
+        self.exchange.respond(status, body, headers if self.session_header is None else [*headers, self.session_header])
 
     def _observer_finish(self, outcome: Outcome, status: int, detail: str = "") -> None:
         if self.call.method:
