@@ -86,12 +86,32 @@ def test_chat_keeps_its_session(platform: Run) -> None:
         (["tools", "list", "nosuch"], 1, "qd get mcpservers,remotemcpservers,virtualservers -A"),
         (["logs", "nosuch"], 1, 'pods "nosuch" not found'),
         (["logs"], 2, "name a Pod"),
+        (["run", "list", "--state", "done"], 2, "--state=done: must be pending, running, waiting, completed"),
+        (["run", "usage", "--by", "step"], 2, "--run RUN"),
+        (["run", "show", "nosuch"], 1, "run 'nosuch' does not exist"),
+        (["run", "show", "kagent/nosuch"], 1, 'runs.quarterdeck.dev "nosuch" not found'),
+        (["run", "start", "nobody", "hello"], 1, "kagent/nobody"),
     ],
 )
 def test_errors_and_exit_codes(words: list[str], code: int, message: str, platform: Run) -> None:
     done = platform(*words, ok=False)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
+
+
+@pytest.mark.e2e
+def test_runs_go_by_their_agents_name_and_by_their_objects(platform: Run) -> None:
+    begun = platform("run", "start", "datetime-agent", "What time is it?").stdout
+    run = begun.split()[1]
+    assert begun == f"run {run} begun; see: qd run show {run}\n"
+    platform("run", "watch", run)
+    listed = json.loads(platform("run", "list", "--agent", "datetime-agent", "-o", "json").stdout)
+    assert run in [one["id"] for one in listed]
+    assert json.loads(platform("run", "list", "-n", "default", "-o", "json").stdout) == []
+    name = f"datetime-agent-{run[-12:]}"  # its object follows within a moment
+    platform("wait", "--for=create", f"run/{name}", "-n", "kagent", "--timeout", "60s", timeout=90)
+    for shown in (name, f"kagent/{name}", run):
+        assert platform("run", "show", shown).stdout.startswith(f"Run {run} of agent kagent/datetime-agent"), shown
 
 
 @pytest.mark.e2e

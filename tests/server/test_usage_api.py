@@ -103,6 +103,18 @@ async def test_usage_is_shown_to_who_may_list_runs(ask: Any) -> None:
         assert found.status_code == 400 and found.json()["error"]["message"], wrong
 
 
+async def test_runs_are_listed_by_namespace_for_who_may_list_them_there(ask: Any) -> None:
+    assert len((await ask("/v1/runs")).json()["runs"]) == 2
+    assert (await ask("/v1/runs", "viewer")).status_code == 403
+    for where in ("namespace=ns", "agent=ns/a", "agent=ns/a&namespace=other"):
+        shown = (await ask(f"/v1/runs?{where}", "viewer")).json()["runs"]
+        assert [run["agent"] for run in shown] == ["ns/a"], where
+    assert (await ask("/v1/runs?namespace=n")).json()["runs"] == [], "of no namespace whose name only begins so"
+    assert (await ask("/v1/runs?agent=other/b&namespace=ns", "viewer")).status_code == 403
+    own = (await ask("/v1/runs?namespace=ns", "agent other/b")).json()["runs"]
+    assert [run["agent"] for run in own] == ["other/b"], "an agent sees its own, whatever it asks for"
+
+
 async def test_people_get_transcripts_without_secrets_and_agents_their_own_as_it_is(ask: Any) -> None:
     shown = (await ask("/v1/runs/t/events", "viewer")).text
     assert "Kiel" in shown and not any(secret in shown for secret in ("hunter2", "4111", "t0k"))

@@ -32,9 +32,9 @@ def list_(
 ) -> None:
     """Show memories, most used first: of a namespace's agents, of one, of a user."""
     from .output import emit, formatted, note, table
+    from .target import whose
 
-    where = {"agent": _agent(agent, namespace)} if agent else {} if everywhere else {"namespace": _namespace(namespace)}
-    query = {**where, "user": user, "limit": str(limit)}
+    query = {**whose(agent, namespace, everywhere), "user": user, "limit": str(limit)}
     found: list[dict[str, Any]] = _ask("GET", "", query)["memories"]
     if output:
         emit(formatted(found, output))
@@ -64,6 +64,7 @@ def delete(
     from quarterdeck.errors import UsageError
 
     from .output import emit
+    from .target import agent_name
 
     if idents and not agent and not user and not all_users:
         for ident in idents:
@@ -72,7 +73,7 @@ def delete(
         return
     if idents or not agent or bool(user) == all_users:
         raise UsageError("give IDs; or --agent NAME with --user USER; or --agent NAME with --all-users")
-    name = _agent(agent, namespace)
+    name = agent_name(agent, namespace)
     gone = _ask("DELETE", "", {"agent": name, "user": user})["deleted"]
     emit(f"{gone} memories of agent {name} deleted\n")
 
@@ -84,17 +85,6 @@ def _ask(method: str, path: str, query: dict[str, str] | None = None) -> dict[st
 
     given = {key: value for key, value in (query or {}).items() if value}
     return rest.control_plane(method, f"/v1/memories{path}{'?' + urlencode(given) if given else ''}")
-
-
-def _agent(agent: str, namespace: str) -> str:
-    """``NAMESPACE/NAME``."""
-    return agent if "/" in agent else f"{_namespace(namespace)}/{agent}"
-
-
-def _namespace(namespace: str) -> str:
-    from .target import agents_namespace
-
-    return agents_namespace(namespace)
 
 
 def _part(ident: str) -> str:

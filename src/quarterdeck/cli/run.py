@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .target import AllNamespaces, Namespace
+
 if TYPE_CHECKING:
     from quarterdeck.snapshot.runs import Event
 
@@ -14,9 +16,13 @@ if TYPE_CHECKING:
 group = typer.Typer(
     help="Runs of agents: their steps, what they used; answer, cancel, retry, fork.", no_args_is_help=True
 )
-Ident = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or of its A2A task.")]
+Ident = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of a run, or of its A2A task; or the name that kubectl get runs shows.")
+]
+Agent = Annotated[str, typer.Option("--agent", "-a", help="Of this agent, NAME or NAMESPACE/NAME.")]
 Output = Annotated[str, typer.Option("--output", "-o", help="json or yaml.")]
 Step = Annotated[int, typer.Option("--step", help="The first step that is made anew; see 'qd run show'.")]
+STATES = ("pending", "running", "waiting", "completed", "failed", "canceled")
 _HEADER = ["RUN", "AGENT", "USER", "STATE", "REASON", "STEPS", "TOOLS", "AGE", "MESSAGE"]
 
 
@@ -26,19 +32,24 @@ def register(app: typer.Typer) -> None:
 
 @group.command("list")
 def list_(
-    agent: Annotated[str, typer.Option("--agent", "-a", help="Of this agent, NAMESPACE/NAME.")] = "",
+    agent: Agent = "",
     user: Annotated[str, typer.Option("--user", help="For this user.")] = "",
-    state: Annotated[str, typer.Option("--state", help="pending, running, waiting, completed, failed, canceled.")] = "",
+    state: Annotated[str, typer.Option("--state", help=f"{', '.join(STATES)}; several with commas.")] = "",
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="The newest so many.")] = 50,
     output: Output = "",
 ) -> None:
-    """Show the newest runs."""
-    from urllib.parse import urlencode
+    """Show the newest runs of a namespace's agents, or of one."""
+    from quarterdeck.errors import UsageError
 
     from .output import emit, formatted, note, table
+    from .target import whose
 
-    query = {"agent": agent, "user": user, "state": state, "limit": str(limit)}
-    found = _ask("GET", "?" + urlencode({k: v for k, v in query.items() if v}))["runs"]
+    if wrong := [word for word in state.split(",") if state and word not in STATES]:
+        raise UsageError(f"--state={wrong[0]}: must be {', '.join(STATES[:-1])} or {STATES[-1]}; several with commas")
+    query = {"user": user, "state": state, "limit": str(limit)} | whose(agent, namespace, everywhere)
+    found = _ask("GET", _query(query))["runs"]
     if output:
         emit(formatted(found, output))
     elif found:
@@ -54,6 +65,7 @@ def show(
     redact: Annotated[
         list[str] | None, typer.Option("--redact", help="JSON pointer (/a/*/b) or key pattern (*pin*) not to show.")
     ] = None,
+    namespace: Namespace = "",
     output: Output = "",
 ) -> None:
     """Draw the tree of a run's steps with timings, tokens, cost, tool arguments and results, and the runs that other
@@ -67,7 +79,7 @@ def show(
     from .output import emit, formatted
     from .run_tree import as_data, tree
 
-    transcript, redactor = _transcript(run, frozenset()), Redactor(redact or ())
+    transcript, redactor = _transcript(_known(run, namespace), frozenset()), Redactor(redact or ())
     emit(
         formatted(as_data(transcript, redactor, full=full), output) if output else tree(transcript, redactor, full=full)
     )
@@ -99,28 +111,39 @@ def usage(
     ] = "agent,model",
     since: Annotated[str, typer.Option("--since", help="24h, 7d, or a time such as 2026-11-01T00:00:00Z.")] = "",
     until: Annotated[str, typer.Option("--until", help="The same; the end of the range.")] = "",
-    agent: Annotated[str, typer.Option("--agent", "-a", help="Of this agent, NAMESPACE/NAME.")] = "",
+    agent: Agent = "",
     user: Annotated[str, typer.Option("--user", help="For this user.")] = "",
     model: Annotated[str, typer.Option("--model", help="With this model.")] = "",
     run: Annotated[str, typer.Option("--run", help="Of this run.")] = "",
+    namespace: Namespace = "",
+    everywhere: AllNamespaces = False,
     output: Output = "",
 ) -> None:
-    """Show tokens and cost of runs, summed up."""
-    from urllib.parse import urlencode
+    """Show tokens and cost of runs, summed up: of a namespace's agents, of one, or of one run."""
+    from quarterdeck.errors import UsageError
 
     from .output import emit, formatted, note, table
+    from .target import whose
 
+    if by == "step" and not run:
+        raise UsageError("--by step: say of which run, with --run RUN; see: qd run list")
     query = {
-        "by": by, "from": _when(since, "--since"), "to": _when(until, "--until"), "agent": agent, "user": user,
-        "model": model, "run": run,
+        "by": by, "from": _when(since, "--since"), "to": _when(until, "--until"), "user": user, "model": model,
     }  # fmt: skip
-    found = _ask("GET", "?" + urlencode({k: v for k, v in query.items() if v}), base="/v1/usage")
+    query |= {"run": _known(run, namespace)} if run else whose(agent, namespace, everywhere)
+    found = _ask("GET", _query(query), base="/v1/usage")
     if output:
         emit(formatted(found, output))
     elif not found["rows"]:
         note("nothing was used")
     else:
         emit(table([_used(row, found["by"]) for row in found["rows"]], header=[*map(str.upper, found["by"]), *_USED]))
+
+
+def _query(wanted: dict[str, str]) -> str:
+    from urllib.parse import urlencode
+
+    return "?" + urlencode({name: value for name, value in wanted.items() if value})
 
 
 _DEPTH = 10
@@ -146,15 +169,15 @@ def _when(text: str, option: str) -> str:
 
 
 @group.command()
-def watch(run: Ident) -> None:
+def watch(run: Ident, namespace: Namespace = "") -> None:
     """Print each event of a run until it has ended, or waits for somebody."""
     import time
 
     from .output import emit
 
-    after = 0
+    after, ident = 0, _known(run, namespace)
     while True:
-        found = _ask("GET", f"/{_part(run)}/events?after={after}")
+        found = _ask("GET", f"/{_part(ident)}/events?after={after}")
         for event in _events(found):
             after = event.seq
             line = _line(event)
@@ -168,24 +191,28 @@ def watch(run: Ident) -> None:
 
 @group.command()
 def start(
-    agent: Annotated[str, typer.Argument(help="NAMESPACE/NAME of the agent.")],
+    agent: Annotated[str, typer.Argument(help="Agent, or NAMESPACE/NAME.")],
     text: Annotated[str, typer.Argument(help="What it shall do.")],
     session: Annotated[str, typer.Option("--session", help="A conversation that goes on.")] = "",
+    namespace: Namespace = "",
 ) -> None:
     """Begin a run that nobody waits for; any replica of the agent takes it."""
-    from .output import emit
+    from .target import agent_name
 
-    body = {"agent": agent, "text": text} | ({"session": session} if session else {})
-    emit(f"run {_ask('POST', '', body)['id']} begun\n")
+    body = {"agent": agent_name(agent, namespace), "text": text} | ({"session": session} if session else {})
+    _begun(_ask("POST", "", body))
 
 
 @group.command()
-def cancel(runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids of runs.")]) -> None:
+def cancel(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="As of the other commands; several.")],
+    namespace: Namespace = "",
+) -> None:
     """End runs; the cancellation reaches the tool that is being called."""
     from .output import emit
 
-    for ident in runs:
-        emit(f"run {_ask('POST', f'/{_part(ident)}/cancel', {})['id']} is being canceled\n")
+    for run in runs:
+        emit(f"run {_ask('POST', f'/{_part(_known(run, namespace))}/cancel', {})['id']} is being canceled\n")
 
 
 @group.command()
@@ -195,6 +222,7 @@ def resume(
     skip: Annotated[bool, typer.Option("--skip", help="Go on without it.")] = False,
     fail: Annotated[bool, typer.Option("--fail", help="End the run.")] = False,
     answer: Annotated[str, typer.Option("--answer", help="A text, where the agent asked for one.")] = "",
+    namespace: Namespace = "",
 ) -> None:
     """Let a run go on that waits: for a word about a call of unknown outcome, or for an answer."""
     from quarterdeck.errors import UsageError
@@ -204,30 +232,66 @@ def resume(
     given = [word for word, wanted in (("repeat", repeat), ("skip", skip), ("fail", fail)) if wanted]
     if len(given) + bool(answer) != 1:
         raise UsageError("give exactly one of --repeat, --skip, --fail and --answer")
-    found = _ask("GET", f"/{_part(run)}/events")
+    ident = _known(run, namespace)
+    found = _ask("GET", f"/{_part(ident)}/events")
     asked = next((event for event in reversed(_events(found)) if event.kind == "waiting"), None)
     step = asked.step if asked is not None else 0
     data = {"action": given[0]} if given else {"text": answer}
-    emit(f"run {_ask('POST', f'/{_part(run)}/answer', {'step': step, 'data': data})['id']} goes on\n")
+    emit(f"run {_ask('POST', f'/{_part(ident)}/answer', {'step': step, 'data': data})['id']} goes on\n")
 
 
 @group.command()
-def retry(run: Ident, step: Step = 1) -> None:
+def retry(run: Ident, step: Step = 1, namespace: Namespace = "") -> None:
     """Make a run again that has ended: the steps before --step stay as they were."""
-    _again(run, "retry", step)
+    _again(_known(run, namespace), "retry", step)
 
 
 @group.command()
-def fork(run: Ident, step: Step = 1) -> None:
+def fork(run: Ident, step: Step = 1, namespace: Namespace = "") -> None:
     """The same in a conversation of its own that branches off before --step."""
-    _again(run, "fork", step)
+    _again(_known(run, namespace), "fork", step)
 
 
 def _again(run: str, how: str, step: int) -> None:
+    _begun(_ask("POST", f"/{_part(run)}/{how}", {"step": step}))
+
+
+def _begun(run: dict[str, Any]) -> None:
     from .output import emit
 
-    made = _ask("POST", f"/{_part(run)}/{how}", {"step": step})
-    emit(f"run {made['id']} begun; see: qd run show {made['id']}\n")
+    emit(f"run {run['id']} begun; see: qd run show {run['id']}\n")
+
+
+def _known(run: str, namespace: str) -> str:
+    """The id of a run that may be given by the name of its object, NAME or NAMESPACE/NAME; else what was given."""
+    import contextlib
+    from uuid import UUID
+
+    from quarterdeck.errors import QuarterdeckError
+    from quarterdeck.kube.resource import Resource
+
+    from .target import agents_namespace, connect
+    from .target import run as work
+
+    with contextlib.suppress(ValueError):
+        UUID(run)
+        return run
+    space, _, name = run.rpartition("/")
+    if not name:
+        return run
+
+    async def looked_up() -> str:
+        kind = Resource("quarterdeck.dev", "v1alpha1", "Run", "runs")
+        async with connect() as client:
+            found = await client.get(kind, name, space or agents_namespace(namespace))
+        return str((found.get("status") or {}).get("run") or run)
+
+    try:
+        return work(looked_up())
+    except QuarterdeckError:
+        if space:
+            raise
+        return run  # it may be a task's id, which its agent chose
 
 
 def _ask(method: str, path: str, body: Any = None, *, base: str = "/v1/runs") -> dict[str, Any]:

@@ -80,6 +80,18 @@ def agents_namespace(namespace: str) -> str:
     return "kagent" if found in ("", "default") else found
 
 
+def agent_name(agent: str, namespace: str) -> str:
+    """``NAMESPACE/NAME`` of an agent that may be given by its name alone."""
+    return agent if "/" in agent else f"{agents_namespace(namespace)}/{agent}"
+
+
+def whose(agent: str, namespace: str, everywhere: bool) -> dict[str, str]:
+    """A query of the management API: what is an agent's, a namespace's or (nothing) anybody's."""
+    if agent:
+        return {"agent": agent_name(agent, namespace)}
+    return {} if everywhere else {"namespace": agents_namespace(namespace)}
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
