@@ -56,6 +56,13 @@ def has(platform: Platform, agent: str, url: str, context: str, **more: Any) -> 
     return found["status"], found["body"]
 
 
+def placed(platform: Platform, folder: str, name: str, seconds: int = 200) -> None:
+    """Build the example's image and apply its Agent; it is ready then."""
+    build(platform, BYO / folder, f"{name}:1")
+    platform.apply((BYO / folder / "agent.yaml").read_text())
+    platform.wait(f"agent/{name}", seconds=seconds)
+
+
 @pytest.fixture(scope="module")
 def bare(seed: Platform) -> Platform:
     """Two agents of one image; the second may ask the first."""
@@ -149,9 +156,7 @@ def test_a_conversation_of_somebody_else_is_none(bare: Platform) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Platform) -> None:
-    build(bare, BYO / "langgraph", "counting-agent:1")
-    bare.apply((BYO / "langgraph" / "agent.yaml").read_text())
-    bare.wait("agent/counting-agent", seconds=200)
+    placed(bare, "langgraph", "counting-agent")
     context = str(uuid4())
     assert told(say(bare, "counting-agent", "one", context)).endswith("(turn 1)")
     bare.kubectl("delete", "pods", "-n", "kagent", "-l", "kagent=counting-agent")
@@ -167,9 +172,7 @@ def test_an_image_on_kagents_langgraph_keeps_its_state_over_a_restart(bare: Plat
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Platform) -> None:
-    build(bare, BYO / "adk", "adk-agent:1")
-    bare.apply((BYO / "adk" / "agent.yaml").read_text())
-    bare.wait("agent/adk-agent", seconds=400)
+    placed(bare, "adk", "adk-agent", seconds=400)
     context = str(uuid4())
     first = say(bare, "adk-agent", "what is the date and time?", context)
     assert "20" in told(first), first
@@ -205,9 +208,7 @@ def test_an_image_on_kagents_adk_uses_its_tools_and_waits_for_approvals(bare: Pl
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_plain_agent_of_the_official_sdk(bare: Platform) -> None:
-    build(bare, BYO / "plain", "parrot:1")
-    bare.apply((BYO / "plain" / "agent.yaml").read_text())
-    bare.wait("agent/parrot", seconds=200)
+    placed(bare, "plain", "parrot")
     say(bare, "parrot", "one", "c-parrot")
     assert told(say(bare, "parrot", "two", "c-parrot")) == "admin@kagent.dev said: one, two"
     url = f"{bare.gateway}/a2a/kagent/parrot/message:send"

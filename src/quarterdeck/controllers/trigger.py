@@ -10,7 +10,7 @@ from quarterdeck.kube import resource as k
 from quarterdeck.kube.clock import timestamp
 from quarterdeck.kube.controller import Controller, Result
 from quarterdeck.kube.resource import Key, Object
-from quarterdeck.translate.triggers import Plan, plan
+from quarterdeck.translate.triggers import Plan
 
 from .context import RESOLVED, Context, Verdict
 from .triggers import Access, Facts, Triggers
@@ -71,7 +71,7 @@ class TriggerReconciler:
             return None
         facts = self.triggers.facts(str(obj["metadata"].get("uid") or ""))
         try:
-            found = plan(obj)
+            found = self.triggers.get(key.namespace, key.name)
         except ConfigError as error:
             verdicts = [*self.context.rejected(error, _INVALID), Verdict("Ready", False, _INVALID, str(error))]
             await self.context.set_status(k.TRIGGER, obj, verdicts, {"nextFiringTime": None, "path": None})

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import time
 from typing import Any
 
-from sqlalchemy import Table, and_, delete, func, insert, or_, select
+from sqlalchemy import Column, Table, and_, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from quarterdeck.errors import BadRequest, NotFound, TooLarge
@@ -190,10 +190,7 @@ class Frameworks:
         of = _of_thread(crew_memories, agent, thread)
         async with self._database.write() as connection:
             await connection.execute(insert(crew_memories).values(**row))
-            newest = select(crew_memories.c.seq).where(of).order_by(crew_memories.c.seq.desc())
-            last = (await connection.execute(newest.offset(MEMORIES).limit(1))).scalar_one_or_none()
-            if last is not None:
-                await connection.execute(delete(crew_memories).where(and_(of, crew_memories.c.seq <= last)))
+            await _keep_newest(connection, crew_memories.c.seq, of, MEMORIES)
         return _done("Successfully stored CrewAI memory")
 
     async def search_memory(self, call: Call) -> Answer:
@@ -231,10 +228,7 @@ class Frameworks:
         of = _of_thread(crew_states, agent, thread)
         async with self._database.write() as connection:
             await connection.execute(_KEEP[crew_states.name][connection.dialect.name], key | values)
-            newest = select(crew_states.c.changed).where(of).order_by(crew_states.c.changed.desc())
-            last = (await connection.execute(newest.offset(STATES).limit(1))).scalar_one_or_none()
-            if last is not None:
-                await connection.execute(delete(crew_states).where(and_(of, crew_states.c.changed <= last)))
+            await _keep_newest(connection, crew_states.c.changed, of, STATES)
         return _done("Successfully stored CrewAI flow state")
 
     async def get_state(self, call: Call) -> Answer:
@@ -266,6 +260,13 @@ def _done(message: str) -> Answer:
 
 def _of_thread(table: Table, agent: str, thread: str) -> Any:
     return and_(table.c.agent == agent, table.c.thread_id == thread)
+
+
+async def _keep_newest(connection: AsyncConnection, age: Column[Any], of: Any, most: int) -> None:
+    """Delete the rows of ``of`` beyond so many, those with the least ``age`` column."""
+    last = (await connection.execute(select(age).where(of).order_by(age.desc()).offset(most).limit(1))).scalar()
+    if last is not None:
+        await connection.execute(delete(age.table).where(and_(of, age <= last)))
 
 
 def _beyond(sizes: Sequence[tuple[str, int]]) -> str | None:
