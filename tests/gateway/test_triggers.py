@@ -6,22 +6,25 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
 from quarterdeck.errors import QuarterdeckError, UpstreamError
-from quarterdeck.gateway.hooks import AT_ONCE
+from quarterdeck.gateway.call import Call
+from quarterdeck.gateway.hooks import AT_ONCE, Hooks
+from quarterdeck.gateway.observe import Observer
 from quarterdeck.kube import resource as k
 from quarterdeck.server.database import Database
 from quarterdeck.server.triggers_updates import Updates
 from quarterdeck.snapshot import delegation
 from quarterdeck.snapshot.hooks import LARGEST, Forwarded
 from quarterdeck.snapshot.permits import InvalidPermit, Permit, Signer, Verifier
+from quarterdeck.telemetry.metrics import Registry
 from quarterdeck.wire.client import Response
-from quarterdeck.wire.http import Server
+from quarterdeck.wire.http import Exchange, Server
 from support.trigger_world import Clock, Controller
 
 from .conftest import Rig, grant, snapshot, token
@@ -109,6 +112,36 @@ async def test_a_flood_is_held_back_and_others_are_served(bare: Rig, plane: Plan
     plane.go_on.set()
     assert {response.status for response, _ in await asyncio.gather(*first)} == {202}
     assert (await post(bare))[0].status == 202
+
+
+async def test_what_comes_in_one_moment_is_held_back_too(plane: Plane) -> None:
+    """Handlers run one after the other before what they have begun does."""
+    plane.go_on.clear()
+    hooks = Hooks(cast(Observer, _Unheard()), "kagent/gw", Registry())
+    hooks.ask = plane.ask
+    begun = [hooks.handle(cast(Exchange, _Asked()), frozenset({"kagent/t"})) for _ in range(2 * AT_ONCE)]
+    tasks = [asyncio.create_task(work) for work in begun if work is not None]
+    assert len(tasks) == 2 * AT_ONCE
+    while sum(task.done() for task in tasks) < AT_ONCE:
+        await asyncio.sleep(0)
+    plane.go_on.set()
+    await asyncio.gather(*tasks)
+    assert len(plane.asked) == AT_ONCE
+
+
+class _Unheard:
+    def begin(self, call: Call) -> None: ...
+    def finish(self, call: Call, outcome: str, status: int, detail: str = "") -> None: ...
+
+
+class _Asked:
+    """A request to the trigger."""
+
+    method, raw_path, body, disconnected = "POST", b"/hooks/kagent/t", b"{}", True
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.context: dict[bytes, bytes] = {}
 
 
 # -- resources of MCP servers

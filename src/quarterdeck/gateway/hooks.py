@@ -54,9 +54,6 @@ class Hooks:
             return self._answer(exchange, name, Told(413, "", f"a body may have {LARGEST} bytes at most"))
         if self.ask is None:
             return self._answer(exchange, name, Told(503, "", "triggers need a control plane, and there is none"))
-        if self._under_way >= AT_ONCE:
-            self._held_back.labels().value += 1
-            return self._answer(exchange, name, Told(503, "", "too many requests at one time", retry_after=1))
         return self._pass_on(exchange, name, self.ask)
 
     async def _pass_on(self, exchange: Exchange, name: str, ask: Ask) -> None:
@@ -66,6 +63,10 @@ class Hooks:
             return
         if len({key for key, _ in headers}) != len(headers):
             self._answer(exchange, name, Told(400, "", "a header may be sent once only"))
+            return
+        if self._under_way >= AT_ONCE:  # looked at here: of requests that come together none has begun above
+            self._held_back.labels().value += 1
+            self._answer(exchange, name, Told(503, "", "too many requests at one time", retry_after=1))
             return
         told = {key.decode("latin-1"): value.decode("latin-1") for key, value in headers}
         body = msgspec.json.encode(Forwarded(self._gateway, told, exchange.body))
