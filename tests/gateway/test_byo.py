@@ -157,6 +157,15 @@ async def test_what_the_control_plane_refuses_does_not_reach_the_image(byo: Rig,
     assert image.seen == []
 
 
+async def test_what_breaks_on_the_way_is_answered(byo: Rig, image: Image, plane: Plane) -> None:
+    plane.answer = {"session": 5}
+    answer = await byo.request("/a2a/kagent/b", {"method": "message/send", "params": message()}, listener="local")
+    assert answer.status == 500
+    record = byo.records()[-1]
+    assert (record["outcome"], record["status"]) == ("error", 500) and "ValidationError" in record["detail"]
+    assert image.seen == []
+
+
 async def test_an_agent_of_0_3_is_spoken_to_in_1_0(byo: Rig, image: Image) -> None:
     params = message() | {"configuration": {"returnImmediately": True, "historyLength": 3}}
     found = (await byo.rpc("/a2a/kagent/b", "SendMessage", params, listener="local", **NEW))["result"]["task"]

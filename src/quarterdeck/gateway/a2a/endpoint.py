@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..activity import Epoch
 from ..call import Call
 from ..mcp.approvals import Approvals
 from ..observe import Observer
+from ..pending import Pending
 from ..policy.authorizer import Decision, Request
 from ..policy.principal import ANONYMOUS, ANYBODY, LOCAL_USER, Principal
 from ..policy.services import Services
@@ -63,14 +63,14 @@ class A2aEndpoint:
         self.approvals: Approvals | None = None
         """Of the MCP endpoint: who is asked about approvals, and how agents are told for whom they act."""
         self.signer = CardSigner("")
-        self._deciding: set[asyncio.Task[None]] = set()
+        self._pending = Pending(observer)
         self._loops = Loops()
         self._versions = Versions(self._pool)
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         raw = exchange.target.decode("latin-1")
         if raw.partition("?")[0] == f"/{KEYS}":
-            self._later(self._answer_keys(exchange))
+            self._pending.start(self._answer_keys(exchange))
             return
         label = "/".join(raw.partition("?")[0].split("/", 4)[2:4])  # "", a2a, namespace, agent, rest
         base = f"/a2a/{label}"
@@ -104,14 +104,14 @@ class A2aEndpoint:
             self._observer.finish(call, "denied", 508, text)
             return
         if agent.byo and not (exchange.method == "GET" and target.partition("?")[0] in CARD_PATHS):
-            self._later(self._enter(call, agent, target, base, table.splitters.get(label)))
+            self._pending.start(self._enter(call, agent, target, base, table.splitters.get(label)), call)
             return
         word = said(exchange.body) if exchange.method == "POST" else None
         if word is None:
             self._forward(call, agent, target, base, table.splitters.get(label))
             return
         splitter = table.splitters.get(label)
-        self._later(self._decide(call, word, lambda: self._forward(call, agent, target, base, splitter)))
+        self._pending.start(self._decide(call, word, lambda: self._forward(call, agent, target, base, splitter)), call)
 
     async def _enter(self, call: Call, agent: Agent, target: str, base: str, splitter: Splitter | None) -> None:
         """Open the conversation with a BYO agent for the verified user, then go on."""
@@ -143,12 +143,6 @@ class A2aEndpoint:
         answer(call, status, str(error), code)
         self._observer.finish(call, outcome, status, str(error))
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Go on when the control plane has answered."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._deciding.add(task)
-        task.add_done_callback(self._deciding.discard)
-
     async def _answer_keys(self, exchange: Exchange) -> None:
         """The JWK Set of signed cards: public, so nobody is asked who they are beyond what the listener wants."""
         keys = await self.signer.keys()
@@ -167,7 +161,7 @@ class A2aEndpoint:
         async def ask() -> None:
             done(await self.signer.signed(card, agent, url.partition("/a2a/")[0]))
 
-        self._later(ask())
+        self._pending.start(ask())
 
     async def _decide(self, call: Call, word: Said, go_on: Callable[[], None]) -> None:
         """Have what a user says of a tool call count before the agent hears of it."""

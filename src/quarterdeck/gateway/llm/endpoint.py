@@ -7,7 +7,6 @@ gateway's.
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import sha256
 
 import msgspec
@@ -20,6 +19,7 @@ from quarterdeck.wire.http import Exchange
 
 from ..call import Call
 from ..observe import Observer
+from ..pending import Pending
 from ..policy.authorizer import Request
 from ..policy.principal import Principal
 from ..table import Table
@@ -49,7 +49,7 @@ class LlmEndpoint:
         self._upstreams = upstreams
         self._observer = observer
         self._tokens = Tokens(upstreams)
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._pending = Pending(observer)
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         call = Call(exchange, "llm", "")
@@ -88,16 +88,14 @@ class LlmEndpoint:
             return
         try:
             prepared = prepare(route, call.method, asked, call.exchange.body)
-        except Unfit as error:
+        except (Unfit, *MALFORMED) as error:  # what can be read may still be nested too deeply to be put elsewhere
             self._refuse(call, 400, str(error), "invalid_request_error")
             return
         access = route.model.access
         if access is None or access.kind == "aws":
             self._send(call, route, prepared)
         else:
-            task = asyncio.get_running_loop().create_task(self._send_with_token(call, route, prepared, access))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+            self._pending.start(self._send_with_token(call, route, prepared, access), call)
 
     def _send(
         self,
