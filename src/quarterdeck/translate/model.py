@@ -32,6 +32,9 @@ _BLOCKS = {
 """Providers that cannot be called without their block."""
 _UNVERSIONED = ("v1", "preview", "latest")
 """Versions of Azure that stand for its v1 API, whose path has no deployment."""
+_FRAMING = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 _PLACE = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,100}")
 
@@ -44,6 +47,9 @@ def check(spec: ModelConfigSpec) -> None:
     block = _BLOCKS.get(spec.provider)
     if block is not None and getattr(spec, block[1]) is None:
         raise ConfigError(f"{block[0]} is needed: provider {spec.provider} cannot be called without its settings")
+    framing = [name for name in spec.default_headers or {} if name.lower() in _FRAMING]
+    if framing:
+        raise ConfigError(f"defaultHeaders.{framing[0]}: is the gateway's to say, which frames requests; leave it out")
     model_access.check(spec)
     model_fields.check(spec)
 

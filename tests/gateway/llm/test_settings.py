@@ -74,6 +74,25 @@ async def test_a_callers_own_key_is_passed_on(models: Models, spec: dict[str, An
     assert "refused your key" in msgspec.json.decode(await refused.read())["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["Host", "Content-Length", "transfer-encoding", "Connection"])
+def test_default_headers_do_not_frame_requests(name: str) -> None:
+    """Those of other ModelConfigs go over the same connections."""
+    found = model({"provider": "OpenAI", "defaultHeaders": {name: "1"}})
+    assert f"defaultHeaders.{name}" in found.error
+
+
+async def test_what_the_gateway_says_is_said_once(models: Models) -> None:
+    found = model({"provider": "OpenAI", "defaultHeaders": {"Content-Type": "text/plain", "Accept": "a/b", "X-A": "1"}})
+    framing = (s.HeaderValue("Content-Length", "1"), s.HeaderValue("Host", "other.example"))
+    models.use(msgspec.structs.replace(found, headers=(*found.headers, *framing)))  # whoever made the snapshot
+    models.answers(Answer(CHAT))
+    await models.json()
+    headers = models.provider.seen[-1].headers
+    assert len({name for name, _ in headers}) == len(headers)
+    assert models.provider.header("content-type") == "application/json"
+    assert models.provider.header("x-a") == "1"
+
+
 async def test_a_changed_secret_acts_from_the_next_call_on(models: Models) -> None:
     models.answers(Answer(CHAT))
     for key in ("one", "two"):

@@ -15,6 +15,12 @@ from ..policy.authorizer import Target
 from ..upstream import Upstreams
 from .formats import FORMATS, Format
 
+_OURS = frozenset(
+    {"accept", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "traceparent",
+     "trailer", "transfer-encoding", "upgrade"}
+)  # fmt: skip
+"""Headers that the gateway writes itself, and those that frame requests: others share the connection."""
+
 
 class ModelRoute:
     """One model: where it is, how it is spoken to, what is attached, what is filled in.
@@ -37,7 +43,7 @@ class ModelRoute:
                 self._connect(model, upstreams)
             except ConfigError as error:
                 self.problem = str(error)
-        self.headers = header_lines(model.headers)
+        self.headers = header_lines(tuple(h for h in model.headers if h.name.lower() not in _OURS))
         self.defaults = {k: msgspec.Raw(msgspec.json.encode(v)) for k, v in model.defaults.items()}
         self.query = f"?{model.query}" if model.query else ""
 
