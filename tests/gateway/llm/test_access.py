@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
+from quarterdeck.errors import UpstreamError
 from quarterdeck.gateway.llm.access import Tokens
 from quarterdeck.gateway.llm.signature import sign
 from quarterdeck.gateway.upstream import Upstreams
@@ -121,6 +122,10 @@ async def test_sap_ai_core_is_asked_for_its_newest_deployment(models: Models) ->
     assert (sent.path, sent.header(b"authorization")) == ("/new/v2/completion", b"Bearer sap")
     module = json.loads(sent.body)["config"]["modules"]["prompt_templating"]
     assert module["model"] == {"name": "x", "params": {"temperature": 0.5}, "version": "latest"}
+    models.answers(Answer({"message": "gone"}, 404), Answer({"access_token": "sap"}), Answer({"resources": listed[:1]}),
+                   Answer(ANSWERS["orchestration"]))  # fmt: skip
+    assert [(await models.ask()).status for _ in range(2)] == [404, 200]
+    assert models.provider.seen[-1].path == "/old/v2/completion"
 
 
 async def test_many_calls_wait_for_one_token(models: Models) -> None:
@@ -137,6 +142,47 @@ async def test_many_calls_wait_for_one_token(models: Models) -> None:
     assert await tokens.token(access, pool) == "two"
     assert len(models.provider.seen) == 2
     upstreams.close()
+
+
+async def test_calls_that_wait_for_one_token_share_its_failure(models: Models) -> None:
+    """They do not ask one after the other: of an endpoint that says nothing the last would hear for ever."""
+    access = ModelAccess("client_credentials", "i", "s", f"http://127.0.0.1:{models.provider.port}/token")
+    models.answers(Answer({"error": "down"}, 503), Answer({"access_token": "one"}))
+    upstreams = Upstreams()
+    tokens = Tokens(upstreams)
+    pool = upstreams.pool()
+    failed = await asyncio.gather(*(tokens.token(access, pool) for _ in range(5)), return_exceptions=True)
+    assert [type(error) for error in failed] == [UpstreamError] * 5
+    assert len(models.provider.seen) == 1
+    assert await tokens.token(access, pool) == "one"
+    upstreams.close()
+
+
+async def test_who_stops_waiting_for_a_token_leaves_it_to_the_others(models: Models) -> None:
+    access = ModelAccess("client_credentials", "i", "s", f"http://127.0.0.1:{models.provider.port}/token")
+    models.answers(Answer({"access_token": "one"}))
+    upstreams = Upstreams()
+    tokens = Tokens(upstreams)
+    first, second = (asyncio.create_task(tokens.token(access, upstreams.pool())) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == "one"
+    assert len(models.provider.seen) == 1
+    upstreams.close()
+
+
+async def test_a_key_that_cannot_sign_is_told(models: Models) -> None:
+    exchange = {"type": "GDCHServiceAccount", "gdchServiceAccount": {"audience": "https://llm.gdc"}}
+    key = ec.generate_private_key(ec.BrainpoolP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    secret = account(
+        models.provider.port, type="gdch_service_account", project="p", name="sa", private_key=key.decode()
+    )
+    models.use(model({"provider": "OpenAI", "openAI": {"tokenExchange": exchange}} | KEY, secret))
+    response = await models.ask()
+    assert response.status == 502
+    assert b"cannot sign" in await response.read()
 
 
 def test_the_signature_is_that_of_the_documentation() -> None:

@@ -7,7 +7,7 @@ SAP AI Core: client credentials, and the address of the deployment, which has to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -57,14 +57,17 @@ class _Kept:
     until: float
 
 
+_Key = tuple[str, ModelAccess]
+
+
 class Tokens:
     """What was obtained, by the credentials it was obtained with: others begin anew as soon as a Secret changes."""
 
     def __init__(self, upstreams: Upstreams, clock: Callable[[], float] = time) -> None:
         self._upstreams = upstreams
         self._clock = clock
-        self._kept: dict[tuple[str, ModelAccess], _Kept] = {}
-        self._locks: dict[tuple[str, ModelAccess], asyncio.Lock] = {}
+        self._kept: dict[_Key, _Kept] = {}
+        self._asking: dict[_Key, asyncio.Task[_Kept]] = {}
 
     async def token(self, access: ModelAccess, pool: Pool) -> str:
         """``pool`` has the ModelConfig's own TLS settings. Raises UpstreamError, TimedOut, ConfigError."""
@@ -79,20 +82,24 @@ class Tokens:
         for key in [key for key in self._kept if key[1] == access]:
             del self._kept[key]
 
-    async def _once(self, key: tuple[str, ModelAccess], obtain: Any) -> str:
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            async with lock:
-                kept = self._kept.get(key)
-                if kept is None or kept.until <= self._clock():
-                    kept = await obtain()
-                    if len(self._kept) >= _MOST:
-                        self._kept.clear()
-                    self._kept[key] = kept
-                return kept.value
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
+    async def _once(self, key: _Key, obtain: Callable[[], Coroutine[Any, Any, _Kept]]) -> str:
+        """Callers that want the same share one question, and its failure: none waits for those of others."""
+        kept = self._kept.get(key)
+        if kept is None or kept.until <= self._clock():
+            task = self._asking.get(key)
+            if task is None:
+                task = self._asking[key] = asyncio.get_running_loop().create_task(obtain())
+                task.add_done_callback(lambda done: self._answered(key, done))
+            kept = await asyncio.shield(task)
+        return kept.value
+
+    def _answered(self, key: _Key, task: asyncio.Task[_Kept]) -> None:
+        self._asking.pop(key, None)
+        if task.cancelled() or task.exception() is not None:  # told to those who wait, if there still are any
+            return
+        if len(self._kept) >= _MOST:
+            self._kept.clear()
+        self._kept[key] = task.result()
 
     async def _ask(self, access: ModelAccess, pool: Pool) -> _Kept:
         if access.kind == "client_credentials":
@@ -152,7 +159,7 @@ def assertion(access: ModelAccess, now: float) -> str:
         key = kind.import_key(access.secret)
         header = {"alg": name, "typ": "JWT"} | ({"kid": access.key_id} if access.key_id else {})
         return jwt.encode(header, claims, key, algorithms=[name])
-    except (JoseError, ValueError, TypeError) as error:
+    except (JoseError, ValueError, TypeError, KeyError) as error:  # KeyError: a curve that it does not know
         raise ConfigError(f"the service account's private key cannot sign ({name}): {error}") from None
 
 

@@ -25,6 +25,11 @@ class Cutter(Protocol):
         """The events that are complete now. Raises UpstreamError for what is none."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of an event that is not complete."""
+        ...
+
 
 def cutter(framing: Framing) -> Cutter:
     return {"sse": SseCutter, "ndjson": LineCutter, "eventstream": MessageCutter}[framing]()
@@ -37,6 +42,10 @@ class SseCutter:
     def feed(self, data: bytes) -> list[Event]:
         events = self._parser.feed(data)
         return [(e.event.decode("latin-1"), _json(e.data)) for e in events if e.data not in (b"", b"[DONE]")]
+
+    @property
+    def waiting(self) -> int:
+        return self._parser.waiting
 
 
 class LineCutter:
@@ -52,6 +61,10 @@ class LineCutter:
             raise UpstreamError(f"sent a line of more than {_LIMIT} bytes")
         self._rest = bytearray(rest)
         return [("", _json(line)) for line in lines if line.strip()]
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rest)
 
 
 class MessageCutter:
@@ -74,6 +87,10 @@ class MessageCutter:
             del self._rest[:total]
             events.append(_message(message))
         return events
+
+    @property
+    def waiting(self) -> int:
+        return len(self._rest)
 
 
 def _message(message: bytes) -> Event:

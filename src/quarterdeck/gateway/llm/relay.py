@@ -61,8 +61,6 @@ class LlmRelay(Relay):
 
     def refused(self) -> None:
         """The provider does not know the key, or does not take the token any more."""
-        if self.tokens is not None and self._route.model.access is not None:
-            self.tokens.forget(self._route.model.access)
         if self._route.model.passthrough:
             message = f"model {self._route.label}: its provider refused your key (HTTP {self._status})"
             self.abandon()
@@ -74,9 +72,16 @@ class LlmRelay(Relay):
     def on_head(self, status: int, headers: list[Header]) -> None:
         self.heard = True
         self._status = status
+        access = self._route.model.access
+        if status in (401, 403, 404) and self.tokens is not None and access is not None:
+            self.tokens.forget(access)  # 404: the deployment that was found may be gone
         if status in (401, 403):
             self.refused()
-            return
+        else:
+            self.begin(status, headers)
+
+    def begin(self, status: int, headers: list[Header]) -> None:
+        """The provider answers, be it with an error."""
         kept = [header for header in headers if header[0] in _PASSED_BACK or header[0].startswith(b"x-ratelimit-")]
         length = [header for header in headers if header[0] == b"content-length"]
         self.exchange.start(status, kept + length[:1])
@@ -116,7 +121,7 @@ class LlmRelay(Relay):
 class TranslatingRelay(LlmRelay):
     """Makes a chat completion, or a stream of chunks, of what a provider answers in its own format."""
 
-    __slots__ = ("_body", "_chunks", "_cutter", "_form", "_prepared", "_retry_after", "_size", "_translator")
+    __slots__ = ("_body", "_chunks", "_cutter", "_form", "_held", "_prepared", "_retry_after", "_size", "_translator")
 
     def __init__(
         self, upstreams: Upstreams, call: Call, observer: Observer, route: ModelRoute, form: Format, prepared: Prepared
@@ -127,17 +132,14 @@ class TranslatingRelay(LlmRelay):
         self._retry_after: list[Header] = []
         self._body: list[bytes] = []
         self._size = 0
+        self._held = 0
         self._cutter: Cutter | None = None
         chat = prepared.chat
-        self._chunks = Chunks(usage=bool(chat is not None and chat.stream_options.include_usage))
+        options = chat.stream_options if chat is not None else None
+        self._chunks = Chunks(usage=bool(options is not None and options.include_usage))
         self._translator = form.translator(self._chunks)
 
-    def on_head(self, status: int, headers: list[Header]) -> None:
-        self.heard = True
-        self._status = status
-        if status in (401, 403):
-            self.refused()
-            return
+    def begin(self, status: int, headers: list[Header]) -> None:
         self._retry_after = [header for header in headers if header[0] == b"retry-after"][:1]
         chat = self._prepared.chat
         if status == 200 and chat is not None and chat.stream:
@@ -166,6 +168,7 @@ class TranslatingRelay(LlmRelay):
             self._broken()
         else:
             self._pass()
+            self._hold(self._cutter.waiting)
 
     def _collect(self, data: bytes) -> None:
         self._size += len(data)
@@ -176,6 +179,20 @@ class TranslatingRelay(LlmRelay):
             self.give_up(UpstreamError(f"answered with more than {_LONGEST} bytes"))
         else:
             self._body.append(data)
+            self._hold(self._size)
+
+    def _hold(self, size: int) -> None:
+        """What is kept until it is complete counts together with all that others keep."""
+        upstreams = self.upstreams
+        upstreams.collected += size - self._held
+        self._held = size
+        if upstreams.collected > upstreams.most_collected:
+            self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
+
+    def _over(self) -> None:
+        self.upstreams.collected -= self._held
+        self._held = 0
+        super()._over()
 
     def _pass(self) -> None:
         """Send what is ready. The head waits for it: until then an error can still be told by its status."""
