@@ -58,12 +58,37 @@ async def test_an_error_keeps_its_meaning(
     assert models.rig.records()[-1]["outcome"] == "error"
 
 
-async def test_an_error_before_the_first_word_is_a_status(models: Models) -> None:
-    models.use(model(*SPECS["anthropic"]))
-    models.answers(Answer(named(START, BUSY)))
+LIMITED = {"code": "rate_limit_exceeded", "message": "told"}
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "status", "kind"),
+    [
+        ("anthropic", BUSY, 503, "overloaded_error"),
+        ("responses", {"type": "error"} | LIMITED, 429, "rate_limit_error"),
+        ("responses", {"type": "response.failed", "response": {"error": LIMITED}}, 429, "rate_limit_error"),
+    ],
+)
+async def test_an_error_before_the_first_word_is_a_status(
+    models: Models, name: str, event: dict[str, Any], status: int, kind: str
+) -> None:
+    models.use(model(*SPECS[name]))
+    models.answers(Answer(named(*((START, event) if name == "anthropic" else (event,)))))
     response = await models.ask({"stream": True})
-    assert response.status == 503
-    assert msgspec.json.decode(await response.read())["error"]["type"] == "overloaded_error"
+    assert response.status == status
+    assert msgspec.json.decode(await response.read())["error"]["type"] == kind
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_unfinished_answers_have_one_room_together(models: Models, stream: bool) -> None:
+    models.use(model(*SPECS["anthropic"]))
+    models.answers(Answer([b"data: " + b"x" * 2000]))
+    upstreams = models.rig.gateway.upstreams
+    upstreams.most_collected = 1000
+    response = await models.ask({"stream": stream})
+    assert response.status == 502
+    assert b"more than there is room for" in await response.read()
+    assert upstreams.collected == 0
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,57 @@ async def test_a_call_of_another_models_is_marked_as_unsigned(models: Models) ->
     assert part["thoughtSignature"] == "skip_thought_signature_validator"
 
 
+@pytest.mark.parametrize("name", ["anthropic", "gemini", "converse"])
+async def test_blank_texts_are_left_out(models: Models, name: str) -> None:
+    """These providers refuse them, and models say such before they call a tool."""
+    models.use(model(*SPECS[name]))
+    models.answers(Answer(ANSWERS[name]))
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    blank = [{"type": "text", "text": ""}, {"type": "text", "text": "\n\n"}]
+    talk: list[dict[str, Any]] = [
+        {"role": "system", "content": blank}, {"role": "user", "content": [{"type": "text", "text": "x"}, *blank]},
+        {"role": "assistant", "content": "\n\n", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+    ]  # fmt: skip
+    await models.json({"messages": talk})
+    body = models.provider.body
+    assert not {"system", "systemInstruction"} & set(body)
+    user, assistant, _ = (turn.get("content") or turn["parts"] for turn in body.get("messages") or body["contents"])
+    assert (len(user), len(assistant)) == (1, 1)
+    assert user[0]["text"] == "x"
+
+
+async def test_arguments_that_came_as_an_object_stay_what_they_are(models: Models) -> None:
+    models.use(model(*SPECS["responses"]))
+    models.answers(Answer(ANSWERS["responses"]))
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    await models.json({"messages": [{"role": "assistant", "tool_calls": [call]}]})
+    assert models.provider.body["input"][0]["arguments"] == '{"a":1}'
+
+
+async def test_fields_that_are_null_are_not_there(models: Models) -> None:
+    models.use(model(*SPECS["anthropic"]))
+    models.answers(Answer(ANSWERS["anthropic"]))
+    names = "stream stream_options stop tools tool_choice response_format seed n"
+    absent: dict[str, Any] = dict.fromkeys(names.split())
+    assert (await models.ask(absent)).status == 200
+
+
+async def test_a_request_nested_too_deeply_is_the_callers_fault(models: Models) -> None:
+    """What can just be read cannot be written one level further down."""
+    models.use(model(*SPECS["converse"]))
+    models.answers(Answer(ANSWERS["converse"]))
+    found: set[int] = set()
+    for depth in range(880, 1000):
+        function = {"name": "f", "arguments": '{"a":' * depth + "1" + "}" * depth}
+        calls = [{"id": "c", "type": "function", "function": function}]
+        talk = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": calls}]
+        response = await models.ask({"messages": talk})
+        await response.read()
+        found.add(response.status)
+    assert found == {200, 400}
+
+
 @pytest.mark.parametrize(
     ("name", "body", "says"),
     [
@@ -207,6 +258,8 @@ async def test_a_call_of_another_models_is_marked_as_unsigned(models: Models) ->
         ("converse", {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input_audio"),
         ("responses", {"messages": "x"}, "$.messages"),
         ("anthropic", {"tool_choice": 7}, "tool_choice"),
+        ("anthropic", {"response_format": {"type": "json_schema", "json_schema": "x"}}, "json_schema"),
+        ("responses", {"response_format": {"type": "json_schema", "json_schema": "x"}}, "json_schema"),
     ],
 )  # fmt: skip
 async def test_what_a_provider_cannot_do_is_refused(models: Models, name: str, body: dict[str, Any], says: str) -> None:

@@ -54,7 +54,7 @@ def request(model: Model, chat: Chat) -> Sent:
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
-    content = [_block(part) for part in message.parts()]
+    content = [_block(part) for part in message.shown()]
     if message.role == "tool":
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id or "", "content": content}]
     calls = [
@@ -102,9 +102,8 @@ def _mark(body: dict[str, Any], life: str) -> None:
         return
     mark = {"type": "ephemeral"} | ({"ttl": life} if life != "5m" else {})
     for group in groups[:_BREAKPOINTS]:
-        last = next((block for block in reversed(group) if block.get("text") != ""), None)
-        if last is not None:
-            last["cache_control"] = mark
+        if group:
+            group[-1]["cache_control"] = mark
 
 
 def answer(document: Any) -> Completion:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.malformed import MALFORMED
@@ -48,6 +48,11 @@ class Call(Struct):
             raise Unfit(
                 f"the arguments of call {self.id} to {self.function.name} are no JSON object: {error}"
             ) from None
+
+    def written(self) -> str:
+        """The arguments as JSON, as they came: who takes text need not be able to read it."""
+        given = self.function.arguments
+        return msgspec.json.encode(given).decode() if isinstance(given, dict) else given or "{}"
 
 
 class Tool(Struct):
@@ -100,6 +105,10 @@ class Message(Struct):
         """The texts of the content, one after the other."""
         return "".join(part.text for part in self.parts() if isinstance(part, Text))
 
+    def shown(self) -> list[Text | Image]:
+        """The content without blank texts, which providers that have blocks refuse."""
+        return [part for part in self.parts() if isinstance(part, Image) or part.text.strip()]
+
 
 class StreamOptions(Struct):
     include_usage: bool | None = None
@@ -125,7 +134,7 @@ class Chat(Struct):
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None
     stream: bool | None = None
-    stream_options: StreamOptions = field(default_factory=StreamOptions)
+    stream_options: StreamOptions | None = None
 
     def longest(self) -> int | None:
         """Tokens of the longest answer wanted."""
@@ -146,11 +155,14 @@ class Chat(Struct):
         raise Unfit(f"tool_choice {given!r} is not one of auto, none, required or a function")
 
     def schema(self) -> dict[str, Any] | None:
-        """JSON Schema of the answer, where one is wanted."""
+        """JSON Schema of the answer, where one is wanted. Raises Unfit."""
         wanted = self.response_format or {}
         if wanted.get("type") != "json_schema":
             return None
-        return (wanted.get("json_schema") or {}).get("schema")
+        described = wanted.get("json_schema")
+        if not isinstance(described, dict):
+            raise Unfit("response_format.json_schema: must be an object with a name and a schema")
+        return described.get("schema")
 
     def single(self, provider: str) -> None:
         """Raises Unfit where several answers are wanted."""
@@ -165,7 +177,7 @@ _SYSTEM = ("system", "developer")
 def split(messages: list[Message]) -> tuple[list[Text | Image], list[Message]]:
     """Instructions at the beginning, and the rest, in which later ones are the user's words."""
     at = next((i for i, message in enumerate(messages) if message.role not in _SYSTEM), len(messages))
-    return [part for message in messages[:at] for part in message.parts()], messages[at:]
+    return [part for message in messages[:at] for part in message.shown()], messages[at:]
 
 
 def turns(

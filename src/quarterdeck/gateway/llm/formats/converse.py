@@ -66,7 +66,7 @@ def _tool(function: Any) -> dict[str, Any]:
 
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
-    content = [_block(part) for part in message.parts()]
+    content = [_block(part) for part in message.shown()]
     if message.role == "tool":
         ident = _ID.sub("_", message.tool_call_id or "call")
         return [{"toolResult": {"toolUseId": ident, "content": content or [{"text": "(empty)"}]}}]

@@ -68,7 +68,7 @@ def _contents(messages: list[Message]) -> list[dict[str, Any]]:
         if message.role == "tool":
             return [_result(message, names)]
         names.update((call.id, call.function.name) for call in message.tool_calls or ())
-        said = [_part(part) for part in message.parts()]
+        said = [_part(part) for part in message.shown()]
         return said + [_call(call, first=at == 0) for at, call in enumerate(message.tool_calls or ())]
 
     return turns(messages, parts, "Gemini", assistant="model", content="parts")

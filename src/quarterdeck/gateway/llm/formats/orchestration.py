@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from quarterdeck.snapshot import Model
 
 from .answer import Called, Chunks, Completion, Finish, Tokens
@@ -14,17 +12,18 @@ from .base import Format, Sent
 from .chat import Chat, Message, Text
 from .problem import told
 
-_PARAMETERS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed", "n",
+_PARAMETERS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed",
                "frequency_penalty", "presence_penalty", "reasoning_effort", "parallel_tool_calls")  # fmt: skip
 _FINISHES: dict[str, Finish] = {"length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"}
 
 
 def request(model: Model, chat: Chat) -> Sent:
+    chat.single("SAP AI Core")
     given = {name: getattr(chat, name) for name in _PARAMETERS}
     params = {name: value for name, value in given.items() if value is not None}
     prompt: dict[str, Any] = {"template": [_message(message) for message in chat.messages]}
     if chat.tools:
-        prompt["tools"] = [msgspec.to_builtins(_tool(tool.function)) for tool in chat.tools]
+        prompt["tools"] = [_tool(tool.function) for tool in chat.tools]
     if chat.response_format:
         prompt["response_format"] = chat.response_format
     module = {"prompt": prompt, "model": {"name": model.model, "params": params, "version": "latest"}}
@@ -46,7 +45,7 @@ def _message(message: Message) -> dict[str, Any]:
     if message.tool_calls:
         found["tool_calls"] = [
             {"id": call.id, "type": "function",
-             "function": {"name": call.function.name, "arguments": call.function.arguments or "{}"}}
+             "function": {"name": call.function.name, "arguments": call.written()}}
             for call in message.tool_calls
         ]  # fmt: skip
     return found

@@ -62,12 +62,13 @@ def told(document: Any, status: int = 0) -> Problem:
 
 def _named(status: int, message: str, kind: str, code: str, retry_after: int | None = None) -> Problem:
     message = message or f"HTTP {status}"
-    if kind in _OVERLOADED or status in (503, 529):
+    said = {kind, code}
+    if said & _OVERLOADED or status in (503, 529):
         return Problem(503, message, "overloaded_error", code, retry_after)
-    if kind in _LIMITED or status == 429:
-        quota = "insufficient_quota" in (kind, code)
+    if said & _LIMITED or status == 429:
+        quota = "insufficient_quota" in said
         return Problem(429, message, "insufficient_quota" if quota else "rate_limit_error", code, retry_after)
-    if code in _FILTERED or kind in _FILTERED:
+    if said & _FILTERED:
         return Problem(status or 400, message, "invalid_request_error", "content_filter")
     if not 400 <= status < 600:
         return Problem(502, message, "upstream_error", code, retry_after)

@@ -36,7 +36,7 @@ def request(model: Model, chat: Chat) -> Sent:
         if kind:
             body["tool_choice"] = {"type": "function", "name": name} if kind == "one" else kind
     if chat.response_format:
-        body["text"] = {"format": _format(chat.response_format)}
+        body["text"] = {"format": _format(chat)}
     return Sent("/responses", merged(body, model.extra))
 
 
@@ -50,11 +50,10 @@ def _items(message: Message) -> list[dict[str, Any]]:
         raise Unfit(f"messages: role {message.role!r} is not one of {', '.join(_ROLES)}, tool")
     content = message.text() if message.role == "assistant" else [_part(part) for part in message.parts()]
     items: list[dict[str, Any]] = [{"role": _ROLES[message.role], "content": content}] if content else []
-    for call in message.tool_calls or ():
-        arguments = call.function.arguments if isinstance(call.function.arguments, str) else "{}"
-        items.append(
-            {"type": "function_call", "call_id": call.id, "name": call.function.name, "arguments": arguments or "{}"}
-        )
+    items += [
+        {"type": "function_call", "call_id": call.id, "name": call.function.name, "arguments": call.written()}
+        for call in message.tool_calls or ()
+    ]
     return items
 
 
@@ -72,10 +71,11 @@ def _tool(function: Any) -> dict[str, Any]:
     return tool | ({"description": function.description} if function.description else {})
 
 
-def _format(wanted: dict[str, Any]) -> dict[str, Any]:
-    if wanted.get("type") != "json_schema":
+def _format(chat: Chat) -> dict[str, Any]:
+    wanted = chat.response_format or {}
+    if chat.schema() is None:
         return {"type": wanted.get("type") or "text"}
-    return {"type": "json_schema"} | dict(wanted.get("json_schema") or {})
+    return {"type": "json_schema"} | wanted["json_schema"]
 
 
 def answer(document: Any) -> Completion:
