@@ -111,10 +111,17 @@ class World:
         return await self.eventually(read, f"Warning {reason} about {name}")
 
     async def gone(self, res: Resource, namespace: str, name: str) -> None:
-        async def read() -> bool:
-            return await self.find(res, namespace, name) is None
+        last: Object | None = None
 
-        await self.eventually(read, f"{res.kind} {name} is gone", 150)  # a real garbage collector takes its time
+        async def read() -> bool:
+            nonlocal last
+            last = await self.find(res, namespace, name)
+            return last is None
+
+        try:
+            await self.eventually(read, f"{res.kind} {name} is gone", 210)  # a real garbage collector takes its time
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last}") from None
 
 
 async def quiet(controllers: ControllerSet, turns: int = 25) -> None:

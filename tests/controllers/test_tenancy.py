@@ -19,7 +19,7 @@ from quarterdeck.resources.roles import cluster_roles
 from .servers import World, embedded, quiet
 from .test_bad_input import FOREIGN, agent, calls, change, mcp_server, remote, uses
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(330)
 _ADMISSION = "admissionregistration.k8s.io"
 POLICY = Resource(_ADMISSION, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", False)
 BINDING = Resource(_ADMISSION, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", False)

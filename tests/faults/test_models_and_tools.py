@@ -92,7 +92,7 @@ def test_a_tools_failure_is_a_result_the_model_can_read(victim: A2A, call: str, 
 
 @pytest.mark.parametrize(
     ("call", "pattern"),
-    [("call crash {}", r"exited with code 7"), ('call huge {"size": 100000000}', r"longer than|spec\.timeout")],
+    [("call crash {}", r"exited with code 7"), ('call huge {"size": 20000000}', r"longer than")],
 )
 def test_a_call_that_may_have_done_something_is_asked_about(victim: A2A, call: str, pattern: str) -> None:
     """The process ended in the middle: nobody knows how far it came, and twice may not be like once."""
