@@ -56,11 +56,12 @@ async def test_look_approve_and_wait(platform: Platform, qd: Run) -> None:
     refused = await qd("approve", name, who="mallory")
     assert "cannot approve" in str(refused.exception)
     approved = await qd("approve", name, "--reason", "fine")
-    assert (approved.exit_code, approved.output) == (0, f"kagent/{name}: approved: approved by alice\n")
+    assert (approved.exit_code, approved.output) == (0, f"kagent/{name}: approved by alice\n")
     assert (await qd("wait", name)).exit_code == 0
     await platform.call(arguments={"path": "/tmp/x"}, approval=approval)
     assert (await qd("list")).output == "" or name not in (await qd("list")).output
     assert "Consumed" in (await qd("list", "--all")).output
+    assert (await qd("wait", name)).output == f"kagent/{name}: consumed: approved by alice\n"
 
 
 async def test_exit_codes(platform: Platform, qd: Run) -> None:

@@ -41,6 +41,14 @@ def test_the_api_server_accepts_the_definitions(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GENERATED)
+def test_columns_of_type_date_are_of_the_past(kind: str) -> None:
+    """kubectl shows how long ago such a time was, and ``<invalid>`` for one to come."""
+    past = {".metadata.creationTimestamp", ".status.lastFiringTime"}
+    columns = [c for v in GENERATED[kind]["spec"]["versions"] for c in v.get("additionalPrinterColumns", ())]
+    assert {column["jsonPath"] for column in columns if column["type"] == "date"} <= past
+
+
+@pytest.mark.parametrize("kind", GENERATED)
 def test_every_field_of_ours_is_described(kind: str) -> None:
     missing: list[str] = []
 

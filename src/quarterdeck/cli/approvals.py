@@ -12,7 +12,7 @@ group = typer.Typer(help="Tool calls that wait for people: look at them, approve
 Output = Annotated[str, typer.Option("--output", "-o", help="json or yaml.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded, and told to the agent when it is a no.")]
 Names = Annotated[list[str], typer.Argument(help="NAME, or NAMESPACE/NAME, as 'qd approvals list' shows.")]
-_HEADER = ["NAMESPACE", "NAME", "TOOL", "SERVER", "AGENT", "REQUESTER", "STATE", "EXPIRES", "WAITS FOR"]
+_HEADER = ["NAMESPACE", "NAME", "TOOL", "SERVER", "AGENT", "REQUESTER", "STATE", "EXPIRES", "MESSAGE"]
 _ENDED = {"Denied": 3, "Expired": 5, "Void": 3}
 
 
@@ -92,7 +92,7 @@ def wait(
         if time.monotonic() > until:
             raise TimedOut(f"nobody decided about {place} within {timeout}")
         time.sleep(1)
-    emit(f"{place}: {found['state'].lower()}: {found['message']}\n")
+    emit(f"{place}: {_said(found)}\n")
     if found["state"] in _ENDED:
         raise typer.Exit(_ENDED[found["state"]])
 
@@ -105,8 +105,14 @@ def _decide(names: list[str], namespace: str, verdict: str, reason: str) -> set[
         place = _place(name, namespace)
         found = _ask("POST", f"/{place}/{verdict}", {"reason": reason} if reason else {})
         states.add(found["state"])
-        emit(f"{place}: {found['state'].lower()}: {found['message']}\n")
+        emit(f"{place}: {_said(found)}\n")
     return states
+
+
+def _said(found: dict[str, Any]) -> str:
+    """The state with what there is to say about it, once."""
+    state, message = found["state"].lower(), found["message"]
+    return message if message.startswith(state) else f"{state}: {message}" if message else state
 
 
 def _ask(method: str, path: str, body: Any = None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ KIND = Kind(
                 Column("Agent", ".spec.agent"),
                 Column("Requester", ".spec.requester"),
                 Column("Phase", ".status.phase"),
-                Column("Expires", ".spec.expiresAt", "date"),
+                Column("Expires", ".spec.expiresAt"),
                 AGE,
             ),
         ),
