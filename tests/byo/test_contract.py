@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import delete
@@ -193,6 +194,16 @@ async def test_sessions_and_events_as_kagents_adk_uses_them(rig: Rig) -> None:
     assert {each["id"] for each in listed} == {"c1", "own"}
     assert (await rig.ask("DELETE", "/api/sessions/own?user_id=alice"))[0] == 200
     assert (await rig.ask("GET", "/api/sessions/own?user_id=alice"))[0] == 404
+
+
+async def test_an_id_may_hold_anything_that_a_path_must_quote(rig: Rig) -> None:
+    ident = "slack/C1/ü 50%?"
+    path = f"/api/sessions/{quote(ident, safe='')}"
+    assert (await rig.open("alice", ident))[0] == 200
+    assert (await rig.ask("POST", f"{path}/events", {"data": "x"}))[0] == 201
+    found = (await rig.ask("GET", path))[1]["data"]
+    assert found["session"]["id"] == ident and [event["data"] for event in found["events"]] == ["x"]
+    assert (await rig.ask("GET", "/api/sessions/slack/C1"))[0] == 404
 
 
 async def test_sessions_that_an_agent_makes_are_bounded_and_those_of_its_users_are_not(

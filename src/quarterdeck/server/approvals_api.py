@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from html import escape
 from time import time
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import msgspec
 
@@ -196,7 +195,7 @@ class ApprovalsApi:
 
     async def page(self, call: Call) -> None:
         """For a browser that was sent here: how to decide. It needs no token, so it tells nothing of the call."""
-        namespace, name = (escape(unquote(call.parameters[key])) for key in ("namespace", "name"))
+        namespace, name = (escape(call.parameters[key]) for key in ("namespace", "name"))
         body = _PAGE.format(namespace=namespace, name=name).encode()
         policy = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
         call.exchange.respond(200, body, [(b"content-type", b"text/html; charset=utf-8"), policy])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from time import time
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
@@ -97,7 +96,7 @@ class GovernanceApi:
 
     async def tools(self, call: Call) -> Answer:
         """What was approved of a server beside what it lists now."""
-        await self._person(call, "get", "toolpins", unquote(call.parameters["namespace"]))
+        await self._person(call, "get", "toolpins", call.parameters["namespace"])
         server = self._server(call)
         slot: Server = (server.kind, server.namespace, server.name)
         approved = {one.tool: one for one in await self._governance.approved(slot)}
@@ -115,7 +114,7 @@ class GovernanceApi:
 
     async def approve(self, call: Call) -> Answer:
         """``{tools: {name: digest}}``: the definitions that were looked at; Conflict when they have changed since."""
-        who = await self._person(call, "update", "toolpins", unquote(call.parameters["namespace"]))
+        who = await self._person(call, "update", "toolpins", call.parameters["namespace"])
         looked_at: Any = call.body().get("tools")
         if not isinstance(looked_at, dict) or not looked_at:
             raise BadRequest("tools: must map names of tools to the digests of their definitions")
@@ -137,7 +136,7 @@ class GovernanceApi:
 
     async def withdraw(self, call: Call) -> Answer:
         """``?tool=``: of one; without it of all tools of the server."""
-        await self._person(call, "update", "toolpins", unquote(call.parameters["namespace"]))
+        await self._person(call, "update", "toolpins", call.parameters["namespace"])
         server = self._server(call)
         tool = call.query.get("tool")
         slot: Server = (server.kind, server.namespace, server.name)
@@ -150,7 +149,7 @@ class GovernanceApi:
 
     def _server(self, call: Call) -> McpServer:
         """By ``{namespace}/{name}``, where two kinds have one name by ``?kind=``. Raises NotFound."""
-        namespace, name = (unquote(call.parameters[key]) for key in ("namespace", "name"))
+        namespace, name = (call.parameters[key] for key in ("namespace", "name"))
         snapshot = self._configuration.snapshot
         servers = [
             server

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -67,7 +68,7 @@ class Route:
 
 
 def route(method: str, template: str, handler: Handler) -> Route:
-    """``template`` holds ``{name}`` for one path segment."""
+    """``template`` holds ``{name}`` for one path segment, which may hold a slash where that is percent-encoded."""
     return Route(method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template)), handler)
 
 
@@ -96,7 +97,7 @@ class Router:
             exchange.respond(answer.status, body, headers)
 
     def _match(self, exchange: Exchange) -> tuple[Handler, Call]:
-        path = exchange.path
+        path = exchange.raw_path.decode("latin-1")
         if len(path) > 1:
             path = path.rstrip("/")
         allowed: list[str] = []
@@ -105,8 +106,9 @@ class Router:
             if found is None:
                 continue
             if candidate.method == exchange.method:
-                return candidate.handler, Call(exchange, found.groupdict(), dict(exchange.query))
+                parameters = {name: unquote(value) for name, value in found.groupdict().items()}
+                return candidate.handler, Call(exchange, parameters, dict(exchange.query))
             allowed.append(candidate.method)
         if allowed:
-            raise MethodNotAllowed(f"{path} takes {', '.join(allowed)}, not {exchange.method}")
-        raise NotFound(f"{path} is not here")
+            raise MethodNotAllowed(f"{exchange.path} takes {', '.join(allowed)}, not {exchange.method}")
+        raise NotFound(f"{exchange.path} is not here")
