@@ -13,17 +13,18 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.agents.skills import plugin, sandbox
+from quarterdeck.agents.skills import plugin
 from quarterdeck.agents.skills.library import FOLDER, Library, library
 from quarterdeck.agents.skills.sandbox import Finished, Limits, ScriptSandbox
 from quarterdeck.agents.skills.tools import Skills, told
 from quarterdeck.agents.tool import Context
 from quarterdeck.errors import ConfigError, UsageError
+from quarterdeck.skills.probe import unusable
 from skills.conftest import skill_text, write_skill
 
 from .conftest import answer_of, call, say
 
-WHY = sandbox.unusable()
+WHY = unusable()
 confined = pytest.mark.skipif(bool(WHY), reason=WHY)
 CONTEXT = Context("u", "s")
 
@@ -174,6 +175,7 @@ async def test_runs_leave_nothing_behind(root: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "work"))
     (tmp_path / "work").mkdir()
     code = "import os\nos.makedirs('a/b')\nopen('a/b/c', 'w').close()\nos.chmod('a/b', 0)\nos.chmod('a', 0)\nprint('x')"
+    code += "\nos.chmod('.', 0)"
     assert (await run(root, code)).out == "x\n"
     assert list((tmp_path / "work").iterdir()) == []
 
@@ -270,6 +272,10 @@ async def test_no_descriptors_are_inherited(root: Path) -> None:
          "more than 16 processes"),
         ("import time\nfor n in range(4000): open(str(n), 'w').write('x' * 4000)\ntime.sleep(60)",
          "more than 1048576 bytes"),
+        ("import os, tempfile, time\nfiles = [tempfile.TemporaryFile() for _ in range(20)]\n"
+         "for file in files: file.write(b'x' * 100000); file.flush()\ntime.sleep(60)", "more than 1048576 bytes"),
+        ("import os, time\nfor n in range(20): os.write(os.memfd_create(str(n)), b'x' * 100000)\ntime.sleep(60)",
+         "more than 1048576 bytes"),
         ("import os, time\nfor _ in range(6):\n  if os.fork() == 0:\n    x = bytearray(60 << 20); time.sleep(60)\n"
          "time.sleep(60)", "more than 268435456 bytes of memory"),
     ],
@@ -364,6 +370,12 @@ async def test_files_that_are_links_are_not_shown(root: Path, tmp_path: Path) ->
 
 
 @confined
+async def test_files_may_have_any_name(root: Path) -> None:
+    """Also one that is no text: what is told of it is."""
+    assert (await run(root, "open(b'\\xff', 'w').write('x')")).files == {"\ufffd": "x"}
+
+
+@confined
 async def test_input_that_is_not_read_holds_nobody_up(root: Path) -> None:
     assert (await run(root, "print(1)", stdin="x" * (1 << 19))).out == "1\n"
 
@@ -375,4 +387,4 @@ async def test_what_cannot_be_run_is_said(root: Path) -> None:
 
 def test_elsewhere_scripts_are_not_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert sandbox.unusable() == "scripts are confined by Linux only, this is darwin"
+    assert unusable() == "scripts are confined by Linux only, this is darwin"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.agents.skills import sandbox
+from quarterdeck.skills.probe import unusable
 from support.platform import EXAMPLES, Platform, eventually
 
 AGENT = "release-agent"
@@ -32,7 +32,7 @@ def test_an_agent_uses_its_skill(platform: Platform) -> None:
     platform.apply((EXAMPLES / "agents" / "skills" / "agent.yaml").read_text())
     platform.wait(f"agent/{AGENT}")
     assert "Added before fixed." in said(platform, "read release-notes/references/style.md")
-    if not sandbox.unusable():
+    if not unusable():
         notes = said(platform, "release notes for fix: the clock, feat: a calendar")
         assert "Added: a calendar\nFixed: the clock" in notes
         eventually(lambda: condition(platform, "SkillScripts").get("reason") == "Sandboxed", "scripts are confined")

@@ -84,20 +84,20 @@ def older(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
-def run(program: Path, work: Path, code: str) -> subprocess.CompletedProcess[str]:
+def run(program: Path, work: Path, code: str, report: int = 2) -> subprocess.CompletedProcess[str]:
     work.mkdir(exist_ok=True)
     read, write = os.pipe()
     spec: dict[str, Any] = {
         "argv": [sys.executable, "-c", code], "env": {"PATH": "/usr/bin:/bin"}, "cwd": str(work),
         "read": ["/usr", "/bin", "/lib", "/lib64", sys.prefix, sys.base_prefix, str(work)], "write": [str(work)],
-        "seconds": 60, "memory": 1 << 28, "disk": 1 << 20, "processes": 16, "report": 2,
+        "seconds": 60, "memory": 1 << 28, "disk": 1 << 20, "processes": 16, "report": report,
     }  # fmt: skip
     os.write(write, json.dumps(spec).encode())
     os.close(write)
     try:
         return subprocess.run(
-            [sys.executable, "-I", "-S", str(program), str(read)], pass_fds=(read,), capture_output=True, text=True,
-            timeout=50, check=False,
+            [sys.executable, "-I", "-S", str(program), str(read)], pass_fds=(read, report), capture_output=True,
+            text=True, timeout=50, check=False,
         )  # fmt: skip
     finally:
         os.close(read)
@@ -131,6 +131,17 @@ def test_with_an_older_kernel_what_it_starts_ends_with_it(older: Path, tmp_path:
             assert marker.encode() not in entry.read_bytes().split(b"\0")[-2:-1]
         except OSError:
             continue
+
+
+@needs_landlock
+def test_a_script_inherits_no_descriptor_however_high(tmp_path: Path) -> None:
+    """An agent with many connections has pipes with high numbers."""
+    high = os.dup2(2, 1500, inheritable=True)
+    code = f"import os\ntry: os.fstat({high})\nexcept OSError: print('none')"
+    try:
+        assert run(FOLDER / "script.py", tmp_path / "work", code, report=high).stdout == "none\n"
+    finally:
+        os.close(high)
 
 
 def test_a_kernel_without_landlock_is_said_to_be_one(tmp_path: Path) -> None:

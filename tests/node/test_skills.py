@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.agents.skills import sandbox
 from quarterdeck.kube.resource import CONFIG_MAP, POD, SECRET
 from quarterdeck.node.node import Node
 from quarterdeck.resources.agent import Skills
 from quarterdeck.resources.base import parse
 from quarterdeck.resources.images import own_image
+from quarterdeck.skills.probe import unusable
 from quarterdeck.translate.skills import SkillParts, skill_parts
 
 from .fake_api import FakeApi
@@ -34,8 +34,9 @@ MAIN = """
 import asyncio, os, sys
 from quarterdeck.agents.skills import sandbox
 from quarterdeck.agents.skills.library import library
+from quarterdeck.skills.probe import unusable
 found = library()
-print(sorted(found.skills), sandbox.unusable() or "confined")
+print(sorted(found.skills), unusable() or "confined")
 skill = found.skills["sums"]
 run = sandbox.ScriptSandbox().run(skill.folder / "scripts/add.py", skill.folder, sys.argv[1:], "", {})
 done = asyncio.run(run)
@@ -76,7 +77,7 @@ def ended(pod: Any) -> Any:
     return (statuses[0].get("state") or {}).get("terminated")
 
 
-@pytest.mark.skipif(bool(sandbox.unusable()), reason=sandbox.unusable())
+@pytest.mark.skipif(bool(unusable()), reason=unusable())
 async def test_a_pod_fetches_its_skills_and_confines_their_scripts(api: FakeApi, node: Node) -> None:
     await start(api, "---\nname: sums\ndescription: Adds.\n---\nBody\n")
     pod = await api.wait("agent", lambda p: ((p or {}).get("status") or {}).get("phase") in ("Succeeded", "Failed"))

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
 import sys
 from pathlib import Path
 
 import msgspec
 
-import quarterdeck
 from quarterdeck.errors import ConfigError, QuarterdeckError
 
 from .fetch import Mounts, fetch
+from .probe import unusable
 from .report import Loaded, Report
 from .sources import Sources
 
 MESSAGE_BYTES = 4000
 """Kubernetes keeps 4096 bytes of a termination message."""
-_SANDBOX = Path(quarterdeck.__file__).parent / "node" / "sandbox" / "script.py"
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +43,7 @@ def main(arguments: list[str]) -> int:
         print(f"skills: {error}", file=sys.stderr)
         _write(given.report, str(error).encode()[:MESSAGE_BYTES])
         return 1
-    report = Report(tuple(loaded), _sandbox() if any(skill.scripts for skill in loaded) else "")
+    report = Report(tuple(loaded), unusable() if any(skill.scripts for skill in loaded) else "")
     for skill in loaded:
         print(f"{skill.name}: {skill.source} {skill.revision}")
     if report.sandbox:
@@ -62,14 +60,6 @@ def shortened(report: Report) -> bytes:
         if len(data) <= MESSAGE_BYTES:
             return data
     return msgspec.json.encode(Report((), report.sandbox[:500]))
-
-
-def _sandbox() -> str:
-    """Why scripts cannot be confined here; empty when they can. The agent's container is confined as this one is."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(_SANDBOX), "--probe"], capture_output=True, timeout=30, check=False
-    )
-    return "" if done.returncode == 0 else done.stdout.decode("utf-8", "replace").strip() or "the probe failed"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from quarterdeck.skills.probe import unusable
+
 from .library import library
-from .sandbox import ScriptSandbox, unusable
+from .sandbox import ScriptSandbox
 from .tools import Skills
 
 log = logging.getLogger("quarterdeck.agents.skills")

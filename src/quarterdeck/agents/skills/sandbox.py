@@ -12,17 +12,16 @@ import logging
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import quarterdeck
 from quarterdeck.errors import UsageError
 from quarterdeck.processes import end, first_bytes
 from quarterdeck.skills.format import inside
+from quarterdeck.skills.probe import PROGRAM
 
 log = logging.getLogger("quarterdeck.agents.skills")
 SECONDS = 60.0
@@ -35,7 +34,6 @@ OUTPUT = 64 << 10
 _AT_ONCE = 2
 _LATE = 30.0
 _GRACE = 10.0
-_PROGRAM = Path(quarterdeck.__file__).parent / "node" / "sandbox" / "script.py"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache",
            "/etc/localtime", "/etc/mime.types", "/etc/ssl/certs", "/dev/null", "/dev/zero", "/dev/random",
            "/dev/urandom")  # fmt: skip
@@ -70,16 +68,6 @@ class Finished:
     files: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def unusable() -> str:
-    """Why scripts cannot be confined here; empty when they can. Found by trying, once, before the agent serves."""
-    if not sys.platform.startswith("linux"):
-        return f"scripts are confined by Linux only, this is {sys.platform}"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", str(_PROGRAM), "--probe"], capture_output=True, text=True, timeout=60, check=False
-    )
-    return "" if done.returncode == 0 else done.stdout.strip() or f"the probe ended with code {done.returncode}"
-
-
 class ScriptSandbox:
     """Runs scripts, few at once."""
 
@@ -105,36 +93,37 @@ class ScriptSandbox:
             "PATH": _PATH, "HOME": str(work), "TMPDIR": str(work), "LANG": "C.UTF-8", "SKILL_DIR": str(folder),
             "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
-        report, told = os.pipe()
-        instructions, given_to = os.pipe()
-        spec = {
-            "argv": argv, "env": environment, "cwd": str(work),
-            "read": [*_SYSTEM, sys.prefix, sys.base_prefix, str(folder), str(work)], "write": [str(work), "/dev/null"],
-            "seconds": limits.seconds, "memory": limits.memory, "disk": limits.disk, "processes": limits.processes,
-            "report": told,
-        }  # fmt: skip
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(_PROGRAM), str(instructions), pass_fds=(instructions, told), env={},
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )  # fmt: skip
-        finally:
-            os.close(told)
-            os.close(instructions)
-        out, err, why = "", "", "time"
-        try:
-            with os.fdopen(given_to, "wb") as channel:
-                channel.write(json.dumps(spec).encode())
-            async with asyncio.timeout(limits.seconds + _LATE):  # the sandbox itself was stopped in its work
-                out, err = await self._talk(process, stdin)
-                why = os.read(report, 100).decode()
-        except TimeoutError:
-            log.error("the sandbox of %s did not end in time and was killed", argv[-1])
-        finally:
-            os.close(report)
-            if process.returncode is None:
-                await end(process, _GRACE)  # it ends what it has started
+        with contextlib.ExitStack() as ours:
+            with contextlib.ExitStack() as theirs:
+                report, told = os.pipe()
+                ours.callback(os.close, report)
+                theirs.callback(os.close, told)
+                instructions, given_to = os.pipe()
+                theirs.callback(os.close, instructions)
+                channel = ours.enter_context(os.fdopen(given_to, "wb"))
+                spec = {
+                    "argv": argv, "env": environment, "cwd": str(work),
+                    "read": [*_SYSTEM, sys.prefix, sys.base_prefix, str(folder), str(work)],
+                    "write": [str(work), "/dev/null"], "seconds": limits.seconds, "memory": limits.memory,
+                    "disk": limits.disk, "processes": limits.processes, "report": told,
+                }  # fmt: skip
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-I", "-S", str(PROGRAM), str(instructions), pass_fds=(instructions, told), env={},
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,
+                )  # fmt: skip
+            out, err, why = "", "", "time"
+            try:
+                with contextlib.suppress(BrokenPipeError), channel:  # where it ended at once, it says why
+                    channel.write(json.dumps(spec).encode())
+                async with asyncio.timeout(limits.seconds + _LATE):  # the sandbox itself was stopped in its work
+                    out, err = await self._talk(process, stdin)
+                    why = _said(report)
+            except TimeoutError:
+                log.error("the sandbox of %s did not end in time and was killed", argv[-1])
+            finally:
+                if process.returncode is None:
+                    await end(process, _GRACE)  # it ends what it has started
         stopped = _STOPPED.get(why, "").format(
             seconds=limits.seconds, memory=limits.memory, disk=limits.disk, processes=limits.processes
         )
@@ -180,6 +169,15 @@ def interpreter(script: Path) -> list[str]:
     raise UsageError(f"{script.name}: neither a Python nor a shell script, and not executable; it cannot be run")
 
 
+def _said(report: int) -> str:
+    """What stopped the run. It has ended: there is something to read, or nothing will come."""
+    os.set_blocking(report, False)
+    try:
+        return os.read(report, 100).decode("utf-8", "replace")
+    except BlockingIOError:
+        return ""
+
+
 async def _feed(writer: asyncio.StreamWriter, data: bytes) -> None:
     with contextlib.suppress(OSError):  # a script need not read what it is given
         writer.write(data)
@@ -202,7 +200,7 @@ def _made(work: Path, given: set[str], most: int) -> dict[str, str]:
         folders.sort()
         for name in sorted(names):
             path = os.path.join(root, name)
-            shown = os.path.relpath(path, work)
+            shown = os.fsencode(os.path.relpath(path, work)).decode("utf-8", "replace")
             if len(found) >= 50:
                 return found
             try:
@@ -221,6 +219,7 @@ def _made(work: Path, given: set[str], most: int) -> dict[str, str]:
 
 def _remove(work: Path) -> None:
     """A script may have taken its own folders' permissions away."""
+    os.chmod(work, 0o700)
     for root, folders, _ in os.walk(work):
         for name in folders:
             path = os.path.join(root, name)

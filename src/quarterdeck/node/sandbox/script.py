@@ -3,9 +3,9 @@
 Run as ``python -I -S script.py FD`` with one JSON object on FD, or with ``--probe``, which exits 0 where this machine
 can do it and else says why not. For programs that already run confined in a Pod, where no namespaces can be had: what
 holds is Landlock, a system-call filter and limits. Keys: argv, env, cwd, read and write (path trees), seconds, memory
-(bytes, of all its processes together), disk (bytes below cwd), processes, report (a descriptor that is told what
-stopped it: time, memory, disk, processes, or told: by SIGTERM, which the end of its parent is, too). The exit code is
-the command's, 128 + N for a signal. Standard library only.
+(bytes, of all its processes together), disk (bytes below cwd, and of open files in no folder), processes, report (a
+descriptor that is told what stopped it: time, memory, disk, processes, or told: by SIGTERM, which the end of its parent
+is, too). The exit code is the command's, 128 + N for a signal. Standard library only.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import os
 import platform
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,7 @@ def _confine(spec: dict[str, Any], landlock: Any, program: bytes) -> None:
         ceiling = resource.getrlimit(kind)[1]
         value = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
         resource.setrlimit(kind, (value, value))
-    os.closerange(3, 1024)
+    os.closerange(3, max(1024, spec["report"] + 1))
     os.nice(10)
     os.chdir(spec["cwd"])
     os.umask(0o077)
@@ -135,14 +136,16 @@ def _excess(spec: dict[str, Any]) -> str:
     page = os.sysconf("SC_PAGE_SIZE")
     processes = list(_descendants())
     memory = 0
+    nameless: dict[tuple[int, int], int] = {}
     for process in processes:
         with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{process}/statm") as file:
             memory += int(file.read().split()[1]) * page
+        nameless.update(_nameless(process))
     if len(processes) > spec["processes"]:
         return "processes"
     if memory > spec["memory"]:
         return "memory"
-    return "disk" if _used(spec["cwd"], spec["disk"]) > spec["disk"] else ""
+    return "disk" if _used(spec["cwd"], spec["disk"]) + sum(nameless.values()) > spec["disk"] else ""
 
 
 def _used(folder: str, most: int) -> int:
@@ -156,6 +159,16 @@ def _used(folder: str, most: int) -> int:
         if total > most:
             break
     return total
+
+
+def _nameless(process: int) -> Iterator[tuple[tuple[int, int], int]]:
+    """Files a process has open that are in no folder (any more), as those of Python's tempfile, with their bytes."""
+    with contextlib.suppress(OSError):
+        for handle in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError):
+                about = os.stat(f"/proc/{process}/fd/{handle}")
+                if stat.S_ISREG(about.st_mode) and about.st_nlink == 0:
+                    yield (about.st_dev, about.st_ino), about.st_blocks * 512
 
 
 def _descendants() -> Iterator[int]:
