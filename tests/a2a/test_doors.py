@@ -14,6 +14,8 @@ from ag_ui_validate.pytest_plugin import assert_valid_agui
 from fixtures.tck_agent.serving import gateway_in_front, pod_token, serving
 from quarterdeck.agents.doors import agui, asked, openai
 from quarterdeck.agents.doors.pieces import Call, End, Reader, Result, Text
+from quarterdeck.agents.journal.told import new_task, tell
+from quarterdeck.snapshot.runs import Event
 
 IDS = {"taskId": "t", "contextId": "c"}
 TASK: dict[str, Any] = {
@@ -127,6 +129,19 @@ async def test_ag_ui_of_a_story_with_tools_is_valid() -> None:
     found = [e async for e in agui.stream("c", "r", told(failed), lambda: 1_755_300_000.0)]  # type: ignore[arg-type]
     assert_valid_agui(found, max_warnings=0)
     assert found[-1]["type"] == "RUN_ERROR" and found[-1]["message"] == "no model"
+
+
+def test_what_a_run_used_comes_with_its_end() -> None:
+    message = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "hi"}], "taskId": "t", "contextId": "c"}
+    begun = new_task(message)
+    used = {"prompt_tokens": 3, "completion_tokens": 2}
+    final = Event(2, "final", 0, 1.0, 1, {"state": "completed", "reason": "", "text": "yes", "usage": used})
+    answer, reader = openai.Answer(begun, "m", 1), Reader(begun)
+    for update in tell(new_task(message), final):
+        for piece in reader.read(update):
+            answer.add(piece)
+    assert openai.completion(answer)["usage"] == used | {"total_tokens": 5}
+    assert openai.response(answer)["usage"]["input_tokens"] == 3
 
 
 async def test_chunks_and_events_of_the_same_story() -> None:

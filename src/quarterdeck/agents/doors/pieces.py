@@ -66,7 +66,10 @@ class Reader:
             return self._whole()
         if "artifactUpdate" in event:
             return self._answer(event["artifactUpdate"]["artifact"])
-        status: Json = event["statusUpdate"]["status"]
+        update: Json = event["statusUpdate"]
+        status: Json = update["status"]
+        if update.get("metadata"):
+            self.task = self.task | {"metadata": (self.task.get("metadata") or {}) | update["metadata"]}
         state, message = status["state"], status.get("message") or {}
         if state in types.TERMINAL | types.INTERRUPTED:
             return self._ended(status)

@@ -63,7 +63,7 @@ def tell(task: Json, event: Event) -> list[Json]:
 
 
 def _end(task: Json, event: Event) -> list[Json]:
-    data, updates = event.data, list[Json]()
+    data, updates, metadata = event.data, list[Json](), {}
     if data["state"] == "completed":
         parts = [types.text_part(data["text"])]
         if "output" in data:
@@ -72,10 +72,11 @@ def _end(task: Json, event: Event) -> list[Json]:
         task["artifacts"].append(artifact)
         where = {"taskId": task["id"], "contextId": task["contextId"]}
         updates.append({"artifactUpdate": {**where, "artifact": artifact, "append": False, "lastChunk": True}})
-        task["metadata"]["usage"] = data["usage"]
+        metadata = {"usage": data["usage"]}
+        task["metadata"] |= metadata
     told = data["text"] if data["state"] == "failed" else ""
     message = _message(task, event, [types.text_part(told)]) if told else None
-    return [*updates, _status(task, event, _FINAL[data["state"]], message)]
+    return [*updates, _status(task, event, _FINAL[data["state"]], message, metadata)]
 
 
 def _said(task: Json, event: Event, kind: str, data: Json) -> Json:
