@@ -213,6 +213,7 @@ async def test_services_lead_to_the_gateways_workload_port_only() -> None:
         ("quarterdeck-gateway.quarterdeck-system.svc", 40001, "service-port"),
         ("db.default", 5432, "service-not-gateway"),
         ("nothing.default.svc", 80, "no-such-service"),
+        ("kagent-controller.quarterdeck-system", 8083, "no-such-service"),
     ):
         with pytest.raises(Denied) as denied:
             await resolve(host, port)
