@@ -196,6 +196,17 @@ async def test_sessions_and_events_as_kagents_adk_uses_them(rig: Rig) -> None:
     assert (await rig.ask("GET", "/api/sessions/own?user_id=alice"))[0] == 404
 
 
+async def test_a_user_with_a_plus_in_their_name_is_found_though_the_sdk_does_not_quote_it(rig: Rig) -> None:
+    await rig.open("alice+k8s@example.com", "c1")
+    await rig.open("Bob Smith", "c2")
+    for query in ("alice+k8s@example.com", "alice%2Bk8s@example.com"):
+        status, found = await rig.ask("GET", f"/api/sessions?user_id={query}", user="alice+k8s@example.com")
+        assert status == 200 and [each["id"] for each in found["data"]] == ["c1"], query
+    for query in ("Bob+Smith", "Bob%20Smith"):
+        assert [e["id"] for e in (await rig.ask("GET", f"/api/sessions?user_id={query}"))[1]["data"]] == ["c2"], query
+    assert (await rig.ask("GET", "/api/sessions?user_id=Carol+Smith"))[0] == 403
+
+
 async def test_an_id_may_hold_anything_that_a_path_must_quote(rig: Rig) -> None:
     ident = "slack/C1/ü 50%?"
     path = f"/api/sessions/{quote(ident, safe='')}"

@@ -190,6 +190,8 @@ class KagentApi:
         agent = await self._identity.agent(call.header(b"authorization"))
         header, query = call.header(b"x-user-id"), call.query.get("user_id")
         if not self._conversations.hosted(agent):
+            if query and " " in query and not await self._conversations.has(agent, query):
+                query = query.replace(" ", "+")  # kagent-adk does not quote it
             reads = call.exchange.method in ("GET", "DELETE")
             return agent, await self._conversations.user(agent, (header, query, *said), session, reads=reads)
         user = header or query or DEFAULT_USER
