@@ -57,17 +57,25 @@ class Active:
             update["metadata"] = metadata
         self.publish({"statusUpdate": update})
 
+    def cancel(self) -> None:
+        """End the run. Who says so again does not cut off the writing of its end."""
+        if not self.canceling and self.worker is not None:
+            self.canceling = True
+            self.worker.cancel()
+
     def end(self) -> None:
         """Nothing comes any more."""
-        for queue in self.watchers:
-            queue.put_nowait(None)
+        self._put(None)
         self.finished.set()
 
     def _send(self, update: Json) -> None:
-        """One watcher that has fallen too far behind is let go."""
+        self._put((self.seq, update))
+
+    def _put(self, entry: tuple[int, Json] | None) -> None:
+        """One watcher that has fallen too far behind is let go: it ends when it has read what it has."""
         for queue in list(self.watchers):
             try:
-                queue.put_nowait((self.seq, update))
+                queue.put_nowait(entry)
             except asyncio.QueueFull:
                 self.watchers.discard(queue)
 
@@ -82,10 +90,12 @@ class Active:
         try:
             for entry in first:
                 yield entry
-            if self.finished.is_set():
+            if self.finished.is_set() and queue.empty():  # it may have ended while the first was sent
                 return
             while (update := await queue.get()) is not None:
                 yield update
+                if queue not in self.watchers and queue.empty():
+                    return
         finally:
             self.watchers.discard(queue)
 

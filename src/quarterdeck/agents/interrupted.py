@@ -56,6 +56,8 @@ class Leases:
         self._held = held
         self._take = take
         self._lose = lose
+        self.resting = False
+        """Whether nothing more is taken over: this replica ends."""
 
     async def run(self) -> None:
         """Until cancelled; a control plane that is away for a while only delays it."""
@@ -81,7 +83,7 @@ class Leases:
         """One look for something to do; how much there was. Raises UpstreamError."""
         assert self._client is not None
         room = MOST - len(self._held())
-        if room <= 0:
+        if room <= 0 or self.resting:
             await asyncio.sleep(BEAT)
             return 0
         answer = await self._client.claim(self._replica, {}, most=room, wait=wait)

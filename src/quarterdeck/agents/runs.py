@@ -129,10 +129,10 @@ class Runs:
             raise types.TaskNotCancelable(f"task {task_id!r} cannot be canceled: it is {task['status']['state']}")
         active = self._active.get(task_id)
         if active is not None and active.journal is not None and active.worker is not None:
-            active.canceling = True
-            active.worker.cancel()
+            active.cancel()
             await active.finished.wait()
-            return active.task
+            if active.task["status"]["state"] in types.TERMINAL:
+                return active.task
         if self._client is None:
             task["status"] = types.status(types.CANCELED)
             await self._state.save_task(user, task)
@@ -164,14 +164,15 @@ class Runs:
             yield entry
 
     async def drain(self, seconds: float) -> None:
-        """Wait until no task is worked on any more, at most so long."""
+        """Wait until no task is worked on any more, at most so long; nothing is taken over meanwhile."""
+        self.heartbeat.resting = True
         workers = [a.worker for a in self._active.values() if a.worker is not None and a.journal is not None]
         if workers:
             await asyncio.wait(workers, timeout=seconds)
 
     async def stop(self) -> None:
         """Let go of what is left when the Pod ends: another replica, or the next process, goes on with it."""
-        self._stopping = True
+        self._stopping = self.heartbeat.resting = True
         workers = [a.worker for a in self._active.values() if a.worker is not None]
         for worker in workers:
             worker.cancel()
@@ -233,6 +234,8 @@ class Runs:
             return followed
         if state in types.TERMINAL:
             raise types.UnsupportedOperation(f"task {ident} is finished; send the message without a taskId")
+        if state in types.INTERRUPTED and (ending := self._active.get(ident)) is not None:
+            await ending.finished.wait()  # its last event was told just now
         if ident in self._active or state not in types.INTERRUPTED:
             raise types.UnsupportedOperation(f"task {ident} is being worked on; wait for it or cancel it")
         if self._client is None:
@@ -301,16 +304,27 @@ class Runs:
         """Go on with a run that is ours from now on. ``told``: headers of the message because of which it goes on."""
         assert self._client is not None
         run, events = claimed.run, claimed.events
+        if self._stopping:
+            await self._client.release(run["id"], run["fence"])
+            return
         active = self._active.get(run["task"])
+        if active is not None:
+            await self._set_free(active)
+            active = self._active.get(run["task"])
         if active is None:
             active = self._active[run["task"]] = Active(task_of(events[:1]), run["user"], run["id"], seq=events[0].seq)
-        elif active.worker is not None and active.journal is None:
-            active.worker.cancel()
-            await asyncio.gather(active.worker, return_exceptions=True)
         for event in events:
             active.apply(event)
         log.info("run %s is continued here, fence %d", run["id"], run["fence"])
         self._work_on(active, Journal(self._client, run["id"], run["fence"], events), told or {})
+
+    async def _set_free(self, active: Active) -> None:
+        """What follows a task here ends, or works on it under an older fence: we gave no sign of life for too long."""
+        if active.journal is not None:
+            active.journal.lost = True
+        while active.worker is not None and not active.worker.done():
+            active.worker.cancel()
+            await asyncio.gather(active.worker, return_exceptions=True)
 
     def _lose(self, run: str, *, canceled: bool) -> None:
         """The control plane says that a run is not ours any more, or that it shall end."""
@@ -319,18 +333,26 @@ class Runs:
             if journal is None or journal.run != run or active.worker is None:
                 continue
             if canceled:
-                active.canceling = True
+                active.cancel()
             else:
                 journal.lost = True
-            active.worker.cancel()
+                active.worker.cancel()
 
     async def _follow(self, active: Active) -> None:
         """Learn from the journal what another replica does."""
         assert self._client is not None
-        async for event in self._client.watch(active.task["id"], active.seq):
-            active.apply(event)
-        self._active.pop(active.task["id"], None)
+        try:
+            async for event in self._client.watch(active.task["id"], active.seq):
+                active.apply(event)
+        except Gone as error:
+            log.warning("task %s is not followed any more: %s", active.task["id"], error)
+        self._forget(active)
         active.end()
+
+    def _forget(self, active: Active) -> None:
+        """Unless somebody else knows of the task by now."""
+        if self._active.get(active.task["id"]) is active:
+            del self._active[active.task["id"]]
 
     # -- working
     def _work_on(self, active: Active, journal: Journal, told: Mapping[str, str | None] | None = None) -> None:
@@ -353,6 +375,20 @@ class Runs:
             await self._work(active, journal)
 
     async def _work(self, active: Active, journal: Journal) -> None:
+        """Until the run has ended or waits, or is ours no more. Whatever happens, who watches is not left waiting."""
+        try:
+            await self._to_its_end(active, journal)
+        except Fenced as error:
+            log.warning("%s; it is left to who has it", error)
+        except Unwritten as error:
+            journal.lost = True
+            log.error("run %s cannot be written down, it is left as it is: %s", journal.run, error)
+        except asyncio.CancelledError:
+            log.debug("run %s is let go", journal.run)  # it is lost, or we end
+        await asyncio.shield(self._over(active, journal))
+
+    async def _to_its_end(self, active: Active, journal: Journal) -> None:
+        """Raises Fenced, Unwritten, and CancelledError unless that is how the run ends."""
         task = active.task
         try:
             if journal.story.canceled_by:
@@ -365,16 +401,11 @@ class Runs:
                 await self._turn(active, journal.story.created.get("message") or task["history"][0])
         except Paused:
             log.info("task %s waits for somebody", task["id"])
-        except Fenced as error:
-            log.warning("%s; it is left to who has it", error)
-            await self._leave(active)
-            return
-        except Unwritten as error:
-            log.error("run %s cannot be written down, it is left as it is: %s", journal.run, error)
+        except (Fenced, Unwritten):
+            raise
         except asyncio.CancelledError:
             if not active.canceling:
-                await self._let_go(active, journal)
-                return
+                raise
             await self._final(journal, "canceled", "", "")
         except TimeoutError:
             await self._late(journal)
@@ -385,7 +416,15 @@ class Runs:
         except Exception:
             log.exception("task %s failed", task["id"])
             await self._final(journal, "failed", "internal", "an internal error; the agent's log has the details")
-        await asyncio.shield(self._finish(active))
+
+    async def _over(self, active: Active, journal: Journal) -> None:
+        """What comes after the work on a run, by what its journal says."""
+        if journal.story.final is not None or journal.story.waiting:
+            await self._finish(active)
+        elif journal.lost:
+            await self._leave(active)
+        else:
+            await self._let_go(active, journal)
 
     async def _turn(self, active: Active, message: Json) -> None:
         journal, task = active.journal, active.task
@@ -415,7 +454,7 @@ class Runs:
         )  # fmt: skip
         turn = graph.Turn(
             self._model, tools, steps, window, self._config.max_steps, on_text if self._config.stream else None,
-            self._views.output, self._views.see, self._reload(),
+            self._views.output, self._views.see, self._reload(journal),
         )  # fmt: skip
         with self._saver.of(journal, [asked]) as resume:
             answer = await graph.run(self._graph, turn, [asked], journal.run, resume=resume)
@@ -450,7 +489,7 @@ class Runs:
                 raise
             raise Unwritten(f"what was said before cannot be read: {error}") from error
 
-    def _reload(self) -> Callable[[Mapping[str, Tool]], Awaitable[Mapping[str, Tool]]]:
+    def _reload(self, journal: Journal) -> Callable[[Mapping[str, Tool]], Awaitable[Mapping[str, Tool]]]:
         """The tools of a turn as they are now: loaded again when a server has said that its list changed."""
         known = self._toolbox.changes
 
@@ -458,6 +497,7 @@ class Runs:
             nonlocal known
             if self._toolbox.changes == known:
                 return tools
+            await journal.flush()
             known = self._toolbox.changes
             return {**await self._toolbox.load(), READ_RESULT: tools[READ_RESULT]}
 
@@ -474,12 +514,9 @@ class Runs:
         return tools
 
     async def _final(self, journal: Journal, state: str, reason: str, text: str, more: Json | None = None) -> None:
-        """Write the end, if it can be written; a run that another replica has is its own."""
+        """Write the end. Raises Fenced, Unwritten; RunFailed for an end that will never be taken."""
         data = {"state": state, "reason": reason, "text": text, "usage": journal.usage} | (more or {})
-        try:
-            await journal.append(Draft("final", 0, data))
-        except (Fenced, Unwritten) as error:
-            log.error("run %s: its end could not be written: %s", journal.run, error)
+        await journal.append(Draft("final", 0, data))
 
     async def _late(self, journal: Journal) -> None:
         budget, story = self._config.runs.budget, journal.story
@@ -498,25 +535,27 @@ class Runs:
         return min(most, budget.left(journal.story.began)) if budget.wall_time is not None else most
 
     async def _let_go(self, active: Active, journal: Journal) -> None:
-        """We end, or the lease is gone."""
-        if journal.lost:
-            await self._leave(active)
-            return
-        self._active.pop(active.task["id"], None)
+        """We end before the run does: others go on with it at once, and find what was done."""
         if self._client is None:
             await self._final(journal, "failed", "stopped", "the agent was stopped while it worked on this task")
             await self._finish(active)
             return
-        with contextlib.suppress(QuarterdeckError, Fenced):
+        self._forget(active)
+        with contextlib.suppress(QuarterdeckError, Fenced, Unwritten, RunFailed):
+            await journal.flush()
             await self._client.release(journal.run, journal.fence)
         active.end()
 
     async def _leave(self, active: Active) -> None:
-        """Another replica has the run: who watches here sees what it does there."""
+        """Another replica has the run, or will have it: who watches here sees what it does there."""
         active.journal = None
         if self._stopping or self._client is None:
+            self._forget(active)
             active.end()
             return
+        if active.canceling:  # it was told to us alone
+            with contextlib.suppress(QuarterdeckError, Fenced):
+                await self._client.cancel(active.task["id"])
         active.worker = asyncio.create_task(self._follow(active), name=f"follow-{active.task['id']}")
 
     async def _finish(self, active: Active) -> None:
@@ -527,7 +566,7 @@ class Runs:
             except QuarterdeckError as error:
                 log.error("task %s: its result could not be kept: %s", task["id"], error)
         log.info("task %s of context %s: %s", task["id"], task["contextId"], _outcome(task))
-        self._active.pop(task["id"], None)
+        self._forget(active)
         active.journal = None
         active.end()
 

@@ -92,6 +92,7 @@ class Window:
         before = self.conversation.compacted
         summary, usage, facts = "", dict[str, int](), dict[str, Any]()
         if self.summarizer is not None:
+            await self.journal.flush()  # what a tool gave is not lost with us while we summarize
             try:
                 with self.seen.chat(0) as chat:
                     summary, usage = await self.summarizer.summarize(before.summary if before else "", covered)

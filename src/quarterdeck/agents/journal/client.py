@@ -68,6 +68,10 @@ class Gone(UpstreamError):
     """There is no such run."""
 
 
+class Refused(UpstreamError):
+    """What is to be written will never be taken, however often it is sent."""
+
+
 class JournalClient:
     """``url`` is ``KAGENT_URL``: the journal is served beside kagent's contract."""
 
@@ -83,7 +87,7 @@ class JournalClient:
         return await self._call("POST", "/v1/runs", body)
 
     async def append(self, run: str, fence: int, drafts: Sequence[Draft]) -> Written:
-        """Raises Fenced, UpstreamError."""
+        """Raises Fenced, UpstreamError and of these Gone, Refused."""
         events = [{"kind": d.kind, "step": d.step, "data": d.data} for d in drafts]
         body = {"fence": fence, "batch": uuid4().hex, "events": events}
         found = await self._call("POST", f"/v1/runs/{run}/events", body)
@@ -175,7 +179,7 @@ class JournalClient:
 def _refusal(status: int, text: str) -> QuarterdeckError | Fenced:
     if status == 409:
         return Fenced(text)
-    return Gone(text) if status == 404 else UpstreamError(text)
+    return {400: Refused, 404: Gone, 413: Refused}.get(status, UpstreamError)(text)
 
 
 class _Unreachable(UpstreamError):

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from quarterdeck.errors import UpstreamError
 from quarterdeck.snapshot.runs import Event
 
-from .client import Draft, Written
+from .client import Draft, Refused, Written
 from .fold import Story, add_usage
-from .pause import Fenced, Unwritten
+from .pause import Fenced, RunFailed, Unwritten
 
 
 class Store(Protocol):
@@ -44,6 +44,11 @@ class Journal:
     def defer(self, kind: str, step: int, data: dict[str, Any]) -> None:
         self._deferred.append(Draft(kind, step, data))
 
+    async def flush(self) -> None:
+        """Write the results that were deferred, before something that takes long. Raises as :meth:`append`."""
+        if any(draft.kind.endswith(".result") for draft in self._deferred):
+            await self.append()
+
     @property
     def usage(self) -> dict[str, int]:
         """Of all model calls, by what the provider counts; those whose results are not written yet, too."""
@@ -54,7 +59,7 @@ class Journal:
         return used
 
     async def append(self, *drafts: Draft) -> None:
-        """Write, after what was deferred. Raises Fenced, Unwritten."""
+        """Write, after what was deferred. Raises Fenced, Unwritten; RunFailed for what will never be taken."""
         async with self._order:
             batch = [*self._deferred, *drafts]
             if not batch:
@@ -89,15 +94,20 @@ class Journal:
         except Fenced:
             self.lost = True
             raise
+        except Refused as error:  # whoever took the run over would come to the same
+            raise RunFailed("not_recorded", f"not_recorded: what happened cannot be written down: {error}") from error
         except UpstreamError as error:
             raise Unwritten(str(error)) from error
 
     async def started(self, step: int) -> bool:
-        """Whether the gateway has let the last call of a step pass; asks the control plane.
+        """Whether the gateway has let the last call of a step pass; asks the control plane. Raises Unwritten.
 
         The gateway may have written that before what we have written since, of a call beside it.
         """
-        _, events = await self._store.events(self.run, self.story.step(step).intent)
+        try:
+            _, events = await self._store.events(self.run, self.story.step(step).intent)
+        except UpstreamError as error:
+            raise Unwritten(f"whether step {step} has started cannot be read: {error}") from error
         for event in events:
             if event.kind == "cancel" or (event.kind == "tool.started" and event.step == step):
                 self.story.add(event)
