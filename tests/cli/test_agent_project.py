@@ -83,6 +83,10 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
         ({"name": "a" * 57}, "56"),
         ({"description": 'a "b"'}, "quotation marks"),
         ({"tools": ("a/b/c/d",)}, "--tool a/b/c/d"),
+        ({"tools": ("Tool/kagent/x",)}, "--tool Tool/kagent/x: kind Tool has no tools; there are MCPServer"),
+        ({"model_config": "a: [b"}, "--model-config a: .b: must be the name of an object"),
+        ({"namespace": "k/x"}, "--namespace k/x: must be"),
+        ({"description": "tab\tbed"}, "--description"),
     ],
 )
 def test_bad_wishes_write_nothing(tmp_path: Path, more: dict[str, Any], says: str) -> None:
@@ -92,11 +96,17 @@ def test_bad_wishes_write_nothing(tmp_path: Path, more: dict[str, Any], says: st
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("", "not an Agent"), ("kind: Agent\n", "not an Agent"), (":\n- {", "agent.yaml")]
-)
+    ("text", "says"),
+    [
+        ("", "not an Agent"), ("kind: Agent\n", "not an Agent"), (":\n- {", "agent.yaml"),
+        ("kind: Agent\nmetadata: [x]\n", "not an Agent"), ("\xff\xfe", "agent.yaml: 'utf-8' codec"),
+        ("kind: Agent\nmetadata: {name: a}\nspec: {declarative: {tools: [x]}}\n", "declarative.tools.0"),
+        ("kind: Agent\nmetadata: {name: a}\nspec: x\n", "agent.yaml"),
+    ],
+)  # fmt: skip
 def test_a_folder_that_is_no_project(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match="qd agent init"):
         load(tmp_path)
-    (tmp_path / "agent.yaml").write_text(text)
+    (tmp_path / "agent.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=says):
         load(tmp_path)

@@ -65,7 +65,7 @@ def build(
 
 def run(
     project_dir: ProjectDir = Path("."),
-    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 8080,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1.")] = 8080,
     python: Annotated[
         str, typer.Option("--python", help="Interpreter that has the project's packages; default: uv installs them.")
     ] = "",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from quarterdeck.errors import ConfigError, UsageError
@@ -14,6 +15,14 @@ from quarterdeck.errors import ConfigError, UsageError
 TEMPLATE = Path(__file__).with_name("agent_template")
 MANIFEST = "agent.yaml"
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,54}[a-z0-9])?")
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_GROUPS = {
+    "MCPServer": "kagent.dev",
+    "RemoteMCPServer": "kagent.dev",
+    "VirtualServer": "quarterdeck.dev",
+    "Service": "",
+}
+"""API groups of what a tool may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,11 @@ def create(directory: Path, wanted: Wanted, *, force: bool) -> list[Path]:
     """Write the project; gives its files. Raises UsageError for a bad name, or for files that are there already."""
     if not _NAME.fullmatch(wanted.name):
         raise UsageError(f"{wanted.name}: an agent's name has lower-case letters, digits and -, at most 56 characters")
-    if any(sign in wanted.description for sign in '"\\\n'):
+    if any(sign in '"\\' or not sign.isprintable() for sign in wanted.description):
         raise UsageError("--description: one line without quotation marks and backslashes")
+    for option, name in (("--model-config", wanted.model_config), ("--namespace", wanted.namespace)):
+        if not _OBJECT.fullmatch(name):
+            raise UsageError(f"{option} {name}: must be the name of an object: lower-case letters, digits, - and .")
     values = {
         "name": wanted.name,
         "card_name": wanted.name.replace("-", "_"),
@@ -40,7 +52,7 @@ def create(directory: Path, wanted: Wanted, *, force: bool) -> list[Path]:
         "description": wanted.description,
         "model_config": wanted.model_config,
         "image": f"{wanted.name}:latest",
-        "tools": json.dumps([_reference(tool, wanted.namespace) for tool in wanted.tools]),
+        "tools": _block([_reference(tool, wanted.namespace) for tool in wanted.tools]),
     }
     files = {_place(path): path for path in sorted(TEMPLATE.rglob("*.txt"))}
     there = [place for place in files if (directory / place).exists()]
@@ -70,13 +82,24 @@ def _yaml(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _block(references: list[dict[str, Any]]) -> str:
+    """What stands behind ``tools:``, as people write it."""
+    import yaml
+
+    if not references:
+        return "[]"
+    return "\n" + indent(yaml.safe_dump(references, sort_keys=False).rstrip(), " " * 6)
+
+
 def _reference(tool: str, namespace: str) -> dict[str, Any]:
     """A tool reference of the Agent. Raises UsageError."""
     *kind, place, name = ["", *tool.split("/")] if tool.count("/") == 0 else tool.split("/")
     if not name or len(kind) > 1:
         raise UsageError(f"--tool {tool}: write NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME")
     server: dict[str, Any] = {"kind": kind[0] if kind and kind[0] else "MCPServer", "name": name}
-    server["apiGroup"] = "" if server["kind"] == "Service" else "kagent.dev"
+    if server["kind"] not in _GROUPS:
+        raise UsageError(f"--tool {tool}: kind {server['kind']} has no tools; there are {', '.join(_GROUPS)}")
+    server["apiGroup"] = _GROUPS[server["kind"]]
     if place and place != namespace:
         server["namespace"] = place
     return {"type": "McpServer", "mcpServer": server}
@@ -134,16 +157,21 @@ class Project:
 
 
 def load(directory: Path) -> Project:
-    """Raises ConfigError when the folder holds no project."""
+    """Raises ConfigError when the folder holds no project, or an Agent that cannot be read."""
     import yaml
+
+    from quarterdeck.resources.agent import AgentSpec
+    from quarterdeck.resources.base import parse
 
     path = directory / MANIFEST
     try:
         found = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{directory} holds no {MANIFEST}: make a project with qd agent init NAME") from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    if not isinstance(found, dict) or found.get("kind") != "Agent" or not (found.get("metadata") or {}).get("name"):
+    metadata = found.get("metadata") if isinstance(found, dict) and found.get("kind") == "Agent" else None
+    if not isinstance(metadata, dict) or not metadata.get("name"):
         raise ConfigError(f"{path}: not an Agent with a name")
+    parse(AgentSpec, found.get("spec") or {}, str(path))
     return Project(directory, found)

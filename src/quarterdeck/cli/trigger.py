@@ -133,6 +133,8 @@ def _payload(data: str) -> Any:
             text = Path(data[1:]).read_text()
         except OSError as error:
             raise UsageError(f"--data {data}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--data {data}: is no text: {error}") from error
     try:
         return json.loads(text)
     except ValueError as error:

@@ -153,7 +153,7 @@ def ignored(found: Plan, given: Input) -> str:
     if github is not None:
         event = str(given.parts["headers"].get("x-github-event", ""))
         if not (event in github.events if github.events else event != "ping"):
-            return f"X-GitHub-Event {event[:64]!r} is none of the trigger's"
+            return f"X-GitHub-Event {event[:64]} is none of the trigger's" if event else "there is no X-GitHub-Event"
     return ""
 
 
