@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from quarterdeck import snapshot as s
-from quarterdeck.wire.http import Exchange, Server
+from quarterdeck.wire.http import Exchange, Header, Server
 
 from .conftest import Rig, grant, snapshot, token
 
@@ -24,12 +24,14 @@ class Upstream:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.headers: list[Header] = []
         self.asked = asyncio.Event()
         self.server = Server(self.handle)
         self.port = 0
 
     def handle(self, exchange: Exchange) -> None:
         self.bodies.append(exchange.body)
+        self.headers = exchange.headers
         if exchange.method == "GET":
             exchange.start(200, [(b"content-type", b"text/event-stream")])
             exchange.write(b": hello\n\n")
@@ -64,6 +66,22 @@ async def test_an_answer_cannot_carry_a_call_in_other_letters(bare: Rig, upstrea
     response = await bare.request(PATH, body, bearer=token("pod-b"))
     assert response.status == 400
     assert upstream.bodies == []
+
+
+async def test_headers_that_a_grant_lets_pass_frame_no_request(bare: Rig, upstream: Upstream) -> None:
+    """Who writes an Agent, or is one, would have requests of others answered with what comes after their own."""
+    names = ("Content-Length", "Transfer-Encoding", "Host", "Mcp-Session-Id", "X-Tenant")
+    own = (s.HeaderValue("Content-Length", "2"), s.HeaderValue("X-Own", "1"))
+    policies = (s.AgentPolicy("kagent", "b", (grant(headers=own, allowed_headers=names),)),)
+    bare.gateway.use(snapshot(upstream.port, policies=policies))
+    forged = {f"x-quarterdeck-forward-{name.lower()}": "5" for name in names}
+    body = CALL % b'{"name":"echo","arguments":{}}'
+    answer = await bare.request(PATH, body, bearer=token("pod-b"), headers=forged)
+    assert answer.status == 200
+    assert msgspec.json.decode(upstream.bodies[-1]) == msgspec.json.decode(body)
+    seen = [name for name, _ in upstream.headers]
+    assert len(set(seen)) == len(seen) and {b"x-tenant", b"x-own"} <= set(seen)
+    assert b"mcp-session-id" not in seen
 
 
 async def test_the_arguments_that_are_recorded_are_those_sent(bare: Rig, upstream: Upstream) -> None:

@@ -23,6 +23,11 @@ from .sign_in import SignIn
 from .virtual import VirtualServer
 
 SCHEMA = 1
+FRAMING = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers, in lower case, by which a request begins and ends: the gateway's alone to say, as requests for other
+resources go over the same connections."""
 
 
 class HeaderValue(Struct, frozen=True, omit_defaults=True):

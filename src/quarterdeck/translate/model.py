@@ -11,7 +11,7 @@ import msgspec
 from quarterdeck.errors import ConfigError, ProviderNotSupported
 from quarterdeck.resources.base import TLSConfig
 from quarterdeck.resources.model_config import ModelConfigSpec
-from quarterdeck.snapshot import HeaderValue, Model, ModelFormat
+from quarterdeck.snapshot import FRAMING, HeaderValue, Model, ModelFormat
 
 from . import model_access, model_fields, scripted
 from .resolve import Services, resolve
@@ -32,9 +32,6 @@ _BLOCKS = {
 """Providers that cannot be called without their block."""
 _UNVERSIONED = ("v1", "preview", "latest")
 """Versions of Azure that stand for its v1 API, whose path has no deployment."""
-_FRAMING = frozenset(
-    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
 _PLACE = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,100}")
 
@@ -47,7 +44,7 @@ def check(spec: ModelConfigSpec) -> None:
     block = _BLOCKS.get(spec.provider)
     if block is not None and getattr(spec, block[1]) is None:
         raise ConfigError(f"{block[0]} is needed: provider {spec.provider} cannot be called without its settings")
-    framing = [name for name in spec.default_headers or {} if name.lower() in _FRAMING]
+    framing = [name for name in spec.default_headers or {} if name.lower() in FRAMING]
     if framing:
         raise ConfigError(f"defaultHeaders.{framing[0]}: is the gateway's to say, which frames requests; leave it out")
     model_access.check(spec)

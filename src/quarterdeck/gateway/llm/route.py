@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from quarterdeck.errors import ConfigError
-from quarterdeck.snapshot import Model
+from quarterdeck.snapshot import FRAMING, Model
 from quarterdeck.wire.client import Origin
 
 from ..call import header_lines
@@ -15,11 +15,8 @@ from ..policy.authorizer import Target
 from ..upstream import Upstreams
 from .formats import FORMATS, Format
 
-_OURS = frozenset(
-    {"accept", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "traceparent",
-     "trailer", "transfer-encoding", "upgrade"}
-)  # fmt: skip
-"""Headers that the gateway writes itself, and those that frame requests: others share the connection."""
+_OURS = FRAMING | {"accept", "content-type", "traceparent"}
+"""Headers that the gateway writes itself."""
 
 
 class ModelRoute:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from quarterdeck.mcptypes import protocol
-from quarterdeck.snapshot import AgentPolicy, HeaderValue, Snapshot, ToolGrant
+from quarterdeck.snapshot import FRAMING, AgentPolicy, Snapshot, ToolGrant
 
 from .principal import Principal
 
@@ -59,8 +59,8 @@ class Grant:
         self.rule = f"agent/{agent}/tools/{grant.kind}/{grant.namespace}/{grant.name}"
         self.tools = None if grant.tools is None else frozenset(grant.tools)
         self.approval = frozenset(grant.approval)
-        self.headers: tuple[HeaderValue, ...] = grant.headers
-        self.allowed_headers = tuple(h.lower() for h in grant.allowed_headers)
+        self.headers = tuple(h for h in grant.headers if not _ours(h.name.lower()))
+        self.allowed_headers = tuple(name for name in map(str.lower, grant.allowed_headers) if not _ours(name))
         self._allow = Decision("allow", self.rule)
 
     def decide(self, request: Request) -> Decision:
@@ -161,3 +161,8 @@ class Authorizer:
 
 def _name(target: Target) -> str:
     return f"{target[1]}/{target[2]}"
+
+
+def _ours(header: str) -> bool:
+    """Whether no grant may set a header: it frames the request, or says for the gateway what it is about."""
+    return header in FRAMING or header in ("accept", "content-type", "traceparent") or header.startswith("mcp-")
