@@ -209,7 +209,6 @@ class Gateway:
         await self.peers.stop()
         self.services.close()
         self.upstreams.close()
-        await self.peers.stop()
         await self.children.stop()
         await self._auditing.stop()
 
