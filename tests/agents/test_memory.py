@@ -278,6 +278,8 @@ async def no_headers() -> list[Any]:
 @pytest.mark.parametrize(
     "answer", [b"no json", b"[]", b'{"data":[{"embedding":[]}]}', b'{"data":[]}', b'{"data":[{"embedding":["x"]}]}',
                b'{"data":[{"embedding":[1.0]},{"embedding":[1.0]}]}', b'{"data": null}',
+               b'{"data":[{"index":1e999,"embedding":[1.0]}]}', b'{"data":[{"embedding":[1e999]}]}',
+               b'{"data":[{"embedding":[NaN]}]}',
                json.dumps({"data": [{"embedding": [0.5] * 4097}]}).encode()]
 )  # fmt: skip
 async def test_embeddings_that_are_none_are_refused(answer: bytes) -> None:

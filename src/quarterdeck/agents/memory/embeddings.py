@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from math import isfinite
 from time import monotonic
 
 from quarterdeck.errors import TimedOut, UpstreamError
@@ -71,8 +72,10 @@ class Embeddings:
         try:
             data = sorted(json.loads(content)["data"], key=lambda one: int(one.get("index", 0)))
             vectors = [[float(number) for number in one["embedding"]] for one in data]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise UpstreamError(f"the answer holds no embeddings: {type(error).__name__}: {error}") from error
+        if not all(isfinite(sum(vector)) for vector in vectors):
+            raise UpstreamError("the answer holds embeddings with what is no number")
         if len(vectors) != len(texts) or not all(vectors):
             raise UpstreamError(f"the answer holds {len(vectors)} embeddings for {len(texts)} texts")
         if max(map(len, vectors)) > _DIMENSIONS:
