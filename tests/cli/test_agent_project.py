@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,23 @@ def test_it_runs_here_with_what_a_pod_would_be_given(tmp_path: Path, monkeypatch
         "http://gateway:8701/mcp/kagent/clock", "http://gateway:8701/mcp/tools/files",
         "http://gateway:8701/mcp/kagent/remotemcpserver.docs",
     ]  # fmt: skip
+
+
+def test_its_card_names_the_port_that_it_has(tmp_path: Path) -> None:
+    create(tmp_path, wanted(), force=False)
+    done = subprocess.run(
+        [sys.executable, "-c", "import main; print(*(i.url for i in main.CARD.supported_interfaces))"],
+        cwd=tmp_path / "src", env=os.environ | {"PORT": "8123"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["http://localhost:8123/", "http://localhost:8123"], done.stderr
+
+
+def test_tools_are_written_as_people_write_them(tmp_path: Path) -> None:
+    create(tmp_path, wanted(), force=False)
+    text = (tmp_path / "agent.yaml").read_text()
+    assert "    tools:\n      - type: McpServer\n        mcpServer:\n          kind: MCPServer\n" in text
+    create(tmp_path, wanted(tools=()), force=True)
+    assert "    tools: []\n" in (tmp_path / "agent.yaml").read_text()
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def _block(references: list[dict[str, Any]]) -> str:
     import yaml
 
     if not references:
-        return "[]"
+        return " []"
     return "\n" + indent(yaml.safe_dump(references, sort_keys=False).rstrip(), " " * 6)
 
 
