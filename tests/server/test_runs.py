@@ -16,6 +16,7 @@ from quarterdeck.kube.client import ClientConfig, KubeClient
 from quarterdeck.kube.resource import CRD, RUN
 from quarterdeck.resources.crd import crds
 from quarterdeck.server.database import Database
+from quarterdeck.server.runs_again import Again
 from quarterdeck.server.runs_mirror import RunMirror
 from quarterdeck.server.runs_retention import seconds_of
 from quarterdeck.server.runs_store import LEASE, Draft, NewRun, RunStore, Stale
@@ -208,6 +209,25 @@ async def test_what_an_agent_may_not_write(store: RunStore) -> None:
     with pytest.raises(BadRequest, match="state"):
         await store.append("ns/a", run["id"], 1, "b", [Draft("final", 0, {"state": "fine"})])
     assert [e.kind for e in await store.events(run)] == ["created", "leased"]
+
+
+async def test_a_retry_that_fails_takes_nothing_out_of_the_conversation(store: RunStore, database: Database) -> None:
+    run, _ = await store.create(new())
+    said = Draft("model.result", 1, {"message": {"role": "assistant", "content": "hi"}, "usage": {}})
+    await store.append("ns/a", run["id"], 1, "b", [said, Draft("final", 0, {"state": "completed", "text": "hi"})])
+    before = await database.list_events("ns/a", "alice", "s", limit=-1, ascending=True)
+
+    def full(row: object, events: object) -> None:
+        raise OSError("no space left on device")
+
+    store.wrote = full
+    with pytest.raises(OSError, match="no space"):
+        await Again(store, database).retry(await store.run(run["id"]), 1, "root")
+    assert await database.list_events("ns/a", "alice", "s", limit=-1, ascending=True) == before != []
+    store.wrote = None
+    again = await Again(store, database).retry(await store.run(run["id"]), 1, "root")
+    kept = await database.list_events("ns/a", "alice", "s", limit=-1, ascending=True)
+    assert {event["id"].partition("/")[0] for event in kept} == {again["id"]}
 
 
 async def test_what_is_said_is_in_the_conversation(store: RunStore, database: Database) -> None:

@@ -87,6 +87,7 @@ class RestApis:
         self.runs = RunStore(database, config.hosted)
         self.runs.wrote = RunMetrics(registry).wrote
         self._usage = Usage(database)
+        self._usage_kept = seconds_of(os.environ.get(USAGE_VARIABLE) or USAGE_DEFAULT, USAGE_VARIABLE)
         governing += UsageApi(self._usage, self.runs, RunsAccess(self.runs, identity)).routes()
         governing += MetricsApi(registry, identity).routes()
         again = Again(self.runs, database)
@@ -146,14 +147,12 @@ class RestApis:
         self._pushing = asyncio.create_task(
             Supervisor().keep("push notifications", self._pusher.run), name="push notifications"
         )
-
-        usage = seconds_of(os.environ.get(USAGE_VARIABLE) or USAGE_DEFAULT, USAGE_VARIABLE)
         keepers = {
             "run retention": self._retention.run,
             "memory": Expiry(self._memory).run,
             "triggers": self._triggers.run,
             "resources of triggers": self._triggers.follow,
-            "usage retention": lambda: self._usage.keep(usage),
+            "usage retention": lambda: self._usage.keep(self._usage_kept),
         }
         if self._mirror is not None:
             keepers["run objects"] = self._mirror.run

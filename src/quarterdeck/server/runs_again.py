@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import and_, delete, insert, select
+from sqlalchemy import Connection, and_, delete, insert, select
 
 from quarterdeck.errors import BadRequest, Conflict
 from quarterdeck.snapshot.conversation import new_id, tag_of
@@ -31,8 +31,15 @@ class Again:
         if row["state"] not in FINAL:
             raise Conflict(f"run {row['id']} is {row['state']}: cancel it first, or fork it")
         events, message = await self._read(row, step)
-        await self._forget(row)
-        return await self._begin(row, events, message, step, by, "retry", row["session_id"])
+        new, kept = _made(row, events, message, step, by, "retry", row["session_id"])
+
+        def work(connection: Connection) -> Row:
+            _forget(connection, row)
+            return self._store.begin(connection, new, kept)
+
+        made = await self._database.transact(work)
+        self._store.begun(made)
+        return made
 
     async def fork(self, row: Row, step: int, by: str) -> Row:
         """In a conversation of its own that begins like the other's."""
@@ -40,7 +47,8 @@ class Again:
         session = new_id(row["agent"], tag_of(row["session_id"], row["agent"]) or 0)
         await self._database.create_session(row["agent"], row["user_id"], session, None, "fork")
         await self._copy(row, session)
-        return await self._begin(row, events, message, step, by, "fork", session)
+        made, _ = await self._store.create(*_made(row, events, message, step, by, "fork", session))
+        return made
 
     async def prune(self, before: float) -> int:
         """Delete what ended before that time (seconds since the epoch); how many runs."""
@@ -58,25 +66,6 @@ class Again:
         kept = [event for event in events if event.kind in _KEPT and event.step < step]
         return kept, dict(events[0].data["message"])
 
-    async def _begin(
-        self, row: Row, kept: list[Event], message: dict[str, Any], step: int, by: str, how: str, session: str
-    ) -> Row:
-        task = new_id(row["agent"], tag_of(row["task_id"], row["agent"]) or 0)
-        message |= {"taskId": task, "contextId": session, "messageId": str(uuid4())}
-        origin = {"run": row["id"], "step": step, "how": how, "by": by}
-        new = NewRun(row["agent"], row["user_id"], session, task, message, how, origin=origin)
-        made, _ = await self._store.create(new, [Draft(event.kind, event.step, event.data) for event in kept])
-        return made
-
-    async def _forget(self, row: Row) -> None:
-        """Take what the run said out of its conversation: the new one says it again."""
-        ours = and_(
-            session_events.c.session_id == row["session_id"], session_events.c.agent == row["agent"],
-            session_events.c.id.startswith(f"{row['id']}/"),
-        )  # fmt: skip
-        async with self._database.write() as connection:
-            await connection.execute(delete(session_events).where(ours))
-
     async def _copy(self, row: Row, session: str) -> None:
         """What was said before the run, into another conversation."""
         said = await self._database.list_events(
@@ -92,3 +81,23 @@ class Again:
         if before:
             async with self._database.write() as connection:
                 await connection.execute(insert(session_events), before)
+
+
+def _made(
+    row: Row, kept: list[Event], message: dict[str, Any], step: int, by: str, how: str, session: str
+) -> tuple[NewRun, list[Draft]]:
+    """The new run, and what it takes over."""
+    task = new_id(row["agent"], tag_of(row["task_id"], row["agent"]) or 0)
+    message |= {"taskId": task, "contextId": session, "messageId": str(uuid4())}
+    origin = {"run": row["id"], "step": step, "how": how, "by": by}
+    new = NewRun(row["agent"], row["user_id"], session, task, message, how, origin=origin)
+    return new, [Draft(event.kind, event.step, event.data) for event in kept]
+
+
+def _forget(connection: Connection, row: Row) -> None:
+    """Take what the run said out of its conversation: the new one says it again."""
+    ours = and_(
+        session_events.c.session_id == row["session_id"], session_events.c.agent == row["agent"],
+        session_events.c.id.startswith(f"{row['id']}/"),
+    )  # fmt: skip
+    connection.execute(delete(session_events).where(ours))
