@@ -88,13 +88,15 @@ def fail(error: BaseException) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    from .output import note
+
     if isinstance(error, QuarterdeckError):
-        print(f"error: {error}", file=sys.stderr)
+        note(f"error: {error}")
         sys.exit(error.exit_code)
     if isinstance(error, OSError):
-        print(f"error: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
+        note(f"error: {error.filename or 'input/output'}: {error.strerror}")
         sys.exit(1)
-    print(f"error: {type(error).__name__}: {error} (a defect; run again with --debug and report it)", file=sys.stderr)
+    note(f"error: {type(error).__name__}: {error} (a defect; run again with --debug and report it)")
     sys.exit(1)
 
 

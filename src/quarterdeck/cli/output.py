@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .kinds import Kind
 
 Object = dict[str, Any]
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but line end and tab, and those that turn the direction of writing."""
 _FORMATS = "json, yaml, name, wide, jsonpath=TEMPLATE, custom-columns=SPEC"
 
 
@@ -124,10 +127,15 @@ def object_name(kind: Kind, obj: Object) -> str:
 
 
 def emit(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """A message for the person, never part of the data."""
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """What a terminal would obey as something to read: what agents and tools say must not paint over what we ask."""
+    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
