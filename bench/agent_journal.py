@@ -37,10 +37,12 @@ async def _one(pool: Pool, client: JournalClient, port: int, number: int) -> Non
     """One run: what the host writes, and the gateway's word that the tool call is under way."""
     message = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "What runs there?"}]}
     run = await client.create(
-        {"user": "alice", "session": f"s{number}", "task": uuid4().hex, "message": message, "replica": "pod/boot"}
-    )
+        {"user": "alice", "session": f"s{number}", "task": uuid4().hex, "message": message, "replica": "pod/boot",
+         "before": uuid4().hex, "asks": True}
+    )  # fmt: skip
+    if not run["leased"] or run["seq"] != 3:
+        raise RuntimeError(f"the run did not begin with its first model call: {run}")
     journal = Journal(client, run["id"], run["fence"])
-    await journal.append(Draft("model.intent", 1, {}))
     journal.defer("model.result", 1, _said(None, {"id": "c", "name": "look", "arguments": {"n": 1}}))
     intent = {"id": "c", "name": "look", "arguments": {"n": 1}, "hash": _HASH, "attempt": 1}
     await journal.append(Draft("tool.intent", 2, intent | {"tool": "look", "server": "kagent/tools"}))

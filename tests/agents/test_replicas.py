@@ -20,7 +20,7 @@ async def test_a_replica_that_slept_past_its_lease_is_refused_when_it_wakes(tmp_
         host, reached = None, asyncio.Event()
 
         def on_write(number: int) -> bool:
-            if number == 3 and host is not None:  # the intents of the first calls
+            if number == 2 and host is not None:  # the intents of the first calls
                 os.kill(host.pid, signal.SIGSTOP)
                 reached.set()
             return False

@@ -14,7 +14,7 @@ from quarterdeck.agents.journal.fold import Story
 from support.run_world import World, world
 
 pytestmark = pytest.mark.timeout(240)  # processes are started: on a machine that is busy that takes its time
-WRITES = 14
+WRITES = 13
 """Requests that write down one run of the script, without interruptions."""
 POINTS = [(number, lost) for number in range(1, WRITES + 1) for lost in (False, True)]
 SAMPLE = set(random.Random(20261121).sample(POINTS, 5))

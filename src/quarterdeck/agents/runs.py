@@ -192,16 +192,22 @@ class Runs:
         origin |= {"forwarded": kept(forwarded.get())} if forwarded.get() else {}
         run = await self._client.create(
             {"user": active.user, "session": task["contextId"], "task": task["id"], "message": message,
-             "replica": self._replica, "origin": origin, "before": before}
+             "replica": self._replica, "origin": origin, "before": before, "asks": True}
         )  # fmt: skip
         if not run["leased"] or run["task"] != task["id"]:
             await self._join(active, task["id"], run["task"])
             return
         active.run, active.seq = run["id"], 1
-        created = Event(1, "created", 0, run["createdAt"], run["fence"], {"message": message, "origin": origin})
-        leased = Event(2, "leased", 0, run["createdAt"], run["fence"], {"replica": self._replica})
-        self._work_on(active, Journal(self._client, run["id"], run["fence"], [created, leased]), forwarded.get())
-        active.apply(leased)
+        at, fence = run["createdAt"], run["fence"]
+        events = [
+            Event(1, "created", 0, at, fence, {"message": message, "origin": origin}),
+            Event(2, "leased", 0, at, fence, {"replica": self._replica}),
+            Event(3, "model.intent", 1, at, fence, {}),
+        ]  # fmt: skip
+        events = events[: run["seq"]]  # a control plane of before writes no intent
+        self._work_on(active, Journal(self._client, run["id"], fence, events), forwarded.get())
+        for event in events[1:]:
+            active.apply(event)
 
     async def _join(self, active: Active, ident: str, task_id: str) -> None:
         """Follow the run of a task that others work on, or that was worked on before: ``task_id``, not ``ident``."""

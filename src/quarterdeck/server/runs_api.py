@@ -94,7 +94,8 @@ class RunsApi:
 
     # -- of agent hosts
     async def create(self, call: Call) -> Answer:
-        """Of an agent: ``{user, session, task, message, replica, before}``; of a person: ``{agent, text, session?}``.
+        """Of an agent: ``{user, session, task, message, replica, before, asks?}``; of a person:
+        ``{agent, text, session?}``. ``asks``: the intent of the first model call is written, too, if it is leased.
 
         An agent's run of that task, or of the task ``before``, is given as it is where there is one.
         """
@@ -108,6 +109,7 @@ class RunsApi:
             new = NewRun(
                 who.agent, user, session, task, message, replica=_short(call, body, "replica") or "",
                 origin=_object(body, "origin") if "origin" in body else {}, before=_short(call, body, "before") or "",
+                asks=body.get("asks") is True,
             )  # fmt: skip
         else:
             new = _background(call, body, who.name)

@@ -121,6 +121,8 @@ class NewRun:
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
     before: str = ""
     """Another task of this user that the same message may have begun already."""
+    asks: bool = False
+    """Whether ``replica``, if it gets the run, asks the model at once: that needs no write of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ class RunStore:
         if new.replica and _first_in_session(connection, row, _LATEST):
             row |= {"state": "running", "holder": new.replica, "fence": 1}
             drafts.append(Draft("leased", 0, {"replica": new.replica}))
+            drafts += [Draft("model.intent", 1)] if new.asks else []
         made = connection.execute(_NEW_RUN, row)
         row["number"] = made.inserted_primary_key[0]  # type: ignore[index]  # an insert of one row has one
         self._write(connection, row, "create", drafts)

@@ -83,7 +83,7 @@ class JournalClient:
         self._patience = patience
 
     async def create(self, body: Json) -> Json:
-        """Begin a run: ``{user, session, task, message, replica}``. Raises UpstreamError."""
+        """Begin a run: ``{user, session, task, message, replica, asks}``. Raises UpstreamError."""
         return await self._call("POST", "/v1/runs", body)
 
     async def append(self, run: str, fence: int, drafts: Sequence[Draft]) -> Written:

@@ -45,8 +45,8 @@ class Journal:
         self._deferred.append(Draft(kind, step, data))
 
     async def flush(self) -> None:
-        """Write the results that were deferred, before something that takes long. Raises as :meth:`append`."""
-        if any(draft.kind.endswith(".result") for draft in self._deferred):
+        """Write what was deferred, before something that takes long. Raises as :meth:`append`."""
+        if any(draft.kind != "checkpoint" for draft in self._deferred):
             await self.append()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from time import time
 from typing import Any
@@ -89,11 +89,15 @@ class Steps:
 
     async def model(self, step: int, ask: Callable[[], Awaitable[Reply]]) -> Reply:
         """A model call; asking twice does no harm. Raises what ``ask`` raises, BudgetExceeded, Fenced."""
-        known = decide(self._journal.story.step(step), repeatable=True)
-        if isinstance(known, Use):
-            return reply_of(known.result)
-        self._check(steps=1)
-        await self._journal.append(Draft("model.intent", step, {}))
+        known = self._journal.story.step(step)
+        decision = decide(known, repeatable=True)
+        if isinstance(decision, Use):
+            return reply_of(decision.result)
+        self._check({step})
+        if known.phase == "intended" and known.fence == self._journal.fence:
+            await self._journal.flush()  # its intent was written with the run
+        else:
+            await self._journal.append(Draft("model.intent", step, {}))
         with self.seen.chat(step) as chat:
             reply = await asked(ask)
             chat.answered(reply)
@@ -111,7 +115,7 @@ class Steps:
         if failed is not None:
             raise RunFailed(UNKNOWN, failed.text)
         new = [p for p in planned if isinstance(p.decision, Do)]
-        self._check(steps=len(new), tool_calls=len(new))
+        self._check({p.step for p in new}, tool_calls=len(new))
         await self._journal.append(*(self._intent(p) for p in new))
         self._under_way = len(planned)
         made = await asyncio.gather(*(self._make(p, tools) for p in planned), return_exceptions=True)
@@ -250,14 +254,15 @@ class Steps:
         await self._journal.append(Draft("waiting", step, data))
         raise Paused
 
-    def _check(self, *, steps: int = 0, tool_calls: int = 0) -> None:
-        if steps == 0:
+    def _check(self, steps: Set[int], *, tool_calls: int = 0) -> None:
+        """Before these steps are made, for the first time or again."""
+        if not steps:
             return
         story = self._journal.story
-        made = sum(step.phase != "new" for step in story.steps.values())
+        made = sum(step.phase != "new" for number, step in story.steps.items() if number not in steps)
         seconds = self._clock() - story.began if story.began else 0.0
         used = Used(made, story.tool_calls, self._journal.usage, seconds)
-        check(self._rules.budget, used, steps=steps, tool_calls=tool_calls)
+        check(self._rules.budget, used, steps=len(steps), tool_calls=tool_calls)
 
 
 def unknown(step: int, call: ToolCall, why: str = "") -> Pause:
