@@ -19,6 +19,7 @@ from quarterdeck.errors import Denied, UpstreamError
 from quarterdeck.gateway.a2a.byo import DEFAULT_USER, named
 from quarterdeck.gateway.a2a.translated import Up, down
 from quarterdeck.gateway.call import Call
+from quarterdeck.snapshot.revocations import Revocation
 from quarterdeck.wire.http import Exchange, Server
 
 from .conftest import Rig, snapshot, token
@@ -80,10 +81,13 @@ class Plane:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.answer: dict[str, Any] | Exception | None = None
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     async def ask(self, path: str, body: bytes) -> bytes:
         assert path == "conversations"
         self.asked.append(msgspec.json.decode(body))
+        await self.go_on.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
         return msgspec.json.encode(self.answer or {"session": self.asked[-1]["session"] or "c1"})
@@ -164,6 +168,22 @@ async def test_what_breaks_on_the_way_is_answered(byo: Rig, image: Image, plane:
     record = byo.records()[-1]
     assert (record["outcome"], record["status"]) == ("error", 500) and "ValidationError" in record["detail"]
     assert image.seen == []
+    assert not byo.gateway.upstreams.held
+
+
+async def test_who_is_revoked_while_the_control_plane_is_asked_gets_no_further(
+    byo: Rig, image: Image, plane: Plane
+) -> None:
+    plane.go_on.clear()
+    asked = asyncio.create_task(byo.request("/a2a/kagent/b", {"params": message()}, bearer=token("pod-a")))
+    while not plane.asked:
+        await asyncio.sleep(0)
+    byo.gateway.revocations.use((Revocation("r1", "agent", "kagent/a"),))
+    assert (await asked).status == 403
+    plane.go_on.set()
+    record = byo.records()[-1]
+    assert (record["outcome"], record["status"]) == ("denied", 403) and record["rule"]
+    assert image.seen == [] and not byo.gateway.upstreams.held
 
 
 async def test_an_agent_of_0_3_is_spoken_to_in_1_0(byo: Rig, image: Image) -> None:

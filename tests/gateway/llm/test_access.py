@@ -18,7 +18,8 @@ from quarterdeck.gateway.llm.access import Tokens
 from quarterdeck.gateway.llm.signature import sign
 from quarterdeck.gateway.upstream import Upstreams
 from quarterdeck.snapshot import ModelAccess
-from quarterdeck.wire.http import Exchange
+from quarterdeck.snapshot.revocations import Revocation
+from quarterdeck.wire.http import Exchange, Server
 
 from .conftest import Models, model
 from .doubles import ANSWERS, Answer
@@ -169,6 +170,29 @@ async def test_who_stops_waiting_for_a_token_leaves_it_to_the_others(models: Mod
     assert await second == "one"
     assert len(models.provider.seen) == 1
     upstreams.close()
+
+
+async def test_who_is_revoked_while_a_token_is_obtained_gets_no_further(models: Models) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def endpoint(exchange: Exchange) -> None:
+        asked.set()
+        await go_on.wait()
+        exchange.respond(200, b'{"access_token":"t"}')
+
+    server = Server(endpoint)
+    _, port = await server.listen("127.0.0.1", 0)
+    models.use(model({"provider": "GeminiVertexAI", "geminiVertexAI": VERTEX} | KEY, account(port)))
+    models.answers(Answer(ANSWERS["gemini"]))
+    waiting = asyncio.create_task(models.ask())
+    await asked.wait()
+    models.rig.gateway.revocations.use((Revocation("r1", "agent", "kagent/a"),))
+    response = await waiting
+    assert response.status == 403
+    assert msgspec.json.decode(await response.read())["error"]["type"] == "permission_error"
+    go_on.set()
+    await server.stop(1)
+    assert not models.provider.seen
 
 
 async def test_a_key_that_cannot_sign_is_told(models: Models) -> None:

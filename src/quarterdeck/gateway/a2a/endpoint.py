@@ -63,7 +63,7 @@ class A2aEndpoint:
         self.approvals: Approvals | None = None
         """Of the MCP endpoint: who is asked about approvals, and how agents are told for whom they act."""
         self.signer = CardSigner("")
-        self._pending = Pending(observer)
+        self._pending = Pending(upstreams, observer, _answer)
         self._loops = Loops()
         self._versions = Versions(self._pool)
 
@@ -221,6 +221,10 @@ class A2aEndpoint:
             found = self._services.base_url(call.exchange, call.headers) + base
             relay.acting += b"x-quarterdeck-base: %b\r\n" % found.encode("latin-1", "replace")
         self._upstreams.send(self._pool, origin, relay, _request(call, target, endpoint, relay.acting))
+
+
+def _answer(call: Call, status: int, message: str) -> None:
+    answer(call, status, message, protocol.DENIED if status == 403 else protocol.UPSTREAM_FAILED)
 
 
 def _request(call: Call, target: str, endpoint: Endpoint, acting: bytes) -> bytes:

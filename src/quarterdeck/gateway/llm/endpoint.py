@@ -49,7 +49,7 @@ class LlmEndpoint:
         self._upstreams = upstreams
         self._observer = observer
         self._tokens = Tokens(upstreams)
-        self._pending = Pending(observer)
+        self._pending = Pending(upstreams, observer, _answer)
 
     def handle(self, exchange: Exchange, table: Table, principal: Principal) -> None:
         call = Call(exchange, "llm", "")
@@ -155,6 +155,10 @@ class LlmEndpoint:
     def _refuse(self, call: Call, status: int, message: str, kind: str) -> None:
         answer_error(call, status, message, kind)
         self._observer.finish(call, "error", status, message)
+
+
+def _answer(call: Call, status: int, message: str) -> None:
+    answer_error(call, status, message, "permission_error" if status == 403 else "server_error")
 
 
 def _split(path: str) -> tuple[str, str]:
