@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from quarterdeck.cli.supervise import last_line
+from quarterdeck.cli.supervise import Ports, last_line
+from quarterdeck.errors import UsageError
 from support.platform import BIN, FREE_PORTS, Platform, assert_nothing_left, eventually, own_route, processes_of
 
 SUPERVISOR_MEGABYTES = 25
@@ -171,6 +172,15 @@ def test_ports_that_are_none(tmp_path: Path, flag: str, port: str) -> None:
         ran = platform.run(*command, ok=False)
         assert ran.code == 2 and flag in ran.err and "Traceback" not in ran.err, ran.err
     assert not (tmp_path / "home").exists()
+
+
+def test_ports_that_are_the_same(tmp_path: Path) -> None:
+    platform = Platform(tmp_path / "kubeconfig", "", tmp_path, tmp_path / "home")
+    ran = platform.qd("up", "--api-port=0", "--kagent-port=0", "--gateway-port=8702", ok=False)
+    assert ran.code == 2 and "--gateway-port and --workloads-port are both 8702" in ran.err
+    assert not (tmp_path / "home").exists()
+    with pytest.raises(UsageError):
+        Ports(api=8701)
 
 
 @pytest.mark.parametrize(

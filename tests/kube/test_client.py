@@ -8,7 +8,7 @@ import pytest
 
 from quarterdeck import errors
 from quarterdeck.kube.client import KubeClient
-from quarterdeck.kube.config import ClientConfig, ExecPlugin, from_kubeconfig, in_cluster
+from quarterdeck.kube.config import ClientConfig, ExecPlugin, from_kubeconfig, in_cluster, load_config
 from quarterdeck.kube.resource import CONFIG_MAP, Object
 
 from .fake_api import FakeApi
@@ -116,6 +116,24 @@ users: [{name: u, user: {token: t}}, {name: v, user: {tokenFile: tok, client-cer
     assert (second.token_file, second.client_cert_data) == (str(tmp_path / "tok"), "PEM")
     with pytest.raises(errors.ConfigError, match=r"no entry 'z' in contexts \(has: a, b\)"):
         from_kubeconfig(path, context="z")
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    broken = tmp_path / "broken"
+    broken.write_text("clusters: [\n")
+    with pytest.raises(
+        errors.ConfigError, match=r"broken, line 2 is not YAML: expected the node content.*found '<str"
+    ) as error:
+        from_kubeconfig(broken)
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "gone"))
+    with pytest.raises(errors.ConfigError, match=r"KUBECONFIG: .*/gone is not there"):
+        load_config()
+    monkeypatch.setenv("KUBECONFIG", "")
+    with pytest.raises(errors.ConfigError, match="no Kubernetes configuration found"):
+        load_config()
 
 
 def test_in_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

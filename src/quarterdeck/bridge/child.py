@@ -56,8 +56,7 @@ class Child:
             )
         except OSError as error:
             raise UpstreamError(
-                f"MCP server {config.name}: cannot run {config.command!r}: {error.strerror}; "
-                "check spec.deployment.cmd and args"
+                f"MCP server {config.name}: cannot run {config.command!r}: {error.strerror}; check its cmd and args"
             ) from error
         return cls(config, process, on_exit)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from quarterdeck.errors import QuarterdeckError, StorageError, TimedOut
+from quarterdeck.errors import QuarterdeckError, StorageError, TimedOut, UsageError
 from quarterdeck.server.directory import close_to_others
 from quarterdeck.server.endpoints import Endpoints, endpoints_path, read_endpoints
 
@@ -48,6 +48,13 @@ class Ports:
     kagent: int = 8083
     gateway: int = 8701
     workloads: int = 8702
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where two are the same."""
+        seen: dict[str, str] = {}
+        for flag, _, port in (argument.partition("=") for argument in self.arguments()):
+            if port != "0" and (other := seen.setdefault(port, flag)) != flag:
+                raise UsageError(f"{other} and {flag} are both {port}: give each one of its own, or 0 for a free one")
 
     def arguments(self) -> list[str]:
         return [

@@ -65,7 +65,7 @@ def main() -> int:
 
             uvloop.run(serve(options))
     except QuarterdeckError as error:
-        sys.stderr.write(f"gateway: {error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return 0
 

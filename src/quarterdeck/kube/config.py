@@ -207,15 +207,18 @@ def load_config(kubeconfig: str | Path | None = None, *, context: str = "") -> C
     """Find and read the configuration (order: see the module). Raises ConfigError naming file and field."""
     if kubeconfig:
         return from_kubeconfig(Path(kubeconfig), context=context)
-    for name in os.environ.get("KUBECONFIG", "").split(os.pathsep):
-        if name and Path(name).is_file():
+    named = [name for name in os.environ.get("KUBECONFIG", "").split(os.pathsep) if name]
+    for name in named:
+        if Path(name).is_file():
             return from_kubeconfig(Path(name), context=context)
     if os.environ.get("KUBERNETES_SERVICE_HOST") and (SERVICE_ACCOUNT_DIR / "token").is_file():
         return in_cluster()
     default = Path.home() / ".kube" / "config"
     if default.is_file():
         return from_kubeconfig(default, context=context)
-    raise ConfigError("no Kubernetes configuration found: set KUBECONFIG, or start the embedded platform with `qd up`")
+    if named:
+        raise ConfigError(f"KUBECONFIG: {', '.join(named)} is not there; correct it, or start the platform with: qd up")
+    raise ConfigError("no Kubernetes configuration found: set KUBECONFIG, or start the platform with: qd up")
 
 
 def in_cluster(directory: Path = SERVICE_ACCOUNT_DIR) -> ClientConfig:
@@ -239,6 +242,9 @@ def from_kubeconfig(path: Path, *, context: str = "") -> ClientConfig:
         document: Any = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"kubeconfig {path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"kubeconfig {path}{where} is not YAML: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"kubeconfig {path} is not YAML: {error}") from error
     if not isinstance(document, dict):
