@@ -249,6 +249,9 @@ def test_where_buckets_answer() -> None:
     assert own == Bucket("https://minio.example.com", "minio.example.com", "/x/skills", "us-east-1")
     with pytest.raises(ConfigError, match="must be an https:// URL"):
         bucket_at(S3Source("s3://skills/a", endpoint="http://minio.example.com"), {})
+    for wrong in ("https://[x", "https://x:99999"):
+        with pytest.raises(ConfigError, match="is not a URL"):
+            bucket_at(S3Source("s3://skills/a", endpoint=wrong), {})
     with pytest.raises(ConfigError, match="is no region"):
         bucket_at(S3Source("s3://skills/a", "x.evil.com/"), {})
     assert path_of("a b/ü+~.md") == "/a%20b/%C3%BC%2B~.md"

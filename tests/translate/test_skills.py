@@ -37,6 +37,8 @@ def test_an_agent_without_skills_gets_nothing() -> None:
         ({"refs": ["A B"]}, "is not an image reference"),
         ({"s3Refs": [{"uri": "s3://bucket"}]}, "is not s3://BUCKET/PREFIX"),
         ({"s3Refs": [{"uri": "s3://bucket/a", "endpoint": "http://minio.example.com"}]}, "must be an https:// URL"),
+        ({"s3Refs": [{"uri": "s3://bucket/a", "endpoint": "https://[x"}]}, "is not a URL"),
+        ({"refs": ["localhost:99999/a"]}, "99999 is no port"),
         ({"s3Refs": [{"uri": "s3://bucket/a", "name": "."}]}, "must be the name of one folder"),
     ],
 )
@@ -97,6 +99,7 @@ def test_secrets_are_mounted_where_skills_are_fetched_and_nowhere_else() -> None
         "volumeMounts"
     ]
     assert parts.init[0]["imagePullPolicy"] == "Always"
+    assert {"name": "skills-work", "mountPath": "/tmp"} in parts.init[0]["volumeMounts"], "keys are copied there"
     assert b"git-auth" not in parts.config
 
 

@@ -53,8 +53,11 @@ def endpoint_of(source: S3Source, environment: Mapping[str, str], *, insecure: b
     given = source.endpoint or environment.get("AWS_ENDPOINT_URL_S3", "") or environment.get("AWS_ENDPOINT_URL", "")
     if not given:
         return ""
-    parts = urlsplit(given)
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(given)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ConfigError(f"skills.s3Refs: endpoint {given!r} is not a URL: {error}") from error
     plain = insecure or host == "localhost" or host.startswith("127.")
     if parts.scheme not in (("http", "https") if plain else ("https",)) or not host or parts.username or parts.query:
         raise ConfigError(

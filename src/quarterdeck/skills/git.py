@@ -27,7 +27,7 @@ from .sources import GitSource
 
 _SECONDS = 180.0
 _PACK_BYTES = 192 << 20
-"""The largest file git may write: the Pod's /tmp holds 1 GiB, and four sources are fetched at once."""
+"""The largest file git may write: the init container's /tmp holds 2 GiB, and four sources are fetched at once."""
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:].*)")

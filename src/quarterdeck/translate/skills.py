@@ -30,6 +30,7 @@ _VOLUME = "skills"
 _CONFIG_MAPS = "/var/run/quarterdeck/skills"
 _SECRETS = "/var/run/secrets/skills"
 _SIZE = "256Mi"
+_WORK, _WORK_SIZE = "skills-work", "2Gi"
 _RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
 
 
@@ -50,8 +51,15 @@ def skill_parts(skills: Skills | None, image: str, pull_policy: str | None) -> S
     sources = sources_of(skills)
     if skills is None or not sources.sources:
         return SkillParts()
-    volumes: list[dict[str, Any]] = [{"name": _VOLUME, "emptyDir": {"sizeLimit": _SIZE}}]
-    mounts = [{"name": _VOLUME, "mountPath": FOLDER}, {"name": "config", "mountPath": "/config", "readOnly": True}]
+    volumes: list[dict[str, Any]] = [
+        {"name": _VOLUME, "emptyDir": {"sizeLimit": _SIZE}},
+        {"name": _WORK, "emptyDir": {"sizeLimit": _WORK_SIZE}},
+    ]
+    mounts = [
+        {"name": _VOLUME, "mountPath": FOLDER},
+        {"name": _WORK, "mountPath": "/tmp"},  # noqa: S108 - its own: if it is killed, a key is left there
+        {"name": "config", "mountPath": "/config", "readOnly": True},
+    ]
     paths: list[str] = []
     for number, ref in enumerate(skills.config_map_refs or ()):
         items = [item.model_dump(by_alias=True) for item in ref.items or ()]
@@ -155,8 +163,11 @@ def _image_port(image: str) -> int:
         registry = parse_image(image).registry
     except UsageError as error:
         raise ConfigError(f"skills.refs: {error}") from error
-    _, colon, port = registry.rpartition(":")
-    return int(port) if colon else 443
+    _, colon, given = registry.rpartition(":")
+    port = int(given) if colon else 443
+    if not 0 < port < 65536:
+        raise ConfigError(f"skills.refs: {image!r}: {port} is no port")
+    return port
 
 
 def _literals(skills: Skills) -> dict[str, str]:
