@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -181,6 +182,24 @@ async def liar() -> Any:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
+
+
+async def test_docker_hub_is_never_spoken_to_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor shown a login so, when other registries need not prove who they are."""
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with server:
+        with pytest.raises(UpstreamError):
+            await oci.fetch(OciSource("team/pdf:1"), Target(tmp_path / "out", "x"), (), insecure=True)
+    assert set(asked) == {b"CONNECT registry-1.docker.io:443 HTTP/1.1\r\n"}
 
 
 def test_references_are_parsed() -> None:

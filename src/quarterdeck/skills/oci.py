@@ -47,7 +47,7 @@ async def fetch(source: OciSource, target: unpack.Target, logins: Iterable[Path]
     timeout = aiohttp.ClientTimeout(total=300, sock_connect=30)
     connector = aiohttp.TCPConnector(ssl=not insecure)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=True) as session:
-        plain = insecure and await _plain(session, image.registry)
+        plain = insecure and image.registry != "" and await _plain(session, image.registry)  # Docker Hub never is
         registry = Registry(session, image.registry, login(logins, image.registry), plain=plain)
         repository = registry.repository(image)
         machine = ("linux", _MACHINES.get(platform.machine(), platform.machine()))
