@@ -94,6 +94,7 @@ async def test_what_the_model_gets_wrong_is_told(root: Path) -> None:
         ("skills", {}, "command must be a text"),
         ("read_file", {"file_path": "sums/none"}, "there is no 'sums/none'; list_files shows what there is"),
         ("read_file", {"file_path": "sums"}, "is a folder"),
+        ("read_file", {"file_path": "sums/" + "x" * 300}, "File name too long"),
         ("read_file", {"file_path": "sums/SKILL.md", "offset": "x"}, "offset must be a whole number"),
         ("list_files", {"path": "sums/SKILL.md"}, "is a file"),
         ("run_skill_script", {"skill": "sums", "script": "rm"}, "its scripts are: scripts/add.py"),

@@ -46,6 +46,8 @@ class SkillTool:
             return await self._work(arguments)
         except QuarterdeckError as error:
             return Outcome(f"Error: {self.name}: {error}", failed=True)
+        except OSError as error:  # a name that is too long, a full disk: no reason to end the run
+            return Outcome(f"Error: {self.name}: {error.strerror or error}", failed=True)
 
 
 class Skills:
