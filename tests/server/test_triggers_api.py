@@ -153,6 +153,9 @@ async def test_a_rehearsal_says_what_its_source_would_not_take(rig: Rig) -> None
     assert await tried("pages", []) == (400, "the body is no message of Alertmanager's webhook: it is no JSON object")
     assert await tried("pods", {"metadata": 1}) == (400, "payload: metadata must be an object, as an Event has it")
     assert (await tried("pods", {"involvedObject": "web-1"}))[0] == (await tried("pods", 1))[0] == 400
+    for name, example in (("pages", "Alertmanager"), ("issues", "a body"), ("pods", '"involvedObject"')):
+        status, said = await tried(name, None)
+        assert status == 400 and example in said and "--data" in said, name
     deep: Any = 1
     for _ in range(700):
         deep = [deep]

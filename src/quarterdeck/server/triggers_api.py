@@ -147,6 +147,14 @@ class TriggersApi:
         return self._triggers.get(namespace, call.parameters["name"])
 
 
+_SAMPLES = {
+    "webhook": "a body",
+    "alertmanager": "a group of alerts as Alertmanager sends it, version 4",
+    "kubernetesEvents": 'an Event such as {"involvedObject": {"kind": "Pod", "name": "web-1"}, "reason": "BackOff"}',
+    "mcpResources": 'a resource such as {"uri": "file:///inbox.md"}',
+}
+
+
 def sample(found: Plan, payload: Any, headers: Any) -> tuple[Input, str]:
     """What a firing by ``payload`` brings, and why there is none. Raises BadRequest for what does not fit."""
     if headers is not None and not isinstance(headers, dict):
@@ -156,6 +164,10 @@ def sample(found: Plan, payload: Any, headers: Any) -> tuple[Input, str]:
     shown = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
     if found.source == "cron":
         return Input(), ""
+    if payload is None:
+        raise BadRequest(
+            f"payload: {found.source} fires by {_SAMPLES[found.source]}: say one (qd trigger: --data JSON)"
+        )
     if found.hooked:
         webhook = Input({"body": payload, "headers": shown}, payload)
         given = webhook if found.source == "webhook" else alerts(payload)
