@@ -10,7 +10,7 @@ from sqlalchemy import DDL, select, text, update
 
 from quarterdeck.errors import Conflict, NotFound, StorageError
 from quarterdeck.server.database import VERSION, Database, TaskRow, schema_version, tasks
-from quarterdeck.server.runs_tables import runs
+from quarterdeck.server.runs_tables import UNENDED, runs
 from support.databases import Servers, fresh
 
 
@@ -120,6 +120,19 @@ async def test_a_database_of_version_1_is_brought_up(tmp_path: Path) -> None:
     assert await database.rows(select(runs)) == []
     indexes = await database.rows(text("SELECT name FROM sqlite_master WHERE type = 'index'"))
     assert "ix_sessions_owner" in {row["name"] for row in indexes}
+    await database.close()
+
+
+async def test_runs_that_have_not_ended_are_found_without_looking_at_all(tmp_path: Path) -> None:
+    """Triggers ask for them every other second; an older database has no index for that."""
+    path = str(tmp_path / "server.db")
+    database = await Database.open(path)
+    async with database._engine.begin() as connection:
+        await connection.execute(DDL("DROP INDEX ix_runs_unended"))
+    await database.close()
+    database = await Database.open(path)
+    plan = await database.rows(text(f"EXPLAIN QUERY PLAN {select(runs.c.id).where(UNENDED)}"))
+    assert "ix_runs_unended" in plan[0]["detail"]
     await database.close()
 
 

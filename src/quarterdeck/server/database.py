@@ -50,7 +50,7 @@ from .approvals_tables import approvals_tables
 from .governance_tables import governance_tables
 from .kagent_tables import kagent_tables
 from .memory_tables import memory_tables
-from .runs_tables import runs_tables
+from .runs_tables import runs, runs_tables
 from .triggers_tables import triggers_tables
 from .usage_tables import usage_tables
 from .user_tokens_tables import user_tokens_tables
@@ -404,9 +404,9 @@ def _migrate(connection: Connection) -> None:
         connection.execute(DDL("CREATE INDEX ix_tasks_state ON tasks (state)"))
     if found < 5:
         connection.execute(DDL("ALTER TABLE tasks ADD COLUMN status_at VARCHAR(32)"))
-    for index in sessions.indexes:  # of before have none
-        index.create(connection, checkfirst=True)
     governance_tables.create_all(connection)
     a2a_tables.create_all(connection)
     runs_tables.create_all(connection)
+    for index in (*sessions.indexes, *runs.indexes):  # tables of before have none
+        index.create(connection, checkfirst=True)
     connection.execute(update(schema_version).values(version=VERSION))

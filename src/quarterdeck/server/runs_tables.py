@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text, UniqueConstraint, text
 
+_UNENDED = text("state IN ('pending', 'running', 'waiting')")
 runs_tables = MetaData()
 runs = Table(
     "runs",
@@ -29,7 +30,10 @@ runs = Table(
     Index("ix_runs_agent_state", "agent", "state"),
     Index("ix_runs_agent_session", "agent", "session_id"),
     Index("ix_runs_updated", "updated_at"),
+    Index("ix_runs_unended", "state", sqlite_where=_UNENDED, postgresql_where=_UNENDED),
 )
+UNENDED = text("runs.state IN ('pending', 'running', 'waiting')")
+"""What the index of the few runs that have not ended is for; with the values in the statement, else it is not used."""
 """``holder`` is the replica (``pod/boot``) that leases the run under ``fence``; ``beat`` grows while it is alive."""
 run_events = Table(
     "run_events",

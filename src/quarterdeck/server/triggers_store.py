@@ -18,7 +18,7 @@ from quarterdeck.snapshot.runs import FINAL
 
 from .database import Database, Row, events, sessions, tasks
 from .runs_store import NewRun, RunStore
-from .runs_tables import run_events, runs
+from .runs_tables import UNENDED, run_events, runs
 from .triggers_tables import firings, resources, triggers
 
 Outcome = Literal["Started", "DryRun", "Duplicate", "Deduplicated", "Limited", "Forbidden", "Missed"]
@@ -138,7 +138,7 @@ class TriggerStore:
 
     async def numbers(self) -> dict[str, Row]:
         """The rows of all triggers by UID, with ``active`` runs."""
-        open_runs = and_(runs.c.id == firings.c.run, runs.c.state.notin_(FINAL))
+        open_runs = and_(runs.c.id == firings.c.run, UNENDED)
         active = select(firings.c.uid, func.count().label("n")).join(runs, open_runs).group_by(firings.c.uid)
         counts = {row["uid"]: row["n"] for row in await self._database.rows(active)}
         found = await self._database.rows(select(triggers))
@@ -157,8 +157,9 @@ class TriggerStore:
 
     async def pending(self) -> list[str]:
         """Agents (``namespace/name``) that nobody works for though a trigger's run waits for that."""
-        query = select(runs.c.agent).join(firings, firings.c.run == runs.c.id).where(runs.c.state == "pending")
-        return [row["agent"] for row in await self._database.rows(query.distinct())]
+        query = select(runs.c.agent).join(firings, firings.c.run == runs.c.id)
+        waiting = query.where(and_(UNENDED, runs.c.state == "pending")).distinct()
+        return [row["agent"] for row in await self._database.rows(waiting)]
 
     async def prune(self, uid: str, completed: int, others: int) -> int:
         """Delete ended runs beyond these numbers, with their journals and conversations; how many."""
@@ -293,7 +294,7 @@ def _forget_conversation(connection: Connection, run: Row) -> None:
 
 def _active(connection: Connection, uid: str) -> Sequence[int]:
     """Numbers of the runs of a trigger that have not ended and are not being ended."""
-    open_runs = and_(runs.c.id == firings.c.run, runs.c.state.notin_(FINAL), runs.c.cancel == 0)
+    open_runs = and_(runs.c.id == firings.c.run, UNENDED, runs.c.cancel == 0)
     return [
         row[0] for row in connection.execute(select(runs.c.number).join(firings, open_runs).where(firings.c.uid == uid))
     ]
