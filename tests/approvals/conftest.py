@@ -239,7 +239,7 @@ async def platform(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     journal = RunStore(database, lambda agent: True)
     await journal.open()
     service = ApprovalService(
-        database, Identity(Reviews(), pods.get), configuration,  # type: ignore[arg-type]  # the part that is used
+        database, Identity(Reviews(), pods.get, lambda gateway: True), configuration,  # type: ignore[arg-type]  # the part that is used
         ApprovalOptions(audit=audit, local=frozenset({"kubernetes-admin", "user@local"})), _unsent,
         journal if getattr(request, "param", "") == "journal" else runs,  # type: ignore[arg-type]
     )  # fmt: skip

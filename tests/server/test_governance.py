@@ -75,7 +75,7 @@ class Platform:
         self.tools: list[dict[str, Any]] = []
         self.down = False
         self.governance = Governance(database, Clock())
-        identity = Identity(Reviews(), lambda _: None)
+        identity = Identity(Reviews(), lambda _: None, lambda gateway: False)
         api = GovernanceApi(self.governance, identity, configuration, self.listed, Clock())  # type: ignore[arg-type]
         self.server = Server(Router(api.routes(), failure).handle)
         self.pool = Pool()

@@ -65,7 +65,8 @@ class Plane:
         self.configuration = Configuration(*servers)
         governance = Governance(database, self.clock)
         self.tokens = UserTokens(database, governance, Sealer(key), self.clock)
-        api = UserTokensApi(self.tokens, Identity(Reviews(), lambda _: None), self.configuration, governance)  # type: ignore[arg-type]
+        identity = Identity(Reviews(), lambda _: None, lambda gateway: self.configuration.current(gateway) is not None)
+        api = UserTokensApi(self.tokens, identity, self.configuration, governance)  # type: ignore[arg-type]
         self.server = Server(Router(api.routes(), failure).handle)
         self.pool = Pool()
         self.port = 0

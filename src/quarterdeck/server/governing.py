@@ -61,7 +61,7 @@ class GovernanceApi:
         """A gateway process signs how far its audit chain has come."""
         parameters = call.parameters
         gateway, _ = await self._identity.gateway(
-            call.header(b"authorization"), parameters["namespace"], parameters["name"]
+            call.header(b"authorization"), parameters["namespace"], parameters["name"], configured=False
         )
         try:
             point = msgspec.json.decode(call.exchange.body, type=Checkpoint)

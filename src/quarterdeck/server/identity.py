@@ -34,11 +34,15 @@ class Caller:
 
 
 class Identity:
-    """Verifies bearer tokens. ``agent_of_pod`` maps a Pod UID to the Agent that owns it."""
+    """Verifies bearer tokens. ``agent_of_pod`` maps a Pod UID to the Agent that owns it; ``serves`` says whether a
+    gateway (``namespace/name``) is one that we configure."""
 
-    def __init__(self, reviews: Reviews, agent_of_pod: Callable[[str], str | None]) -> None:
+    def __init__(
+        self, reviews: Reviews, agent_of_pod: Callable[[str], str | None], serves: Callable[[str], bool]
+    ) -> None:
         self._reviews = reviews
         self._agent_of_pod = agent_of_pod
+        self._serves = serves
         self._workloads: OrderedDict[str, tuple[float, User | Unauthorized]] = OrderedDict()
         self._people: OrderedDict[tuple[str, str, str], tuple[float, tuple[User, bool] | Unauthorized]] = OrderedDict()
 
@@ -57,11 +61,17 @@ class Identity:
             raise Forbidden(f"{caller.name} is no agent's Pod; only Pods that an Agent owns may use this API")
         return caller.agent
 
-    async def gateway(self, authorization: str, namespace: str, name: str) -> tuple[str, str]:
-        """``namespace/name`` of a Gateway and the replica (Pod). Raises Forbidden for all but its ServiceAccount."""
+    async def gateway(
+        self, authorization: str, namespace: str, name: str, *, configured: bool = True
+    ) -> tuple[str, str]:
+        """``namespace/name`` of a Gateway and the replica (Pod). Raises Forbidden for all but its ServiceAccount, and
+        for one that no Gateway of ours has; where not ``configured``, it may have been one, or become one."""
         caller = await self.workload(authorization)
-        if caller.name != f"system:serviceaccount:{namespace}:{name}":
-            raise Forbidden(f"{caller.name} is not the ServiceAccount {namespace}/{name} of that Gateway")
+        if caller.agent is not None or caller.name != f"system:serviceaccount:{namespace}:{name}":
+            who = caller.agent or caller.name
+            raise Forbidden(f"{who} is not the ServiceAccount {namespace}/{name} of that Gateway")
+        if configured and not self._serves(f"{namespace}/{name}"):
+            raise Forbidden(f"{namespace}/{name} is no Gateway that is configured here")
         return f"{namespace}/{name}", caller.pod
 
     async def person(self, authorization: str, verb: str, resource: str, namespace: str = "") -> Caller:

@@ -64,7 +64,7 @@ class ManagementApi:
 
     async def config(self, call: Call) -> Answer | None:
         """One full snapshot a line. ``?watch`` keeps the stream open."""
-        gateway, _ = await self._gateway(call)
+        gateway, _ = await self._gateway(call, configured=False)
         exchange = call.exchange
         if "watch" not in call.query:
             line = self._configuration.current(gateway)
@@ -125,7 +125,9 @@ class ManagementApi:
         kind, namespace, name = (call.text(body, key, required=True) or "" for key in ("kind", "namespace", "name"))
         return Answer({"replicas": await self._configuration.wake((kind, namespace, name))})
 
-    async def _gateway(self, call: Call) -> tuple[str, str]:
+    async def _gateway(self, call: Call, *, configured: bool = True) -> tuple[str, str]:
         """The gateway asked for, and the replica. Only the ServiceAccount of its name may read: secrets are inside."""
         parameters = call.parameters
-        return await self._identity.gateway(call.header(b"authorization"), parameters["namespace"], parameters["name"])
+        return await self._identity.gateway(
+            call.header(b"authorization"), parameters["namespace"], parameters["name"], configured=configured
+        )

@@ -72,7 +72,7 @@ class RestApis:
         def agent_of(uid: str) -> str | None:
             return config.snapshot.identities.pods.get(uid) if config.snapshot is not None else None
 
-        identity = Identity(reviews, agent_of)
+        identity = Identity(reviews, agent_of, config.serves)
         self._governance = Governance(database)
         self._config = config
         self._following: asyncio.Task[None] | None = None
