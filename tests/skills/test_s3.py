@@ -17,9 +17,10 @@ from aiohttp import web
 from quarterdeck.errors import ConfigError, Denied, UpstreamError
 from quarterdeck.skills import s3
 from quarterdeck.skills.bucket import Bucket, bucket_at, parse
-from quarterdeck.skills.sigv4 import Keys, path_of, signed
+from quarterdeck.skills.sigv4 import path_of, signed
 from quarterdeck.skills.sources import S3Source
 from quarterdeck.skills.unpack import Target
+from quarterdeck.wire.sigv4 import Keys
 
 from .conftest import skill_text
 

@@ -20,10 +20,11 @@ from xml.etree import ElementTree
 import aiohttp
 
 from quarterdeck.errors import ConfigError, Denied, UpstreamError
+from quarterdeck.wire.sigv4 import Keys
 
 from . import unpack
 from .bucket import REGION, Bucket, bucket_at, domain_of, parse, region_of
-from .sigv4 import Keys, path_of, query_string, signed
+from .sigv4 import path_of, query_string, signed
 from .sources import S3Source
 
 OBJECT_BYTES = 64 << 20
