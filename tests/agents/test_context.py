@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.agents.context import estimate
+from quarterdeck.agents.context import ceiling, estimate
 from quarterdeck.wire.http import Server
 from support.run_world import Tools, tool_call, world
 
@@ -170,6 +170,26 @@ async def test_no_model_call_is_larger_than_the_ceiling(start: Callable[..., Any
         assert estimate.of_all(request["messages"]) + estimate.of_text(json.dumps(request["tools"])) < 4400
         assert request["messages"][1]["content"] == "the question" or "left out" in request["messages"][1]["content"]
     assert "w" * 9000 in agent.model.requests[-1]["messages"][-1]["content"], "the newest result is whole"
+
+
+class Counted(list[Json]):
+    """Messages that know how often they were looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Any:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_a_long_conversation_is_measured_once_not_for_each_message_that_goes() -> None:
+    system = ceiling.Unit([{"role": "system", "content": "Be brief."}], fixed=True)
+    said = [Counted([{"role": "user", "content": "well " * 20}]) for _ in range(500)]
+    asked = ceiling.Unit([{"role": "user", "content": "the question"}], fixed=True)
+    found = ceiling.fitted([system, *(ceiling.Unit(one) for one in said), asked], 1000)
+    assert found[0]["role"] == "system" and found[1]["content"] == ceiling.LEFT_OUT
+    assert found[-1]["content"] == "the question" and 10 < len(found) < 40
+    assert max(one.looks for one in said) < 15
 
 
 async def test_what_cannot_fit_fails_with_the_numbers(start: Callable[..., Any]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from quarterdeck.wire.http import Exchange, Server
+
 from .conftest import answer_of, call, say, user_message
 
 
@@ -106,6 +108,29 @@ async def test_a_server_that_is_down_costs_its_tools_only(start: Any, tools_url:
     assert told["role"] == "system"
     assert "The tools of server http://127.0.0.1:9/mcp are not available now: " in told["content"]
     assert tools_url not in told["content"], "the one that answers is not named"
+
+
+async def test_a_server_that_hangs_is_waited_for_once_by_all(start: Any) -> None:
+    asked, gate = list[Exchange](), asyncio.Event()
+
+    async def hang(exchange: Exchange) -> None:
+        asked.append(exchange)
+        await gate.wait()
+        exchange.respond(503)
+
+    server = Server(hang)
+    _, port = await server.listen("127.0.0.1", 0)
+    agent = await start(say("ok"), http_tools=[{"params": {"url": f"http://127.0.0.1:{port}/mcp"}}])
+    turns = [asyncio.create_task(agent.ask("go", messageId=f"m{n}", contextId=f"c{n}")) for n in range(4)]
+    async with asyncio.timeout(60):
+        while not asked or len(agent.runs._active) < 4:
+            await asyncio.sleep(0.01)
+        while len(agent.toolbox._servers[0]._lock._waiters or ()) < 3:
+            await asyncio.sleep(0.01)
+        gate.set()
+        assert [answer_of(task) for task in await asyncio.gather(*turns)] == ["ok"] * 4
+    assert len(asked) == 1
+    await server.stop(0)
 
 
 async def test_two_servers_with_the_same_tools_get_names_of_their_own(start: Any, tools_url: str) -> None:

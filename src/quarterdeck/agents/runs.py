@@ -512,8 +512,9 @@ class Runs:
     async def _tools(self, journal: Journal) -> dict[str, Tool]:
         """What can be called now. A run that goes on waits for servers that were there when it called them."""
         tools = await self._toolbox.load()
+        fresh = all(step.phase != "done" for step in journal.story.steps.values())
         for pause in _TOOL_PAUSES:
-            if not journal.story.steps or not self._toolbox.unavailable:
+            if fresh or not self._toolbox.unavailable:
                 break
             await asyncio.sleep(pause)
             tools = await self._toolbox.load()

@@ -87,23 +87,42 @@ class Server:
         """How often the server has said that its list changed."""
         self._tools: list[ListedTool] = []
         self._listed_at = float("-inf")
+        self._failed: tuple[float, QuarterdeckError | None] = float("-inf"), None
+        """When the last attempt to list them failed, and why."""
         self._lock = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
         self._hearing: asyncio.Timeout | None = None
 
     async def tools(self) -> list[ListedTool]:
-        """Raises QuarterdeckError when the server cannot be asked and there is no copy."""
+        """Raises QuarterdeckError when the server cannot be asked and there is no copy that is fresh."""
+        came = monotonic()
         async with self._lock:
             if monotonic() - self._listed_at > FRESH:
-                listed = await self.client.list_tools()
-                self._tools = [t for t in listed if not self.wanted or t.name in self.wanted]
-                self._listed_at = monotonic()
+                failed_at, error = self._failed
+                if error is not None and failed_at >= came:  # who waited for an attempt does not wait for the next
+                    raise error
+                await self._list()
         if self._hearing is not None and not self._hearing.expired():
             self._hearing.reschedule(asyncio.get_running_loop().time() + LISTEN)
-        elif self.client.tells_of_tools and (self._listening is None or self._listening.done()):
+        elif self.hears and (self._listening is None or self._listening.done()):
             alone = contextvars.Context()  # not as part of the run that happens to come first
             self._listening = asyncio.create_task(self._listen(), name=f"listen-{self.url}", context=alone)
         return self._tools
+
+    async def _list(self) -> None:
+        try:
+            listed = await self.client.list_tools()
+        except QuarterdeckError as error:
+            self._failed = monotonic(), error
+            raise
+        self._tools = [t for t in listed if not self.wanted or t.name in self.wanted]
+        self._listed_at = monotonic()
+
+    @property
+    def hears(self) -> bool:
+        """Whether the server may tell us: who is granted tools by their names gets no stream from the gateway, and each
+        attempt would be a denial in its records."""
+        return not self.wanted and self.client.tells_of_tools
 
     async def _listen(self) -> None:
         """Hear of changes while the server is used. A stream that has ended is opened again with the next turn."""

@@ -44,12 +44,7 @@ def fitted(units: Sequence[Unit], limit: int, scale: float = 1.0) -> list[Messag
         if fits():
             return _flat(kept)
         kept = _changed(kept, lambda message, most=most: _shortened(message, most))
-    dropped = False
-    for unit in [unit for unit in kept if not unit.fixed][:-1]:
-        if fits():
-            break
-        kept.remove(unit)
-        dropped = True
+    kept, dropped = _newest(kept, limit, scale)
     if not fits():
         kept = [Unit([_shortened(m, _SHORT[-1]) for m in unit.messages], unit.fixed) for unit in kept]
     if not fits():
@@ -60,6 +55,18 @@ def fitted(units: Sequence[Unit], limit: int, scale: float = 1.0) -> list[Messag
             f"{limit}; ask for less, or raise spec.declarative.context.maxTokens",
         )
     return _flat(kept, note=dropped)
+
+
+def _newest(units: Sequence[Unit], limit: int, scale: float) -> tuple[list[Unit], bool]:
+    """Without the oldest that do not fit; the last step stays. And whether that are fewer."""
+    sizes = [of_all(unit.messages) for unit in units]
+    left, gone = sum(sizes), set[int]()
+    for at in [at for at, unit in enumerate(units) if not unit.fixed][:-1]:
+        if left * scale <= limit:
+            break
+        left -= sizes[at]
+        gone.add(at)
+    return [unit for at, unit in enumerate(units) if at not in gone], bool(gone)
 
 
 def _changed(units: Sequence[Unit], change: Callable[[Message], Message]) -> list[Unit]:
