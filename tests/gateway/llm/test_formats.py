@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import TOOL, Models, model
-from .doubles import ANSWERS, STREAMS, Answer
+from .doubles import ANSWERS, STREAMS, Answer, sse
 
 GOOGLE = json.dumps(
     {"type": "service_account", "client_email": "a@p", "private_key": "x", "token_uri": "https://t.example/token"}
@@ -214,6 +214,17 @@ async def test_blank_texts_are_left_out(models: Models, name: str) -> None:
     user, assistant, _ = (turn.get("content") or turn["parts"] for turn in body.get("messages") or body["contents"])
     assert (len(user), len(assistant)) == (1, 1)
     assert user[0]["text"] == "x"
+
+
+async def test_of_several_candidates_the_first_is_the_answer(models: Models) -> None:
+    models.use(model(*SPECS["gemini"]))
+    said = [{"index": at, "content": {"parts": [{"text": text}]}} for at, text in ((1, "No"), (0, "Yes"), (1, " way"))]
+    ends = [{"index": at, "finishReason": reason} for at, reason in ((1, "MAX_TOKENS"), (0, "STOP"))]
+    models.answers(Answer(sse(*({"candidates": [one]} for one in (*said, *reversed(ends))))))
+    *chunks, _, _ = await models.chunks()
+    deltas = [chunk["choices"][0] for chunk in chunks]
+    assert "".join(choice["delta"].get("content") or "" for choice in deltas) == "Yes"
+    assert deltas[-1]["finish_reason"] == "stop"
 
 
 async def test_arguments_that_came_as_an_object_stay_what_they_are(models: Models) -> None:

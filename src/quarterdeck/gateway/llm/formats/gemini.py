@@ -116,7 +116,7 @@ def _declaration(tool: Tool) -> dict[str, Any]:
 def answer(document: Any) -> Completion:
     found = Completion(document.get("responseId") or "", document.get("modelVersion") or "")
     found.tokens = tokens(document.get("usageMetadata") or {})
-    candidate = (document.get("candidates") or [{}])[0]
+    candidate = _first(document)
     for part in (candidate.get("content") or {}).get("parts") or ():
         if "functionCall" in part:
             found.calls.append(_called(part))
@@ -130,6 +130,11 @@ def answer(document: Any) -> Completion:
     if found.finish == "content_filter" and not found.text:
         found.refusal = _blocked(blocked or reason)
     return found
+
+
+def _first(document: dict[str, Any]) -> dict[str, Any]:
+    """Of several candidates (``candidateCount``) the first is the answer; the others come in events of their own."""
+    return next((one for one in document.get("candidates") or () if not one.get("index")), {})
 
 
 def tokens(usage: dict[str, Any]) -> Tokens:
@@ -185,7 +190,7 @@ class Events:
         for call in piece.calls:
             out.call(call)
         blocked = (document.get("promptFeedback") or {}).get("blockReason")
-        reason = (document.get("candidates") or [{}])[0].get("finishReason") or ""
+        reason = _first(document).get("finishReason") or ""
         if blocked or reason:
             out.finish = "content_filter" if blocked else _finish(reason, called=out.called)
         if out.finish == "content_filter" and not self._said and not out.called:
