@@ -86,6 +86,13 @@ async def test_a_request_is_passed_on_as_it_is_and_its_answer_too(bare: Rig, pla
     ]  # fmt: skip
 
 
+async def test_lines_that_proxies_added_are_one_header(bare: Rig, plane: Plane) -> None:
+    twice = {"X-Forwarded-For": "192.0.2.1", "x-forwarded-for": "192.0.2.2", "Authorization": "Bearer a"}
+    assert (await post(bare, headers=twice, bearer="b"))[0].status == 202
+    sent = plane.asked[0][1].headers
+    assert (sent["x-forwarded-for"], sent["authorization"]) == ("192.0.2.1, 192.0.2.2", "Bearer a, Bearer b")
+
+
 async def test_what_is_no_trigger_or_too_much_does_not_reach_the_control_plane(bare: Rig, plane: Plane) -> None:
     for path, status in (("/hooks/kagent/other", 404), ("/hooks/", 404), ("/hooks/kagent/t/x", 404), (HOOK + "/", 202)):
         assert (await post(bare, path))[0].status == status, path
