@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.wire.http import Exchange, Server
+from quarterdeck.agents import toolbox
+from quarterdeck.agents.config import HttpTool
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.http import Exchange, Header, Server
 
 from .conftest import answer_of, call, say
 
@@ -68,4 +71,24 @@ async def test_a_tool_that_comes_while_an_agent_works_can_be_called_at_once(star
     assert offered == [{"grow"}, {"grow", "fresh"}, {"grow", "fresh"}]
     assert agent.model.requests[2]["messages"][-1]["content"] == "did fresh"
     await agent.toolbox.close()
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("names", [[], ["grow"]])
+async def test_who_is_granted_tools_by_name_asks_for_no_stream(names: list[str]) -> None:
+    """The gateway would refuse it: each turn of an agent with toolNames was a denial in the audit log."""
+    double = Changing()
+    server = Server(double.handle)
+    _, port = await server.listen("127.0.0.1", 0)
+    entry = HttpTool.model_validate({"params": {"url": f"http://127.0.0.1:{port}/mcp"}, "tools": names})
+
+    async def headers() -> list[Header]:
+        return []
+
+    pool = Pool()
+    asked = toolbox.Server(pool, entry, headers)
+    assert [tool.name for tool in await asked.tools()] == ["grow"]
+    assert asked.client.tells_of_tools and asked.hears is not bool(names)
+    await asked.close()
+    pool.close()
     await server.stop(0)

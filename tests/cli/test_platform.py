@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quarterdeck.cli.a2a import Answer, Status, ToolAnswered, ToolCalled, events_of
-from quarterdeck.cli.records import Filter
+from quarterdeck.cli.records import Filter, _row  # pyright: ignore[reportPrivateUsage]
 from quarterdeck.cli.toolcalls import arguments, result_text, typed
 from quarterdeck.errors import UsageError
 from quarterdeck.mcpclient import Tool
@@ -192,6 +192,12 @@ def test_a2a_events() -> None:
     assert events_of({"artifactUpdate": {"artifact": {"parts": [{"text": "done"}]}}}) == [Answer("done")]
     waiting = {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_INPUT_REQUIRED"}}}
     assert events_of(waiting) == [Status("t", "c", "TASK_STATE_INPUT_REQUIRED", "")]
+
+
+def test_the_end_of_a_long_reason_is_marked() -> None:
+    detail = "agent kagent/a is not granted this tool: add it to the agent's spec, under spec.declarative.tools"
+    assert _row({"detail": detail + "\nmore"})[-1] == detail
+    assert len(_row({"detail": "x" * 999})[-1]) == 240 and _row({"detail": "x" * 999})[-1].endswith("…")
 
 
 def test_audit_filter() -> None:

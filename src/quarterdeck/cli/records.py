@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HEADER = ["TIME", "PRINCIPAL", "KIND", "SERVER", "TOOL", "DECISION", "OUTCOME", "MS", "TRACE", "DETAIL"]
 _POLL = 0.2
+_DETAIL = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,11 @@ def _print(found: list[tuple[dict[str, Any], str]], output: str, *, header: bool
     emit(table([_row(record) for record, _ in found], header=_HEADER if header else None))
 
 
+def _cut(text: str) -> str:
+    """The last column: what to do about a refusal is at the end of it."""
+    return text if len(text) <= _DETAIL else text[: _DETAIL - 1] + "…"
+
+
 def _row(record: dict[str, Any]) -> list[str]:
     when = datetime.fromtimestamp(float(record.get("ts", 0))).astimezone()
     return [
@@ -186,5 +192,5 @@ def _row(record: dict[str, Any]) -> list[str]:
         str(record.get("outcome", "")),
         f"{float(record.get('latencyMs', 0)):.1f}",
         str(record.get("traceId", ""))[:8] or "-",
-        str(record.get("detail", "")).partition("\n")[0][:80],
+        _cut(str(record.get("detail", "")).partition("\n")[0]),
     ]
