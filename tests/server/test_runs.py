@@ -66,6 +66,13 @@ async def test_a_message_begins_one_run_however_often_it_comes(store: RunStore) 
     assert len(await store.select()) == 1
 
 
+async def test_a_summary_shows_the_beginning_of_a_message_and_the_journal_has_it_all(store: RunStore) -> None:
+    text = "x" * 100_000
+    run, _ = await store.create(replace(new(), message={"parts": [{"text": text}]}))
+    assert len(run["summary"]) < 2000 and "xxx" in run["summary"]
+    assert (await store.events(run))[0].data["message"]["parts"] == [{"text": text}]
+
+
 async def test_events_have_one_order_and_a_batch_is_written_once(store: RunStore) -> None:
     run, leased = await store.create(new())
     assert leased and run["fence"] == 1

@@ -45,6 +45,8 @@ EVENT_LIMIT = 4 * 1024 * 1024
 _SAID = ("created", "model.result", "tool.result")
 """Events whose message is one of the conversation."""
 _SEEN, _MIRRORED = 100_000, 10_000
+_SHOWN = 1000
+"""Characters of a run's message in its summary, which lists and every write carry along."""
 
 
 # made once: to make a statement costs more than to execute it
@@ -242,7 +244,7 @@ class RunStore:
     def begin(self, connection: Connection, new: NewRun, kept: Sequence[Draft] = ()) -> Row:
         """:meth:`create` as part of another's transaction; :meth:`begun` is told when that is committed."""
         at = self._clock()
-        text = said.text(new.message)
+        text = said.text(new.message)[:_SHOWN]
         row: Row = {
             "id": uuid7(at), "agent": new.agent, "user_id": new.user, "session_id": new.session, "task_id": new.task,
             "source": new.source, "state": "pending", "reason": "", "holder": "", "fence": 0, "beat": 0, "seq": 0,
