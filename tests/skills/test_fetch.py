@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from pathlib import Path
 
 import msgspec
@@ -137,6 +139,24 @@ def test_what_it_says_at_its_end(tmp_path: Path) -> None:
     assert code == 1
     assert said.startswith("ConfigMap two/SKILL.md: line 1")
     assert program(tmp_path, b"[]")[0] == 1
+
+
+def test_what_a_server_says_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\n\r\n\x1b[2Jgone")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        code, said = program(tmp_path, Sources((S3Source("s3://bucket/a.zip", endpoint=endpoint),)))
+        thread.join()
+    assert code == 1
+    assert "HTTP 404  [2Jgone" in said
+    assert said.isprintable()
 
 
 def test_secrets_are_found_by_their_names(tmp_path: Path) -> None:

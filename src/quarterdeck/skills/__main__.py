@@ -39,9 +39,10 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"{given.sources}: {error}") from error
         secrets = {name: Path(path) for name, _, path in (each.partition("=") for each in given.secret)}
         loaded = asyncio.run(fetch(sources, Mounts(tuple(given.config_map), secrets), given.to))
-    except QuarterdeckError as error:
-        print(f"skills: {error}", file=sys.stderr)
-        _write(given.report, str(error).encode()[:MESSAGE_BYTES])
+    except QuarterdeckError as error:  # it may quote a server, whose words are shown on terminals
+        said = "".join(character if character.isprintable() else " " for character in str(error))
+        print(f"skills: {said}", file=sys.stderr)
+        _write(given.report, said.encode("utf-8", "replace")[:MESSAGE_BYTES])
         return 1
     report = Report(tuple(loaded), unusable() if any(skill.scripts for skill in loaded) else "")
     for skill in loaded:
