@@ -43,6 +43,7 @@ class Image:
     def __init__(self) -> None:
         self.seen: list[Exchange] = []
         self.card: Any = OLD_CARD
+        self.answer = b""
         self.port = 0
 
     def handle(self, exchange: Exchange) -> Any:
@@ -52,6 +53,9 @@ class Image:
         self.seen.append(exchange)
         if b"stream" in exchange.body.lower():
             return self.stream(exchange)
+        if self.answer:
+            exchange.respond(200, self.answer, [(b"content-type", b"text/html")])
+            return None
         body = {"jsonrpc": "2.0", "id": 1, "result": TASK}
         exchange.respond(200, msgspec.json.encode(body), [(b"content-type", b"application/json")])
         return None
@@ -213,6 +217,15 @@ async def test_an_agent_of_0_3_is_spoken_to_in_1_0(byo: Rig, image: Image) -> No
     assert third["artifactUpdate"]["artifact"]["parts"] == [{"text": "done"}]
     odd = await byo.rpc("/a2a/kagent/b", "SendMessage", {"message": {"parts": 1}}, listener="local", **NEW)
     assert odd["error"]["code"] == -32602
+
+
+async def test_an_answer_that_is_none_is_an_error_of_the_requests(byo: Rig, image: Image) -> None:
+    image.answer = b"<html>busy</html>"
+    body = {"jsonrpc": "2.0", "id": "r7", "method": "GetTask", "params": {"id": "t1"}}
+    answer = await byo.request("/a2a/kagent/b", body, listener="local", headers=NEW["headers"])
+    assert answer.header(b"content-type") == b"application/json"
+    found = msgspec.json.decode(await answer.read())
+    assert (found["id"], found["error"]["message"]) == ("r7", "the agent's answer is not one of A2A 0.3")
 
 
 async def test_an_agent_of_1_0_is_left_alone(byo: Rig, image: Image) -> None:

@@ -426,8 +426,11 @@ class TranslatingRelay(A2aRelay):
 
     def on_head(self, status: int, headers: list[Header]) -> None:
         kinds = [value.partition(b";")[0].strip() for name, value in headers if name == b"content-type"]
-        self._up = Up(self.operation, stream=kinds == [b"text/event-stream"])
-        super().on_head(status, [header for header in headers if header[0] != b"content-length"])
+        stream = kinds == [b"text/event-stream"]
+        self._up = Up(self.operation, stream=stream, raw_id=self.call.raw_id or b"null")
+        changed = (b"content-length",) if stream else (b"content-length", b"content-type")
+        kept = [header for header in headers if header[0] not in changed]
+        super().on_head(status, kept if stream else [*kept, JSON])
 
     def on_body(self, data: bytes) -> None:
         if self.finished:

@@ -14,7 +14,7 @@ import msgspec
 from quarterdeck.a2atypes import CARD_PATHS, errors, modern, operations
 from quarterdeck.errors import QuarterdeckError
 from quarterdeck.malformed import MALFORMED
-from quarterdeck.mcptypes import protocol
+from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.snapshot import Endpoint
 from quarterdeck.wire.client import Pool
 from quarterdeck.wire.sse import SseParser
@@ -85,8 +85,10 @@ def down(call: Call) -> str:
 class Up:
     """Translates an answer as it comes. Raises UpstreamError for an event beyond all bounds."""
 
-    def __init__(self, operation: str, *, stream: bool) -> None:
+    def __init__(self, operation: str, *, stream: bool, raw_id: bytes = b"null") -> None:
+        """``raw_id``: the request's id, as JSON."""
         self._operation = operation
+        self._raw_id = raw_id
         self._parser = SseParser(_LARGEST) if stream else None
         self._whole = bytearray()
 
@@ -115,6 +117,6 @@ class Up:
             if isinstance(document.get("result"), dict):
                 document["result"] = modern.result_in(self._operation, document["result"])
         except (KeyError, TypeError, AttributeError, *MALFORMED):
-            failure = {"code": protocol.UPSTREAM_FAILED, "message": "the agent's answer is not one of A2A 0.3"}
-            return msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": failure})
+            said = "the agent's answer is not one of A2A 0.3"
+            return jsonrpc.error_response(self._raw_id, protocol.UPSTREAM_FAILED, said)
         return msgspec.json.encode(document)
