@@ -128,3 +128,27 @@ async def test_a_host_that_goes_on_finds_the_task_it_began(start: Any, served: A
     beat.cancel()
     assert second.model.requests[0]["messages"][-1]["content"] == "H1"
     assert len(helper.model.requests) == 1 and len(await tasks_of(helper, task["contextId"])) == 1, "it was asked once"
+
+
+async def test_a_question_of_another_agent_ends_with_the_run_that_passes_it_on(start: Any, served: Any) -> None:
+    ask = call("ask_user", {"questions": [{"question": "Which?"}]})
+    helper = await start(ask, say("never"), plane="helper", http_tools=[])
+    agent = await start(HELP, say("never"), **using(await served(helper, [])))
+    beat = asyncio.create_task(agent.runs.heartbeat.run())
+    task = await agent.ask("go")
+    assert task["status"]["state"] == "TASK_STATE_INPUT_REQUIRED"
+    helping = asyncio.create_task(helper.runs.heartbeat.run())
+    canceled = await agent.rpc("CancelTask", {"id": task["id"]})
+    assert canceled["result"]["status"]["state"] == "TASK_STATE_CANCELED"
+    (theirs,) = await tasks_of(helper, task["contextId"])
+    assert theirs["status"]["state"] == "TASK_STATE_CANCELED"
+    for each in (beat, helping):
+        each.cancel()
+
+
+async def test_what_another_agent_fails_with_is_an_error_with_its_reason(start: Any, served: Any) -> None:
+    helper = await start(b"no completion", plane="helper", http_tools=[])
+    agent = await start(HELP, say("A"), **using(await served(helper, [])))
+    assert answer_of(await agent.ask("go")) == "A"
+    told = agent.model.requests[1]["messages"][-1]["content"]
+    assert told.startswith("Error: agent helper: ") and "not a chat completion" in told

@@ -81,7 +81,7 @@ class RemoteAgentTool:
                 found = await self._ask("SendMessage", self._message(arguments, context), context)
         except asyncio.CancelledError:
             if made[0] and not context.goes_on():
-                await asyncio.shield(self._cancel(made[0], context))
+                await asyncio.shield(self.cancel(made[0], context))
             raise
         task = _task(found)
         if task is not None and _state(task) in _WAITING:
@@ -153,7 +153,7 @@ class RemoteAgentTool:
             return found
         return await self._wait(task, context)
 
-    async def _cancel(self, task: str, context: Context) -> None:
+    async def cancel(self, task: str, context: Context) -> None:
         """What was begun for a call that nobody waits for any more ends, too, as far as the other can be reached."""
         with contextlib.suppress(QuarterdeckError, TimeoutError):
             async with asyncio.timeout(_CANCEL):
@@ -250,7 +250,7 @@ def _answer(name: str, content: bytes) -> tuple[str, bool]:
     try:
         document = loads(content)
         if "error" in document:
-            return f"Error: {document['error'].get('message', '')}", True
+            return f"Error: agent {name}: {document['error'].get('message', '')}", True
         result = document["result"]
         task = result.get("task", result if "status" in result else None)
         parts: list[dict[str, Any]] = []
@@ -260,7 +260,10 @@ def _answer(name: str, content: bytes) -> tuple[str, bool]:
             parts = [part for artifact in task.get("artifacts", []) for part in artifact["parts"]]
             if not parts:
                 parts = task["status"].get("message", {}).get("parts", [])
-        failed = task is not None and task["status"]["state"] != "TASK_STATE_COMPLETED"
-        return "\n".join(str(part.get("text", "")) for part in parts if "text" in part), failed
+        text = "\n".join(str(part.get("text", "")) for part in parts if "text" in part)
+        if task is None or task["status"]["state"] == "TASK_STATE_COMPLETED":
+            return text, False
+        state = task["status"]["state"].removeprefix("TASK_STATE_").lower()
+        return f"Error: agent {name}: {text or f'its task is {state}'}", True
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UpstreamError(f"agent {name} answered with what is no A2A response: {error}") from error

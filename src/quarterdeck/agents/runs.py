@@ -399,6 +399,7 @@ class Runs:
         try:
             if journal.story.canceled_by:
                 active.canceling = True
+                await self._toolbox.abandon(journal.story, Context(active.user, task["contextId"], journal.run))
                 raise asyncio.CancelledError
             if task["status"]["state"] == types.SUBMITTED:
                 active.set_status(types.WORKING)

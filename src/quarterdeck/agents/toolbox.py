@@ -26,6 +26,7 @@ from . import approvals, ask_user
 from .config import AgentConfig, HttpTool
 from .context import results
 from .credentials import FORWARD, forwarded
+from .journal.fold import Story
 from .model import ToolCall
 from .remote import RemoteAgentTool
 from .tool import Context, Outcome, Tool
@@ -186,6 +187,13 @@ class Toolbox:
         for agent in self._agents:
             found[_unused(agent.name, agent.url, found.keys() | own.keys())] = agent
         return found | own
+
+    async def abandon(self, story: Story, context: Context) -> None:
+        """A run that others left is cancelled, and so is what other agents do, or ask, for its open calls."""
+        agents = {_NAME.sub("_", agent.name)[:64]: agent for agent in self._agents}
+        left = [step for step in story.steps.values() if step.phase != "done" and step.name in agents]
+        begun = [(agents[step.name], step.task or step.waits_for) for step in left]
+        await asyncio.gather(*(agent.cancel(task, context) for agent, task in begun if task))
 
     def missing(self) -> str:
         """What the model has to know about servers that could not be asked; empty when all could."""

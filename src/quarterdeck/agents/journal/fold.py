@@ -39,6 +39,10 @@ class Step:
     """The answer that has not been used up by a call."""
     task: str = ""
     """What another agent calls the task that the call has made there."""
+    waits_for: str = ""
+    """The task of another agent that waits for somebody, and this one with it."""
+    name: str = ""
+    """Of the tool that is called."""
     at: float = 0.0
     """When the last intent was written, in seconds since the epoch."""
     result: Json = field(default_factory=dict[str, Any])
@@ -47,14 +51,14 @@ class Step:
         if event.kind.endswith(".intent"):
             self.attempts = self.attempts + 1 if event.fence == self.fence else 1
             self.phase, self.fence, self.guarded = "intended", event.fence, bool(event.data.get("guarded"))
-            self.intent = event.seq
-            self.at = event.at
+            self.intent, self.at, self.name = event.seq, event.at, str(event.data.get("name") or "")
         elif event.kind == "note":
             self.task = str(event.data.get("task") or self.task)
         elif event.kind == "tool.started":
             self.phase, self.answer = "started", None
         elif event.kind == "waiting":
             self.phase, self.reason, self.answer = "waiting", str(event.data.get("reason", "")), None
+            self.waits_for = str((event.data.get("question") or {}).get("task") or "")
         elif event.kind == "answer":
             self.phase, self.answer = "answered", event.data
         elif event.kind.endswith(".result"):
