@@ -24,8 +24,6 @@ from quarterdeck.translate.agent import RELAY_PORTS
 from quarterdeck.translate.gateway_api.workload import GatewayPods
 from quarterdeck.translate.options import NetworkPolicies
 
-"""Variables of that ending carry keys of trace back ends; Deployments would show them to everybody."""
-
 
 @dataclass(frozen=True, slots=True)
 class OperatorOptions:
