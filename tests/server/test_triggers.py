@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quarterdeck.errors import ConfigError, Forbidden
+from quarterdeck.errors import ConfigError, Conflict, Forbidden
 from quarterdeck.kube import resource as k
 from quarterdeck.server.database import Database
 from quarterdeck.server.runs_again import Again
@@ -203,6 +203,24 @@ async def test_replace_ends_what_goes_on(one: Controller) -> None:
     assert (new["cancel"], old["cancel"]) == (0, 1)
     assert (await one.runs.events(old))[-1].data == {"by": "trigger kagent/t"}
     assert [run["id"] for run, _ in await one.runs.claim("kagent/helper", "pod/boot", 9)] == [old["id"], new["id"]]
+
+
+async def test_what_ends_by_itself_while_it_is_replaced_is_no_obstacle(tmp_path: Path) -> None:
+    """Where others write at the same time, as PostgreSQL lets them, it may have ended since it was looked for."""
+    database = await Database.open(str(tmp_path / "server.db"))
+    one = Controller(database, Clock())
+    one.trigger(cron=HOURLY, concurrencyPolicy="Replace")
+
+    class Late(RunStore):
+        def end(self, connection: Any, number: int, by: str) -> Any:
+            raise Conflict("it is completed already")
+
+    await one.engine.look()
+    one.engine.store = TriggerStore(database, Late(database, clock=one.clock.time), one.clock.time)
+    one.clock.now += HOUR
+    await one.engine.look()
+    assert len(await one.all()) == 2
+    await database.close()
 
 
 async def test_a_dry_run_is_noted_down_and_starts_nothing(one: Controller) -> None:

@@ -7,6 +7,7 @@ that it, or another, sees again. What is asked first locks the trigger's row; al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import time
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from quarterdeck.errors import Conflict
 from quarterdeck.snapshot.runs import FINAL
 
 from .database import Database, Row, events, sessions, tasks
@@ -216,7 +218,8 @@ class TriggerStore:
         if refused is None and firing.run is not None:
             if rules.policy == "Replace":
                 for number in _active(connection, rules.uid):
-                    begun.append(self._runs.end(connection, number, f"trigger {rules.label}"))
+                    with suppress(Conflict):  # it has ended by itself meanwhile
+                        begun.append(self._runs.end(connection, number, f"trigger {rules.label}"))
             made = self._runs.begin(connection, firing.run)
             begun.append(made)
             fired = Fired("Started", run=str(made["id"]))
