@@ -64,6 +64,7 @@ def test_nothing_from_outside_ends_its_mark(body: Any, most: int) -> None:
     ("spec", "said_"),
     [
         ({"message": "{{ body.x"}, "has no }}"),
+        ({"message": "{{" * 8000}, "has no }}"),
         ({"message": "{{ boddy.x }}"}, "there is no variable 'boddy'"),
         ({"message": "a {{ 1 }} {{ }}"}, "number 2"),
         ({"message": "{{ 1 + }}"}, "character"),

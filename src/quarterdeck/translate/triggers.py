@@ -30,7 +30,6 @@ VARIABLES = frozenset({"trigger", "body", "headers", "event", "alerts", "resourc
 VALUE = 1000
 """Characters of a value in the message."""
 _LIMITS = cel.Limits(length=4096, nodes=1024, steps=200_000)
-_PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 Json = Any
 
 
@@ -247,16 +246,16 @@ def _program(source: str | None, where: str) -> cel.Program | None:
 
 
 def _message(template: str) -> tuple[str | cel.Program, ...]:
-    out: list[str | cel.Program] = []
-    at = 0
-    for number, match in enumerate(_PLACE.finditer(template), 1):
-        program = _program(match[1].strip() or " ", f"message, {{{{ }}}} number {number}")
+    first, *places = template.split("{{")
+    out: list[str | cel.Program] = [first]
+    for number, place in enumerate(places, 1):
+        expression, closed, rest = place.partition("}}")
+        if not closed:
+            raise ConfigError("message: a {{ has no }}")
+        program = _program(expression.strip() or " ", f"message, {{{{ }}}} number {number}")
         assert program is not None
-        out += [template[at : match.start()], program]
-        at = match.end()
-    if "{{" in template[at:]:
-        raise ConfigError("message: a {{ has no }}")
-    return (*out, template[at:])
+        out += [program, rest]
+    return tuple(out)
 
 
 def _shown(program: cel.Program, values: Mapping[str, Json]) -> str:
