@@ -76,6 +76,11 @@ def test_runs_of_other_agents_hang_below_the_steps_that_asked_them() -> None:
     assert "hunter2" not in str(shown) and "sk-1" not in str(shown)
 
 
+def test_one_step_is_one_step() -> None:
+    one = RUN | {"summary": RUN["summary"] | {"steps": 1, "toolCalls": 0}}
+    assert "\n1 step, 0 tool calls, " in tree(Transcript(one, events()), Redactor())
+
+
 def test_what_was_summarized_on_the_way_is_told() -> None:
     data = {"messages": 7, "summary": "A trip to Kiel.", "usage": {"prompt_tokens": 50, "completion_tokens": 5}}
     before = [events()[0], Event(2, "compaction", 0, 100.05, 1, data)]

@@ -142,11 +142,12 @@ def _state(run: Json) -> str:
 
 def _counts(run: Json) -> str:
     summary: Json = run["summary"]
-    calls = summary.get("toolCalls", 0)
-    return (
-        f"{summary.get('steps', 0)} steps, {calls} tool call{'' if calls == 1 else 's'}, {_tokens(_spent(run))}"
-        f"{_cost(_priced(run))}"
-    )
+    steps, calls = _many(summary.get("steps", 0), "step"), _many(summary.get("toolCalls", 0), "tool call")
+    return f"{steps}, {calls}, {_tokens(_spent(run))}{_cost(_priced(run))}"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _all(transcript: Transcript) -> Iterator[Json]:
