@@ -207,9 +207,8 @@ def _checked(turn: Turn, client: A2aClient) -> Turn:
         raise Waits((turn.message or "the agent waits for an approval") + suffix, turn)
     if turn.state in _FAILED:
         ended = turn.state.removeprefix("TASK_STATE_").lower()
-        raise TaskFailed(
-            f"the task {ended if ended == 'failed' else f'was {ended}'}: {turn.message or 'the agent gave no reason'}{suffix}"
-        )
+        ended = ended if ended == "failed" else f"was {ended}"
+        raise TaskFailed(f"the task {ended}: {turn.message or 'the agent gave no reason'}{suffix}")
     if turn.state and turn.state != "TASK_STATE_COMPLETED":
         raise TaskFailed(f"the stream ended while the task was {turn.state}{suffix}")
     return turn
