@@ -6,15 +6,21 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import delete
 
 from quarterdeck.agents.a2a import types
 from quarterdeck.agents.active import Active
+from quarterdeck.agents.journal.client import JournalClient
 from quarterdeck.agents.journal.told import task_of
 from quarterdeck.agents.tool import Context, Outcome
+from quarterdeck.mcpclient import no_headers
 from quarterdeck.server.runs_store import NewRun
 from quarterdeck.server.runs_tables import runs as runs_table
+from quarterdeck.snapshot.runs import Event
+from quarterdeck.wire.client import Pool
+from quarterdeck.wire.http import Exchange, Server
 from support.run_world import replica, tool_call, user_message, world
 
 pytestmark = pytest.mark.timeout(150)
@@ -199,6 +205,27 @@ async def test_what_happens_while_the_first_event_is_sent_is_not_lost() -> None:
     active.publish({"n": 1})
     active.end()
     assert [update async for _, update in read] == [{"n": 1}]
+
+
+async def test_a_stream_of_events_that_says_nothing_any_more_is_opened_again() -> None:
+    asked: list[str] = []
+
+    async def plane(exchange: Exchange) -> None:
+        asked.append(exchange.target.decode())
+        exchange.start(200, [(b"content-type", b"text/event-stream")])
+        event = Event(len(asked), "note" if len(asked) == 1 else "final", 0, 1.0, 1, {})
+        exchange.write(b"data: " + msgspec.json.encode(event) + b"\n\n")
+        if len(asked) > 1:
+            exchange.finish()  # else the machine is gone, and nobody says so
+
+    server, pool = Server(plane), Pool()
+    _, port = await server.listen("127.0.0.1", 0)
+    client = JournalClient(pool, f"http://127.0.0.1:{port}", no_headers, silence=0.2)
+    async with asyncio.timeout(60):
+        assert [event.kind async for event in client.watch("r1")] == ["note", "final"]
+    assert asked[1] == "/v1/runs/r1/events?after=1&watch", "from where it was"
+    pool.close()
+    await server.stop(0)
 
 
 async def test_a_watcher_that_falls_behind_is_let_go_when_it_has_read_what_it_has() -> None:

@@ -23,6 +23,7 @@ from .a2a.store import A2aState
 from .app import build
 from .config import AgentConfig, load
 from .credentials import WorkloadToken
+from .interrupted import Leases
 from .journal.client import JournalClient
 from .memory import memory
 from .model import ChatModel
@@ -38,12 +39,14 @@ log = logging.getLogger("quarterdeck.agents")
 
 
 class _Server(uvicorn.Server):
-    """Knows when it was told to stop."""
+    """Knows when it was told to stop, and tells ``leases``: from then on nothing is taken over."""
 
     stopped_at: float | None = None
+    leases: Leases
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.stopped_at = self.stopped_at or monotonic()
+        self.leases.resting = True
         super().handle_exit(sig, frame)
 
 
@@ -74,7 +77,8 @@ async def serve(host: str, port: int, directory: Path, drain: float, grpc_port: 
         timeout_graceful_shutdown=int(drain) or None, server_header=False,
     )  # fmt: skip
     server = _Server(settings)
-    async with _stopping(runs, pool, hosted, remembering):
+    server.leases = runs.heartbeat
+    async with _stopping(runs, pool, hosted, remembering, server):
         rpc = await _grpc(core, state, host, grpc_port) if grpc_port else None
         await server.serve()
         if rpc is not None:
@@ -108,10 +112,17 @@ async def _grpc(core: Core, state: A2aState, host: str, port: int) -> GrpcServer
 
 @asynccontextmanager
 async def _stopping(
-    runs: Runs, pool: Pool, hosted: Hosted, remembering: Sequence[memory.Memory]
+    runs: Runs, pool: Pool, hosted: Hosted, remembering: Sequence[memory.Memory], server: uvicorn.Server
 ) -> AsyncGenerator[None]:
+    def died(task: asyncio.Task[None]) -> None:
+        """Without it every run would be lost to others, again and again: the kubelet starts us anew."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("leases of runs are not kept any more", exc_info=error)
+            server.should_exit = True
+
     hosted.start()
     heartbeat = asyncio.get_running_loop().create_task(runs.heartbeat.run(), name="heartbeat")
+    heartbeat.add_done_callback(died)
     try:
         yield
     finally:

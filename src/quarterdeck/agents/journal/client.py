@@ -22,6 +22,8 @@ from .pause import Fenced
 
 PATIENCE = 60.0
 """Seconds that a write is repeated for; then the run is left to whoever finds it when the control plane is back."""
+SILENCE = 60.0
+"""Seconds after which a stream of events is opened again: the control plane says at least that it is there."""
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 _NOT_YET = (401, 403, 429)
 """A control plane that was just started does not know yet whose Pods are whose."""
@@ -75,12 +77,21 @@ class Refused(UpstreamError):
 class JournalClient:
     """``url`` is ``KAGENT_URL``: the journal is served beside kagent's contract."""
 
-    def __init__(self, pool: Pool, url: str, headers: HeaderSource, *, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        url: str,
+        headers: HeaderSource,
+        *,
+        patience: float = PATIENCE,
+        silence: float = SILENCE,
+    ) -> None:
         self._pool = pool
         self._origin, base = split_url(url)
         self._base = base.rstrip("/")
         self._headers = headers
         self._patience = patience
+        self._silence = silence
 
     async def create(self, body: Json) -> Json:
         """Begin a run: ``{user, session, task, message, replica, asks}``. Raises UpstreamError."""
@@ -123,24 +134,30 @@ class JournalClient:
             target = f"{self._base}/v1/runs/{quote(run, safe='')}/events?after={after}&watch"
             parser = SseParser()
             try:
-                response = await self._pool.request("GET", self._origin, target, await self._headers(), timeout=None)
+                response = await self._pool.request(
+                    "GET", self._origin, target, await self._headers(), timeout=self._silence
+                )
                 if response.status == 404:
                     raise Gone(f"run {run!r} does not exist")
                 if response.status != 200:
                     raise UpstreamError(f"GET {target} gave HTTP {response.status}")
                 try:
-                    async for chunk in response:
+                    chunks = aiter(response)
+                    while True:
+                        async with asyncio.timeout(self._silence):
+                            chunk = await anext(chunks, b"")
+                        if not chunk:
+                            return
                         for found in parser.feed(chunk):
                             if found.data:
                                 event = msgspec.json.decode(found.data, type=Event)
                                 after = event.seq
                                 yield event
-                    return
                 finally:
                     response.close()
             except Gone:
                 raise
-            except (UpstreamError, TimedOut):
+            except (UpstreamError, TimedOut, TimeoutError):
                 await asyncio.sleep(_PAUSES[-1])
 
     async def _call(self, method: str, path: str, body: Json | None = None) -> Any:
