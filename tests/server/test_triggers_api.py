@@ -204,6 +204,10 @@ async def test_conditions_say_whether_it_can_fire(rig: Rig) -> None:
         assert found["Ready"][0] == "False"
     one.put(k.MCP_SERVER, "m", {})
     assert conditions(await one.status())["Ready"][1] == "ServerNotGranted"
+    for names, reason in ((["add"], "ServerNotGranted"), ([], "Ready")):
+        tools = [{"mcpServer": {"name": "m", "toolNames": names}}]
+        one.put(k.AGENT, "helper", {"type": "Declarative", "declarative": {"tools": tools}})
+        assert conditions(await one.status())["Ready"][1] == reason
     one.trigger(cron={"schedule": "@daily"})
     one.api.allowed.clear()
     one.clock.now += 60

@@ -172,9 +172,15 @@ class Triggers:
         res = k.MCP_SERVER if server.kind == "MCPServer" else k.REMOTE_MCP_SERVER
         if self._context.get(res, found.namespace, server.name) is None:
             return RefNotFound(f"{server.kind} {found.namespace}/{server.name} does not exist")
-        if not _has_tool(agent, server.kind, server.name):
+        granted = _granted(agent, server.kind, server.name)
+        if not granted:
             return NotGranted(
                 f"Agent {found.agent} has no tools of {server.kind} {server.name}: a trigger follows what its agent has"
+            )
+        if all(ref.get("toolNames") for ref in granted):
+            return NotGranted(
+                f"Agent {found.agent} has {server.kind} {server.name} with toolNames: who is granted tools alone reads "
+                "no resources"
             )
         return None
 
@@ -251,16 +257,18 @@ class NotGranted(ConfigError):
     reason = "ServerNotGranted"
 
 
-def _has_tool(agent: Object, kind: str, name: str) -> bool:
+def _granted(agent: Object, kind: str, name: str) -> list[Object]:
+    """The agent's references to a server of its own namespace."""
     tools: list[Any] = ((agent.get("spec") or {}).get("declarative") or {}).get("tools") or []
     refs = [tool.get("mcpServer") or {} for tool in tools if isinstance(tool, dict)]
     home = agent["metadata"]["namespace"]
-    return any(
-        ref.get("name") == name
+    return [
+        ref
+        for ref in refs
+        if ref.get("name") == name
         and (ref.get("kind") or "MCPServer") == kind
         and ref.get("namespace") in (None, "", home)
-        for ref in refs
-    )
+    ]
 
 
 def _of_event(event: Object) -> Object:
