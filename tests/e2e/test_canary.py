@@ -143,17 +143,21 @@ def test_an_a_b_test_by_header_is_promoted_by_hand(more: Platform) -> None:
     tell(more, name, {"declarative": {"systemMessage": "version two"}})
     begun = reach(more, name, "Paused")
     tag = track_tag(begun["canaryRevision"], begun["startedAt"])
-    tried = [ask(more, name, headers={"X-Beta": "always"})[0] for _ in range(3)]
-    assert {tag_of(c, label) for c in tried} == {tag}
+
+    def tried() -> list[str]:
+        return [ask(more, name, headers={"X-Beta": "always"})[0] for _ in range(3)]
+
+    eventually(lambda: {tag_of(c, label) for c in tried()} == {tag}, "the gateway has the canary")
+    kept = tried()[0]
     assert {tag_of(ask(more, name)[0], label) for _ in range(3)} == {0}, "weight 0: only what matches"
     assert {tag_of(ask(more, name, headers={"X-Beta": "no"})[0], label)} == {0}
-    assert ask(more, name, tried[0])[0] == tried[0], "the conversation goes on without the header"
+    assert ask(more, name, kept)[0] == kept, "the conversation goes on without the header"
     done = more.qd("rollout", "promote", f"agent/{name}", "-n", NS).out
     assert done.strip() == "agent.kagent.dev/canary-passes promoted past step 1 of 2"
     more.qd("rollout", "status", f"agent/{name}", "-n", NS, "--timeout", "60s")
     more.wait(f"agent/{name}", condition="RolledOut")
     assert status(more, name)["stableRevision"] == begun["canaryRevision"]
-    assert ask(more, name, tried[0])[1] == "TASK_STATE_COMPLETED"
+    assert ask(more, name, kept)[1] == "TASK_STATE_COMPLETED"
     denied = more.qd("rollout", "abort", f"agent/{name}", "-n", NS, ok=False)
     assert denied.code != 0 and "has no canary" in denied.err
 
