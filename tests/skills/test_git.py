@@ -96,7 +96,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
 
 
 async def fetch(source: GitSource, tmp_path: Path, secret: Path | None = None) -> tuple[str, Path]:
-    work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
+    work = tmp_path / f"work $x{len(list(tmp_path.iterdir()))}"
     work.mkdir()
     out = work / "skill"
     return await git.fetch(source, Target(out, "src"), secret or tmp_path / "none", work), out
@@ -242,7 +242,7 @@ def private(repository: Repository) -> Iterator[_Private]:
 
 
 def secret(tmp_path: Path, **keys: str) -> Path:
-    folder = tmp_path / "secret"
+    folder = tmp_path / "o'neil's secret"
     folder.mkdir(exist_ok=True)
     for name, value in keys.items():
         (folder / name.replace("_", "-").replace("known-hosts", "known_hosts")).write_text(value)

@@ -198,7 +198,7 @@ def _credential(where: Place, work: Path) -> tuple[str, ...]:
     if not _helper(work).exists():
         return words
     port = f":{where.port}" if where.port not in (443, 80) else ""
-    return (*words, "-c", f"credential.{where.scheme}://{where.host}{port}.helper={_helper(work)}")
+    return (*words, "-c", f"credential.{where.scheme}://{where.host}{port}.helper=!{shlex.quote(str(_helper(work)))}")
 
 
 def _write_helper(work: Path, token: Path, user: Path) -> None:
@@ -208,7 +208,8 @@ def _write_helper(work: Path, token: Path, user: Path) -> None:
         raise ConfigError(f"skills.gitAuthSecretRef: key {_USER} holds what is no user name")
     helper = _helper(work)
     helper.write_text(
-        f"#!/bin/sh\n[ \"$1\" = get ] || exit 0\necho 'username={name}'\nprintf 'password=%s\\n' \"$(cat '{token}')\"\n"
+        f"#!/bin/sh\n[ \"$1\" = get ] || exit 0\necho 'username={name}'\n"
+        f"printf 'password=%s\\n' \"$(cat {shlex.quote(str(token))})\"\n"
     )
     helper.chmod(0o700)
 

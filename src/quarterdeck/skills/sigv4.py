@@ -22,9 +22,7 @@ def path_of(key: str) -> str:
     return "/" + quote(key, safe="/-_.~")
 
 
-def signed(
-    host: str, path: str, query: Mapping[str, str], keys: Keys, region: str, now: datetime, service: str = "s3"
-) -> dict[str, str]:
+def signed(host: str, path: str, query: Mapping[str, str], keys: Keys, region: str, now: datetime) -> dict[str, str]:
     """The headers of a GET of ``https://host{path}?{query_string(query)}``; ``path`` is encoded, ``now`` is aware."""
     headers = {"host": host, "x-amz-content-sha256": _EMPTY}
-    return headers | sign(keys, region, service, "GET", path, query_string(query), headers, _EMPTY, now.timestamp())
+    return headers | sign(keys, region, "s3", "GET", path, query_string(query), headers, _EMPTY, now.timestamp())
