@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .conftest import TOOL, Models, model
-from .doubles import ANSWERS, STREAMS, Answer, sse
+from .doubles import ANSWERS, STREAMS, Answer, messages, named, sse
 
 GOOGLE = json.dumps(
     {"type": "service_account", "client_email": "a@p", "private_key": "x", "token_uri": "https://t.example/token"}
@@ -173,6 +173,33 @@ async def test_a_stream_becomes_chunks(models: Models, name: str, split: bool) -
     assert json.loads("".join(call["function"]["arguments"] for call in calls)) == {"a": 1, "b": 2}
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
     assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+BARE = {
+    "anthropic": named(
+        {"type": "message_start", "message": {"id": "m", "model": "c", "usage": {}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "now",
+                                                                      "input": {}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": ""}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {}}, {"type": "message_stop"},
+    ),
+    "converse": messages(
+        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "t", "name": "now"}}}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"toolUse": {"input": ""}}}),
+        ("contentBlockStop", {"contentBlockIndex": 0}), ("messageStop", {"stopReason": "tool_use"}),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BARE)
+async def test_a_call_without_arguments_has_an_empty_object_of_them(models: Models, name: str) -> None:
+    models.use(model(*SPECS[name]))
+    models.answers(Answer(BARE[name]))
+    *chunks, _, _ = await models.chunks({"tools": [TOOL]})
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+    assert "".join(call["function"]["arguments"] for call in calls) == "{}"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
 async def test_marks_of_the_callers_own_are_the_only_ones(models: Models) -> None:

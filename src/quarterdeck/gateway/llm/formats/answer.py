@@ -109,6 +109,8 @@ class Chunks:
         self._begun = False
         self._ready: list[bytes] = []
         self._calls = 0
+        self._bare: set[int] = set()
+        """Calls whose arguments nothing was said of yet."""
 
     def take(self) -> bytes:
         ready, self._ready = b"".join(self._ready), []
@@ -129,9 +131,13 @@ class Chunks:
         document = called.document()
         document["function"] = {"name": _text(called.name), "arguments": _text(called.arguments)}
         self._delta({"tool_calls": [{"index": index} | document]})
+        if not called.arguments:
+            self._bare.add(index)
         return index
 
     def arguments(self, index: int, piece: str) -> None:
+        if piece:
+            self._bare.discard(index)
         self._delta({"tool_calls": [{"index": index, "function": {"arguments": _text(piece)}}]})
 
     @property
@@ -146,6 +152,9 @@ class Chunks:
         """Raises UpstreamError when the provider never said that its answer is complete."""
         if self.finish is None:
             raise UpstreamError("ended its answer early")
+        if self.finish == "tool_calls":
+            for index in sorted(self._bare):  # to a tool without parameters some providers say none; clients read JSON
+                self.arguments(index, "{}")
         self._delta({}, self.finish)
         if self._usage:
             self._write(self._head() | {"choices": [], "usage": self.tokens.document()})
