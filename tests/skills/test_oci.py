@@ -162,6 +162,15 @@ async def test_content_that_is_not_what_its_digest_says(tmp_path: Path, liar: st
         await fetch(pinned, tmp_path)
     with pytest.raises(UpstreamError, match="the registry sent a layer that is not sha256:1111"):
         await fetch(f"{liar}/a:1", tmp_path)
+    for number in range(len(ODD)):
+        with pytest.raises(UpstreamError, match="the registry's manifest is none"):
+            await fetch(f"{liar}/odd:{number}", tmp_path)
+
+
+ODD: list[Any] = [
+    {"layers": ["x"]}, {"layers": [{"mediaType": LAYER, "size": "x"}]}, {"layers": [{"mediaType": LAYER}]},
+    {"layers": 5}, {"manifests": [1]}, {"manifests": [{}]},
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -171,6 +180,8 @@ async def liar() -> Any:
     async def answer(request: web.Request) -> web.Response:
         if "/blobs/" in request.path:
             return web.Response(body=packed(**{"SKILL.md": "other"}))
+        if "/odd/" in request.path:
+            return web.json_response(ODD[int(request.path.rpartition("/")[2])])
         layer = {"mediaType": LAYER, "digest": f"sha256:{'1' * 64}", "size": 10}
         long = "x" * (8 << 20 if "/larger/" in request.path else 1 << 20 if "/large/" in request.path else 0)
         return web.json_response({"schemaVersion": 2, "layers": [layer], "annotations": {"long": long}})

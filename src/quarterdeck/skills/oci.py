@@ -52,8 +52,12 @@ async def fetch(source: OciSource, target: unpack.Target, logins: Iterable[Path]
         repository = registry.repository(image)
         machine = ("linux", _MACHINES.get(platform.machine(), platform.machine()))
         try:
-            digest, manifest = await registry.pinned(repository, image.digest or image.tag, machine)
-            for layer in _layers(manifest, source.image):
+            try:
+                digest, manifest = await registry.pinned(repository, image.digest or image.tag, machine)
+                layers = _layers(manifest, source.image)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise UpstreamError(f"{source.image}: the registry's manifest is none: {error!r}") from error
+            for layer in layers:
                 with tempfile.TemporaryFile() as file:
                     await _download(registry, repository, layer, file, source.image)
                     unpack.tar(file, target, whiteouts=True)
@@ -89,7 +93,8 @@ def login(folders: Iterable[Path], host: str) -> Credentials | None:
     return None
 
 
-def _layers(manifest: dict[str, Any], name: str) -> list[dict[str, Any]]:
+def _layers(manifest: dict[str, Any], name: str) -> list[str]:
+    """Their digests, lowest first."""
     layers: list[dict[str, Any]] = manifest.get("layers") or []
     if not layers or len(layers) > _MOST_LAYERS:
         raise ConfigError(
@@ -104,20 +109,20 @@ def _layers(manifest: dict[str, Any], name: str) -> list[dict[str, Any]]:
                 f"skills.refs: {name}: a layer has more than {_LAYER_BYTES} bytes; build it FROM scratch with the "
                 "skill's files only"
             )
-    return layers
+    return [str(layer["digest"]) for layer in layers]
 
 
-async def _download(registry: Registry, repository: str, layer: dict[str, Any], out: IO[bytes], name: str) -> None:
+async def _download(registry: Registry, repository: str, layer: str, out: IO[bytes], name: str) -> None:
     digest, total = hashlib.sha256(), 0
-    async with registry.blob(repository, str(layer["digest"])) as chunks:
+    async with registry.blob(repository, layer) as chunks:
         async for chunk in chunks:
             total += len(chunk)
             if total > _LAYER_BYTES:
                 raise ConfigError(f"skills.refs: {name}: a layer has more than {_LAYER_BYTES} bytes")
             digest.update(chunk)
             out.write(chunk)
-    if f"sha256:{digest.hexdigest()}" != layer["digest"]:
-        raise UpstreamError(f"{name}: the registry sent a layer that is not {layer['digest']}")
+    if f"sha256:{digest.hexdigest()}" != layer:
+        raise UpstreamError(f"{name}: the registry sent a layer that is not {layer}")
     out.seek(0)
 
 

@@ -99,8 +99,10 @@ def _watch(child: int, spec: dict[str, Any], *, scoped: bool) -> int:
         ended, status = os.waitpid(-1, os.WNOHANG)
         if ended == child:
             code = os.waitstatus_to_exitcode(status)
+        elif time.monotonic() >= until:  # also while orphans end one after the other
+            why = "time"
         elif ended == 0:
-            why = "time" if time.monotonic() >= until else _excess(spec)
+            why = _excess(spec)
             if not why:
                 told = signal.sigtimedwait(_AWAITED, min(_LOOK, max(0.001, until - time.monotonic())))
                 why = "told" if told is not None and told.si_signo == signal.SIGTERM else ""
