@@ -196,13 +196,14 @@ async def test_the_same_told_again_starts_nothing_for_a_while(one: Controller) -
 async def test_replace_ends_what_goes_on(one: Controller) -> None:
     one.trigger(cron=HOURLY, concurrencyPolicy="Replace")
     await one.engine.look()
-    old = (await one.all())[0]
+    await one.runs.claim("kagent/helper", "pod/boot", 9)
     one.clock.now += HOUR
     await one.engine.look()
     new, old = await one.all()
     assert (new["cancel"], old["cancel"]) == (0, 1)
     assert (await one.runs.events(old))[-1].data == {"by": "trigger kagent/t"}
-    assert [run["id"] for run, _ in await one.runs.claim("kagent/helper", "pod/boot", 9)] == [old["id"], new["id"]]
+    assert await one.runs.beat("kagent/helper", "pod/boot", {old["id"]: old["fence"]}) == ([], [old["id"]])
+    assert [run["id"] for run, _ in await one.runs.claim("kagent/helper", "pod/boot", 9)] == [new["id"]]
 
 
 async def test_what_ends_by_itself_while_it_is_replaced_is_no_obstacle(tmp_path: Path) -> None:
@@ -436,6 +437,18 @@ async def test_journals_beyond_the_limits_go_and_firings_stay(one: Controller) -
     assert await one.store.history(found.uid, 99) == [] and found.uid in await one.store.numbers()
     await one.store.forget([])
     assert await one.store.numbers() == {}
+
+
+async def test_a_run_that_waits_for_a_month_goes_on_still(one: Controller) -> None:
+    one.trigger(webhook={"bearer": {"secretRef": {"name": "hook", "key": "key"}}}, concurrencyPolicy="Forbid")
+    assert (await fire(one)).outcome == "Started"
+    one.clock.now += KEPT + 1
+    await one.engine.look()
+    assert (await fire(one)).outcome == "Forbidden"
+    await one.finish((await one.all())[0])
+    one.clock.now += 60
+    await one.engine.look()
+    assert await one.store.history("uid-Trigger-kagent-t", 9) == []
 
 
 async def test_statuses_and_metrics_say_what_the_database_does(one: Controller) -> None:

@@ -189,10 +189,14 @@ class TriggerStore:
         return await self._database.transact(work)
 
     async def forget(self, live: Iterable[str]) -> None:
-        """Delete what is older than :data:`KEPT`, and what is known of triggers that are gone."""
+        """Delete what is older than :data:`KEPT` and has no run that goes on, and what is known of triggers that are
+        gone."""
         before = self._clock() - KEPT
+        under_way = select(runs.c.id).where(UNENDED)
         async with self._database.write() as connection:
-            await connection.execute(delete(firings).where(firings.c.at < before))
+            await connection.execute(
+                delete(firings).where(and_(firings.c.at < before, firings.c.run.notin_(under_way)))
+            )
             await connection.execute(delete(resources).where(resources.c.uid.notin_(list(live))))
             await connection.execute(
                 delete(triggers).where(and_(triggers.c.uid.notin_(list(live)), triggers.c.last_at < before))
