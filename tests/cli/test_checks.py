@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,16 @@ def test_a_home_that_is_a_file(tmp_path: Path, inside: str) -> None:
     file = tmp_path / "file"
     file.touch()
     assert checks.data_directory(file / inside if inside else file).level == "error"
+
+
+def test_the_ports_are_those_that_qd_up_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name in ("KUBERNETES", "API", "KAGENT", "WORKLOADS"):
+            monkeypatch.setenv(f"QUARTERDECK_{name}_PORT", "0")
+        monkeypatch.setenv("QUARTERDECK_GATEWAY_PORT", str(port))
+        found = checks.ports()
+    assert (found.level, found.cause) == ("warning", f"in use by another program: {port}")
+    assert found.remedy == "take free ones: qd up --gateway-port 0"

@@ -141,7 +141,7 @@ class Child:
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         self.error = UpstreamError(
             f"MCP server {self.config.name} {self._reason or how}; a new process is started for the next request, "
-            "its own messages are in the Pod log"
+            "its own messages are in the log"
         )
         self._on_exit(self)
         if self.listener is not None:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from .home import NotRunning, Starting, endpoints, home, kubeconfig_path
+from .supervise import Ports
 
 Level = Literal["ok", "info", "warning", "error"]
 _MARKS: dict[Level, str] = {"ok": "ok", "info": "info", "warning": "warn", "error": "FAIL"}
-_PORTS = {8700: "--api-port", 8701: "--gateway-port", 8702: "--workloads-port", 8703: "--kubernetes-port",
-          8083: "--kagent-port"}  # fmt: skip
 _SAFE_BWRAP = (0, 12, 0)
 _DISK_ERROR, _DISK_WARNING = 200e6, 2e9
 _COMMAND_SECONDS = 5.0
@@ -136,8 +135,9 @@ def platform(directory: Path) -> Finding:
 
 
 def ports() -> Finding:
+    wanted = _wanted()
     taken: list[int] = []
-    for port in _PORTS:
+    for port in wanted:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -145,10 +145,20 @@ def ports() -> Finding:
             except OSError:
                 taken.append(port)
     if taken:
-        flags = " ".join(f"{_PORTS[port]} 0" for port in taken)
+        flags = " ".join(f"{wanted[port]} 0" for port in taken)
         return Finding("ports", "warning", f"in use by another program: {', '.join(map(str, taken))}",
                        f"take free ones: qd up {flags}", "README.md")  # fmt: skip
-    return Finding("ports", "ok", f"free: {', '.join(map(str, _PORTS))}; no platform runs on {home()}")
+    return Finding("ports", "ok", f"free: {', '.join(map(str, wanted))}; no platform runs on {home()}")
+
+
+def _wanted() -> dict[int, str]:
+    """The ports that ``qd up`` would take, with their flags: the usual ones, or what its variables say."""
+    found: dict[int, str] = {}
+    for flag, _, usual in (argument.partition("=") for argument in Ports().arguments()):
+        said = os.environ.get(f"QUARTERDECK_{flag.removeprefix('--').replace('-', '_').upper()}", usual)
+        found[int(said if said.isdigit() else usual)] = flag
+    found.pop(0, None)
+    return dict(sorted(found.items()))
 
 
 def bubblewrap() -> Finding:
