@@ -313,6 +313,12 @@ async def test_what_is_kept_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch
         assert (await rig.ask("POST", post, large))[0] == 201
     found = (await rig.ask("GET", "/api/langgraph/checkpoints?thread_id=c1"))[1]["data"]
     assert [each["checkpoint_id"] for each in found] == ["1ef-0007"], "large ones are fewer"
+    monkeypatch.setattr(kagent_frameworks, "MEMORIES", 10)
+    for number in range(5, 8):
+        data = {"task_description": "t", "score": number, "x": "x" * (200_000 if number < 7 else 400_000)}
+        assert (await rig.ask("POST", "/api/crewai/memory", {"thread_id": "c1", "memory_data": data}))[0] == 201
+    kept = (await rig.ask("GET", "/api/crewai/memory?thread_id=c1&q=t&limit=0"))[1]["data"]
+    assert [each["memory_data"]["score"] for each in kept] == [7], "of these, too"
     assert (await rig.ask("POST", post, checkpoint(9, checkpoint="x" * (3 * 1024 * 1024 + 1))))[0] == 413
     assert (await rig.ask("POST", post, checkpoint(9, thread_id="x" * 256)))[0] == 400
     assert (await rig.ask("POST", post, checkpoint(9, checkpoint="")))[0] == 400

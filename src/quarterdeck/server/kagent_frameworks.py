@@ -26,7 +26,7 @@ Who = Callable[..., Awaitable[tuple[str, str]]]
 KEPT = 256
 """Checkpoints of a thread and namespace; the oldest go first."""
 KEPT_BYTES = 64 * 1024 * 1024
-"""The same, as far as they are large; the newest is kept however large it is."""
+"""The same, and of CrewAI's memories, as far as they are large; the newest is kept however large it is."""
 MEMORIES = 1000
 STATES = 100
 """Of a thread."""
@@ -190,7 +190,8 @@ class Frameworks:
         of = _of_thread(crew_memories, agent, thread)
         async with self._database.write() as connection:
             await connection.execute(insert(crew_memories).values(**row))
-            await _keep_newest(connection, crew_memories.c.seq, of, MEMORIES)
+            large = crew_memories.c.data if len(row["data"]) > _LARGE else None
+            await _keep_newest(connection, crew_memories.c.seq, of, MEMORIES, large)
         return _done("Successfully stored CrewAI memory")
 
     async def search_memory(self, call: Call) -> Answer:
@@ -262,15 +263,22 @@ def _of_thread(table: Table, agent: str, thread: str) -> Any:
     return and_(table.c.agent == agent, table.c.thread_id == thread)
 
 
-async def _keep_newest(connection: AsyncConnection, age: Column[Any], of: Any, most: int) -> None:
-    """Delete the rows of ``of`` beyond so many, those with the least ``age`` column."""
-    last = (await connection.execute(select(age).where(of).order_by(age.desc()).offset(most).limit(1))).scalar()
+async def _keep_newest(
+    connection: AsyncConnection, age: Column[Any], of: Any, most: int, large: Column[Any] | None = None
+) -> None:
+    """Delete the rows of ``of`` beyond so many, those with the least ``age`` column. ``large``: the column whose sizes
+    are bounded, too; None when what was added is small."""
+    newest = select(age).where(of).order_by(age.desc())
+    last = (await connection.execute(newest.offset(most).limit(1))).scalar()
+    if large is not None:
+        rows = (await connection.execute(newest.add_columns(func.length(large)))).all()
+        last = _beyond([(row[0], int(row[1])) for row in rows]) or last
     if last is not None:
         await connection.execute(delete(age.table).where(and_(of, age <= last)))
 
 
-def _beyond(sizes: Sequence[tuple[str, int]]) -> str | None:
-    """The newest checkpoint that does not fit any more; they come newest first."""
+def _beyond(sizes: Sequence[tuple[Any, int]]) -> Any:
+    """The newest row that does not fit any more, by what tells its age; they come newest first."""
     total = 0
     for number, (name, size) in enumerate(sizes):
         total += size
