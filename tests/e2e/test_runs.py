@@ -83,10 +83,10 @@ def kill(platform: Platform, role: str, around: Boundaries) -> None:
         os.kill(pid, signal.SIGKILL)
     namespace, selector = {
         "agent": ("kagent", f"kagent={AGENT}"),
-        "gateway": (SYSTEM, "app.kubernetes.io/component=gateway"),
+        "gateway": (SYSTEM, f"app.kubernetes.io/{'name=quarterdeck-' if platform.home else 'component='}gateway"),
         "control plane": (SYSTEM, "app.kubernetes.io/component=controller"),
     }[role]
-    if platform.home is None or role == "agent":
+    if platform.home is None or role != "control plane":
         delete = ("delete", "pods", "-n", namespace, "-l", selector, "--force", "--grace-period=0", "--wait=false")
         platform.kubectl(*delete, ok=False)
 
