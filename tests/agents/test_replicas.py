@@ -130,6 +130,22 @@ async def test_cancelling_at_one_replica_ends_the_run_of_another(tmp_path: Path)
         assert (await w.run())["state"] == "canceled"
 
 
+async def test_a_message_that_waits_for_its_turn_is_cancelled_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, replica(w, "pod-1") as one:
+        gate = asyncio.Event()
+        w.tools.on_call = lambda key: _until(gate)
+        first = await one.start(user_message(), "alice")
+        second = await one.start(user_message("no", contextId=first.task["contextId"]), "alice")
+        async with asyncio.timeout(60):
+            task = await one.cancel(second.task["id"], "alice")
+            await second.finished.wait()
+        assert task["status"]["state"] == "TASK_STATE_CANCELED" and not first.finished.is_set()
+        gate.set()
+        async with asyncio.timeout(60):
+            await first.finished.wait()
+        assert first.task["status"]["state"] == "TASK_STATE_COMPLETED" and w.model.asked == 3
+
+
 async def test_a_replica_that_ends_lets_its_runs_go_at_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w, replica(w, "pod-2"):
         first = w.runs("pod-1")

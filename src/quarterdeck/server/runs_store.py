@@ -400,7 +400,10 @@ class RunStore:
             raise Conflict(f"run {row['id']} is {row['state']} already")
         row["cancel"] = 1
         row["state"] = "pending" if row["state"] == "waiting" else row["state"]
-        self._write(connection, row, f"cancel/{row['seq']}", [Draft("cancel", 0, {"by": by})])
+        drafts = [Draft("cancel", 0, {"by": by})]
+        if row["fence"] == 0:  # it waits for its turn: there is nothing to end, and nobody who would, before that
+            drafts.append(Draft("final", 0, {"state": "canceled", "reason": "", "text": "", "usage": {}}))
+        self._write(connection, row, f"cancel/{row['seq']}", drafts)
         return row
 
     def changed(self, key: str) -> asyncio.Event:
