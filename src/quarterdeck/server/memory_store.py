@@ -47,7 +47,7 @@ from .runs_tables import runs
 
 log = logging.getLogger(__name__)
 MOST = 1000
-"""Memories of one agent for one user; of more, those least used and oldest go."""
+"""Memories of one agent for one user; of more, those least used and oldest go, the newest tenth last."""
 TTL = 15 * 86400.0
 """Seconds, when nobody says: kagent's 15 days."""
 USED_OFTEN = 10
