@@ -202,6 +202,22 @@ async def test_a_call_without_arguments_has_an_empty_object_of_them(models: Mode
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("name", ["anthropic", "converse"])
+async def test_tools_that_were_called_are_declared_though_none_is_there(models: Models, name: str) -> None:
+    """These providers refuse conversations with calls of which no tool is declared."""
+    models.use(model(*SPECS[name]))
+    models.answers(Answer(ANSWERS[name]))
+    await models.json({"messages": TALK})
+    body = models.provider.body
+    if name == "anthropic":
+        [tool] = body["tools"]
+        assert (tool["name"], body["tool_choice"]) == ("add", {"type": "none"})
+    else:
+        assert body["toolConfig"]["tools"][0]["toolSpec"]["name"] == "add"
+    await models.json({"messages": TALK[:2], "tools": [TOOL], "tool_choice": "none"})
+    assert "toolConfig" not in models.provider.body
+
+
 async def test_marks_of_the_callers_own_are_the_only_ones(models: Models) -> None:
     models.use(model(*SPECS["anthropic"]))
     models.answers(Answer(ANSWERS["anthropic"]))

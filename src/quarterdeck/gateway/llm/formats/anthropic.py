@@ -34,9 +34,9 @@ def request(model: Model, chat: Chat) -> Sent:
     body: dict[str, Any] = {"max_tokens": chat.longest() or _LONGEST, "messages": turns(rest, _blocks, "Anthropic")}
     if system:
         body["system"] = [_block(part) for part in system]
-    if chat.tools:
-        body["tools"] = [_tool(tool.function, tool.cache_control) for tool in chat.tools]
-        body |= _choice(chat)
+    if tools := chat.tools or chat.called():
+        body["tools"] = [_tool(tool.function, tool.cache_control) for tool in tools]
+        body |= _choice(chat) if chat.tools else {"tool_choice": {"type": "none"}}
     for name, value in (("temperature", chat.temperature), ("top_p", chat.top_p), ("stream", chat.stream or None)):
         if value is not None:
             body[name] = value

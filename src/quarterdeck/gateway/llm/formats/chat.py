@@ -154,6 +154,12 @@ class Chat(Struct):
             return "one", str(given["function"].get("name") or "")
         raise Unfit(f"tool_choice {given!r} is not one of auto, none, required or a function")
 
+    def called(self) -> list[Tool]:
+        """Tools of the calls in the conversation, by name alone: some providers refuse those of which nothing is said,
+        which is so when a tool is not there any more."""
+        names = dict.fromkeys(call.function.name for message in self.messages for call in message.tool_calls or ())
+        return [Tool(Function(name)) for name in names]
+
     def schema(self) -> dict[str, Any] | None:
         """JSON Schema of the answer, where one is wanted. Raises Unfit."""
         wanted = self.response_format or {}

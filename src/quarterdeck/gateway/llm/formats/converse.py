@@ -35,8 +35,9 @@ def request(model: Model, chat: Chat) -> Sent:
     mark = point if model.cache else []
     if system:
         body["system"] = [_block(part) for part in system] + mark
-    if chat.tools and chat.choice()[0] != "none":
-        body["toolConfig"] = {"tools": [_tool(tool.function) for tool in chat.tools] + mark} | _choice(chat)
+    allowed = chat.tools if chat.choice()[0] != "none" else None
+    if tools := allowed or chat.called():
+        body["toolConfig"] = {"tools": [_tool(tool.function) for tool in tools] + mark} | _choice(chat)
     config: dict[str, Any] = {
         "temperature": chat.temperature, "topP": chat.top_p, "maxTokens": chat.longest(),
         "stopSequences": chat.stops() or None,
