@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import signal
 import subprocess
 import sys
@@ -296,6 +297,15 @@ async def test_secrets_are_the_triggers_own(one: Controller) -> None:
     one.trigger(webhook={"bearer": {"secretRef": {"name": "theirs", "key": "key"}}})
     with pytest.raises(ConfigError, match="Secret kagent/theirs does not exist"):
         await one.triggers.secret(one.triggers.get("kagent", "t"))
+
+
+@pytest.mark.parametrize(
+    ("data", "key"), [(b"text\n", b"text"), (b"text\r\n", b"text"), (b"\x20key\x0b ", b"\x20key\x0b ")]
+)
+async def test_the_line_end_of_a_file_is_no_part_of_a_key(one: Controller, data: bytes, key: bytes) -> None:
+    one.put(k.SECRET, "hook", data={"key": base64.b64encode(data).decode()})
+    one.trigger(webhook={"hmac": {"secretRef": {"name": "hook", "key": "key"}}})
+    assert await one.triggers.secret(one.triggers.get("kagent", "t")) == key
 
 
 # -- Events

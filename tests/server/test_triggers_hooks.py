@@ -92,6 +92,13 @@ def test_an_empty_secret_proves_nothing(spec: dict[str, Any]) -> None:
         take(of(spec), empty, b"", NOW)
 
 
+def test_blanks_are_no_token() -> None:
+    for said in ("Bearer ", "Bearer   "):
+        with pytest.raises(Unauthorized):
+            take(of(BEARER), Request({"authorization": said}, b"{}"), b"  ", NOW)
+    assert take(of(BEARER), Request({"authorization": "Bearer sesame"}, b"{}"), b" sesame ", NOW).given.payload == {}
+
+
 @given(st.binary(max_size=200), st.integers(0, 10_000))
 @settings(max_examples=60)
 def test_one_bit_of_a_signed_request_changed_is_refused(body: bytes, bit: int) -> None:

@@ -199,7 +199,7 @@ class Triggers:
         if not value:
             what = f"has no key {ref.key!r}" if obj is not None else "does not exist"
             raise RefNotFound(f"Secret {found.namespace}/{ref.name} {what}")
-        return b64decode(value).strip()
+        return b64decode(value).rstrip(b"\r\n")  # files end so; other bytes may be a key's own
 
     # -- Events of Kubernetes
     def follow_events(self) -> None:

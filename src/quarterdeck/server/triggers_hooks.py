@@ -78,7 +78,9 @@ def alerts(body: Any) -> Input:
 
 def _by_token(request: Request, secret: bytes) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(_digest(token.strip().encode()), _digest(secret)):
+    wanted = secret.strip()
+    fits = hmac.compare_digest(_digest(token.strip().encode()), _digest(wanted))
+    if scheme.lower() != "bearer" or not fits or not wanted:
         raise Unauthorized("the request is not proved to be the sender's: Authorization must be Bearer and the token")
     named = next((request.headers[name] for name in _NAMED if request.headers.get(name)), "")
     return f"id/{hashlib.sha256(named.encode()).hexdigest()}" if named else ""
