@@ -218,6 +218,17 @@ async def test_tools_that_were_called_are_declared_though_none_is_there(models: 
     assert "toolConfig" not in models.provider.body
 
 
+async def test_ids_of_other_providers_calls_are_put_so_that_they_are_taken(models: Models) -> None:
+    models.use(model(*SPECS["anthropic"]))
+    models.answers(Answer(ANSWERS["anthropic"]))
+    call = {"id": "functions.add:0", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "functions.add:0", "content": "1"}]  # fmt: skip
+    await models.json({"messages": talk, "tools": [TOOL]})
+    _, said, told = models.provider.body["messages"]
+    assert said["content"][0]["id"] == told["content"][0]["tool_use_id"] == "functions_add_0"
+
+
 async def test_marks_of_the_callers_own_are_the_only_ones(models: Models) -> None:
     models.use(model(*SPECS["anthropic"]))
     models.answers(Answer(ANSWERS["anthropic"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ from .chat import Chat, Image, Message, Text, split, turns
 from .problem import told
 
 VERSION = "2023-06-01"
+_ID = re.compile(r"[^a-zA-Z0-9_-]")
+"""What ids of calls may not have; other providers' do."""
 _ON_VERTEX = "vertex-2023-10-16"
 _LONGEST = 8192  # tokens of an answer when nobody says: the API wants a number
 _BREAKPOINTS = 4  # that a request may have
@@ -56,9 +59,10 @@ def request(model: Model, chat: Chat) -> Sent:
 def _blocks(message: Message) -> list[dict[str, Any]]:
     content = [_block(part) for part in message.shown()]
     if message.role == "tool":
-        return [{"type": "tool_result", "tool_use_id": message.tool_call_id or "", "content": content}]
+        ident = _ID.sub("_", message.tool_call_id or "")
+        return [{"type": "tool_result", "tool_use_id": ident, "content": content}]
     calls = [
-        {"type": "tool_use", "id": call.id, "name": call.function.name, "input": call.arguments()}
+        {"type": "tool_use", "id": _ID.sub("_", call.id), "name": call.function.name, "input": call.arguments()}
         for call in message.tool_calls or ()
     ]
     return [*content, *calls]
