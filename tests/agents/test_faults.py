@@ -277,8 +277,13 @@ async def test_an_answer_whose_stream_ends_too_early_is_asked_for_again(start: A
         exchange.finish()
 
     agent = await start(cut, say("whole answer"), stream=True)
-    task = await agent.ask("go")
-    assert answer_of(task).strip() == "whole answer"
+    body = {"model": "a", "messages": [{"role": "user", "content": "go"}], "stream": True}
+    response = await agent.http.post("/v1/chat/completions", json=body)
+    lines = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
+    said = [json.loads(line)["choices"][0]["delta"].get("content") or "" for line in lines]
+    assert "".join(said) == "You must notwhole answer", "once"
+    (task,) = (await agent.rpc("ListTasks", {"includeArtifacts": True}))["result"]["tasks"]
+    assert answer_of(task) == "whole answer"
 
 
 # -- messages

@@ -72,11 +72,19 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
         turn.tools = await turn.reload(turn.tools)
     tools = [] if last else described(_offered(turn, state["messages"]))
     sent = [] if turn.steps.known(step) else await _sent(turn, state, tools)
+    told, spoke = turn.on_text, False
+
+    async def on_text(piece: str) -> None:
+        nonlocal spoke
+        spoke = True
+        if told is not None:
+            await told(piece)
 
     async def ask() -> Reply:
         turn.steps.seen.asked(sent)
         form = turn.output.response_format if turn.output is not None and last else None
-        reply = await turn.model.reply(sent, tools, turn.on_text, response_format=form)
+        streams = told is not None and not spoke  # an answer that broke off is not said twice
+        reply = await turn.model.reply(sent, tools, on_text if streams else None, response_format=form)
         turn.window.told(reply.usage)
         if last and reply.calls:
             return Reply(reply.text or f"I stopped after {turn.max_steps} steps without an answer.", [], reply.usage)
