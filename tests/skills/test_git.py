@@ -322,6 +322,7 @@ def test_addresses() -> None:
     assert git.place("git@github.com:org/repo.git") == git.Place("git@github.com:org/repo.git", "ssh", "github.com", 22)
     assert git.place("https://Example.com:8443/a").port == 8443
     assert git.place("http://example.com/a", insecure=True).port == 80
+    assert git.place("http://[::1]:3000/a") == git.Place("http://[::1]:3000/a", "http", "::1", 3000)
 
 
 async def test_ssh_wants_a_key_and_the_servers(tmp_path: Path) -> None:

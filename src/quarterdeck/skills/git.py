@@ -31,7 +31,7 @@ _PACK_BYTES = 192 << 20
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _SCP = re.compile(r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*):(?P<path>[^:].*)")
-_HOST = re.compile(r"\w[\w.:-]*")
+_HOST = re.compile(r"[\w:][\w.:-]*")
 """Of a URL: ssh puts it into the command line of its proxy, which a shell reads."""
 _SAID_BYTES = 8192
 _REFUSED = "; the Pod's way out refused it: public addresses only, and what NetworkPolicies let it dial"
