@@ -72,6 +72,8 @@ def test_nothing_from_outside_ends_its_mark(body: Any, most: int) -> None:
         ({"deduplicate": {"key": "("}}, "deduplicate.key"),
         ({"deduplicate": {"window": "soon"}}, "deduplicate.window"),
         ({"rateLimit": {"per": "x"}}, "rateLimit.per"),
+        ({"rateLimit": {"per": "721h"}}, "rateLimit.per: 721h is more than 720h, for which firings are remembered"),
+        ({"deduplicate": {"window": "1000h"}}, "deduplicate.window: 1000h is more than 720h"),
         ({"cron": {"schedule": "* * * *"}, "webhook": None}, "must have 5 fields"),
         ({"cron": {"schedule": "* * * * *"}, "webhook": HOOK["webhook"]}, "exactly one of"),
         ({"webhook": None, "cron": None}, "exactly one of"),

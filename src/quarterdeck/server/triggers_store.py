@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from quarterdeck.errors import Conflict
 from quarterdeck.snapshot.runs import FINAL
+from quarterdeck.translate.triggers import KEPT as KEPT
 
 from .database import Database, Row, events, sessions, tasks
 from .runs_store import NewRun, RunStore
@@ -24,8 +25,6 @@ from .runs_tables import UNENDED, run_events, runs
 from .triggers_tables import firings, resources, triggers
 
 Outcome = Literal["Started", "DryRun", "Duplicate", "Deduplicated", "Limited", "Forbidden", "Missed"]
-KEPT = 30 * 86400.0
-"""Seconds that firings are remembered: as long a request that was taken once is refused as a replay."""
 _AT_ONCE = 500
 _COUNTED = {
     "Started": "started", "Deduplicated": "deduplicated", "Limited": "limited", "Forbidden": "skipped",

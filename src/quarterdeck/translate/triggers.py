@@ -29,6 +29,8 @@ VARIABLES = frozenset({"trigger", "body", "headers", "event", "alerts", "resourc
 """What expressions read: the trigger's names; parts of what fired it (those of other sources are null); the time."""
 VALUE = 1000
 """Characters of a value in the message."""
+KEPT = 30 * 86400.0
+"""Seconds that firings are remembered: as long a request that was taken once is refused as a replay."""
 _LIMITS = cel.Limits(length=4096, nodes=1024, steps=200_000)
 Json = Any
 
@@ -106,9 +108,9 @@ def plan(obj: Object) -> Plan:
         spec,
         given[0],
         Schedule(spec.cron.schedule, spec.cron.time_zone) if spec.cron is not None else None,
-        duration(again.window if again is not None else "10m"),
-        duration(spec.rate_limit.per, 3600.0),
-        duration(hmac.tolerance if hmac is not None else "5m"),
+        _remembered("deduplicate.window", again.window if again is not None else "10m"),
+        _remembered("rateLimit.per", spec.rate_limit.per),
+        _remembered("webhook.hmac.tolerance", hmac.tolerance if hmac is not None else "5m"),
         _program(spec.when, "when"),
         _program(again.key if again is not None else None, "deduplicate.key"),
         _message(spec.message),
@@ -224,6 +226,14 @@ def of_alerts(body: Mapping[str, Json]) -> Input:
         raise ConfigError("the body is no message of Alertmanager's webhook: status and alerts are odd")
     prints = sorted(f"{a.get('fingerprint')} {a.get('status')} {a.get('startsAt')}" for a in alerts)
     return Input({"body": body, "alerts": alerts}, body, _json([body["groupKey"], body["status"], prints]))
+
+
+def _remembered(where: str, text: str) -> float:
+    """Seconds. Raises ConfigError for a time that goes further back than memory does."""
+    seconds = duration(text)
+    if seconds > KEPT:
+        raise ConfigError(f"{where}: {text} is more than {KEPT / 3600:g}h, for which firings are remembered")
+    return seconds
 
 
 def _glob(pattern: str) -> str:
