@@ -157,6 +157,11 @@ def test_an_approval_is_shown_again_until_the_call_has_started() -> None:
         ({"steps": 3}, Used(3, 1, {}, 1.0), "steps is limited to 3"),
         ({"tool_calls": 1}, Used(2, 1, {}, 1.0), "toolCalls is limited to 1"),
         ({"tokens": 10}, Used(2, 1, {"prompt_tokens": 8, "completion_tokens": 2}, 1.0), "tokens is limited to 10"),
+        (
+            {"tokens": 100},  # of two models, one of which says a total
+            Used(2, 1, {"total_tokens": 10, "prompt_tokens": 90, "completion_tokens": 20}, 1.0),
+            "tokens is limited to 100",
+        ),
         ({"cost": 0.001, "input_price": 100.0}, Used(2, 1, {"prompt_tokens": 10}, 1.0), "cost is limited to 0.001"),
         ({"wall_time": 5}, Used(2, 1, {}, 5.0), "wallTime is limited to 5"),
     ],

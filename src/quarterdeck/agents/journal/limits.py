@@ -11,6 +11,7 @@ from time import time
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..observe.usage import cost_of, tokens_of
 from .pause import BudgetExceeded, RunFailed
 
 LOOP = 3
@@ -32,7 +33,7 @@ class Budget(BaseModel):
     """Seconds from the beginning of the run; time that it waits for somebody counts, too."""
     input_price: float = Field(0.0, ge=0)
     output_price: float = Field(0.0, ge=0)
-    """Of a million tokens; where the provider reports the cost of a call, that counts."""
+    """Of a million tokens."""
 
     def left(self, began: float) -> float:
         """Seconds of the wall time of a run that began then (seconds since the epoch); without limit: for ever."""
@@ -48,13 +49,13 @@ class Used:
 
 
 def tokens(usage: Mapping[str, int]) -> int:
-    return usage.get("total_tokens") or usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+    """Of models that say a total, which has more than its parts, and of those that do not."""
+    used = tokens_of(usage)
+    return max(usage.get("total_tokens", 0), used.input + used.output)
 
 
 def cost(usage: Mapping[str, int], budget: Budget) -> float:
-    return (
-        usage.get("prompt_tokens", 0) * budget.input_price + usage.get("completion_tokens", 0) * budget.output_price
-    ) / 1e6
+    return cost_of(tokens_of(usage), budget.input_price, budget.output_price)
 
 
 def check(budget: Budget, used: Used, *, steps: int = 0, tool_calls: int = 0) -> None:
