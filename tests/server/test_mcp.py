@@ -26,21 +26,26 @@ AGENT = "kagent/helper"
 
 
 class People:
-    """``root`` may do everything, ``reader`` may list, nobody else is known."""
+    """``root`` may do everything, ``reader`` may list, ``local`` all in kagent, nobody else is known."""
+
+    async def somebody(self, authorization: str) -> Caller:
+        token = authorization.removeprefix("Bearer ")
+        if token not in ("root", "reader", "local"):
+            raise Unauthorized("a bearer token is needed")
+        return Caller(token, (), None)
 
     async def person(self, authorization: str, verb: str, resource: str, namespace: str = "") -> Caller:
-        token = authorization.removeprefix("Bearer ")
-        if token not in ("root", "reader"):
-            raise Unauthorized("a bearer token is needed")
-        if token == "reader" and verb != "list":
-            raise Forbidden(f'User "reader" cannot {verb} resource "{resource}"')
-        return Caller(token, (), None)
+        caller = await self.somebody(authorization)
+        if (caller.name == "reader" and verb != "list") or (caller.name == "local" and namespace != "kagent"):
+            raise Forbidden(f'User "{caller.name}" cannot {verb} resource "{resource}" in {namespace or "all"}')
+        return caller
 
 
 @dataclass
 class Rig:
     url: str
     store: RunStore
+    agents: list[Listed]
 
     async def work(self, text: str, state: str = "completed") -> None:
         """Do the next run's work, as an agent's host would."""
@@ -57,10 +62,12 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     database = await Database.open(str(tmp_path / "server.db"))
     store = RunStore(database)
     await store.open()
-    api = McpApi(store, cast(Identity, People()), lambda: [Listed(AGENT, "Helps.")])
+    rig = Rig("", store, [Listed(AGENT, "Helps.")])
+    api = McpApi(store, cast(Identity, People()), lambda: rig.agents)
     server = Server(Router(api.routes(), failure).handle, name="api")
     _, port = await server.listen("127.0.0.1", 0)
-    yield Rig(f"http://127.0.0.1:{port}/mcp", store)
+    rig.url = f"http://127.0.0.1:{port}/mcp"
+    yield rig
     await server.stop(0)
     await database.close()
 
@@ -88,6 +95,22 @@ async def test_agents_are_listed_and_invoked(rig: Rig, mode: str) -> None:
         unknown = await session.call_tool("invoke_agent", {"agent": "kagent/nobody", "task": "x"})
         assert unknown.is_error and "does not exist" in unknown.content[0].text
         assert "kagent/helper" in (await session.read_resource("kagent://agents")).contents[0].text
+
+
+async def test_rights_in_one_namespace_are_enough_for_its_agents(rig: Rig) -> None:
+    rig.agents.append(Listed("other/secret", "Is somebody else's."))
+    async with client(rig, "legacy", "local") as session:
+        listed = await session.call_tool("list_agents", {})
+        assert [agent["name"] for agent in listed.structured_content["agents"]] == [AGENT]
+        assert "other/secret" not in (await session.read_resource("kagent://agents")).contents[0].text
+        working = asyncio.create_task(rig.work("an answer"))
+        answer = await session.call_tool("invoke_agent", {"agent": AGENT, "task": "go"})
+        await working
+        assert not answer.is_error
+        refused = await session.call_tool("invoke_agent", {"agent": "other/secret", "task": "go"})
+        assert refused.is_error and "cannot create" in refused.content[0].text
+    async with client(rig, "legacy") as session:
+        assert len((await session.call_tool("list_agents", {})).structured_content["agents"]) == 2
 
 
 async def test_who_may_not_start_runs_may_not_invoke(rig: Rig) -> None:

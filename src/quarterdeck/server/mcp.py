@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from quarterdeck import __version__
-from quarterdeck.errors import BadRequest, MethodNotAllowed, NotFound, QuarterdeckError
+from quarterdeck.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, QuarterdeckError
 from quarterdeck.mcptypes import modern, protocol
 from quarterdeck.snapshot.conversation import new_id
 from quarterdeck.snapshot.runs import FINAL, Event
@@ -64,6 +64,10 @@ class Listed:
     name: str
     description: str
 
+    @property
+    def namespace(self) -> str:
+        return self.name.partition("/")[0]
+
 
 class McpApi:
     """``agents`` gives what there is now."""
@@ -85,7 +89,7 @@ class McpApi:
 
     async def post(self, call: Call) -> Answer | None:
         authorization = call.header(b"authorization")
-        await self._identity.person(authorization, "list", "runs")
+        await self._identity.somebody(authorization)
         body = call.body()
         method, ident = body.get("method"), body.get("id")
         if body.get("jsonrpc") != "2.0" or not isinstance(method, str):
@@ -129,7 +133,7 @@ class McpApi:
         if method == protocol.TEMPLATES_LIST:
             return {"resourceTemplates": [], "ttlMs": 60000, "cacheScope": "private"}
         if method == protocol.RESOURCES_READ and params.get("uri") == _AGENTS:
-            text = json.dumps(self._listed())
+            text = json.dumps(await self._listed(authorization))
             found = {"uri": _AGENTS, "mimeType": "application/json", "text": text}
             return {"contents": [found], "ttlMs": 0, "cacheScope": "private"}
         if method == protocol.RESOURCES_READ:
@@ -140,7 +144,7 @@ class McpApi:
         if not isinstance(arguments, dict):
             raise _Failed(protocol.INVALID_PARAMS, "arguments: must be an object")
         if name == "list_agents":
-            return _told(self._listed())
+            return _told(await self._listed(authorization))
         if name != "invoke_agent":
             raise _Failed(protocol.INVALID_PARAMS, f"there is no tool {str(name)[:100]!r}")
         try:
@@ -148,8 +152,21 @@ class McpApi:
         except QuarterdeckError as error:
             return {"content": [{"type": "text", "text": f"Error: {error}"}], "isError": True}
 
-    def _listed(self) -> dict[str, Any]:
-        return {"agents": [{"name": agent.name, "description": agent.description} for agent in self._agents()]}
+    async def _listed(self, authorization: str) -> dict[str, Any]:
+        """The agents of the namespaces whose runs the caller may list."""
+        agents = self._agents()
+        if not await self._may_list(authorization, ""):
+            namespaces = sorted({agent.namespace for agent in agents})
+            seen = {name for name in namespaces if await self._may_list(authorization, name)}
+            agents = [agent for agent in agents if agent.namespace in seen]
+        return {"agents": [{"name": agent.name, "description": agent.description} for agent in agents]}
+
+    async def _may_list(self, authorization: str, namespace: str) -> bool:
+        try:
+            await self._identity.person(authorization, "list", "runs", namespace)
+        except Forbidden:
+            return False
+        return True
 
     async def _invoke(self, arguments: dict[str, Any], authorization: str) -> dict[str, Any]:
         agent, task, context = (arguments.get(name) or "" for name in ("agent", "task", "context_id"))
