@@ -12,7 +12,8 @@ from sqlalchemy import delete
 
 from quarterdeck.agents.a2a import types
 from quarterdeck.agents.active import Active
-from quarterdeck.agents.journal.client import JournalClient
+from quarterdeck.agents.interrupted import Leases
+from quarterdeck.agents.journal.client import Answer, Claimed, JournalClient
 from quarterdeck.agents.journal.told import task_of
 from quarterdeck.agents.tool import Context, Outcome
 from quarterdeck.mcpclient import no_headers
@@ -205,6 +206,30 @@ async def test_what_happens_while_the_first_event_is_sent_is_not_lost() -> None:
     active.publish({"n": 1})
     active.end()
     assert [update async for _, update in read] == [{"n": 1}]
+
+
+async def test_leases_of_very_many_runs_are_kept_fresh_in_turns() -> None:
+    held, shown = {f"r{n}": 1 for n in range(1201)}, list[dict[str, int]]()
+
+    class Plane(JournalClient):
+        async def claim(self, replica: str, held: dict[str, int], **more: Any) -> Answer:
+            del replica, more
+            shown.append(held)
+            return Answer([], [run for run in held if run == "r1200"], [])
+
+    async def take(claimed: Claimed) -> None:
+        del claimed
+
+    ended: list[str] = []
+
+    def lose(run: str, *, canceled: bool) -> None:
+        assert canceled
+        ended.append(run)
+
+    client = Plane(Pool(), "http://127.0.0.1:1", no_headers)
+    await Leases(client, "pod/1", lambda: held, take, lose).beat()
+    assert max(map(len, shown)) <= 1000 and {run for part in shown for run in part} == set(held)
+    assert ended == ["r1200"]
 
 
 async def test_a_stream_of_events_that_says_nothing_any_more_is_opened_again() -> None:

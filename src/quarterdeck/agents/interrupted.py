@@ -29,6 +29,10 @@ MOST = 20
 """Runs taken over while so many are worked on."""
 
 
+TOGETHER = 500
+"""Runs of one sign of life: the control plane takes a thousand at once."""
+
+
 def replica_name() -> str:
     """A name for this process that no other process ever has; before the slash, the Pod's."""
     return f"{os.environ.get('HOSTNAME') or socket.gethostname()}/{uuid4().hex[:12]}"
@@ -69,8 +73,12 @@ class Leases:
 
     async def beat(self) -> None:
         """One sign of life for what is held. Raises UpstreamError."""
-        held = self._held()
-        if not held or self._client is None:
+        held = list(self._held().items())
+        for start in range(0, len(held), TOGETHER):
+            await self._beat(dict(held[start : start + TOGETHER]))
+
+    async def _beat(self, held: dict[str, int]) -> None:
+        if self._client is None:
             return
         answer = await self._client.claim(self._replica, held)
         for run in answer.lost:
