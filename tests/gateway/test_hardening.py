@@ -84,6 +84,20 @@ async def test_headers_that_a_grant_lets_pass_frame_no_request(bare: Rig, upstre
     assert b"mcp-session-id" not in seen
 
 
+async def test_headers_of_a_server_frame_no_request(bare: Rig, upstream: Upstream) -> None:
+    """Who writes a server, by its headersFrom."""
+    own = tuple(s.HeaderValue(name, "2") for name in ("Content-Length", "Transfer-Encoding", "Host", "Accept", "X-Own"))
+    where = (s.Endpoint("127.0.0.1", upstream.port),)
+    bare.gateway.use(
+        snapshot(upstream.port, mcp=(s.McpServer("kagent", "peer", "MCPServer", "/mcp", endpoints=where, headers=own),))
+    )
+    body = CALL % b'{"name":"echo","arguments":{}}'
+    assert (await bare.request(PATH, body, bearer=token("pod-b"))).status == 200
+    assert msgspec.json.decode(upstream.bodies[-1]) == msgspec.json.decode(body)
+    seen = [name for name, _ in upstream.headers]
+    assert len(set(seen)) == len(seen) and b"x-own" in seen
+
+
 async def test_the_arguments_that_are_recorded_are_those_sent(bare: Rig, upstream: Upstream) -> None:
     bare.gateway.use(snapshot(upstream.port))
     await (

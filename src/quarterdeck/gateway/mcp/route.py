@@ -9,7 +9,7 @@ from quarterdeck.snapshot import McpServer
 from quarterdeck.wire.client import Origin, Pool
 
 from ..call import header_lines
-from ..policy.authorizer import Authorizer, Decision, Grant, Request, Target
+from ..policy.authorizer import Authorizer, Decision, Grant, Request, Target, gateways_own
 from ..policy.principal import Principal
 from ..upstream import Upstreams
 
@@ -48,7 +48,7 @@ class Lane:
         self.forward: tuple[bytes, ...] = ()
         self.starts: dict[Start, bytes] = {}
         """First lines of request heads already put together."""
-        headers = route.server.headers
+        headers = tuple(h for h in route.server.headers if not gateways_own(h.name.lower()))
         if self.grant is not None:
             won = {h.name.lower() for h in self.grant.headers}
             headers = tuple(h for h in headers if h.name.lower() not in won) + self.grant.headers

@@ -59,8 +59,8 @@ class Grant:
         self.rule = f"agent/{agent}/tools/{grant.kind}/{grant.namespace}/{grant.name}"
         self.tools = None if grant.tools is None else frozenset(grant.tools)
         self.approval = frozenset(grant.approval)
-        self.headers = tuple(h for h in grant.headers if not _ours(h.name.lower()))
-        self.allowed_headers = tuple(name for name in map(str.lower, grant.allowed_headers) if not _ours(name))
+        self.headers = tuple(h for h in grant.headers if not gateways_own(h.name.lower()))
+        self.allowed_headers = tuple(name for name in map(str.lower, grant.allowed_headers) if not gateways_own(name))
         self._allow = Decision("allow", self.rule)
 
     def decide(self, request: Request) -> Decision:
@@ -163,6 +163,6 @@ def _name(target: Target) -> str:
     return f"{target[1]}/{target[2]}"
 
 
-def _ours(header: str) -> bool:
-    """Whether no grant may set a header: it frames the request, or says for the gateway what it is about."""
+def gateways_own(header: str) -> bool:
+    """Whether no server and no grant may set a header: it frames requests, or says what they are about."""
     return header in FRAMING or header in ("accept", "content-type", "traceparent") or header.startswith("mcp-")
