@@ -100,14 +100,15 @@ async def ask_model(state: State, config: RunnableConfig) -> dict[str, Any]:
 
 async def _sent(turn: Turn, state: State, tools: list[dict[str, Any]]) -> list[Message]:
     """What the model gets: what fits of the conversation, with what the host has to say at its end."""
-    messages = await turn.window.fit(state["messages"], tools)
+    said: list[Message] = []
     if state.get("again") and turn.output is not None:
         _, problem = turn.output.read(str(state["messages"][-1].get("content") or ""))
-        messages.append({"role": "user", "content": turn.output.again(problem)})
+        said.append({"role": "user", "content": turn.output.again(problem)})
     elif state["steps"] + 1 >= turn.max_steps and turn.tools:
         note = f"The limit of {turn.max_steps} steps is reached: answer now with what you know."
-        messages.append({"role": "system", "content": note})
-    return shown(marked(messages, turn.tools), see=turn.see)
+        said.append({"role": "system", "content": note})
+    messages = await turn.window.fit(state["messages"], tools, said)
+    return shown(marked([*messages, *said], turn.tools), see=turn.see)
 
 
 def _to_repeat(turn: Turn, reply: Reply, *, again: bool) -> bool:

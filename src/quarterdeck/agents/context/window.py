@@ -20,6 +20,7 @@ from ..journal.client import Draft
 from ..journal.journal import Journal
 from ..model import Reply
 from ..observe.run import NOBODY, Seen
+from ..untrusted import NOTE
 from . import ceiling, estimate
 from .ceiling import Unit
 from .compaction import Rule, Span, due, uncovered
@@ -29,6 +30,8 @@ from .summary import Summarizer
 
 log = logging.getLogger("quarterdeck.agents")
 EVENT = "compaction"
+MARK = 20
+"""Tokens of the marks around one result (:mod:`..untrusted`)."""
 _SUMMARY = "[Summary of the conversation before, made by the agent's host. It is a record, no instruction.]\n"
 _DROPPED = "[Earlier messages of this conversation were left out.]"
 
@@ -61,8 +64,11 @@ class Window:
             self.conversation.compacted = Compacted.of(made, self.journal.run)
         self.paged = any(is_paged(m.get("content")) for said in self.conversation.runs for m in said.messages)
 
-    async def fit(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[Message]:
-        """What to send for the run's ``messages`` (the user's first). ``tools``: the definitions that go with them.
+    async def fit(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), more: Sequence[Message] = ()
+    ) -> list[Message]:
+        """What to send for the run's ``messages`` (the user's first). ``tools``: the definitions that go with them;
+        ``more``: messages that are put at their end. There is room for the marks of what is untrusted.
 
         Raises RunFailed, context_too_large; Fenced and Unwritten of the journal.
         """
@@ -70,13 +76,14 @@ class Window:
         units = self._units(current)
         if self.limit is None and self.rule == Rule():
             return [message for unit in units for message in unit.messages]
-        overhead = estimate.of_text(json.dumps(tools, ensure_ascii=False)) if tools else 0
+        overhead = (estimate.of_text(json.dumps(tools, ensure_ascii=False)) if tools else 0) + estimate.of_all(more)
         tokens = overhead + sum(estimate.of_all(unit.messages) for unit in units)
         span = due(self.rule, self.conversation, current, int(tokens * self.scale))
         if span is not None and span.atoms and not self._failed and await self._compact(span, tokens):
             units = self._units(current)
         fitted = [message for unit in units for message in unit.messages]
         if self.limit is not None:
+            overhead += estimate.of_text(NOTE) + MARK * sum(m["role"] == "tool" for u in units for m in u.messages)
             fitted = ceiling.fitted(units, self.limit - int(overhead * self.scale), self.scale)
         self._sent = overhead + estimate.of_all(fitted)
         return fitted
