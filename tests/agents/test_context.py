@@ -157,20 +157,23 @@ async def test_messages_to_one_conversation_are_answered_in_turn_and_in_order(st
 
 
 # -- the ceiling
-async def test_no_model_call_is_larger_than_the_ceiling(start: Callable[..., Any], tools: tuple[Tools, str]) -> None:
+@pytest.mark.parametrize(("steps", "size", "limit"), [(6, 9000, 4000), (20, 60, 1400)])
+async def test_no_model_call_is_larger_than_the_ceiling(
+    start: Callable[..., Any], tools: tuple[Tools, str], steps: int, size: int, limit: int
+) -> None:
     double, url = tools
-    double.results = {f'look {{"n": {n}}}': f"r{n} " + "w" * 9000 for n in range(9)}
-    calls = [call("look", {"n": n}, f"c{n}") for n in range(6)]
+    double.results = {f'look {{"n": {n}}}': f"r{n} " + "w" * size for n in range(steps)}
+    calls = [call("look", {"n": n}, f"c{n}") for n in range(steps)]
     agent = await start(
-        *calls, say("end"), http_tools=[{"params": {"url": url}}], context_config={"max_tokens": 4000}
+        *calls, say("end"), http_tools=[{"params": {"url": url}}], context_config={"max_tokens": limit}
     )  # fmt: skip
     task = await agent.ask("the question")
     assert answer_of(task) == "end"
     for request in agent.model.marked:
-        assert estimate.of_all(request["messages"]) + estimate.of_text(json.dumps(request["tools"])) <= 4000
+        assert estimate.of_all(request["messages"]) + estimate.of_text(json.dumps(request["tools"])) <= limit
     for request in agent.model.requests:
         assert request["messages"][1]["content"] == "the question" or "left out" in request["messages"][1]["content"]
-    assert "w" * 9000 in agent.model.requests[-1]["messages"][-1]["content"], "the newest result is whole"
+    assert "w" * size in agent.model.requests[-1]["messages"][-1]["content"], "the newest result is whole"
 
 
 class Counted(list[Json]):
