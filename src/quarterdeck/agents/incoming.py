@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from fastapi import Request
 
+from quarterdeck.wire.text import of_header
+
 from .a2a.core import Caller
 from .credentials import ACTING_FOR, FORWARD, FORWARDED_KEY, acting_for, forwarded, forwarded_key, trace_parent
 
@@ -21,7 +23,7 @@ Identify = Callable[[Request], Caller]
 def gateway_caller(request: Request) -> Caller:
     """Who the gateway says it is: only it can reach the agent's Pod."""
     principal = request.headers.get(PRINCIPAL, "")
-    user = request.headers.get("x-user-id") or DEFAULT_USER
+    user = of_header(request.headers.get("x-user-id", "").encode("latin-1")) or DEFAULT_USER
     return Caller(user, bool(principal) and not principal.startswith("anonymous"))
 
 

@@ -184,7 +184,7 @@ class RemoteAgentTool:
         headers = [
             (b"content-type", b"application/json"),
             (b"a2a-version", b"1.0"),
-            (b"x-user-id", context.user.encode("latin-1", "replace")),
+            (b"x-user-id", context.user.encode()),
             (_TASK, context.run.encode()),
             *self._static,
             *await self._headers(),

@@ -74,7 +74,7 @@ class ControlPlaneState:
     ) -> Any:
         headers = [(b"content-type", b"application/json"), *await self._headers()]
         if user:
-            headers.append((b"x-user-id", user.encode("latin-1", "replace")))
+            headers.append((b"x-user-id", user.encode()))
         data = json.dumps(body).encode() if body is not None else b""
         try:
             response = await self._pool.request(method, self._origin, self._base + path, headers, data, timeout=10.0)

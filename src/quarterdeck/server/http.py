@@ -13,6 +13,7 @@ import msgspec
 from quarterdeck.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, QuarterdeckError
 from quarterdeck.malformed import MALFORMED
 from quarterdeck.wire.http import Exchange, Header
+from quarterdeck.wire.text import of_header
 
 _JSON: Header = (b"content-type", b"application/json")
 
@@ -45,7 +46,7 @@ class Call:
         return value
 
     def header(self, name: bytes) -> str:
-        return (self.exchange.header(name) or b"").decode("latin-1")
+        return of_header(self.exchange.header(name) or b"")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import msgspec
 from quarterdeck.a2atypes import errors, operations
 from quarterdeck.errors import Denied, NotFound, QuarterdeckError
 from quarterdeck.malformed import MALFORMED
+from quarterdeck.wire.text import of_header
 
 from ..acting import Acting
 from ..call import Call
@@ -101,7 +102,7 @@ def user_of(call: Call) -> tuple[str, str]:
         return (DEFAULT_USER if nobody else principal.username or principal.id), ""
     if principal.on_behalf_of:
         return principal.on_behalf_of, ""
-    said = call.headers.get(b"x-user-id", b"").decode("latin-1").strip()
+    said = of_header(call.headers.get(b"x-user-id", b"")).strip()
     return (said, principal.agent) if said else (principal.id, "")
 
 

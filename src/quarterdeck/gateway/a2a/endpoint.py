@@ -13,6 +13,7 @@ from quarterdeck.mcptypes import protocol
 from quarterdeck.snapshot import Agent, Endpoint
 from quarterdeck.wire.client import Origin
 from quarterdeck.wire.http import Exchange, Header
+from quarterdeck.wire.text import of_header
 
 from ..acting import Acting
 from ..activity import Epoch
@@ -252,7 +253,7 @@ def _user(call: Call, acting: Acting | None) -> bytes:
     """
     principal = call.principal
     if principal.agent:
-        name = (principal.on_behalf_of or _shown(call, acting)).encode("latin-1", "replace")
+        name = (principal.on_behalf_of or _shown(call, acting)).encode()
     elif principal is ANYBODY:
         name = ANYBODY.id.encode()
     elif principal.anonymous or principal is LOCAL_USER:
@@ -269,7 +270,7 @@ def _shown(call: Call, acting: Acting | None) -> str:
         return call.principal.id
     if told.user in (ANONYMOUS.id, LOCAL_USER.id):
         return ""
-    claimed = call.headers.get(b"x-user-id", b"").decode("latin-1")
+    claimed = of_header(call.headers.get(b"x-user-id", b""))
     return claimed if claimed in told.names else told.user
 
 
