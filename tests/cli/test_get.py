@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +142,16 @@ def test_unreachable_server_is_an_error_without_traceback(qd: Run, tmp_path) -> 
     done = qd("get", "ns", "--kubeconfig", str(config), ok=False)
     assert done.returncode == 1
     assert "http://127.0.0.1:1" in done.stderr
+
+
+def test_credentials_that_are_not_taken(qd: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    import yaml
+
+    config = yaml.safe_load(Path(environment["KUBECONFIG"]).read_text())
+    config["users"][0]["user"] = {"token": "garbage"}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    done = qd("get", "ns", "--kubeconfig", str(tmp_path / "config"), ok=False)
+    assert done.returncode == 1 and "you must be logged in to the server" in done.stderr
 
 
 def test_missing_kubeconfig_names_the_file(qd: Run, tmp_path) -> None:

@@ -91,7 +91,8 @@ def fail(error: BaseException) -> NoReturn:
     from .output import note
 
     if isinstance(error, QuarterdeckError):
-        note(f"error: {error}")
+        refused = error.reason == str(error) == "Unauthorized"  # all that an API server says
+        note(f"error: {'you must be logged in to the server: it does not take the credentials' if refused else error}")
         sys.exit(error.exit_code)
     if isinstance(error, OSError):
         note(f"error: {error.filename or 'input/output'}: {error.strerror}")
