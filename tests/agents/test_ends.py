@@ -165,6 +165,33 @@ async def test_who_follows_a_run_that_is_deleted_does_not_wait_for_ever(tmp_path
         await asyncio.gather(one.stop(), two.stop())
 
 
+def asks() -> Any:
+    """A call that asks the user."""
+    made = tool_call("ask_user", 1)
+    made["function"]["arguments"] = '{"questions": [{"question": "Which?"}]}'
+    return made
+
+
+async def test_an_answer_of_which_no_word_came_back_is_taken_all_the_same(tmp_path: Path) -> None:
+    async with world(tmp_path, [[asks()]]) as w, replica(w, "pod-1") as one:
+        first = await one.start(user_message(), "alice")
+        async with asyncio.timeout(60):
+            await first.finished.wait()
+        row, _ = await w.settled()
+
+        async def before(exchange: Exchange) -> None:
+            if exchange.path.endswith("/answer"):  # the same request has been here, and its answer was lost
+                w.before = None
+                body = msgspec.json.decode(exchange.body)
+                await w.store.answer(row["id"], body["step"], body["data"], "kagent/a")
+
+        w.before = before
+        done = await one.start(user_message("the blue one", taskId=first.task["id"]), "alice")
+        async with asyncio.timeout(60):
+            await done.finished.wait()
+        assert w.before is None and done.task["status"]["state"] == types.COMPLETED
+
+
 class Awaited(asyncio.Event):
     """Tells that somebody waits for it."""
 
@@ -178,9 +205,7 @@ class Awaited(asyncio.Event):
 
 
 async def test_an_answer_that_comes_while_the_last_event_is_still_told_is_taken(tmp_path: Path) -> None:
-    asks = tool_call("ask_user", 1)
-    asks["function"]["arguments"] = '{"questions": [{"question": "Which?"}]}'
-    async with world(tmp_path, [[asks]]) as w, replica(w, "pod-1") as one:
+    async with world(tmp_path, [[asks()]]) as w, replica(w, "pod-1") as one:
         first = await one.start(user_message(), "alice")
         async with asyncio.timeout(60):
             await first.finished.wait()

@@ -202,6 +202,8 @@ class World:
     """Writes that are being served."""
     on_write: Callable[[int], bool] | None = None
     """Called with the number of a write before it is served; whether it is lost on its way."""
+    before: Callable[[Exchange], Awaitable[None]] | None = None
+    """Awaited before the control plane gets a request."""
     away: bool = False
     """Whether the control plane answers nobody."""
     clock: Clock = field(default_factory=lambda: Clock())
@@ -256,6 +258,8 @@ class World:
         if self.away:
             exchange.abort()
             return
+        if self.before is not None:
+            await self.before(exchange)
         writes = exchange.method == "POST" and (
             exchange.path == "/v1/runs" or exchange.path.endswith(("/events", "/start"))
         )
