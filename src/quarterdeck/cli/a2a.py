@@ -139,7 +139,8 @@ def failure(status: int, body: bytes, url: str) -> QuarterdeckError:
     """The error of an HTTP status, with the JSON error's message when there is one."""
     try:
         error = json.loads(body)["error"]
-        return _error(int(error.get("code", 0)), str(error["message"]))
+        code, message = int(error.get("code", 0)), str(error["message"])
+        return Denied(message) if code == status and status in (401, 403) else _error(code, message)
     except (ValueError, KeyError, TypeError, AttributeError):
         text = body.decode("utf-8", "replace").strip()
     if status in (401, 403):
