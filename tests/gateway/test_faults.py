@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -74,6 +75,22 @@ async def not_json(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
     await writer.drain()
 
 
+HALF = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"cut \\\\ud83d \\ud83d\\ude00 \\ud83d"}]}}'
+"""As servers in JavaScript say what they have cut in the middle of a character."""
+
+
+async def half_a_character(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(HALF) + HALF)
+    await writer.drain()
+
+
+async def half_a_character_in_an_event(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: " + HALF + b"\n\n"
+    )
+    await writer.drain()
+
+
 async def a_page(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\n<b/>")
     await writer.drain()
@@ -127,6 +144,19 @@ async def test_a_broken_server_gives_a_clear_error(
     assert "kubectl describe mcpserver peer -n kagent" in message
     assert rig.records()[-1]["outcome"] == "error"
     assert not rig.gateway.upstreams.in_flight
+
+
+@pytest.mark.parametrize("behaviour", [half_a_character, half_a_character_in_an_event])
+async def test_half_a_character_is_an_answer(rig: Rig, behaviour: Behaviour) -> None:
+    """JSON allows it, though no UTF-8 has it; whether the call was made is no question then."""
+    server, port = await serve(behaviour)
+    rig.gateway.use(snapshot(port))
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": CALL}
+    data = await (await rig.request(PATH, body, listener="local")).read()
+    server.close()
+    text = json.loads(data[data.index(b"{") :])["result"]["content"][0]["text"]
+    assert text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") == "cut \\ud83d 😀 \ufffd"
+    assert rig.records()[-1]["outcome"] == "ok"
 
 
 async def test_an_endless_event_is_cut_off(rig: Rig) -> None:

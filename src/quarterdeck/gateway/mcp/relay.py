@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from quarterdeck.errors import TimedOut, UpstreamError
-from quarterdeck.malformed import MALFORMED
+from quarterdeck.malformed import MALFORMED, mended
 from quarterdeck.mcptypes import jsonrpc, protocol
 from quarterdeck.wire import sse
 from quarterdeck.wire.http import Exchange, Header
@@ -176,6 +176,9 @@ class McpRelay(Relay):
             self._observer_finish("ok" if status < 400 else "error", status)
             return
         probe = jsonrpc.probe(body) if self._mode == _JSON else None
+        if probe is None and self._mode == _JSON and (whole := mended(body)) is not body:
+            body = whole
+            probe = jsonrpc.probe(body)
         if probe is None or (probe.error is None and probe.result is None):
             what = self._mode.decode("latin-1") or "no content type"
             self.failed(UpstreamError(f"sent something that is no MCP answer (HTTP {status}, {what})"))
@@ -235,6 +238,9 @@ class McpRelay(Relay):
         rewrites = self.rewrites
         for event in events:
             probe = jsonrpc.probe(event.data) if event.data else None
+            if probe is None and event.data and (whole := mended(event.data)) is not event.data:
+                event = sse.Event(sse.with_data(event, whole), whole, event.event, event.id)
+                probe = jsonrpc.probe(whole)
             answer = probe is not None and not probe.method and (probe.result is not None or probe.error is not None)
             if answer and probe is not None:
                 if self.call.raw_id and not jsonrpc.answers(probe, self.call.raw_id):
