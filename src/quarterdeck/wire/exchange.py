@@ -152,7 +152,7 @@ class Exchange:
 
         Give headers that many responses have in common as one tuple: its lines are made once a second then.
         """
-        if self._edits is None and self.keep_alive and not self.started and headers.__class__ is tuple:
+        if self._edits is None and self.keep_alive and not self.started and isinstance(headers, tuple):
             self.started = True
             head = self._connection.server.common_head(status, headers)
         else:
