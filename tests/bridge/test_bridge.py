@@ -259,7 +259,7 @@ async def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
                 status, body, _ = await running.http("GET", "/ready")
             except QuarterdeckError:
                 return False
-            return status == 503 and b"no-such-command-here" in body and b"spec.deployment.cmd" in body
+            return status == 503 and b"no-such-command-here" in body and b"check its cmd and args" in body
 
         await eventually(told)
         assert (await running.http("GET", "/health"))[0] == 200
