@@ -148,7 +148,7 @@ async def test_history_is_bounded_survives_the_operator_and_goes_with_its_owner(
     async def gone() -> bool:
         return not (await world.client.list(k.CONTROLLER_REVISION, namespace)).items
 
-    await world.eventually(gone, "the history is gone with its owner", 60)
+    await world.eventually(gone, "the history is gone with its owner", 150)
 
 
 async def test_a_paused_roll_out_is_accepted_and_held_back(team: Team) -> None:

@@ -160,7 +160,7 @@ def test_a_denied_call_is_audited(shared: Platform) -> None:
         records = [r for r in shared.audit() if r["agent"] == "kagent/calendar" and r["tool"] == "get_datetime"]
         return records[-1] if records else None
 
-    record = eventually(found, "an audit record of the refusal", 5)
+    record = eventually(found, "an audit record of the refusal")
     assert (record["decision"], record["outcome"], record["kind"]) == ("deny", "denied", "mcp")
     assert record["server"].endswith("kagent/datetime-agent-mcp")
     assert record["rule"] == "agent/kagent/calendar/tools/MCPServer/kagent/datetime-agent-mcp"
@@ -228,7 +228,7 @@ def test_a_deleted_pods_token_is_refused(shared: Platform) -> None:
     name = shared.pod("kagent=calendar")["metadata"]["name"]
     shared.kubectl("delete", "pod", name, "-n", "kagent", "--grace-period=1")
     base = workloads(shared)
-    eventually(lambda: Caller(base, token).post("initialize").status_code == 401, "the token of a Pod that is gone", 15)
+    eventually(lambda: Caller(base, token).post("initialize").status_code == 401, "the token of a Pod that is gone")
 
 
 # -- networks
@@ -408,10 +408,10 @@ def test_a_rotated_key_reaches_the_gateway_without_a_roll(keyed: Platform) -> No
             caller.post("x")
             return seen[-1] if len(seen) > before else ""
 
-        eventually(lambda: used() == f"Bearer {KEY}", "the key is used", 15)
+        eventually(lambda: used() == f"Bearer {KEY}", "the key is used")
         value = {"data": {"KEY": base64.b64encode(ROTATED.encode()).decode()}}
         keyed.kubectl("patch", "secret", "provider", "-n", "kagent", "-p", json.dumps(value))
-        eventually(lambda: used() == f"Bearer {ROTATED}", "the rotated key is used", 15)
+        eventually(lambda: used() == f"Bearer {ROTATED}", "the rotated key is used")
     finally:
         provider.shutdown()
         provider.server_close()

@@ -330,7 +330,7 @@ def test_attach_shows_what_comes(web: Platform) -> None:
             assert attached.stdout is not None
             return bool(select.select([attached.stdout.fileno()], [], [], 0.5)[0])
 
-        eventually(ask, "attach prints", 15)
+        eventually(ask, "attach prints")
         read_until(attached, r"\?attached")
 
 

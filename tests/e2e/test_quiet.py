@@ -170,8 +170,8 @@ def _returned(platform: Platform, pid: int) -> None:
         except FileNotFoundError:
             return False
 
-    eventually(again, "the supervisor starts another control plane", 30)
-    eventually(lambda: platform.kubectl("get", "--raw", "/readyz", ok=False).out == "ok", "it answers", 20)
+    eventually(again, "the supervisor starts another control plane")
+    eventually(lambda: platform.kubectl("get", "--raw", "/readyz", ok=False).out == "ok", "it answers")
     platform.wait("agent/datetime-agent")
 
 

@@ -68,7 +68,7 @@ def test_everything_killed_is_adopted_by_the_next_start_or_ended_by_down() -> No
         platform.qd("up", "--detach", *same)
         platform.figures["start over running Pods"] = time.monotonic() - began
         assert platform.endpoints()["gateway"] == gateway, "the gateway goes on where it is"
-        eventually(lambda: pods(platform) == before, "the same Pods run", 10)
+        eventually(lambda: pods(platform) == before, "the same Pods run")
         assert set(ran) <= set(processes_of(platform.home)), "a process was started again"
         kill_both(platform)
         platform.qd("down")

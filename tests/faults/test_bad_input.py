@@ -59,7 +59,7 @@ def said_by(platform: Platform, kind: str, name: str, condition: str, *words: st
         found = platform.condition(kind, name, condition)
         return found if found.get("status") == "False" and all(w in found["message"] for w in words) else None
 
-    return eventually(told, f"{kind}/{name} says {words}: {platform.condition(kind, name, condition)}", 20)
+    return eventually(told, f"{kind}/{name} says {words}: {platform.condition(kind, name, condition)}")
 
 
 def test_an_agent_without_its_server_says_which_and_heals(platform: Platform) -> None:

@@ -77,7 +77,7 @@ def call_in_background(platform: Platform, note: str) -> Callable[[], Any]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    eventually(lambda: began(platform, note) == 1, f"the tool works on {note}", 30)
+    eventually(lambda: began(platform, note) == 1, f"the tool works on {note}")
 
     def finish() -> Any:
         thread.join(70)
@@ -106,7 +106,7 @@ def unfinished(platform: Platform) -> list[str]:
 
 @pytest.mark.parametrize("role", ["MCP server", "bridge", "agent", "gateway", "control plane"])
 def test_killed_in_the_middle_of_a_call(platform: Platform, role: str) -> None:
-    eventually(lambda: healthy(platform), "the platform is healthy before", 30)
+    eventually(lambda: healthy(platform), "the platform is healthy before")
     note = role.replace(" ", "-")
     finish = call_in_background(platform, note)
     began_at = time.monotonic()
@@ -119,17 +119,17 @@ def test_killed_in_the_middle_of_a_call(platform: Platform, role: str) -> None:
         assert any(word in text for word in words), text
     else:
         assert role in ("agent", "gateway"), f"the caller of the agent got {outcome!r}"
-    eventually(lambda: healthy(platform), f"recovery from the death of {role}", 40)
+    eventually(lambda: healthy(platform), f"recovery from the death of {role}")
     platform.figures[f"recovery of {role}"] = time.monotonic() - began_at
     assert not set(killed) & set(pids(platform, role))
     assert began(platform, note) == 1, "the tool call was made twice"
-    eventually(lambda: not unfinished(platform), "no task left working", 45)
+    eventually(lambda: not unfinished(platform), "no task left working")
     for kind, name in (("mcpserver", "faulty"), ("agent", "victim")):
-        eventually(lambda: platform.condition(kind, name, "Ready").get("status") == "True", f"{name} is Ready", 30)
+        eventually(lambda: platform.condition(kind, name, "Ready").get("status") == "True", f"{name} is Ready")
 
 
 def test_a_run_of_a_killed_agent_asks_about_the_call_under_way_and_goes_on(platform: Platform) -> None:
-    eventually(lambda: healthy(platform), "the platform is healthy before", 30)
+    eventually(lambda: healthy(platform), "the platform is healthy before")
     victim = A2A(platform, "victim")
     task = victim.send('call slow {"note": "interrupted", "seconds": 4}', wait=False)
     eventually(lambda: began(platform, "interrupted") == 1, "the tool works")
@@ -141,12 +141,12 @@ def test_a_run_of_a_killed_agent_asks_about_the_call_under_way_and_goes_on(platf
         except OSError:
             return False
 
-    eventually(asks, "the next process asks what to do about the call", 45)
+    eventually(asks, "the next process asks what to do about the call")
     assert "Whether the call was carried out is not known" in said(victim.task(task["id"]))
     shown = platform.qd("run", "show", task["id"]).out
     assert "waits: unknown_outcome" in shown and "slow of kagent/faulty" in shown, shown
     assert "goes on" in platform.qd("run", "resume", task["id"], "--skip").out
-    eventually(lambda: state(victim.task(task["id"])) == "COMPLETED", "the run is finished", 45)
+    eventually(lambda: state(victim.task(task["id"])) == "COMPLETED", "the run is finished")
     again = victim.send("call pid {}", task["contextId"])
     assert state(again) == "COMPLETED"
     assert began(platform, "interrupted") == 1

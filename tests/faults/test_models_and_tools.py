@@ -87,7 +87,7 @@ def test_a_tools_failure_is_a_result_the_model_can_read(victim: A2A, call: str, 
     def works() -> bool:
         return bool(re.fullmatch(r"result: \d+", said(victim.send("call pid {}"))))
 
-    eventually(works, "the server works again", 20)
+    eventually(works, "the server works again")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_call_that_may_have_done_something_is_asked_about(victim: A2A, call: s
     task = victim.send(call)
     assert state(task) == "INPUT_REQUIRED", said(task)
     assert re.search(pattern, said(task)) and "skip" in said(task), said(task)
-    eventually(lambda: re.fullmatch(r"result: \d+", said(victim.send("call pid {}"))), "the server works again", 20)
+    eventually(lambda: re.fullmatch(r"result: \d+", said(victim.send("call pid {}"))), "the server works again")
 
 
 async def test_one_gigabyte_ends_the_process_not_the_platform(faulty: Platform) -> None:

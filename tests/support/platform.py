@@ -256,7 +256,7 @@ def own_route(home: Path) -> str:
 
 
 def assert_nothing_left(home: Path, route: str) -> None:
-    assert eventually(lambda: not processes_of(home), f"no process of {home}: {processes_of(home)}", 10)
+    assert eventually(lambda: not processes_of(home), f"no process of {home}: {processes_of(home)}")
     assert route not in routes(), f"the route to {route} was left behind"
     assert cgroups_of(home) == []
     run = home / "run"
