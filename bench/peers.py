@@ -132,8 +132,8 @@ def journal(exchange: Exchange) -> None:
     global written
     asked: dict[str, Any] = json.loads(exchange.body or b"{}")
     if exchange.path == "/v1/runs":
-        run = {"id": asked["task"], "fence": 1, "leased": True, "createdAt": time.time(), "task": asked["task"]}
-        exchange.respond(201, json.dumps(run).encode(), JSON)
+        known = {"id": asked["task"], "task": asked["task"], "fence": 1, "leased": True, "seq": 3}
+        exchange.respond(201, json.dumps(known | {"createdAt": time.time()}).encode(), JSON)
     elif exchange.path == "/v1/runs/claim":
         exchange.respond(200, b'{"lost":[],"cancel":[],"claimed":[]}', JSON)
     else:
