@@ -55,21 +55,25 @@ async def operator(config: ClientConfig) -> AsyncGenerator[tuple[ControllerSet, 
 
 async def accepted(world: World, namespace: str, seconds: float = 60) -> None:
     """Every Agent and MCPServer is reconciled, and the cluster's own controllers have said what they had to say."""
+    missing: list[Object] = []
 
     async def read() -> bool:
+        missing.clear()
         for res in (k.AGENT, k.MCP_SERVER):
-            for obj in (await world.client.list(res, namespace)).items:
-                conditions = (obj.get("status") or {}).get("conditions")
-                for kind in ("Accepted", "Programmed"):
-                    found = get_condition(conditions, kind) or {}
-                    if (found.get("status"), found.get("observedGeneration")) != (
-                        "True",
-                        obj["metadata"]["generation"],
-                    ):
-                        return False
-        return all(map(_told, (await world.client.list(k.DEPLOYMENT, namespace)).items))
+            missing.extend(o for o in (await world.client.list(res, namespace)).items if not _accepted(o))
+        missing.extend(o for o in (await world.client.list(k.DEPLOYMENT, namespace)).items if not _told(o))
+        return not missing
 
-    await world.eventually(read, "every Agent and MCPServer is accepted and its objects are written", seconds)
+    try:
+        await world.eventually(read, "every Agent and MCPServer is accepted and its objects are written", seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; missing: {missing}") from None
+
+
+def _accepted(obj: Object) -> bool:
+    conditions, generation = (obj.get("status") or {}).get("conditions"), obj["metadata"]["generation"]
+    found = (get_condition(conditions, kind) or {} for kind in ("Accepted", "Programmed"))
+    return all((one.get("status"), one.get("observedGeneration")) == ("True", generation) for one in found)
 
 
 def _told(deployment: Object) -> bool:

@@ -52,6 +52,20 @@ async def test_a_third_of_all_writes_fails(world: World, team: str, proxy: Fault
     await fleet.right(world, team)
 
 
+async def test_a_conflict_is_no_other_owner(world: World, team: str, proxy: FaultProxy, tmp_path: Path) -> None:
+    """An API server answers 409 to two writes at once, too; who waited for somebody to go away waited for ever."""
+    proxy.failing, proxy.faults, proxy.about = 1.0, ("conflict",), "/deployments/"
+    async with proxy.serve(tmp_path) as config, fleet.operator(config):
+        await fleet.create(world, team, 1)
+        await world.eventually(lambda: _met(proxy, "conflict", 3), "it is tried again")
+        proxy.failing = 0.0
+        await fleet.accepted(world, team)
+
+
+async def _met(proxy: FaultProxy, fault: str, times: int) -> bool:
+    return proxy.done[fault] >= times
+
+
 async def test_writes_that_nobody_answers(world: World, team: str, proxy: FaultProxy, tmp_path: Path) -> None:
     """The connection stays open and nothing comes: the request may have been carried out, or not."""
     proxy.failing, proxy.faults = 0.3, SILENT

@@ -32,11 +32,12 @@ _HOP = frozenset({"connection", "transfer-encoding", "content-length", "content-
 
 
 class FaultProxy:
-    """``failing``: share of writes that fail, by one of ``faults``; ``expired``: watches that get 410 next; ``flow``:
-    unset, watches wait."""
+    """``failing``: share of writes (of paths with ``about`` in them) that fail, by one of ``faults``; ``expired``:
+    watches that get 410 next; ``flow``: unset, watches wait."""
 
     def __init__(self, upstream: ClientConfig, seed: int = 0) -> None:
         self.failing = 0.0
+        self.about = ""
         self.faults = FAULTS
         self.expired = 0
         self.flow = asyncio.Event()
@@ -55,7 +56,8 @@ class FaultProxy:
             self.done["expired"] += 1
             return _status(410, "Expired", "too old resource version")
         fault: Fault | None = None
-        if request.method in WRITES and self._random.random() < self.failing:
+        aimed = request.method in WRITES and self.about in request.path
+        if aimed and self._random.random() < self.failing:
             fault = self._random.choice(self.faults)
             self.done[fault] += 1
         if fault in _STATUS:

@@ -84,10 +84,10 @@ class Holders:
                 self.refuse(owner, res, live)
             try:
                 written = await apply_if_changed(client, res, desired, live, force=False)
-            except Conflict as error:
-                self.wait(owner, res, namespace, name)
-                where = f"{res.kind} {namespace}/{name}"
-                raise NameConflict(f"{where} exists ({error}); {_remedy(owner, where)}") from error
+            except Conflict:
+                for there in (await client.list(res, namespace, field_selector=f"metadata.name={name}")).items:
+                    self.refuse(owner, res, there)
+                raise  # nobody else's is there: somebody wrote at the same time, and the next look decides anew
             if written is not None and _was_there(written):
                 bare = {key: desired[key] for key in ("apiVersion", "kind")} | {
                     "metadata": {"name": name, "namespace": namespace}
