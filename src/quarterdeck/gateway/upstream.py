@@ -29,7 +29,9 @@ class Relay:
     ``timeout`` is how long the upstream may stay silent, in seconds; 0 means for ever.
     """
 
-    __slots__ = ("attempt", "connection", "deadline", "exchange", "finished", "heard", "timeout", "until", "upstreams")
+    __slots__ = (
+        "attempt", "connection", "deadline", "exchange", "finished", "heard", "held", "timeout", "until", "upstreams",
+    )  # fmt: skip
 
     def __init__(self, upstreams: Upstreams, exchange: Exchange, timeout: float) -> None:
         self.upstreams = upstreams
@@ -42,6 +44,8 @@ class Relay:
         """When all of it must be over (monotonic); 0: never."""
         self.connection: ClientConnection | None = None
         self.finished = False
+        self.held = 0
+        """Bytes of the answer that count among what is kept of all until it is complete."""
         self.attempt = 0
         """Counts what a subclass sends in place of a request before: what comes of that one is no longer wanted."""
 
@@ -107,6 +111,19 @@ class Relay:
         self.until = until
         self.deadline = min(self.deadline, until) if self.deadline else until
 
+    def hold(self, size: int) -> None:
+        """So much of the answer is kept until it is complete. It counts together with what others keep: whoever goes
+        beyond that is given up."""
+        upstreams = self.upstreams
+        upstreams.collected += size - self.held
+        self.held = size
+        if upstreams.collected > upstreams.most_collected:
+            self.crowded_out()
+            self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
+
+    def crowded_out(self) -> None:
+        """There is no room for the answer: that is no fault of who gives it."""
+
     def stream_to_client(self) -> None:
         """From now on the upstream is held back while the client reads slower than it sends."""
         connection = self.connection
@@ -148,6 +165,9 @@ class Relay:
         self.finished = True
         self.exchange.flow = None
         self.upstreams.in_flight.discard(self)
+        if self.held:
+            self.upstreams.collected -= self.held
+            self.held = 0
 
 
 class Open(Protocol):

@@ -264,8 +264,8 @@ class Engine:
         live = self.triggers.uids()
         await self.store.forget(live)
         for kept in (self._next, self._seen, self._said):
-            for uid in kept.keys() - live:
-                del kept[uid]
+            for known in [known for known in kept if known.partition("/")[0] not in live]:
+                del kept[known]
 
     async def _quietly(self, found: Plan | None, work: Awaitable[object]) -> bool:
         """One trigger must not keep the others from firing; False for what failed: it is looked at again."""

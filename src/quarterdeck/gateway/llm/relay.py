@@ -121,7 +121,7 @@ class LlmRelay(Relay):
 class TranslatingRelay(LlmRelay):
     """Makes a chat completion, or a stream of chunks, of what a provider answers in its own format."""
 
-    __slots__ = ("_body", "_chunks", "_cutter", "_form", "_held", "_prepared", "_retry_after", "_size", "_translator")
+    __slots__ = ("_body", "_chunks", "_cutter", "_form", "_prepared", "_retry_after", "_size", "_translator")
 
     def __init__(
         self, upstreams: Upstreams, call: Call, observer: Observer, route: ModelRoute, form: Format, prepared: Prepared
@@ -132,7 +132,6 @@ class TranslatingRelay(LlmRelay):
         self._retry_after: list[Header] = []
         self._body: list[bytes] = []
         self._size = 0
-        self._held = 0
         self._cutter: Cutter | None = None
         chat = prepared.chat
         options = chat.stream_options if chat is not None else None
@@ -168,7 +167,7 @@ class TranslatingRelay(LlmRelay):
             self._broken()
         else:
             self._pass()
-            self._hold(self._cutter.waiting)
+            self.hold(self._cutter.waiting)
 
     def _collect(self, data: bytes) -> None:
         self._size += len(data)
@@ -179,20 +178,7 @@ class TranslatingRelay(LlmRelay):
             self.give_up(UpstreamError(f"answered with more than {_LONGEST} bytes"))
         else:
             self._body.append(data)
-            self._hold(self._size)
-
-    def _hold(self, size: int) -> None:
-        """What is kept until it is complete counts together with all that others keep."""
-        upstreams = self.upstreams
-        upstreams.collected += size - self._held
-        self._held = size
-        if upstreams.collected > upstreams.most_collected:
-            self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
-
-    def _over(self) -> None:
-        self.upstreams.collected -= self._held
-        self._held = 0
-        super()._over()
+            self.hold(self._size)
 
     def _pass(self) -> None:
         """Send what is ready. The head waits for it: until then an error can still be told by its status."""

@@ -7,16 +7,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from quarterdeck.errors import ConfigError
-from quarterdeck.snapshot import FRAMING, Model
+from quarterdeck.snapshot import Model
 from quarterdeck.wire.client import Origin
 
 from ..call import header_lines
-from ..policy.authorizer import Target
+from ..policy.authorizer import WRITTEN, Target
 from ..upstream import Upstreams
 from .formats import FORMATS, Format
-
-_OURS = FRAMING | {"accept", "content-type", "traceparent"}
-"""Headers that the gateway writes itself."""
 
 
 class ModelRoute:
@@ -40,7 +37,7 @@ class ModelRoute:
                 self._connect(model, upstreams)
             except ConfigError as error:
                 self.problem = str(error)
-        self.headers = header_lines(tuple(h for h in model.headers if h.name.lower() not in _OURS))
+        self.headers = header_lines(tuple(h for h in model.headers if h.name.lower() not in WRITTEN))
         self.defaults = {k: msgspec.Raw(msgspec.json.encode(v)) for k, v in model.defaults.items()}
         self.query = f"?{model.query}" if model.query else ""
 

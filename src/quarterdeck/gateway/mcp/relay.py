@@ -57,7 +57,7 @@ class McpRelay(Relay):
     """One request's answer."""
 
     __slots__ = (
-        "_chunks", "_held", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "attempts",
+        "_chunks", "_mode", "_observer", "_outcome", "_parser", "_resumable", "_size", "_status", "attempts",
         "call", "most", "seal", "session_header", "transform",
     )  # fmt: skip
 
@@ -86,7 +86,6 @@ class McpRelay(Relay):
         self._mode = b""
         self._chunks: list[bytes] = []
         self._size = 0
-        self._held = 0
         self._parser: sse.SseParser | None = None
         self._outcome: Outcome | None = None
         self._resumable = False
@@ -147,22 +146,10 @@ class McpRelay(Relay):
         else:
             self._chunks.append(data)
         if self._size > _SMALL and not self.finished:
-            self._hold(self._size if self._parser is None else self._parser.waiting)
+            self.hold(self._size if self._parser is None else self._parser.waiting)
 
-    def _hold(self, size: int) -> None:
-        """What is kept until it is complete counts together with all that others keep."""
-        upstreams = self.upstreams
-        upstreams.collected += size - self._held
-        self._held = size
-        if upstreams.collected > upstreams.most_collected:
-            self.call.health = "unknown"
-            self.give_up(UpstreamError("answered with more than there is room for beside the answers of others"))
-
-    def _over(self) -> None:
-        if self._held:
-            self.upstreams.collected -= self._held
-            self._held = 0
-        super()._over()
+    def crowded_out(self) -> None:
+        self.call.health = "unknown"
 
     def complete(self) -> None:
         if self._parser is not None:

@@ -48,7 +48,7 @@ class Lane:
         self.forward: tuple[bytes, ...] = ()
         self.starts: dict[Start, bytes] = {}
         """First lines of request heads already put together."""
-        headers = tuple(h for h in route.server.headers if not gateways_own(h.name.lower()))
+        headers = route.headers
         if self.grant is not None:
             won = {h.name.lower() for h in self.grant.headers}
             headers = tuple(h for h in headers if h.name.lower() not in won) + self.grant.headers
@@ -89,6 +89,7 @@ class McpRoute:
             system=server.tls_system,
             where=self.label,
         )
+        self.headers = tuple(h for h in server.headers if not gateways_own(h.name.lower()))
         self.path = (server.path or "/").encode()
         self.host_line = f"host: {server.authority}\r\n".encode() if server.authority else b""
         self._authorizer = authorizer

@@ -12,6 +12,9 @@ from quarterdeck.snapshot import FRAMING, AgentPolicy, Snapshot, ToolGrant
 
 from .principal import Principal
 
+WRITTEN = FRAMING | {"accept", "content-type", "traceparent"}
+"""Headers of requests that the gateway writes itself, whatever is behind it."""
+
 Target = tuple[str, str, str]
 """kind, namespace, name"""
 
@@ -165,4 +168,4 @@ def _name(target: Target) -> str:
 
 def gateways_own(header: str) -> bool:
     """Whether no server and no grant may set a header: it frames requests, or says what they are about."""
-    return header in FRAMING or header in ("accept", "content-type", "traceparent") or header.startswith("mcp-")
+    return header in WRITTEN or header.startswith("mcp-")
