@@ -84,16 +84,21 @@ async def test_a_token_endpoint_that_says_no_is_named(models: Models) -> None:
     assert models.rig.records()[-1]["outcome"] == "error"
 
 
-async def test_a_key_is_exchanged_on_google_distributed_cloud(models: Models) -> None:
-    """``openAI.tokenExchange``."""
+def exchanged(models: Models, curve: ec.EllipticCurve) -> None:
+    """A ModelConfig of Google Distributed Cloud whose account has a key of that curve."""
     exchange = {"type": "GDCHServiceAccount", "gdchServiceAccount": {"audience": "https://llm.gdc"}}
-    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+    key = ec.generate_private_key(curve).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     secret = account(
         models.provider.port, type="gdch_service_account", project="p", name="sa", private_key=key.decode()
     )
     models.use(model({"provider": "OpenAI", "openAI": {"tokenExchange": exchange}} | KEY, secret))
+
+
+async def test_a_key_is_exchanged_on_google_distributed_cloud(models: Models) -> None:
+    """``openAI.tokenExchange``."""
+    exchanged(models, ec.SECP256R1())
     models.answers(Answer({"access_token": "gdc"}), Answer(CHAT))
     await models.json()
     asked = json.loads(models.provider.seen[0].body)
@@ -196,14 +201,7 @@ async def test_who_is_revoked_while_a_token_is_obtained_gets_no_further(models: 
 
 
 async def test_a_key_that_cannot_sign_is_told(models: Models) -> None:
-    exchange = {"type": "GDCHServiceAccount", "gdchServiceAccount": {"audience": "https://llm.gdc"}}
-    key = ec.generate_private_key(ec.BrainpoolP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    secret = account(
-        models.provider.port, type="gdch_service_account", project="p", name="sa", private_key=key.decode()
-    )
-    models.use(model({"provider": "OpenAI", "openAI": {"tokenExchange": exchange}} | KEY, secret))
+    exchanged(models, ec.BrainpoolP256R1())
     response = await models.ask()
     assert response.status == 502
     assert b"cannot sign" in await response.read()
