@@ -84,8 +84,8 @@ async def test_a_token_endpoint_that_says_no_is_named(models: Models) -> None:
     assert models.rig.records()[-1]["outcome"] == "error"
 
 
-def exchanged(models: Models, curve: ec.EllipticCurve) -> None:
-    """A ModelConfig of Google Distributed Cloud whose account has a key of that curve."""
+def exchanged(models: Models, curve: ec.EllipticCurve) -> bytes:
+    """A ModelConfig of Google Distributed Cloud whose account has a key of that curve; gives the key as PEM."""
     exchange = {"type": "GDCHServiceAccount", "gdchServiceAccount": {"audience": "https://llm.gdc"}}
     key = ec.generate_private_key(curve).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -94,11 +94,12 @@ def exchanged(models: Models, curve: ec.EllipticCurve) -> None:
         models.provider.port, type="gdch_service_account", project="p", name="sa", private_key=key.decode()
     )
     models.use(model({"provider": "OpenAI", "openAI": {"tokenExchange": exchange}} | KEY, secret))
+    return key
 
 
 async def test_a_key_is_exchanged_on_google_distributed_cloud(models: Models) -> None:
     """``openAI.tokenExchange``."""
-    exchanged(models, ec.SECP256R1())
+    key = exchanged(models, ec.SECP256R1())
     models.answers(Answer({"access_token": "gdc"}), Answer(CHAT))
     await models.json()
     asked = json.loads(models.provider.seen[0].body)
